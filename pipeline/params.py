@@ -1,0 +1,182 @@
+"""A section of params.yaml, with command-line flags on top, as a frozen dataclass.
+
+Each script declares its own dataclass (``ExtractConfig`` in extract.py, ``TrainConfig`` in train.py, ...), so that
+a new training parameter is no reason to extract again.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+class UserError(Exception):
+    """Something that whoever runs the program can put right; the message says what was wanted and what came."""
+
+
+def one_of(what: str, name: object, known: Collection[str]) -> str:
+    """``name`` where it is one of ``known``; else a ``UserError`` that lists them and the nearest."""
+    if name in known:
+        return str(name)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    raise UserError(f"{what} '{name}' is not one of {sorted(known)}{hint}")
+
+
+def option(default: Any, *flags: str, help: str, choices: Collection[str] | None = None) -> Any:
+    """A dataclass field with its command line: ``--field-name`` and the further ``flags``.
+
+    Lists and dicts are given as their defaults directly; each instance gets its own copy.
+    """
+    metadata = {"flags": flags, "help": help, "choices": choices}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def read(path: Path, *sections: str) -> dict[str, Any]:
+    """The named sections of a YAML file merged, later ones on top; ``a.b`` is section ``b`` of ``a``.
+
+    Raises ``UserError`` for a missing or unreadable file or section.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"parameters: cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"parameters: {path} is not YAML: {' '.join(str(error).split())}") from None
+    merged: dict[str, Any] = {}
+    for section in sections:
+        value, where = content, str(path)
+        for key in section.split("."):
+            if not isinstance(value, dict) or key not in value:
+                raise UserError(
+                    f"section '{key}' is not in {where}: {list(value) if isinstance(value, dict) else value}"
+                )
+            value, where = value[key], f"{where}:{key}"
+        if not isinstance(value or {}, dict):
+            raise UserError(f"section '{section}' of {path} must be a mapping, and is {value!r}")
+        merged |= value or {}
+    return merged
+
+
+def build(config: type[T], values: dict[str, Any], where: str) -> T:
+    """``config(**values)`` with keys, types and choices checked; every error names ``where`` and the key."""
+    fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(config)
+    checked = {}
+    for key, value in values.items():
+        one_of(f"{where}: parameter", key, fields)
+        checked[key] = _cast(f"{where}: {key}", value, hints[key])
+        choices = fields[key].metadata.get("choices")
+        if choices and value is not None:
+            one_of(f"{where}: {key}", value, choices)
+    return config(**checked)
+
+
+def parse(
+    config: type[T],
+    argv: Sequence[str] | None,
+    *,
+    sections: Sequence[str],
+    description: str,
+    params: Path = Path("params.yaml"),
+) -> T:
+    """The dataclass filled from its defaults, then the ``sections`` of the parameter file, then the command line."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add_flags(parser, config)
+    parser.add_argument("--params", type=Path, default=params, help="the parameter file (params.yaml)")
+    given = vars(parser.parse_args(argv))
+    values = read(given.pop("params"), *sections)
+    return build(config, values | given, " + ".join(sections))
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
+    """One flag a field; a flag that is not given leaves no attribute behind, so the file's value stands."""
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if not field.metadata:
+            continue
+        kind, keywords = _plain(hints[field.name]), {}
+        if kind is bool:
+            keywords["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(kind) is list:
+            keywords |= {"nargs": "+", "type": typing.get_args(kind)[0]}
+        elif kind in (int, float, str, Path):
+            keywords["type"] = kind
+        else:
+            keywords["type"] = _yaml_value
+        if kind is not bool:
+            keywords["metavar"] = "X"
+        choices = field.metadata["choices"]
+        words = field.metadata["help"] + (f" (one of {', '.join(sorted(choices))})" if choices else "")
+        parser.add_argument(
+            *field.metadata["flags"], "--" + field.name.replace("_", "-"), dest=field.name,
+            default=argparse.SUPPRESS, help=words.replace("%", "%%"), **keywords,
+        )  # fmt: skip
+
+
+def entry(main: Callable[[], int | None]) -> None:
+    """Runs a script: a ``UserError`` is one line on stderr and exit status 2, Ctrl-C is status 130."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _plain(hint: Any) -> Any:
+    """``int | None`` -> ``int``; any other union -> itself."""
+    if isinstance(hint, types.UnionType):
+        rest = [a for a in typing.get_args(hint) if a is not type(None)]
+        return rest[0] if len(rest) == 1 else hint
+    return hint
+
+
+def _cast(where: str, value: Any, hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        for kind in options:
+            try:
+                return _cast(where, value, kind)
+            except UserError:
+                continue
+    elif typing.get_origin(hint) is list and isinstance(value, list):
+        return [_cast(where, v, typing.get_args(hint)[0]) for v in value]
+    elif typing.get_origin(hint) is dict and isinstance(value, dict):
+        return value
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)  # YAML 1.1 reads 1e-3 as a string
+    elif hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif hint in (int, str, bool) and type(value) is hint:
+        return value
+    name = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+    raise UserError(f"{where} must be {name}, and is {value!r}")
+
+
+def _yaml_value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"not YAML: {text}") from None

@@ -1,0 +1,123 @@
+"""Door 1: the frame table and the label table, the only things a data set has to produce.
+
+``frames.parquet`` has one row a frame, sorted by (video, frame):
+
+    video  str     the video's name, unique in the data set
+    frame  int64   the frame's number in its video, as in the file name
+    path   str     the image file, relative to ``root``, with forward slashes
+    size   int64   the file's size in bytes: a frame whose size changed is extracted again
+
+``labels.parquet`` has one row a labelled frame, sorted by (video, frame), which are the key of both tables:
+
+    video, frame
+    group             str           who must never stand on both sides of a split: the person or the base video
+    expression        str or null   one of ``classes``
+    valence, arousal  float32       in [-1, 1], NaN where there is none
+    au1, au2, ...     Int8 or null  0 or 1
+    expression_split, va_split, au_split   'train', 'val', 'test' or null, each track its own
+
+Every column but the key and ``group`` may be left out by a data set that has no such labels.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.params import UserError
+
+KEY = ["video", "frame"]
+SPLITS = ("train", "val", "test")
+ABAW_CLASSES = ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"]
+ABAW_AUS = ["au1", "au2", "au4", "au6", "au7", "au10", "au12", "au15", "au23", "au24", "au25", "au26"]
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frame table: ``table`` has the columns video, frame, path, size."""
+
+    table: pd.DataFrame
+    root: Path
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label table and the names of its expression classes, in the data set's order."""
+
+    table: pd.DataFrame
+    classes: list[str]
+    dataset: str
+
+
+def write_frames(path: Path, frames: Frames) -> None:
+    """Writes the table sorted by its key; raises ``UserError`` for a table that is empty, or holds a key twice."""
+    table = _checked(frames.table, ["path", "size"], "frame table", frames.dataset)
+    if table.empty:
+        raise UserError(f"no frame of data set '{frames.dataset}' was found under {frames.root}")
+    _write(path, table, {"root": frames.root.as_posix(), "dataset": frames.dataset})
+
+
+def read_frames(path: Path) -> Frames:
+    """Raises ``UserError`` where the file is missing or is not a frame table."""
+    table, facts = _read(path, ["path", "size"], "frame table")
+    return Frames(table, Path(facts["root"]), facts["dataset"])
+
+
+def write_labels(path: Path, labels: Labels) -> None:
+    """Writes the table sorted by its key; raises ``UserError`` for an unknown class, a wrong split or a key twice."""
+    table = _checked(labels.table, ["group"], "label table", labels.dataset)
+    if "expression" in table:
+        unknown = set(table["expression"].dropna()) - set(labels.classes)
+        if unknown:
+            raise UserError(f"label table: expressions {sorted(unknown)} are not among the classes {labels.classes}")
+    for column in table.columns:
+        if column.endswith("_split") and (unknown := set(table[column].dropna()) - set(SPLITS)):
+            raise UserError(f"label table: {column} holds {sorted(unknown)}, and may only hold {list(SPLITS)}")
+    _write(path, table, {"classes": labels.classes, "dataset": labels.dataset})
+
+
+def read_labels(path: Path) -> Labels:
+    """Raises ``UserError`` where the file is missing or is not a label table."""
+    table, facts = _read(path, ["group"], "label table")
+    return Labels(table, facts["classes"], facts["dataset"])
+
+
+def _checked(table: pd.DataFrame, columns: list[str], what: str, dataset: str) -> pd.DataFrame:
+    missing = [c for c in KEY + columns if c not in table]
+    if missing:
+        raise UserError(f"{what} of data set '{dataset}' lacks the columns {missing}; it has {list(table.columns)}")
+    table = table.astype({"video": "str", "frame": "int64"}).sort_values(KEY, ignore_index=True)
+    twice = table.duplicated(KEY)
+    if twice.any():
+        some = [f"{v}/{f}" for v, f in table.loc[twice, KEY].head(3).itertuples(index=False)]
+        raise UserError(f"{what} of data set '{dataset}' holds {int(twice.sum())} keys twice, such as {some}")
+    return table
+
+
+def _write(path: Path, table: pd.DataFrame, facts: dict[str, object]) -> None:
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"pipeline": json.dumps(facts).encode()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    pq.write_table(arrow, temporary, compression="zstd")
+    temporary.replace(path)
+
+
+def _read(path: Path, columns: list[str], what: str) -> tuple[pd.DataFrame, dict]:
+    if not path.is_file():
+        raise UserError(
+            f"there is no {what} at {path}: make one with 'python -m pipeline.datasets.index --root FOLDER'"
+        )
+    try:
+        arrow = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise UserError(f"{what}: {path} is not a parquet file: {error}") from None
+    facts = (arrow.schema.metadata or {}).get(b"pipeline")
+    missing = [c for c in KEY + columns if c not in arrow.column_names]
+    if missing or facts is None:
+        raise UserError(f"{path} is not a {what}: {f'it lacks the columns {missing}' if missing else 'not made here'}")
+    return arrow.to_pandas(), json.loads(facts)
