@@ -91,17 +91,22 @@ def parse(
     *,
     sections: Sequence[str],
     description: str,
-    params: Path = Path("params.yaml"),
+    borrow: Sequence[str] = (),
 ) -> T:
-    """The dataclass filled from its defaults, then the ``sections`` of the parameter file, then the command line."""
+    """The dataclass filled from its defaults, then the ``sections`` of the parameter file, then the command line.
+
+    ``borrow`` names sections that belong to another script: of those only the keys that ``config`` has are taken.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add_flags(parser, config)
-    parser.add_argument("--params", type=Path, default=params, help="the parameter file (params.yaml)")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file (params.yaml)")
     given = vars(parser.parse_args(argv))
-    values = read(given.pop("params"), *sections)
-    return build(config, values | given, " + ".join(sections))
+    path = given.pop("params")
+    known = {f.name for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    borrowed = {k: v for k, v in read(path, *borrow).items() if k in known}
+    return build(config, borrowed | read(path, *sections) | given, " + ".join([*borrow, *sections]))
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type) -> None:

@@ -37,11 +37,12 @@ ABAW_AUS = ["au1", "au2", "au4", "au6", "au7", "au10", "au12", "au15", "au23", "
 
 @dataclass(frozen=True)
 class Frames:
-    """The frame table: ``table`` has the columns video, frame, path, size."""
+    """The frame table: ``table`` has the columns video, frame, path, size; ``crop_source`` says how faces were cut."""
 
     table: pd.DataFrame
     root: Path
     dataset: str
+    crop_source: str
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,13 @@ def write_frames(path: Path, frames: Frames) -> None:
     table = _checked(frames.table, ["path", "size"], "frame table", frames.dataset)
     if table.empty:
         raise UserError(f"no frame of data set '{frames.dataset}' was found under {frames.root}")
-    _write(path, table, {"root": frames.root.as_posix(), "dataset": frames.dataset})
+    _write(path, table, {"root": frames.root.as_posix(), "dataset": frames.dataset, "crop_source": frames.crop_source})
 
 
 def read_frames(path: Path) -> Frames:
     """Raises ``UserError`` where the file is missing or is not a frame table."""
     table, facts = _read(path, ["path", "size"], "frame table")
-    return Frames(table, Path(facts["root"]), facts["dataset"])
+    return Frames(table, Path(facts["root"]), facts["dataset"], facts["crop_source"])
 
 
 def write_labels(path: Path, labels: Labels) -> None:
