@@ -46,7 +46,7 @@ def option(default: Any, *flags: str, help: str, choices: Collection[str] | None
 
 
 def read(path: Path, *sections: str) -> dict[str, Any]:
-    """The named sections of a YAML file merged, later ones on top; ``a.b`` is section ``b`` of ``a``.
+    """The named sections of a YAML file merged, later ones on top; ``a.b`` is section ``b`` of ``a``, '' is all of it.
 
     Raises ``UserError`` for a missing or unreadable file or section.
     """
@@ -59,7 +59,7 @@ def read(path: Path, *sections: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for section in sections:
         value, where = content, str(path)
-        for key in section.split("."):
+        for key in filter(None, section.split(".")):
             if not isinstance(value, dict) or key not in value:
                 raise UserError(
                     f"section '{key}' is not in {where}: {list(value) if isinstance(value, dict) else value}"
@@ -174,7 +174,7 @@ def _cast(where: str, value: Any, hint: Any) -> Any:
         return float(value)  # YAML 1.1 reads 1e-3 as a string
     elif hint is Path and isinstance(value, str | Path):
         return Path(value)
-    elif hint in (int, str, bool) and type(value) is hint:
+    elif hint in (int, str, bool, list, dict) and type(value) is hint:
         return value
     name = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
     raise UserError(f"{where} must be {name}, and is {value!r}")

@@ -1,0 +1,36 @@
+# make repro: everything from nothing. make test: the tests. Both set up .venv from requirements.lock first.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: setup repro test lint lock board clean
+
+setup: .venv/.synced
+
+.venv/.synced: requirements.lock
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv/bin/uv pip sync --python .venv/bin/python --compile-bytecode --require-hashes requirements.lock
+	touch $@
+
+repro: setup
+	test -d .git || test -f .dvc/config.local || dvc config --local core.no_scm true
+	dvc repro
+
+test: setup
+	python -m pytest
+
+lint: setup
+	ruff check . && ruff format --check .
+
+# After a change of the dependencies in pyproject.toml.
+lock: setup
+	python -m pip install --quiet uv
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --all-extras \
+		pyproject.toml -o requirements.lock
+
+board: setup
+	tensorboard --logdir runs
+
+clean:
+	rm -rf data weights runs evaluation report

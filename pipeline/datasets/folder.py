@@ -1,0 +1,120 @@
+"""Reads folders of images, one folder a class: ``<class>/*.jpg`` or ``<split>/<class>/*.jpg``.
+
+An image directly in a class folder is a video of its own, with frame 0, named ``[<split>/]<class>/<stem>``. A folder
+inside a class folder is a video whose frames are its images. The group is the video: where several images
+show one person, this reader cannot know it.
+"""
+
+import re
+from collections import Counter
+
+import pandas as pd
+
+from pipeline.datasets import splits
+from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found
+from pipeline.datasets.scan import Folder, Scan, parts, scan
+from pipeline.params import UserError
+from pipeline.tables import Frames, Labels
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SPLIT_FOLDERS = {
+    "train": "train", "training": "train",
+    "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+WANTED = "a folder of images for each class: ROOT/<class>/*.jpg, or ROOT/<train, val or test>/<class>/*.jpg"
+_LAST_NUMBER = re.compile(r"(\d{1,18})\D*$")
+
+
+def read(config: DatasetConfig) -> Found:
+    """The official split where ``root`` holds split folders, and only they are read; else one drawn by group.
+
+    Raises ``UserError`` where nothing is found, or two folders stand for one split.
+    """
+    if config.annotations is not None:
+        raise UserError("data set 'folder' has no annotations but its folders: leave dataset.annotations out")
+    if not config.root.is_dir():
+        raise nothing_found(config, f"there is no folder {config.root}", WANTED)
+    scanned = scan(config.root, EXTENSIONS)
+    official = _split_folders(scanned)
+    depth = 2 if official else 1
+    paths = {folder.path for folder in scanned.folders}
+    classes = {split: Counter() for split in official.values() or [None]}
+    rows, outside = [], []
+    for folder in scanned.folders:
+        where = parts(folder.path)
+        if len(where) < depth or (official and where[0] not in official):
+            outside += [f"{folder.path}/{name}".lstrip("/") for name in folder.names]
+            continue
+        split = official.get(where[0])
+        classes[split][where[depth - 1]] += len(folder.names)
+        taken = _images(folder, paths) if len(where) == depth else _sequence(folder)
+        rows += [(*row, where[depth - 1], split) for row in taken]
+    if not rows:
+        problem = f"no image was found in a class folder under {config.root}"
+        raise nothing_found(config, problem, WANTED, scanned.unreadable)
+
+    table = pd.DataFrame(rows, columns=["video", "frame", "path", "size", "expression", "expression_split"])
+    table["group"] = table["video"]
+    if not official:
+        drawn = splits.by_group(table["group"], table["expression"], config.val_fraction, config.seed)
+        table["expression_split"] = drawn
+    names = sorted(table["expression"].unique())
+    return Found(
+        Frames(table[["video", "frame", "path", "size"]], config.root, config.name, config.crop_source),
+        Labels(table[["video", "frame", "group", "expression", "expression_split"]], names, config.name),
+        _report(config, scanned, official, classes, names, outside),
+        skipped=len(outside) + len(scanned.unreadable),
+    )
+
+
+def _split_folders(scanned: Scan) -> dict[str, str]:
+    """Folder at the top -> split; {} where no folder has a split's name."""
+    tops = sorted({parts(folder.path)[0] for folder in scanned.folders if folder.path})
+    official = {top: SPLIT_FOLDERS[top.lower()] for top in tops if top.lower() in SPLIT_FOLDERS}
+    for split, count in Counter(official.values()).items():
+        if count > 1:
+            both = [top for top in official if official[top] == split]
+            raise UserError(f"data set 'folder': the folders {both} all stand for the split '{split}'; keep one")
+    return official
+
+
+def _images(folder: Folder, paths: set[str]) -> list[tuple[str, int, str, int]]:
+    """(video, frame, path, size) of single images; the extension is in the name only where the stem is not unique."""
+    stems = Counter(name.rpartition(".")[0] for name in folder.names)
+    rows = []
+    for name, size in zip(folder.names, folder.sizes, strict=True):
+        stem, path = name.rpartition(".")[0], f"{folder.path}/{name}"
+        video = f"{folder.path}/{stem}"
+        rows.append((path if stems[stem] > 1 or video in paths else video, 0, path, size))
+    return rows
+
+
+def _sequence(folder: Folder) -> list[tuple[str, int, str, int]]:
+    """(video, frame, path, size) of a video's images: the last number in each name, if all differ, else the order."""
+    images = sorted(zip(folder.names, folder.sizes, strict=True))
+    found = [_LAST_NUMBER.search(name.rpartition(".")[0]) for name, _ in images]
+    numbers = [int(match[1]) for match in found if match]
+    if len(set(numbers)) < len(images):
+        numbers = list(range(len(images)))
+    return [
+        (folder.path, number, f"{folder.path}/{name}", size)
+        for number, (name, size) in zip(numbers, images, strict=True)
+    ]
+
+
+def _report(
+    config: DatasetConfig, scanned: Scan, official: dict[str, str], classes: dict, names: list[str], outside: list[str]
+) -> dict:
+    """``classes`` counts the images of each class folder, per split (None where none is official)."""
+    empty = [f"{split}/{c}" if split else c for split in classes for c, images in classes[split].items() if not images]
+    missing = [f"{split}: {c}" for split in classes for c in names if not classes[split][c]] if official else []
+    return {
+        "split": "official" if official else f"drawn by group, val_fraction {config.val_fraction}, seed {config.seed}",
+        "empty_class_folders": named(sorted(empty)),
+        "classes_missing_in_a_split": named(sorted(missing)),
+        "images_outside_class_folders": named(sorted(outside)),
+        "unreadable": named(scanned.unreadable),
+        "links_to_folders_already_read": named(scanned.repeated),
+        "stray_files": named(scanned.others, most=10),
+    }

@@ -1,0 +1,63 @@
+"""What a reader of a data set is told (``DatasetConfig``) and what it gives back (``Found``)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.params import UserError, option
+from pipeline.tables import Frames, Labels
+
+SOURCES = (
+    "Aff-Wild2 (ABAW) is given by its authors on request, for a signed licence: "
+    "https://ibug.doc.ic.ac.uk/resources/aff-wild2/"
+)
+HOW_TO_POINT = "name its folder as dataset.root in params.yaml, or with --root FOLDER"
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Section ``dataset`` of params.yaml: where a data set lies, and where its two tables and its report go."""
+
+    name: str = option("abaw", help="the reader: abaw, folder")
+    root: Path = option(Path("data/abaw"), help="the folder that holds the data set; paths in the tables start there")
+    annotations: Path | None = option(None, help="abaw: where the annotations lie, if not somewhere below root")
+    crop_source: str = option(
+        "cropped_aligned", help="how the faces were cut; abaw reads the folders of that name only"
+    )
+    frames: Path = option(Path("data/frames.parquet"), help="the frame table to write")
+    labels: Path = option(Path("data/labels.parquet"), help="the label table to write")
+    report: Path = option(Path("data/index.json"), help="the report to write: what was found, and what was not")
+    val_fraction: float = option(0.2, help="the part of the groups held out where a data set has no split of its own")
+    seed: int = option(0, help="which groups are held out where a data set has no split of its own")
+    strict: bool = option(False, help="exit status 1, after all is written, when anything had to be skipped")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The two tables; ``report`` is what only the reader can tell, as JSON values that do not change between runs.
+
+    ``skipped`` counts what should have been read and could not be (malformed lines, unreadable folders), not what
+    is no part of the data set (stray files).
+    """
+
+    frames: Frames
+    labels: Labels
+    report: dict[str, Any]
+    skipped: int
+
+
+def named(items: Iterable[str], most: int = 20) -> dict[str, Any]:
+    """``{"count": how many, "first": the first ``most``}``, in the order given."""
+    items = list(items)
+    return {"count": len(items), "first": items[:most]}
+
+
+def nothing_found(config: DatasetConfig, problem: str, wanted: str, unreadable: Sequence[str] = ()) -> UserError:
+    """The error for a root without a data set: what came, what was wanted, where to get it and how to point at it."""
+    if unreadable:
+        problem += f" ({len(unreadable)} could not be read, such as '{unreadable[0]}')"
+    return UserError(
+        f"data set '{config.name}': {problem}\n  wanted: {wanted}\n"
+        f"  to read another folder: {HOW_TO_POINT}\n  {SOURCES}"
+    )

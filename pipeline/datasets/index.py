@@ -1,0 +1,182 @@
+"""Scans a data set into its frame table and its label table, and reports what was found and what was not.
+
+    python -m pipeline.datasets.index --name abaw --root data/abaw
+
+writes data/frames.parquet (names and sizes of the frames), data/labels.parquet (annotations) and data/index.json. The
+three are the same bytes whenever the files are the same: nothing in them tells the time, nor the order of a listing.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.datasets import abaw, folder
+from pipeline.datasets.found import DatasetConfig, Found, named
+from pipeline.params import entry, one_of, parse
+from pipeline.tables import KEY, SPLITS, Frames, Labels, write_frames, write_labels
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0; or 1 with ``--strict`` where anything had to be skipped. All outputs are written in either case."""
+    started = time.perf_counter()
+    config = parse(DatasetConfig, argv, sections=["dataset"], description=__doc__)
+    found = READERS[one_of("data set", config.name, READERS)](config)
+    write_frames(config.frames, found.frames)
+    write_labels(config.labels, found.labels)
+    report = describe(found.frames, found.labels) | found.report | {"skipped": found.skipped}
+    _write_json(config.report, report)
+    print(summary(report))
+    print(f"wrote {config.frames}, {config.labels} and {config.report} in {time.perf_counter() - started:.1f} s")
+    if found.skipped:
+        print(f"{found.skipped} lines, files or folders were skipped: they are named above and in {config.report}")
+    return 1 if config.strict and found.skipped else 0
+
+
+def describe(frames: Frames, labels: Labels) -> dict[str, Any]:
+    """What two tables hold, as JSON values: counts, how frames and labels match, gaps, groups in two splits.
+
+    A *late* video starts after frame 1. ``labelled_frames`` and ``frames_per_class`` count labels that have a frame;
+    a split is 'none' where the track is labelled and has no split.
+    """
+    table, valid = frames.table, _valid(labels.table)
+    tracks = [column for column in valid if column not in KEY]
+    of_labels = labels.table[KEY].merge(table[KEY].assign(found=True), on=KEY, how="left")["found"].notna().to_numpy()
+    labelled = table[KEY].merge(valid, on=KEY, how="left")
+    extent = table.groupby("video")["frame"].agg(["min", "max", "count"])
+    missing = extent["max"] - extent["min"] + 1 - extent["count"]
+    late = extent.loc[extent["min"] > 1, "min"]
+    return {
+        "dataset": frames.dataset,
+        "crop_source": frames.crop_source,
+        "videos": len(extent),
+        "frames": len(table),
+        "bytes": int(table["size"].sum()),
+        "empty_files": named(table.loc[table["size"] == 0, "path"].sort_values()),
+        "label_rows": len(valid),
+        "videos_per_split": {track: _videos_per_split(labels.table, track) for track in tracks},
+        "labelled_frames": {track: _per_split(labels.table, track, of_labels & valid[track]) for track in tracks},
+        "frames_per_class": _per_class(labels, of_labels),
+        "labels_without_frame": {"any": int((~of_labels).sum())}
+        | {track: int((valid[track] & ~of_labels).sum()) for track in tracks},
+        "frames_without_label": {"any": int(labelled[tracks].isna().all(axis=1).sum())}
+        | {track: len(labelled) - int((labelled[track] == True).sum()) for track in tracks},  # noqa: E712
+        "videos_with_gaps": named(f"{video}: {n} frames" for video, n in missing[missing > 0].items())
+        | {"missing_frames": int(missing.sum())},
+        "videos_starting_late": named(f"{video}: at {n}" for video, n in late.items()),
+        "groups_in_two_splits": {track: named(_in_two_splits(labels.table, track)) for track in tracks},
+    }
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report for reading; what was counted and is zero is left out."""
+    lines = [
+        f"{report['dataset']}, {report['crop_source']}: {report['videos']:,} videos, {report['frames']:,} frames, "
+        f"{report['bytes'] / 1e9:.2f} GB, {report['label_rows']:,} label rows"
+    ]
+    if not report["label_rows"]:
+        lines.append("NO LABELS were found: the label table is empty")
+    for track, splits in report["videos_per_split"].items():
+        counts = [f"{s}: {report['labelled_frames'][track].get(s, 0):,} in {n:,} videos" for s, n in splits.items()]
+        lines.append(f"{track}, labelled frames: {'; '.join(counts)}")
+    lines += _class_lines(report["frames_per_class"])
+    for key in ("frames_without_label", "labels_without_frame"):
+        lines.append(f"{_words(key)}: {', '.join(f'{track} {n:,}' for track, n in report[key].items())}")
+    for track, groups in report["groups_in_two_splits"].items():
+        if groups["count"]:
+            lines.append(f"WARNING: {_counted(f'groups in two splits of {track}', groups)}")
+    for key, value in report.items():
+        if isinstance(value, dict) and value.get("count"):
+            lines.append(_counted(_words(key), value))
+    return "\n".join(lines)
+
+
+def _valid(table: pd.DataFrame) -> pd.DataFrame:
+    """The key and, for each track that the table has, whether the row is labelled for it."""
+    valid = table[KEY].copy()
+    if "expression" in table:
+        valid["expression"] = table["expression"].notna()
+    if "valence" in table:
+        valid["va"] = table["valence"].notna() & table["arousal"].notna()
+    units = [column for column in table if column.startswith("au") and column[2:].isdecimal()]
+    if units:
+        valid["au"] = table[units].notna().any(axis=1)
+    return valid
+
+
+def _split(table: pd.DataFrame, track: str) -> pd.Series:
+    if f"{track}_split" not in table:
+        return pd.Series("none", index=table.index)
+    return table[f"{track}_split"].fillna("none")
+
+
+def _videos_per_split(table: pd.DataFrame, track: str) -> dict[str, int]:
+    """A video without this track's split belongs to none, and is not counted."""
+    videos = pd.DataFrame({"video": table["video"], "split": _split(table, track)}).drop_duplicates()
+    return _in_order(videos["split"].value_counts().drop("none", errors="ignore"))
+
+
+def _per_split(table: pd.DataFrame, track: str, rows: pd.Series) -> dict[str, int]:
+    return _in_order(_split(table, track)[rows].value_counts())
+
+
+def _in_order(counts: pd.Series) -> dict[str, int]:
+    return {split: int(counts[split]) for split in (*SPLITS, "none") if split in counts}
+
+
+def _per_class(labels: Labels, rows: Any) -> dict[str, dict[str, int]]:
+    """split -> class -> frames, zeros included, in the order of the classes."""
+    if "expression" not in labels.table:
+        return {}
+    table = pd.DataFrame({"split": _split(labels.table, "expression"), "class": labels.table["expression"]})
+    counts = table[rows].dropna().value_counts()
+    return {
+        split: {name: int(counts.get((split, name), 0)) for name in labels.classes}
+        for split in (*SPLITS, "none")
+        if split in counts.index.get_level_values(0)
+    }
+
+
+def _in_two_splits(table: pd.DataFrame, track: str) -> list[str]:
+    """``group: its splits``, for each group that stands in more than one."""
+    if f"{track}_split" not in table:
+        return []
+    pairs = table[["group", f"{track}_split"]].dropna().drop_duplicates().sort_values(["group", f"{track}_split"])
+    splits = pairs.groupby("group")[f"{track}_split"].agg(list)
+    return [f"{group}: {' and '.join(of)}" for group, of in splits.items() if len(of) > 1]
+
+
+def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
+    if not per_class:
+        return []
+    table = pd.DataFrame(per_class)
+    width = max(len(str(name)) for name in table.index)
+    lines = [" " * (width + 2) + "".join(f"{split:>12}" for split in table)]
+    return lines + [f"  {name:<{width}}" + "".join(f"{n:>12,}" for n in row) for name, *row in table.itertuples()]
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _counted(words: str, value: dict[str, Any]) -> str:
+    shown = value["first"][:3]
+    more = ", ..." if value["count"] > len(shown) else ""
+    return f"{words}: {value['count']:,} ({', '.join(shown)}{more})"
+
+
+def _write_json(path: Path, report: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+READERS: dict[str, Callable[[DatasetConfig], Found]] = {"abaw": abaw.read, "folder": folder.read}
+
+
+if __name__ == "__main__":
+    entry(main)

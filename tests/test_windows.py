@@ -1,0 +1,130 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.training import windows
+
+# Row 0 1 2 3 4 | 5 | 6 .. 45: videos of 5, 1 and 40 frames; the last starts late and lacks frame 1725.
+VIDEO = np.array([0] * 5 + [3] + [7] * 40)
+FRAME = np.array([1, 2, 3, 4, 5, 2, 1721, 1722, 1723, 1724, *range(1726, 1762)])
+
+
+def test_windows_are_the_ones_found_by_hand():
+    table = {
+        0: [-1, -1, 0, 1, 2],
+        2: [0, 1, 2, 3, 4],
+        4: [2, 3, 4, -1, -1],
+        5: [-1, -1, 5, -1, -1],
+        6: [-1, -1, 6, 7, 8],
+        9: [7, 8, 9, -1, 10],
+        10: [9, -1, 10, 11, 12],
+        45: [43, 44, 45, -1, -1],
+    }
+    rows = windows.centred(VIDEO, FRAME, np.array(list(table)), 5)
+    assert rows.dtype == np.int64
+    assert rows.tolist() == list(table.values())
+
+
+def test_an_even_window_has_one_frame_more_before_its_centre():
+    assert windows.centred(VIDEO, FRAME, np.array([2, 6]), 4).tolist() == [[0, 1, 2, 3], [-1, -1, 6, 7]]
+
+
+def test_a_step_counts_frame_numbers_and_not_rows():
+    # Around frame 1727 (row 11) by 2: 1723, 1725 (missing), 1727, 1729, 1731.
+    assert windows.centred(VIDEO, FRAME, np.array([11]), 5, step=2).tolist() == [[8, -1, 11, 13, 15]]
+
+
+def test_a_window_of_one_frame_is_its_centre():
+    assert windows.centred(VIDEO, FRAME, np.array([45, 0, 5]), 1).tolist() == [[45], [0], [5]]
+
+
+def test_frames_extracted_every_tenth_are_neighbours_at_step_ten():
+    video, frame = np.array([0, 0, 0, 0, 1, 1]), np.array([1, 11, 31, 41, 1, 11])
+    assert windows.typical_step(video, frame) == 10
+    assert windows.centred(video, frame, np.arange(6), 3, step=10).tolist() == [
+        [-1, 0, 1], [0, 1, -1], [-1, 2, 3], [2, 3, -1], [-1, 4, 5], [4, 5, -1],
+    ]  # fmt: skip
+    assert (windows.centred(video, frame, np.arange(6), 3)[:, [0, 2]] == -1).all()
+
+
+def test_windows_wider_than_every_video_stay_in_their_video():
+    video, frame = np.array([0, 0, 1, 1]), np.array([5, 6, 5, 6])
+    rows = windows.centred(video, frame, np.arange(4), 101, step=3)
+    assert (np.sort(rows, axis=1)[:, :-1] == -1).all()
+    assert rows[:, 50].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("num_frames", [1, 2, 7, 64])
+def test_windows_equal_a_lookup_of_each_frame(num_frames, step):
+    rng = np.random.default_rng(0)
+    keys = np.unique(np.stack([rng.integers(-3, 6, 300) * 10**12, rng.integers(-40, 60, 300)], axis=1), axis=0)
+    row_of = {tuple(key): row for row, key in enumerate(keys.tolist())}
+    centres = rng.integers(0, len(keys), 200)
+    rows = windows.centred(keys[:, 0], keys[:, 1], centres, num_frames, step)
+    for centre, window in zip(centres, rows.tolist(), strict=True):
+        video, frame = keys[centre].tolist()
+        assert window == [row_of.get((video, frame + (j - num_frames // 2) * step), -1) for j in range(num_frames)]
+
+
+def test_no_centres_give_no_windows():
+    assert windows.centred(VIDEO, FRAME, np.array([], dtype=int), 5).shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("video", "frame"), [([0, 0], [2, 1]), ([1, 0], [1, 2]), ([0, 0], [1, 1])], ids=["frames", "videos", "twice"]
+)
+def test_rows_out_of_order_are_refused(video, frame):
+    with pytest.raises(ValueError, match="sorted"):
+        windows.centred(np.array(video), np.array(frame), np.array([0]), 3)
+
+
+@pytest.mark.parametrize(("num_frames", "step"), [(0, 1), (3, 0)])
+def test_a_window_without_frames_or_step_is_refused(num_frames, step):
+    with pytest.raises(ValueError, match=f"{num_frames} and {step}"):
+        windows.centred(VIDEO, FRAME, np.array([0]), num_frames, step)
+
+
+def test_the_windows_of_a_large_data_set_take_seconds_at_most():
+    video, frame = np.repeat(np.arange(200), 5000), np.tile(np.arange(5000), 200)
+    start = time.perf_counter()
+    rows = windows.centred(video, frame, np.arange(0, 600_000), 15)
+    assert time.perf_counter() - start < 8  # 1 s alone on one core
+    assert rows.shape == (600_000, 15)
+
+
+@pytest.mark.parametrize(
+    ("video", "frame", "step"),
+    [
+        (VIDEO, FRAME, 1),
+        ([0, 1, 2], [5, 9, 40], 1),
+        ([0, 0, 0], [1, 2, 12], 1),
+        ([0, 0, 0, 0], [1, 2, 12, 22], 10),
+        ([0, 0, 1, 1], [100, 125, 1, 26], 25),
+        ([], [], 1),
+    ],
+    ids=["gaps", "one_frame_each", "even_number_of_gaps", "odd_number_of_gaps", "stride_25", "none"],
+)
+def test_the_typical_step_is_the_lower_median_gap_inside_videos(video, frame, step):
+    assert windows.typical_step(np.array(video), np.array(frame)) == step
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_gathered_windows_hold_the_rows_and_zeros_where_there_is_none(dtype):
+    features = torch.arange(24, dtype=dtype).view(6, 4) + 1
+    rows = torch.tensor([[-1, 0, 1], [3, -1, 5]])
+    taken, valid = windows.gather(features, rows)
+    zeros = [0, 0, 0, 0]
+    assert taken.dtype == torch.float32
+    assert taken.tolist() == [
+        [zeros, [1, 2, 3, 4], [5, 6, 7, 8]],
+        [[13, 14, 15, 16], zeros, [21, 22, 23, 24]],
+    ]
+    assert valid.tolist() == [[False, True, True], [True, False, True]]
+
+
+def test_a_broken_first_row_does_not_reach_padded_frames():
+    features = torch.full((2, 4), float("nan"))
+    assert windows.gather(features, torch.tensor([[-1, -1]]))[0].tolist() == [[[0.0] * 4] * 2]
