@@ -28,7 +28,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from pipeline import projection
 from pipeline.device import pick_device
-from pipeline.evaluation.separation import pair_cosines, separation
+from pipeline.evaluation.separation import evenly, pair_cosines, separation
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import read_labels
@@ -40,6 +40,7 @@ from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS, build_sampler
 from pipeline.training.windows import centred, typical_step
 
+WATCHED = 1000  # evenly spaced frames of a part that are looked at after each epoch
 SELECT_BY = ("auc_same_different", "macro_f1")
 # The columns of TensorBoard's table of runs; the same for every run, or it cannot compare them.
 HPARAMS = (
@@ -194,6 +195,8 @@ def _train_one(
     adapter.front.load_state_dict(front.state_dict())
     adapter.modules().to(device)
     centres = {part: frames.centres(part) for part in PARTS}
+    for part in ("select", "val"):
+        centres[part] = centres[part][evenly(len(centres[part]), WATCHED)]
     rows = {
         part: torch.from_numpy(centred(frames.video, frames.frame, at, config.window, facts["step"])).to(device)
         for part, at in centres.items()
@@ -246,7 +249,7 @@ def _scores(
         return {}
     embeddings = adapter.embed(head_inputs, rows)
     label = frames.label[centres]
-    found = separation(pair_cosines(embeddings.cpu().numpy(), label, frames.group[centres], most=1000))
+    found = separation(pair_cosines(embeddings.cpu().numpy(), label, frames.group[centres], most=WATCHED))
     scores = {name: found[name] for name in ("cosine_same", "cosine_different", "auc_same_different")}
     if adapter.loss.classifies:
         with torch.inference_mode():

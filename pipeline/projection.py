@@ -39,6 +39,8 @@ def fit(blocks: Iterable[np.ndarray], num_components: int) -> Projection:
     """
     count, total, square, shift = 0, 0.0, 0.0, None
     for block in blocks:
+        if len(block) == 0:
+            continue
         block = block.astype(np.float64)
         shift = block.mean(0) if shift is None else shift  # keeps the sums small, and so exact
         block -= shift

@@ -136,6 +136,7 @@ class StoreWriter:
                 array.resize((start + self.chunk_rows, *array.shape[1:]))
             for name in self.widths:
                 array = self.group["logits" if name == "logits" else f"views/{name}"]
+                array = array.with_config({"write_empty_chunks": True})  # a missing chunk file is always damage
                 whole = np.zeros((self.chunk_rows, self.widths[name]), dtype=np.float16)
                 whole[:n] = features[name]
                 array[start : start + self.chunk_rows] = whole

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.datasets import index
+from pipeline.datasets.found import SYNTHETIC_MARKER
 from pipeline.params import UserError
 from pipeline.tables import ABAW_CLASSES, Frames, Labels, read_frames, read_labels
 
@@ -164,3 +165,14 @@ def test_the_script_says_what_is_wrong_in_one_error_and_status_2(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: data set 'abaw': there is no folder nowhere")
     assert "Traceback" not in done.stderr
+
+
+def test_drawn_faces_are_called_synthetic_wherever_their_numbers_stand(tree, tmp_path):
+    file(tree / "README.txt", f"{SYNTHETIC_MARKER}\nseed 0\n")
+    run(tree, tmp_path / "out")
+    assert read_frames(tmp_path / "out" / "frames.parquet").dataset == "synthetic abaw"
+    assert read_labels(tmp_path / "out" / "labels.parquet").dataset == "synthetic abaw"
+    assert json.loads((tmp_path / "out" / "index.json").read_text())["dataset"] == "synthetic abaw"
+    file(tree / "README.txt", "Aff-Wild2, as we got it")
+    run(tree, tmp_path / "out")
+    assert read_frames(tmp_path / "out" / "frames.parquet").dataset == "abaw"

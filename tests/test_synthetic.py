@@ -64,7 +64,7 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_number_of_workers(clips
 def test_another_seed_gives_other_frames_and_other_annotations(clips: Path, tmp_path: Path):
     other, ours = hashes(drawn(tmp_path / "other", "--seed", "1")), hashes(clips)
     assert not {h for f, h in other.items() if f.endswith(".jpg")} & {h for f, h in ours.items() if f.endswith(".jpg")}
-    assert not {h for f, h in other.items() if EXPR in f and f.endswith(".txt")} & set(ours.values())
+    assert not {h for f, h in other.items() if VA in f and f.endswith(".txt")} & set(ours.values())
 
 
 def test_frames_lie_where_abaw_has_them_and_are_faces_of_112_pixels(clips: Path):

@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -22,7 +22,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
-from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found
+from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, title
 from pipeline.datasets.scan import Folder, Scan, parts, scan
 from pipeline.params import UserError
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, Frames, Labels
@@ -64,6 +64,7 @@ def read(config: DatasetConfig) -> Found:
     """
     if not config.root.is_dir():
         raise nothing_found(config, f"there is no folder {config.root}", WANTED)
+    config = replace(config, crop_source=config.crop_source or "cropped_aligned")
     scanned = scan(config.root, EXTENSIONS, enter=lambda name: not _is_other_crop(name, config.crop_source))
     videos, passed_over, strays = _choose_videos(config, scanned)
     frames, stray_images = _frame_table(videos)
@@ -80,8 +81,8 @@ def read(config: DatasetConfig) -> Found:
     used = _below(config.root, base, set(texts) - set(unused))
     strays += stray_images + [path for path in scanned.others if path not in used]
     return Found(
-        Frames(frames, config.root, config.name, config.crop_source),
-        Labels(_label_table(annotated), ABAW_CLASSES, config.name),
+        Frames(frames, config.root, title(config), config.crop_source),
+        Labels(_label_table(annotated), ABAW_CLASSES, title(config)),
         {
             "annotated_videos": _count(annotated),
             "videos_without_annotation": named(sorted(set(videos) - _videos(annotated))),

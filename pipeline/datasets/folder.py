@@ -11,7 +11,7 @@ from collections import Counter
 import pandas as pd
 
 from pipeline.datasets import splits
-from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found
+from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, title
 from pipeline.datasets.scan import Folder, Scan, parts, scan
 from pipeline.params import UserError
 from pipeline.tables import Frames, Labels
@@ -61,8 +61,8 @@ def read(config: DatasetConfig) -> Found:
         table["expression_split"] = drawn
     names = sorted(table["expression"].unique())
     return Found(
-        Frames(table[["video", "frame", "path", "size"]], config.root, config.name, config.crop_source),
-        Labels(table[["video", "frame", "group", "expression", "expression_split"]], names, config.name),
+        Frames(table[["video", "frame", "path", "size"]], config.root, title(config), config.crop_source or "as given"),
+        Labels(table[["video", "frame", "group", "expression", "expression_split"]], names, title(config)),
         _report(config, scanned, official, classes, names, outside),
         skipped=len(outside) + len(scanned.unreadable),
     )

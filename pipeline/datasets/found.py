@@ -12,6 +12,9 @@ SOURCES = (
     "Aff-Wild2 (ABAW) is given by its authors on request, for a signed licence: "
     "https://ibug.doc.ic.ac.uk/resources/aff-wild2/"
 )
+SYNTHETIC_MARKER = (
+    "Synthetic face clips, drawn by pipeline/datasets/synthetic.py."  # begins README.txt in such a folder
+)
 HOW_TO_POINT = "name its folder as dataset.root in params.yaml, or with --root FOLDER"
 
 
@@ -22,8 +25,8 @@ class DatasetConfig:
     name: str = option("abaw", help="the reader: abaw, folder")
     root: Path = option(Path("data/abaw"), help="the folder that holds the data set; paths in the tables start there")
     annotations: Path | None = option(None, help="abaw: where the annotations lie, if not somewhere below root")
-    crop_source: str = option(
-        "cropped_aligned", help="how the faces were cut; abaw reads the folders of that name only"
+    crop_source: str | None = option(
+        None, help="how the faces were cut; abaw reads the folders of that name only (cropped_aligned)"
     )
     frames: Path = option(Path("data/frames.parquet"), help="the frame table to write")
     labels: Path = option(Path("data/labels.parquet"), help="the label table to write")
@@ -45,6 +48,13 @@ class Found:
     labels: Labels
     report: dict[str, Any]
     skipped: int
+
+
+def title(config: DatasetConfig) -> str:
+    """The data set's name wherever its numbers stand: that drawn faces are no data is said there too."""
+    readme = config.root / "README.txt"
+    drawn = readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(SYNTHETIC_MARKER)
+    return f"synthetic {config.name}" if drawn else config.name
 
 
 def named(items: Iterable[str], most: int = 20) -> dict[str, Any]:

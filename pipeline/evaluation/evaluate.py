@@ -23,7 +23,7 @@ from pipeline.store import FeatureStore
 from pipeline.tables import Labels, read_labels
 from pipeline.training.adapter import Adapter, inputs, load_adapter
 from pipeline.training.data import FrameSet, frame_set
-from pipeline.training.windows import centred
+from pipeline.training.windows import centred, typical_step
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def scores(
         with torch.inference_mode():
             predicted = adapter.loss.logits(embedded["val"]).argmax(1).cpu().numpy()
         found["macro_f1"] = f1_score(label, predicted, labels=present, average="macro")
-    found |= steadiness(z, knn, label, frames.video[val], frames.frame[val], adapter.facts["step"])
+    found |= steadiness(z, knn, label, frames.video[val], frames.frame[val], typical_step(frames.video, frames.frame))
     return {name: None if math.isnan(value) else float(value) for name, value in found.items()}
 
 
@@ -117,6 +117,7 @@ def _about(
     config: EvaluateConfig, facts: dict[str, Any], labels: Labels, frames: FrameSet, num_seeds: int
 ) -> dict[str, Any]:
     val, train = frames.centres("val"), frames.centres("train")
+    split = facts["test_split"]
     return {
         "run": config.run.name,
         "dataset": labels.dataset,
@@ -125,12 +126,13 @@ def _about(
         "input_size": facts["made_by"]["input_size"],
         **{k: facts[k] for k in ("model", "loss", "sampler", "temperature", "window", "pooling", "epochs", "reduce")},
         "seeds": num_seeds,
+        "val_split": "official" if split is None else f"{split} of the groups, drawn with seed {facts['split_seed']}",
         "train_frames": len(train),
         "val_frames": len(val),
         "val_videos": len(np.unique(frames.video[val])),
         "pairs_of": min(len(val), config.most_pairs_of),
         "knn_candidates": min(len(train), config.most_neighbours),
-        "opposites": config.opposites,
+        "opposites": [[frames.classes[a], frames.classes[b]] for a, b in _opposites(config, frames.classes)],
     }
 
 

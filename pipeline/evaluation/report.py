@@ -46,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not runs:
         raise UserError("params.yaml names no runs to report on")
     runs.sort(key=lambda run: -(run["mean"]["auc_same_different"] or 0))
-    config.output.mkdir(parents=True, exist_ok=True)
     heading, table = headline(runs), [["run", *(title for title, _ in COLUMNS.values())], *map(_row, runs)]
+    config.output.mkdir(parents=True, exist_ok=True)
     page = f"# {heading[0]}\n\n{heading[1]}\n\n{_markdown(table)}\n\n![all runs](runs.png)\n"
     (config.output / "report.md").write_text(page, encoding="utf-8")
     with (config.output / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
@@ -64,7 +64,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def headline(runs: list[dict[str, Any]]) -> tuple[str, str]:
     """What the numbers are of: data, backbone, frames. Runs of different data or features are not compared."""
-    facts = ("dataset", "backbone", "input_size", "val_frames", "val_videos")
+    facts = (
+        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_frames", "val_videos", "pairs_of",
+        "opposites",
+    )  # fmt: skip
     first = runs[0]["about"]
     for run in runs:
         other = [f"{k} {run['about'][k]!r} and {first[k]!r}" for k in facts if run["about"][k] != first[k]]

@@ -41,7 +41,8 @@ def knn_predict(
     out = np.empty(len(asked), dtype=np.int64)
     for start, cosine in _blocks(asked, train):
         nearest = _nearest(cosine, neighbours)
-        weight = 1 + 1e-3 * np.take_along_axis(cosine, nearest, axis=1) / neighbours
+        near = np.take_along_axis(cosine, nearest, axis=1).astype(np.float64)  # 1 + 1e-3 * cosine needs the digits
+        weight = 1 + 1e-3 * near / neighbours
         votes = np.zeros((len(cosine), num_classes))
         np.add.at(votes, (np.arange(len(cosine))[:, None], train_labels[nearest]), weight)
         out[start : start + len(cosine)] = votes.argmax(axis=1)
@@ -58,10 +59,10 @@ def _blocks(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[int, np.nda
 def _nearest(cosine: np.ndarray, most: int) -> np.ndarray:
     """Columns of the ``most`` largest of each row, the largest first; of equal ones the first."""
     most = min(most, cosine.shape[1])
-    if most < cosine.shape[1]:
-        part = np.argpartition(-cosine, most - 1, axis=1)[:, :most]
-        part.sort(axis=1)
-    else:
-        part = np.broadcast_to(np.arange(most), cosine.shape).copy()
+    part = np.argpartition(-cosine, most - 1, axis=1)[:, :most]
+    last = np.take_along_axis(cosine, part, axis=1).min(axis=1, keepdims=True)
+    for row in np.flatnonzero((cosine >= last).sum(axis=1) > most):  # the last has equals that were left out
+        part[row] = np.argsort(-cosine[row], kind="stable")[:most]
+    part.sort(axis=1)
     order = np.argsort(-np.take_along_axis(cosine, part, axis=1), axis=1, kind="stable")
     return np.take_along_axis(part, order, axis=1)

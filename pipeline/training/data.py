@@ -44,16 +44,17 @@ def frame_set(
 
     ``val`` is the official validation split, or, with ``test_split``, that share of all groups whatever the official
     split says. ``select`` is a share of the training groups, on which the best epoch is chosen, so that what is
-    reported was not chosen for. Both cuts are stratified by class and the same for every training seed. Labelled test
-    frames are left out. Raises ``UserError`` where a part would be empty or a group stand on both sides.
+    reported was not chosen for. Both cuts are stratified by class and the same for every training seed. Frames that the
+    official split calls test, or puts nowhere, are left out; with ``test_split`` they are used like all others. Raises
+    ``UserError`` where a part would be empty or a group stand on both sides.
     """
     table = labels.table
     if "expression" not in table:
         raise UserError(f"the labels of data set '{labels.dataset}' have no expressions to train on")
-    table = table[table["expression"].notna()]
+    table = table.loc[table["expression"].notna()].reindex(columns=[*KEY, "group", "expression", "expression_split"])
     keys = store.keys.astype({"video": "str"})
     frames = keys[keys["video"].isin(table["video"].unique())]
-    frames = frames.merge(table[[*KEY, "group", "expression", "expression_split"]], on=KEY, how="left")
+    frames = frames.merge(table, on=KEY, how="left")
     if frames["expression"].notna().sum() == 0:
         raise UserError(
             f"none of the {len(table):,} labelled frames is in the store {store.path}: "
@@ -103,6 +104,8 @@ def held_out(label: np.ndarray, group: np.ndarray, among: np.ndarray, share: flo
     rows = np.flatnonzero(among)
     if len(np.unique(group[rows])) < max(folds, 2):
         raise UserError(f"{what} {share}: {len(np.unique(group[rows]))} groups cannot be cut into {folds} folds")
+    if np.bincount(label[rows]).max() < folds:
+        raise UserError(f"{what} {share}: no class has the {folds} frames that {folds} folds need")
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     rest, fold = next(splitter.split(np.zeros(len(rows)), label[rows], group[rows]))
     mask = np.zeros(len(label), dtype=bool)

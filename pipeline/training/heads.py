@@ -5,13 +5,13 @@ A frame where ``valid`` is False never influences another, and its own output is
 not normalised: whoever compares them (loss, metric) does that. To add one: the class, a line in ``HEADS``, a test.
 """
 
-import inspect
 from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.params import UserError, one_of
+from pipeline.params import UserError
+from pipeline.training.choices import build
 
 
 class Identity(nn.Module):
@@ -137,18 +137,12 @@ def build_head(
 
     Raises ``UserError`` for an unknown name, a missing argument and a size or dropout out of range.
     """
-    head = HEADS[one_of("head", name, HEADS)]
-    options |= {"num_features": num_features, "embedding_size": embedding_size, "dropout": dropout}
     if embedding_size is not None and embedding_size < 1:
         raise UserError(f"head '{name}': embedding_size must be at least 1, and is {embedding_size}")
     if dropout is not None and not 0 <= dropout < 1:
         raise UserError(f"head '{name}': dropout must be in [0, 1), and is {dropout}")
-    parameters = inspect.signature(head).parameters
-    given = {key: value for key, value in options.items() if key in parameters and value is not None}
-    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in given]
-    if missing:
-        raise UserError(f"head '{name}' needs {', '.join(missing)}")
-    return head(**given)
+    options |= {"num_features": num_features, "embedding_size": embedding_size, "dropout": dropout}
+    return build("head", HEADS, name, options)
 
 
 HEADS: dict[str, type[nn.Module]] = {

@@ -11,7 +11,6 @@ To add one: the class, with constructor arguments named as those of the others, 
 """
 
 import functools
-import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from pytorch_metric_learning import distances, losses, miners
 from torch import nn
 
-from pipeline.params import UserError, one_of
+from pipeline.training.choices import build
 
 
 def in_float32(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -191,16 +190,7 @@ def build_loss(name: str, **available: Any) -> nn.Module:
     Raises ``UserError`` for an unknown name, a missing argument (``num_classes`` where labels are no classes) and a
     value out of range.
     """
-    loss = LOSSES[one_of("loss", name, LOSSES)]
-    parameters = inspect.signature(loss).parameters
-    given = {key: value for key, value in available.items() if key in parameters and value is not None}
-    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in given]
-    if missing:
-        raise UserError(f"loss '{name}' needs {', '.join(missing)}")
-    try:
-        return loss(**given)
-    except ValueError as error:
-        raise UserError(f"loss '{name}': {error}") from None
+    return build("loss", LOSSES, name, available)
 
 
 LOSSES: dict[str, type[nn.Module]] = {

@@ -5,13 +5,12 @@
 other splits) leaves them out before. To add one: the class, a line in ``SAMPLERS``, a test.
 """
 
-import inspect
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.params import UserError, one_of
+from pipeline.training.choices import build
 
 Batches = list[NDArray[np.int64]]
 
@@ -141,16 +140,7 @@ def build_sampler(name: str, **available: Any) -> Any:
 
     Raises ``UserError`` for an unknown name, a missing argument and data that the sampler cannot use.
     """
-    sampler = SAMPLERS[one_of("sampler", name, SAMPLERS)]
-    parameters = inspect.signature(sampler).parameters
-    given = {key: value for key, value in available.items() if key in parameters and value is not None}
-    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in given]
-    if missing:
-        raise UserError(f"sampler '{name}' needs {', '.join(missing)}")
-    try:
-        return sampler(**given)
-    except ValueError as error:
-        raise UserError(f"sampler '{name}': {error}") from None
+    return build("sampler", SAMPLERS, name, available)
 
 
 SAMPLERS: dict[str, type] = {

@@ -1,0 +1,37 @@
+"""A workplace in a temporary folder, with the project's params.yaml, and small pictures to put there."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+torch.set_num_threads(1)  # everything here is tiny: two threads wait for each other longer than they work
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """The current folder for the test, with the project's params.yaml in it."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def draw(path: Path, seed: int, size: tuple[int, int] = (40, 40)) -> None:
+    """A smooth random picture (height, width), the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
+    path.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
+
+
+def draw_folder(root: Path, videos: dict[str, int]) -> None:
+    """Class folders under train/ and val/ with one sub-folder a video: {'train/happy/v1': frames, ...}."""
+    for number, (name, frames) in enumerate(sorted(videos.items())):
+        for frame in range(1, frames + 1):
+            draw(root / name / f"{frame:05d}.jpg", 1000 * number + frame)

@@ -1,0 +1,213 @@
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.params import UserError
+from pipeline.store import FeatureStore, StoreWriter
+from pipeline.tables import Labels
+from pipeline.training.data import PARTS, frame_set
+
+CLASSES = ["Neutral", "Anger", "Disgust", "Fear"]  # Fear is labelled nowhere
+WITHOUT_SPLIT = {"test_split": 0.25, "select_split": 0.2, "split_seed": 0}
+OFFICIAL = {"test_split": None, "select_split": 0.0, "split_seed": 0}
+
+
+def stored(path, videos):
+    """A store with ``videos`` {name: frame numbers}, appended in an order that is neither theirs nor sorted."""
+    frames = pd.DataFrame([(v, f) for v, numbers in videos.items() for f in numbers], columns=["video", "frame"])
+    frames = frames.sample(frac=1, random_state=0).assign(size=1)
+    with StoreWriter(path, {"backbone": "tiny"}, {"original": 4}, chunk_rows=256) as writer:
+        for start in range(0, len(frames), 256):
+            part = frames[start : start + 256]
+            features = np.repeat(part[["frame"]].to_numpy(), 4, axis=1).astype(np.float16)
+            writer.write(part, {"original": features})
+    return FeatureStore(path)
+
+
+def labelled(rows):
+    """Labels from rows of (video, frame, group, expression, split)."""
+    table = pd.DataFrame(rows, columns=["video", "frame", "group", "expression", "expression_split"])
+    return Labels(table, CLASSES, "by hand")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """24 people of one to three videos of 5, 1 or 40 frames, a class each; officially the last 4 people validate."""
+    rng = np.random.default_rng(0)
+    videos, rows = {}, []
+    for person in range(24):
+        for number in range(rng.integers(1, 4)):
+            name, length = f"v{person:02}_{number}", int(rng.choice([5, 1, 40]))
+            videos[name] = range(1, length + 1)
+            expression = CLASSES[rng.integers(3)]
+            split = "val" if person >= 20 else "train"
+            rows += [(name, frame, f"p{person:02}", expression, split) for frame in videos[name]]
+    return stored(tmp_path_factory.mktemp("people") / "s.zarr", videos), labelled(rows)
+
+
+def keys_of(frames, part):
+    centres = frames.centres(part)
+    return {(frames.videos[v], int(f)) for v, f in zip(frames.video[centres], frames.frame[centres], strict=True)}
+
+
+def groups_of(frames, part):
+    return set(frames.group[frames.centres(part)].tolist())
+
+
+def test_a_small_data_set_is_read_row_by_row_as_expected(tmp_path):
+    store = stored(tmp_path / "s.zarr", {"b": [1, 2, 3, 5], "a": [7], "stray": [1, 2], "c": [2, 10]})
+    labels = labelled([
+        ("a", 7, "anna", "Anger", "train"),
+        ("b", 2, "ben", "Neutral", "val"), ("b", 5, "ben", None, "val"), ("b", 9, "ben", "Disgust", "val"),
+        ("c", 2, "cleo", "Disgust", "test"), ("c", 10, "cleo", "Disgust", "train"),
+        ("not_extracted", 1, "anna", "Anger", "train"),
+    ])  # fmt: skip
+    frames = frame_set(store, labels, **OFFICIAL)
+    found = [
+        (frames.videos[v], f, c, PARTS[p] if p >= 0 else None)
+        for v, f, c, p in zip(frames.video, frames.frame, frames.label, frames.part, strict=True)
+    ]
+    assert found == [
+        ("a", 7, 1, "train"),
+        ("b", 1, -1, None), ("b", 2, 0, "val"), ("b", 3, -1, None), ("b", 5, -1, None),
+        ("c", 2, 2, None), ("c", 10, 2, "train"),
+    ]  # fmt: skip
+    assert frames.labels_without_features == 2  # b/9 and not_extracted/1
+    assert frames.classes == CLASSES
+    assert store.read(frames.row)[:, 0].tolist() == [7, 1, 2, 3, 5, 2, 10]
+    assert len(set(frames.group[1:5])) == 1  # a frame without a label belongs to the person of its video
+    assert len(set(frames.group)) == 3
+    assert frames.centres("train").tolist() == [0, 6]
+    assert frames.centres("select").tolist() == []
+
+
+def test_rows_are_sorted_by_video_and_frame_however_they_were_appended(people):
+    frames = frame_set(*people, **WITHOUT_SPLIT)
+    assert list(frames.videos) == sorted(frames.videos)
+    steps = np.diff(frames.video) * 1000 + np.diff(frames.frame)
+    assert (steps > 0).all()
+    assert (people[0].read(frames.row)[:, 0] == frames.frame).all()
+
+
+@pytest.mark.parametrize("test_split", [None, 0.25, 0.6])
+@pytest.mark.parametrize("split_seed", range(5))
+def test_parts_never_share_a_group_and_hold_every_labelled_frame(people, test_split, split_seed):
+    frames = frame_set(*people, test_split=test_split, select_split=0.2, split_seed=split_seed)
+    groups = [groups_of(frames, part) for part in PARTS]
+    assert all(groups)
+    assert len(set.union(*groups)) == sum(map(len, groups)) == 24
+    assert sum(len(frames.centres(part)) for part in PARTS) == len(people[1].table)
+
+
+def test_the_official_split_is_kept_and_selection_frames_come_from_training(people):
+    frames = frame_set(*people, test_split=None, select_split=0.2, split_seed=0)
+    table = people[1].table
+    official = {s: set(zip(t["video"], t["frame"], strict=True)) for s, t in table.groupby("expression_split")}
+    assert keys_of(frames, "val") == official["val"]
+    assert keys_of(frames, "train") | keys_of(frames, "select") == official["train"]
+    assert keys_of(frames, "select")
+
+
+def test_a_share_of_groups_is_held_out_whatever_the_official_split_says(people):
+    store, labels = people
+    frames = frame_set(store, labels, **WITHOUT_SPLIT)
+    others = {
+        "test": labels.table.assign(expression_split="test"),
+        "null": labels.table.assign(expression_split=None),
+        "absent": labels.table.drop(columns="expression_split"),
+    }
+    for table in others.values():
+        again = frame_set(store, Labels(table, CLASSES, "by hand"), **WITHOUT_SPLIT)
+        np.testing.assert_array_equal(again.part, frames.part)
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(0.25, 0.15, 0.35), (0.1, 0.04, 0.2), (0.75, 0.6, 0.9)])
+def test_about_the_asked_share_of_frames_is_held_out(tmp_path, share, low, high):
+    videos = {f"v{i:02}": range(1, 1 + [5, 8, 20][i % 3]) for i in range(40)}
+    labels = labelled([(v, f, v, CLASSES[int(v[1:]) % 4 % 3], None) for v, numbers in videos.items() for f in numbers])
+    frames = frame_set(stored(tmp_path / "s.zarr", videos), labels, test_split=share, select_split=0, split_seed=3)
+    val = frames.part == PARTS.index("val")
+    assert low < val.mean() < high
+    of_class = [val[frames.label == c].mean() for c in range(3)]
+    assert low - 0.1 < min(of_class) <= max(of_class) < high + 0.1
+
+
+def test_the_same_split_seed_gives_the_same_parts_and_another_one_others(people):
+    def parts(seed):
+        return frame_set(*people, test_split=0.25, select_split=0.2, split_seed=seed).part.tolist()
+
+    assert parts(0) == parts(0)
+    assert len({tuple(parts(seed)) for seed in range(4)}) == 4
+
+
+def test_no_part_depends_on_the_state_of_any_global_generator(people):
+    """Which is what the training seed is: the selection part is the same for all seeds of a run."""
+    found = []
+    for seed in range(3):
+        np.random.seed(seed)  # noqa: NPY002 - what a training script would set
+        found.append(frame_set(*people, **WITHOUT_SPLIT).part.tolist())
+    assert found[0] == found[1] == found[2]
+
+
+def test_parts_do_not_depend_on_the_order_in_which_frames_were_appended(people, tmp_path):
+    store, labels = people
+    videos = {str(v): sorted(t["frame"]) for v, t in store.keys.groupby("video", observed=True)}
+    other = stored(tmp_path / "other.zarr", dict(reversed(videos.items())))
+    one, two = (frame_set(s, labels, **WITHOUT_SPLIT) for s in (store, other))
+    assert one.row.tolist() != two.row.tolist()
+    assert one.part.tolist() == two.part.tolist()
+
+
+def test_an_official_split_that_a_group_stands_on_both_sides_of_is_refused(tmp_path):
+    store = stored(tmp_path / "s.zarr", {"a": [1, 2], "b": [1, 2]})
+    rows = [("a", 1, "anna", "Anger", "train"), ("b", 1, "anna", "Neutral", "val"), ("b", 2, "ben", "Anger", "val")]
+    with pytest.raises(UserError, match=r"1 groups .* stand on both sides of the official split"):
+        frame_set(store, labelled(rows), **OFFICIAL)
+    rows[1] = ("b", 1, "anna", "Neutral", "test")
+    assert keys_of(frame_set(store, labelled(rows), **OFFICIAL), "val") == {("b", 2)}
+
+
+def only(split):
+    return lambda labels: labelled(labels.table.assign(expression_split=split).to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (only("train"), OFFICIAL, "training and 0 validation frames .*give --test-split"),
+        (only("val"), OFFICIAL, "^0 training and"),
+        (only("test"), OFFICIAL, "^0 training and 0 validation"),
+        (lambda s: Labels(s.table.drop(columns="expression_split"), CLASSES, "x"), OFFICIAL, "give --test-split"),
+        (lambda s: Labels(s.table.drop(columns="expression"), CLASSES, "poses"), OFFICIAL, "'poses' have no exp"),
+        (lambda s: labelled(s.table.assign(video="other").to_numpy()), OFFICIAL, "none of the .* labelled frames"),
+        (lambda s: labelled(s.table.assign(expression=None).to_numpy()), OFFICIAL, "none of the 0 labelled frames"),
+        (lambda s: s, WITHOUT_SPLIT | {"test_split": 0.02}, "test_split 0.02: 24 groups cannot be cut into 50 folds"),
+        (lambda s: s, WITHOUT_SPLIT | {"test_split": 1.0}, "test_split must be between 0 and 1, and is 1.0"),
+        (lambda s: s, WITHOUT_SPLIT | {"test_split": 0.0}, "test_split must be between 0 and 1, and is 0.0"),
+        (lambda s: s, OFFICIAL | {"select_split": 0.01}, "select_split 0.01: 20 groups cannot be cut into 100 folds"),
+        (lambda s: labelled(s.table.assign(group="one").to_numpy()), WITHOUT_SPLIT, "1 groups cannot be cut"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_cut_into_parts_is_refused_with_the_numbers(people, change, settings, message):
+    store, labels = people
+    with pytest.raises(UserError, match=message):
+        frame_set(store, change(labels), **settings)
+
+
+def test_classes_too_small_for_the_folds_are_refused_by_name(tmp_path):
+    store = stored(tmp_path / "s.zarr", {f"v{i}": [1] for i in range(6)})
+    labels = labelled([(f"v{i}", 1, f"v{i}", CLASSES[i % 3], None) for i in range(6)])
+    with pytest.raises(UserError, match=r"test_split 0\.2: no class has the 5 frames that 5 folds need"):
+        frame_set(store, labels, test_split=0.2, select_split=0, split_seed=0)
+
+
+def test_one_class_is_enough_to_cut(tmp_path):
+    videos = {f"v{i}": [1, 2] for i in range(8)}
+    labels = labelled([(v, f, v, "Fear", None) for v in videos for f in (1, 2)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frames = frame_set(stored(tmp_path / "s.zarr", videos), labels, **WITHOUT_SPLIT)
+    assert set(frames.label) == {3}
+    assert len(frames.centres("val")) == 4

@@ -1,0 +1,255 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from conftest import ROOT, draw, draw_folder
+from PIL import Image
+from safetensors.torch import load_file
+
+import extract
+from pipeline.params import UserError
+from pipeline.store import FeatureStore, StoreMismatch, StoreWriter
+from pipeline.tables import Frames, read_frames, write_frames
+
+TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--device", "cpu", "-b", "4"]
+
+
+@pytest.fixture
+def frames(workplace):
+    """Videos of 5, 1 and 40 frames, as a frame table."""
+    root = workplace / "faces"
+    for video, count in {"a": 5, "b": 1, "c": 40}.items():
+        for frame in range(1, count + 1):
+            draw(root / video / f"{frame:05d}.jpg", hash_of(video, frame))
+    return index(root)
+
+
+def hash_of(video: str, frame: int) -> int:
+    return ord(video) * 1000 + frame
+
+
+def index(root: Path) -> Path:
+    rows = [(p.parent.name, int(p.stem), f"{p.parent.name}/{p.name}", p.stat().st_size) for p in root.rglob("*.jpg")]
+    table = pd.DataFrame(rows, columns=["video", "frame", "path", "size"])
+    write_frames(Path("data/frames.parquet"), Frames(table, root, "tiny", "cropped_aligned"))
+    return Path("data/frames.parquet")
+
+
+def run(*more: str) -> int:
+    return extract.main([*TINY, *more])
+
+
+def rows_by_key(store: FeatureStore, view: str = "original") -> dict[tuple[str, int], bytes]:
+    values = store.read(store.keys["row"].to_numpy(), view)
+    return {(v, f): values[i].tobytes() for i, (v, f) in enumerate(zip(store.keys["video"], store.keys["frame"]))}  # noqa: B905
+
+
+def test_features_are_those_of_timm_on_images_read_by_pil(frames):
+    assert run() == 0
+    store = FeatureStore(Path("data/features.zarr"))
+    assert len(store.keys) == 46
+    model = timm.create_model("test_efficientnet", pretrained=False, num_classes=0).eval()
+    model.load_state_dict(load_file("weights/test_efficientnet.safetensors"))
+    mean, std = (torch.tensor(store.made_by[k]).view(3, 1, 1) for k in ("mean", "std"))
+    for row in store.keys.iloc[[0, 5, 6, 45]].itertuples():
+        path = Path(read_frames(frames).root) / row.video / f"{row.frame:05d}.jpg"
+        way = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+        image = Image.open(path).convert("RGB").resize((32, 32), way[store.made_by["interpolation"]])
+        x = (torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - mean) / std
+        with torch.no_grad():
+            expected = model(x[None])[0].numpy()
+        got = store.read(np.array([row.row]))[0].astype(np.float32)
+        assert expected @ got / np.linalg.norm(expected) / np.linalg.norm(got) > 0.9995
+        assert np.abs(expected - got).max() < 0.02 * np.abs(expected).max()
+
+
+def test_a_second_run_computes_nothing_and_changes_no_byte(frames, capsys):
+    run()
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in Path("data/features.zarr").rglob("*") if p.is_file()}
+    assert run() == 0
+    after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in Path("data/features.zarr").rglob("*") if p.is_file()}
+    assert after == before
+    assert "0 frames extracted, 46 were there" in capsys.readouterr().out
+
+
+def test_results_do_not_depend_on_batch_size_workers_or_order(frames):
+    run()
+    first = FeatureStore(Path("data/features.zarr"))
+    run("-s", "other.zarr", "-b", "7", "--workers", "3")
+    other = FeatureStore(Path("other.zarr"))
+    a, b = (s.read(s.keys["row"].to_numpy()).astype(np.float32) for s in (first, other))
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosine.min() > 0.99999
+
+
+def test_new_videos_are_added_and_changed_frames_are_extracted_again(frames, capsys):
+    run()
+    old = rows_by_key(FeatureStore(Path("data/features.zarr")))
+    root = Path("faces")
+    draw(root / "d" / "00001.jpg", 5)
+    draw(root / "a" / "00002.jpg", 99, (80, 80))
+    shutil.rmtree(root / "b")
+    index(root.resolve())
+    assert run() == 0
+    assert "2 frames extracted, 44 were there" in (out := capsys.readouterr().out)
+    assert "1 frames in the store are no longer in the frame table" in out
+    new = rows_by_key(FeatureStore(Path("data/features.zarr")))
+    assert new.keys() == old.keys() | {("d", 1)}
+    assert {key for key in old if new[key] != old[key]} == {("a", 2)}
+
+
+def test_a_run_cut_off_inside_a_chunk_resumes_at_that_chunk(frames, monkeypatch, capsys):
+    run("-s", "whole.zarr")
+    real, seen = StoreWriter.write, []
+
+    def cut_off(self, keys, features):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(keys))
+        real(self, keys, features)
+
+    monkeypatch.setattr("pipeline.store.CHUNK_ROWS", 16)
+    monkeypatch.setattr(StoreWriter.__init__, "__defaults__", (16,))
+    monkeypatch.setattr(StoreWriter, "write", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.setattr(StoreWriter, "write", real)
+    assert len(FeatureStore(Path("data/features.zarr")).keys) == 32
+    capsys.readouterr()
+    run()
+    assert "14 frames extracted, 32 were there" in capsys.readouterr().out
+    assert rows_by_key(FeatureStore(Path("data/features.zarr"))) == rows_by_key(FeatureStore(Path("whole.zarr")))
+
+
+def test_another_input_size_is_refused_and_rebuild_starts_over(frames):
+    run()
+    with pytest.raises(StoreMismatch, match=r"input_size 32 there, 48 here.*--rebuild"):
+        run("--input-size", "48")
+    assert len(FeatureStore(Path("data/features.zarr")).keys) == 46
+    assert run("--input-size", "48", "--rebuild") == 0
+    assert FeatureStore(Path("data/features.zarr")).made_by["input_size"] == 48
+
+
+def test_a_store_that_code_of_today_would_fill_otherwise_is_refused(frames, monkeypatch):
+    run()
+    real = extract.loop.resize
+    monkeypatch.setattr(
+        "pipeline.extraction.loop.resize", lambda images, *rest: real([i[::-1].copy() for i in images], *rest)
+    )
+    with pytest.raises(StoreMismatch, match="least cosine"):
+        run()
+
+
+def test_broken_frames_are_named_and_the_rest_is_extracted(frames, capsys):
+    (Path("faces") / "a" / "00003.jpg").write_bytes(b"")
+    (Path("faces") / "c" / "00040.jpg").write_bytes(b"\xff\xd8 torn")
+    (Path("faces") / "c" / "00001.jpg").unlink()
+    assert run() == 0
+    report = json.loads(Path("data/extract.json").read_text())
+    assert list(report["skipped"]) == ["a/00003.jpg", "c/00001.jpg", "c/00040.jpg"]
+    assert "skipped a/00003.jpg: the file is empty" in capsys.readouterr().out
+    store = FeatureStore(Path("data/features.zarr"))
+    assert len(store.keys) == 43
+    assert ("a", 3) not in rows_by_key(store)
+    assert run("--strict") == 1
+    draw(Path("faces") / "a" / "00003.jpg", hash_of("a", 3))
+    run()
+    whole = rows_by_key(FeatureStore(Path("data/features.zarr")))
+    assert ("a", 3) in whole
+    assert {k: whole[k] for k in rows_by_key(store)} == rows_by_key(store)
+
+
+def test_a_folder_where_nothing_can_be_read_leaves_an_empty_store_and_a_report(frames):
+    for path in Path("faces").rglob("*.jpg"):
+        path.write_bytes(b"")
+    assert run("--strict") == 1
+    assert len(json.loads(Path("data/extract.json").read_text())["skipped"]) == 46
+    assert len(FeatureStore(Path("data/features.zarr")).keys) == 0
+
+
+def test_the_mirrored_view_is_the_features_of_mirrored_images(frames):
+    run("--data-aug")
+    store = FeatureStore(Path("data/features.zarr"))
+    assert store.views == ["flipped", "original"]
+    for path in Path("faces").rglob("*.jpg"):
+        image = Image.open(path)
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path, quality=100, subsampling=0)
+    index(Path("faces").resolve())
+    run("-s", "mirrored.zarr")
+    rows = store.keys["row"].to_numpy()
+    mirrored = FeatureStore(Path("mirrored.zarr"))
+    a, b, plain = store.read(rows, "flipped"), mirrored.read(mirrored.keys["row"].to_numpy()), store.read(rows)
+    near, far = (np.abs(x.astype(float) - b).mean() for x in (a, plain))
+    assert near < 0.2 * far
+
+
+def test_stride_takes_every_nth_frame_number_and_one_can_be_filled_in_later(frames):
+    run("--stride", "10")
+    store = FeatureStore(Path("data/features.zarr"))
+    assert store.keys["frame"].tolist() == [10, 20, 30, 40]
+    run()
+    assert len(FeatureStore(Path("data/features.zarr")).keys) == 46
+
+
+def test_a_dry_run_counts_and_writes_nothing(frames, capsys):
+    assert run("--dry-run") == 0
+    assert "would extract 46 of 46 frames" in capsys.readouterr().out
+    assert not Path("data/features.zarr").exists()
+
+
+def test_features_that_are_not_finite_stop_the_run_and_are_named(frames, monkeypatch):
+    real = extract.loop.Forward.__call__
+
+    def broken(self, images):
+        rows = real(self, images)
+        rows["original"][0, 0] = np.inf
+        return rows
+
+    monkeypatch.setattr(extract.loop.Forward, "__call__", broken)
+    with pytest.raises(UserError, match=r"rows of 'original' are not finite, such as \['a/00001.jpg'"):
+        run()
+
+
+def test_a_folder_of_frames_is_indexed_first(workplace):
+    draw_folder(workplace / "pictures", {"train/happy/v1": 3, "train/sad/v2": 2, "val/happy/v3": 1, "val/sad/v4": 1})
+    text = (workplace / "params.yaml").read_text().replace("name: abaw", "name: folder")
+    (workplace / "params.yaml").write_text(text)
+    assert run("-d", "pictures", "-s", "pictures.zarr") == 0
+    assert len(FeatureStore(Path("pictures.zarr")).keys) == 7
+    assert (workplace / "pictures.labels.parquet").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--backbone", "enet_b0_8_best_vgaff"], "enet_b0_8_best_vgaf"),
+        (["--precision", "float61"], "float16"),
+        (["-d", "nowhere.parquet"], "no frame table at nowhere.parquet"),
+        (["-b", "0"], "batch_size must be at least 1"),
+        (["--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
+        (["--weights", "nowhere.pt"], "'nowhere.pt' is not a file"),
+    ],
+)
+def test_bad_input_is_refused_in_words_before_any_work(frames, flags, words):
+    with pytest.raises(UserError, match=words):
+        run(*flags)
+    assert not Path("data/features.zarr").exists()
+
+
+def test_an_error_is_one_line_on_stderr_and_exit_status_2(workplace):
+    done = subprocess.run([sys.executable, ROOT / "extract.py", "--stride", "0"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: extract: stride must be at least 1, and is 0\n")
+
+
+def test_help_reads_well():
+    done = subprocess.run([sys.executable, ROOT / "extract.py", "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0
+    for word in ("-d X, --data X", "-s X, --store X", "-b X", "--no-data-aug", "--input-size", "--dry-run", "--stride"):
+        assert word in done.stdout

@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from pipeline import projection
+from pipeline.params import UserError
+
+MADE_BY = {"backbone": "tiny", "input_size": 32}
+
+
+@pytest.fixture
+def rows():
+    """200 frames of 12 correlated features, far from zero, as the store gives them."""
+    rng = np.random.default_rng(0)
+    mixed = rng.standard_normal((200, 12)) * np.linspace(3, 0.2, 12) @ rng.standard_normal((12, 12))
+    return (mixed + 20).astype(np.float16)
+
+
+@pytest.mark.parametrize("solver", ["covariance_eigh", "full"])
+def test_components_are_those_of_sklearn_with_their_largest_entry_positive(rows, solver):
+    peer = PCA(5, svd_solver=solver).fit(rows.astype(np.float64))
+    signs = [np.sign(c[np.abs(c).argmax()]) for c in peer.components_]
+    fitted = projection.fit([rows], 5)
+    np.testing.assert_allclose(fitted.mean, peer.mean_, rtol=1e-6)
+    np.testing.assert_allclose(fitted.components, peer.components_ * np.array(signs)[:, None], atol=1e-6)
+    np.testing.assert_allclose(fitted.explained, peer.explained_variance_ratio_, rtol=1e-5)
+    np.testing.assert_allclose(fitted(rows), peer.transform(rows.astype(np.float64)) * signs, atol=1e-4)
+    assert {a.dtype for a in (fitted.mean, fitted.components, fitted.explained, fitted(rows))} == {np.dtype(np.float32)}
+
+
+def test_the_largest_entry_of_every_component_is_positive_whatever_the_sign_of_the_data(rows):
+    for data in (rows, -rows):
+        components = projection.fit([data], 12).components
+        assert (components[np.arange(12), np.abs(components).argmax(1)] > 0).all()
+    np.testing.assert_allclose(projection.fit([-rows], 5).components, projection.fit([rows], 5).components, atol=1e-6)
+
+
+def test_a_diagonal_covariance_has_the_axes_as_components():
+    rows = np.array([[9.0, 1, 0], [-9, 1, 0], [0, 4, 0], [0, -2, 0]])
+    fitted = projection.fit([rows], 3)
+    np.testing.assert_allclose(fitted.components, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(fitted.mean, [0, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(fitted.explained, [162 / 180, 18 / 180, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("bounds", [[1], [7, 100], [50, 100, 150], [0, 3], [200]], ids=str)
+def test_how_rows_are_cut_into_blocks_does_not_matter(rows, bounds):
+    whole, cut = projection.fit([rows], 6), projection.fit(iter(np.split(rows, bounds)), 6)
+    for name in ("mean", "components", "explained"):
+        np.testing.assert_allclose(getattr(cut, name), getattr(whole, name), atol=1e-6)
+
+
+def test_blocks_that_are_given_are_left_as_they_were(rows):
+    block = rows.astype(np.float64)
+    projection.fit([block], 3)
+    np.testing.assert_array_equal(block, rows)
+
+
+def test_components_are_exact_for_features_far_from_zero():
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((100, 4)) * [4, 3, 2, 1]
+    near, far = projection.fit([rows], 4), projection.fit(np.array_split(rows + 1e6, 7), 4)
+    np.testing.assert_allclose(far.components, near.components, atol=1e-6)
+
+
+def test_features_that_never_change_have_nothing_to_explain():
+    fitted = projection.fit([np.full((5, 4), 3.0)], 2)
+    assert fitted.explained.tolist() == [0, 0]
+    assert np.isfinite(fitted.components).all()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "components", "message"),
+    [
+        ([], 1, "1 components cannot be had from no rows"),
+        ([np.zeros((0, 4))], 1, "no rows"),
+        ([np.eye(4)[:1]], 1, "from 1 rows of 4 features"),
+        ([np.eye(4)[:2], np.eye(4)[2:3]], 3, "3 components cannot be had from 3 rows of 4 features"),
+        ([np.ones((50, 4))], 5, "5 components cannot be had from 50 rows of 4 features"),
+    ],
+)
+def test_more_components_than_rows_or_columns_are_refused(blocks, components, message):
+    with pytest.raises(UserError, match=message):
+        projection.fit(blocks, components)
+
+
+def test_what_was_saved_is_loaded_bit_for_bit(rows, tmp_path):
+    fitted, path = projection.fit([rows], 5), tmp_path / "new" / "p.safetensors"
+    projection.save(path, fitted, MADE_BY)
+    loaded = projection.load(path, MADE_BY)
+    for name in ("mean", "components", "explained"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(fitted, name))
+
+
+def test_a_projection_of_other_features_is_refused_and_both_are_named(rows, tmp_path):
+    path = tmp_path / "p.safetensors"
+    projection.save(path, projection.fit([rows], 2), MADE_BY)
+    with pytest.raises(UserError, match=r"backbone 'tiny' there, 'huge' here") as caught:
+        projection.load(path, MADE_BY | {"backbone": "huge"})
+    assert "input_size" not in str(caught.value)
+
+
+def test_a_missing_projection_is_answered_with_how_to_make_one(tmp_path):
+    with pytest.raises(UserError, match=r"no projection at .*python -m pipeline.extraction.reduce"):
+        projection.load(tmp_path / "p.safetensors", MADE_BY)
+
+
+@pytest.mark.parametrize(
+    "length", [0, 4, 100, -1], ids=["empty", "cut_in_the_length", "cut_in_the_header", "cut_at_end"]
+)
+def test_a_damaged_file_is_named(rows, tmp_path, length):
+    path = tmp_path / "p.safetensors"
+    projection.save(path, projection.fit([rows], 2), MADE_BY)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"p\.safetensors is not a projection"):
+        projection.load(path, MADE_BY)
+
+
+def test_another_safetensors_file_is_no_projection(tmp_path):
+    path = tmp_path / "p.safetensors"
+    projection.save_file({"weight": np.ones(3)}, path)
+    with pytest.raises(UserError, match="is not a projection"):
+        projection.load(path, {})

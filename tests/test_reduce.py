@@ -1,0 +1,115 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+
+from pipeline import projection
+from pipeline.extraction import reduce
+from pipeline.params import UserError
+from pipeline.store import FeatureStore, StoreWriter
+from pipeline.tables import Labels, write_labels
+
+MADE_BY = {"backbone": "tiny", "input_size": 32}
+# video: (group, its frames' splits for expression, its frames' splits for valence)
+VIDEOS = {
+    "both": ("anna", ["train"] * 40, ["train"] * 40),
+    "first_only": ("ben", ["train"] * 5, [None] * 5),
+    "second_only": ("cleo", [None], ["train"]),
+    "partly": ("dora", ["train", "train", None, None, None], [None] * 5),
+    "held_out_in_one": ("emil", ["train"] * 5, ["val"] * 5),
+    "of_who_is_held_out": ("emil", ["train"] * 5, ["train"] * 5),
+    "tested_in_one": ("fay", ["train"] * 5, ["test"] * 5),
+    "validation": ("gus", ["val"] * 5, ["val"] * 5),
+    "unlabelled": ("hal", [None] * 5, [None] * 5),
+}
+FITTED_ON = {("both", f) for f in range(40)} | {("first_only", f) for f in range(5)} | {
+    ("second_only", 0), ("partly", 0), ("partly", 1),
+}  # fmt: skip
+
+
+def table():
+    rows = [
+        (video, frame, group, "Anger", one, two)
+        for video, (group, first, second) in VIDEOS.items()
+        for frame, (one, two) in enumerate(zip(first, second, strict=True))
+    ]
+    return pd.DataFrame(rows, columns=["video", "frame", "group", "expression", "expression_split", "va_split"])
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A store with all frames of VIDEOS and of a video without labels, in chunks of 16, and the label table."""
+    frames = pd.concat([table()[["video", "frame"]], pd.DataFrame({"video": "stray", "frame": range(5)})])
+    frames = frames.sample(frac=1, random_state=0, ignore_index=True).assign(size=1)  # as they happen to be read
+    features = np.random.default_rng(0).standard_normal((len(frames), 4)) * [4, 3, 2, 1] + 5
+    with StoreWriter(tmp_path / "s.zarr", MADE_BY, {"original": 4}, chunk_rows=16) as writer:
+        for start in range(0, len(frames), 16):
+            writer.write(frames[start : start + 16], {"original": features[start : start + 16].astype(np.float16)})
+    write_labels(tmp_path / "labels.parquet", Labels(table(), ["Anger"], "by hand"))
+    (tmp_path / "params.yaml").write_text("reduce: {components: 2}\n", encoding="utf-8")
+    return tmp_path
+
+
+def arguments(place, *more):
+    return [
+        "--params", str(place / "params.yaml"), "-s", str(place / "s.zarr"), "--labels", str(place / "labels.parquet"),
+        "-o", str(place / "p.safetensors"), *more,
+    ]  # fmt: skip
+
+
+def test_a_group_held_out_in_any_track_is_not_fitted_on(place):
+    store = FeatureStore(place / "s.zarr")
+    rows = reduce.training_rows(store, place / "labels.parquet")
+    keys = store.keys.set_index("row").loc[rows]
+    assert {(str(v), int(f)) for v, f in zip(keys["video"], keys["frame"], strict=True)} == FITTED_ON
+    assert len(rows) == len(FITTED_ON)
+    assert (np.diff(rows) > 0).all()
+
+
+def test_the_stage_writes_the_components_of_the_training_frames(place, capsys):
+    reduce.main(arguments(place))
+    store = FeatureStore(place / "s.zarr")
+    fitted = projection.load(place / "p.safetensors", MADE_BY)
+    training = [(str(v), int(f)) in FITTED_ON for v, f in zip(store.keys["video"], store.keys["frame"], strict=True)]
+    features = store.read(store.keys["row"].to_numpy()[training]).astype(np.float64)
+    peer = PCA(2, svd_solver="full").fit(features)
+    np.testing.assert_allclose(np.abs(fitted.components), np.abs(peer.components_), atol=1e-6)
+    np.testing.assert_allclose(fitted.mean, peer.mean_, rtol=1e-6)
+    share = 100 * peer.explained_variance_ratio_.sum()
+    assert capsys.readouterr().out == f"2 of 4 components keep {share:.1f} % of 48 rows' variance\n"
+
+
+def test_a_flag_beats_the_parameter_file(place):
+    reduce.main(arguments(place, "-n", "3"))
+    assert projection.load(place / "p.safetensors", MADE_BY).components.shape == (3, 4)
+
+
+def test_labelled_frames_that_were_not_extracted_are_no_error(place):
+    more = pd.concat([table(), table()[:40].assign(frame=range(100, 140))])
+    write_labels(place / "labels.parquet", Labels(more, ["Anger"], "by hand"))
+    assert len(reduce.training_rows(FeatureStore(place / "s.zarr"), place / "labels.parquet")) == len(FITTED_ON)
+
+
+def nobody_trains(frames):
+    return frames.replace({"expression_split": {"train": "val"}, "va_split": {"train": "val"}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [nobody_trains, lambda f: f[["video", "frame", "group"]], lambda f: f.assign(video=f["video"] + "_other")],
+    ids=["no_training_split", "no_split_columns", "another_data_set"],
+)
+def test_nothing_to_fit_on_is_said_before_anything_is_written(place, change):
+    write_labels(place / "labels.parquet", Labels(change(table()), ["Anger"], "by hand"))
+    with pytest.raises(UserError, match=r"no frame of .*s\.zarr is training data in .*labels\.parquet"):
+        reduce.main(arguments(place))
+    assert not (place / "p.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [("0", "components must be at least 1, and is 0"), ("5", "5 components cannot be had from 48")],
+)
+def test_a_number_of_components_that_cannot_be_is_refused(place, number, message):
+    with pytest.raises(UserError, match=message):
+        reduce.main(arguments(place, "-n", number))

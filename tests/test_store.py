@@ -1,0 +1,197 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+
+from pipeline.params import UserError
+from pipeline.store import FeatureStore, StoreMismatch, StoreWriter, differences, remove
+
+MADE_BY = {"backbone": "tiny", "input_size": 32, "mean": [0.5, 0.5, 0.5]}
+WIDTHS = {"original": 4, "logits": 2}
+
+
+def keys(video: str, frames: list[int], size: int = 10) -> pd.DataFrame:
+    return pd.DataFrame({"video": [video] * len(frames), "frame": frames, "size": [size] * len(frames)})
+
+
+def features(keys: pd.DataFrame, offset: float = 0.0) -> dict[str, np.ndarray]:
+    """Features that tell which frame they are of."""
+    rows = keys["frame"].to_numpy()[:, None] + np.arange(4)[None, :] / 8 + offset
+    return {"original": rows.astype(np.float16), "logits": -rows[:, :2].astype(np.float16)}
+
+
+def written(path: Path, *chunks: pd.DataFrame, chunk_rows: int = 8) -> Path:
+    with StoreWriter(path, MADE_BY, WIDTHS, chunk_rows) as writer:
+        for chunk in chunks:
+            writer.write(chunk, features(chunk))
+    return path
+
+
+def bytes_of(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def test_what_is_written_is_read_by_its_key(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("b", [1, 2, 3]), keys("a", [7, 5]), keys("é ü", [1]))
+    store = FeatureStore(path)
+    assert store.keys[["video", "frame"]].astype({"video": str}).to_numpy().tolist() == [
+        ["a", 5], ["a", 7], ["b", 1], ["b", 2], ["b", 3], ["é ü", 1],
+    ]  # fmt: skip
+    assert store.read(store.keys["row"].to_numpy())[:, 0].tolist() == [5, 7, 1, 2, 3, 1]
+    assert store.read(store.keys["row"].to_numpy(), "logits")[:, 0].tolist() == [-5, -7, -1, -2, -3, -1]
+    assert (store.num_features, store.views, store.made_by) == (4, ["original"], MADE_BY)
+
+
+def test_rows_come_in_the_order_asked_for_with_repeats_and_across_chunks(tmp_path):
+    store = FeatureStore(written(tmp_path / "s.zarr", keys("a", list(range(8))), keys("b", list(range(8)))))
+    rows = np.array([15, 0, 3, 4, 5, 3, 8, 9, 10, 1])
+    by_zarr = store.group["views/original"][:][rows]
+    np.testing.assert_array_equal(store.read(rows), by_zarr)
+    assert store.read(np.array([], dtype=int)).shape == (0, 4)
+
+
+def test_a_chunk_file_is_read_through_a_memory_map_and_another_codec_through_zarr(tmp_path):
+    store = FeatureStore(written(tmp_path / "s.zarr", keys("a", [1, 2])))
+    assert isinstance(store.chunk(0), np.memmap)
+    group = zarr.open_group(store.path, mode="r+")
+    values = group["views/original"][:]
+    del group["views/original"]
+    group.create_array("views/original", data=values, chunks=(8, 4))  # zarr's default codecs compress
+    again = FeatureStore(store.path)
+    assert not isinstance(again.chunk(0), np.memmap)
+    np.testing.assert_array_equal(again.read(np.array([1, 0])), values[[1, 0]])
+
+
+def test_the_store_can_be_read_with_zarr_alone(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]), keys("b", [3]))
+    group = zarr.open_group(path, mode="r")
+    there = group["frame"][:] >= 0
+    assert group["video"][:][there].tolist() == ["a", "a", "b"]
+    assert group["views/original"][:][there][:, 0].tolist() == [1, 2, 3]
+    assert group.attrs["made_by"] == MADE_BY
+
+
+def test_a_later_run_starts_a_new_chunk_and_leaves_every_old_byte(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2, 3]))
+    before = {name: content for name, content in bytes_of(path).items() if "/c/" in name}
+    written(path, keys("b", [1]))
+    after = bytes_of(path)
+    assert len(before) == 5
+    assert {name: after[name] for name in before} == before
+    assert len(FeatureStore(path).keys) == 4
+
+
+def test_of_two_rows_with_one_key_the_later_one_counts(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2], size=10), keys("a", [2], size=99))
+    with StoreWriter(path, MADE_BY, WIDTHS) as writer:
+        again = keys("a", [1], size=77)
+        writer.write(again, features(again, offset=100))
+    store = FeatureStore(path)
+    assert store.keys["size"].tolist() == [77, 99]
+    assert store.read(store.keys["row"].to_numpy())[:, 0].tolist() == [101, 2]
+
+
+def test_rows_count_only_once_their_frame_numbers_are_written(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]), keys("b", [1, 2]))
+    whole = bytes_of(path)
+    (path / "frame" / "c" / "1").unlink()  # as if killed before the commit mark of the second chunk
+    assert FeatureStore(path).keys["video"].tolist() == ["a", "a"]
+    (path / "views" / "original" / "c" / "1" / "abc.partial").write_bytes(b"torn")
+    written(path, keys("b", [1, 2]))
+    assert bytes_of(path) == whole
+
+
+def test_a_store_of_something_else_is_refused_with_both_sides_and_the_way_out(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    other = MADE_BY | {"backbone": "huge", "crop_source": "cropped"}
+    with pytest.raises(StoreMismatch, match=r"backbone 'tiny' there, 'huge' here.*'cropped' here.*--rebuild"):
+        StoreWriter(path, other, WIDTHS).__enter__()
+    written(path, keys("b", [1]))  # the refused writer holds no lock
+
+
+def test_equal_facts_as_tuples_and_lists_are_no_difference(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    with StoreWriter(path, MADE_BY | {"mean": (0.5, 0.5, 0.5)}, WIDTHS):
+        pass
+    assert differences({"a": 1}, {"a": 1}) == ""
+
+
+def test_a_second_writer_is_refused_at_once_and_told_who_writes(tmp_path):
+    path = tmp_path / "s.zarr"
+    code = (
+        "import sys; from pathlib import Path; from pipeline.store import StoreWriter\n"
+        f"with StoreWriter(Path(sys.argv[1]), {MADE_BY!r}, {WIDTHS!r}): print('in', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "in\n"
+    with pytest.raises(UserError, match=f"is being written by process {holder.pid} on"):
+        StoreWriter(path, MADE_BY, WIDTHS).__enter__()
+    holder.kill()
+    holder.communicate()
+    written(path, keys("a", [1]))  # the lock of a dead process holds nobody up
+
+
+@pytest.mark.parametrize("name", ["features.npy", "nothing.zarr", "features.h5"])
+def test_what_is_no_store_is_refused_in_words(tmp_path, name):
+    with pytest.raises(UserError, match="no feature store at"):
+        FeatureStore(tmp_path / name)
+
+
+def test_a_zarr_group_of_another_kind_is_neither_read_nor_removed(tmp_path):
+    zarr.create_group(tmp_path / "g.zarr").create_array("x", data=np.arange(3))
+    with pytest.raises(UserError, match="not a feature store"):
+        FeatureStore(tmp_path / "g.zarr")
+    with pytest.raises(UserError, match="not a feature store"):
+        remove(tmp_path / "g.zarr")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError):
+        remove(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_an_unknown_view_is_refused_with_those_there_are(tmp_path):
+    store = FeatureStore(written(tmp_path / "s.zarr", keys("a", [1])))
+    with pytest.raises(UserError, match=r"'flipped' is not in the store .* which has \['original', 'logits'\]"):
+        store.read(np.array([0]), "flipped")
+
+
+def test_a_missing_or_short_chunk_file_is_damage_that_is_named(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    file = path / "views" / "original" / "c" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(UserError, match="damaged"):
+        FeatureStore(path).read(np.array([0]))
+    file.unlink()
+    with pytest.raises(UserError, match="damaged"):
+        FeatureStore(path).read(np.array([0]))
+
+
+def test_a_chunk_of_too_many_rows_is_a_programming_error(tmp_path):
+    with StoreWriter(tmp_path / "s.zarr", MADE_BY, WIDTHS, 2) as writer, pytest.raises(ValueError, match="1 to 2 rows"):
+        writer.write(keys("a", [1, 2, 3]), features(keys("a", [1, 2, 3])))
+
+
+def test_a_place_that_cannot_be_written_is_an_error_in_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to"):
+        StoreWriter(tmp_path / "file" / "s.zarr", MADE_BY, WIDTHS).__enter__()
+
+
+def test_features_that_are_all_zero_are_stored_like_others(tmp_path):
+    path = tmp_path / "s.zarr"
+    with StoreWriter(path, MADE_BY, WIDTHS, 2) as writer:
+        writer.write(keys("a", [1]), {"original": np.zeros((1, 4)), "logits": np.zeros((1, 2))})
+    assert FeatureStore(path).read(np.array([0])).tolist() == [[0, 0, 0, 0]]
+
+
+def test_made_by_is_plain_json(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    assert json.loads((path / "zarr.json").read_text())["attributes"]["made_by"] == MADE_BY
