@@ -26,8 +26,8 @@ def pick_device(name: str) -> torch.device:
 def _keep_freed_memory() -> None:
     """Lets glibc keep what a layer frees for the next one; other C libraries are left as they are.
 
-    By default a large tensor goes back to the system when it is freed, and the next one is cleared page by page: half of
-    the CPU time of a forward pass (tf_efficientnet_lite0, 224 pixels, 2 cores: 81 images/s so, 171 with this).
+    By default a large tensor goes back to the system when it is freed, and the next one is cleared page by page: half
+    of the CPU time of a forward pass (tf_efficientnet_lite0, 224 pixels, 2 cores: 81 images/s so, 171 with this).
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         trim_threshold, top_pad, mmap_max = -1, -2, -4

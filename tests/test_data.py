@@ -142,6 +142,16 @@ def test_the_same_split_seed_gives_the_same_parts_and_another_one_others(people)
     assert len({tuple(parts(seed)) for seed in range(4)}) == 4
 
 
+def test_the_split_seed_counts_where_no_two_groups_are_of_one_size(tmp_path):
+    videos = {f"v{i:02}": range(10 + i) for i in range(12)}
+    labels = labelled([(v, f, v, CLASSES[int(v[1:]) % 3], None) for v, numbers in videos.items() for f in numbers])
+    store = stored(tmp_path / "s.zarr", videos)
+    settings = {"test_split": 0.25, "select_split": 0}
+    found = [keys_of(frame_set(store, labels, **settings, split_seed=seed), "val") for seed in range(4)]
+    assert set.union(*found) == set(labels.table[["video", "frame"]].itertuples(index=False, name=None))
+    assert sum(map(len, found)) == len(labels.table)
+
+
 def test_no_part_depends_on_the_state_of_any_global_generator(people):
     """Which is what the training seed is: the selection part is the same for all seeds of a run."""
     found = []

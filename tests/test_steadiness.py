@@ -28,8 +28,9 @@ def test_neighbours_are_a_step_apart_in_one_video_and_never_across_a_gap(step):
 
 
 def test_the_last_frame_of_a_video_is_no_neighbour_of_the_next_video():
-    first, second = neighbours(np.array([0, 0, 1, 1]), np.array([1, 2, 3, 4]), 1)
-    assert (first.tolist(), second.tolist()) == ([0, 2], [1, 3])
+    for frame in ([1, 2, 3, 4], [1, 2, 1, 2]):
+        first, second = neighbours(np.array([0, 0, 1, 1]), np.array(frame), 1)
+        assert (first.tolist(), second.tolist()) == ([0, 2], [1, 3])
 
 
 def test_no_frames_have_no_neighbours():

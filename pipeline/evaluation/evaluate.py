@@ -79,7 +79,7 @@ def scores(
     """All metrics of one trained adapter; None where a metric has nothing to be measured on."""
     adapter.modules().to(device)
     head_inputs = inputs(adapter.front, store.read(frames.row), device)
-    train, val = frames.centres("train"), frames.centres("val")
+    train, val = np.union1d(frames.centres("train"), frames.centres("select")), frames.centres("val")
     train = train[evenly(len(train), config.most_neighbours)]
     embedded = {}
     for part, centres in (("train", train), ("val", val)):
@@ -116,7 +116,7 @@ def _opposites(config: EvaluateConfig, classes: list[str]) -> list[tuple[int, in
 def _about(
     config: EvaluateConfig, facts: dict[str, Any], labels: Labels, frames: FrameSet, num_seeds: int
 ) -> dict[str, Any]:
-    val, train = frames.centres("val"), frames.centres("train")
+    val, train = frames.centres("val"), np.union1d(frames.centres("train"), frames.centres("select"))
     split = facts["test_split"]
     return {
         "run": config.run.name,

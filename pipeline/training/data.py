@@ -107,7 +107,9 @@ def held_out(label: np.ndarray, group: np.ndarray, among: np.ndarray, share: flo
     if np.bincount(label[rows]).max() < folds:
         raise UserError(f"{what} {share}: no class has the {folds} frames that {folds} folds need")
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    rest, fold = next(splitter.split(np.zeros(len(rows)), label[rows], group[rows]))
+    # The shuffle only orders groups of equal make-up, so where no two are equal all seeds have the same folds: the seed
+    # also says which fold.
+    rest, fold = list(splitter.split(np.zeros(len(rows)), label[rows], group[rows]))[seed % folds]
     mask = np.zeros(len(label), dtype=bool)
     mask[rows[fold if share <= 0.5 else rest]] = True
     return mask
