@@ -1,0 +1,95 @@
+"""The whole pipeline under DVC, small: a tiny backbone with random weights on a few drawn clips."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+SHIPPED = ["dvc.yaml", "params.yaml", "extract.py", "train.py", ".dvcignore", ".dvc/config", "pipeline"]
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("dvc")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """What a user unpacks, without git, with everything in it made small."""
+    place = tmp_path_factory.mktemp("unpacked")
+    for name in SHIPPED:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, place / name)
+    change(place, synthetic={"videos": 24, "frames": 30}, reduce={"components": 8})
+    change(place, extract={"backbone": "test_efficientnet", "weights": "random", "input_size": 32})
+    change(place, train={"epochs": 1, "runs": 1, "select_split": 0.25, "window": 3, "batch_size": 64})
+    runs = yaml.safe_load((place / "params.yaml").read_text())["runs"]
+    change(place, runs={name: None for name in runs if name not in ("frozen", "mlp_classifier", "tcn_supcon")})
+    dvc(place, "config", "--local", "core.no_scm", "true")
+    return place
+
+
+def change(place: Path, **sections: dict) -> None:
+    """Sets values in params.yaml; None takes a key away."""
+    params = yaml.safe_load((place / "params.yaml").read_text())
+    for section, values in sections.items():
+        params[section] = {k: v for k, v in (params[section] | values).items() if v is not None}
+    (place / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def dvc(place: Path, *words: str) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = [sys.executable, "-m", "dvc", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def ran(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def test_one_command_rebuilds_everything_and_nothing_twice(place):
+    first = dvc(place, "repro")
+    assert ran(first)[:5] == ["synthesize", "index", "weights", "extract", "reduce"]
+    runs = ("frozen", "mlp_classifier", "tcn_supcon")
+    assert set(ran(first)[5:]) == {f"{stage}@{run}" for stage in ("train", "evaluate") for run in runs} | {"report"}
+    report = (place / "report" / "report.md").read_text()
+    assert "synthetic abaw" in report
+    assert all(f"| {run}" in report for run in runs)
+    assert (place / "report" / "runs.png").stat().st_size > 10_000
+    assert "AUC same/different" in first
+    assert len(list((place / "runs").glob("*/seed_0/events.*"))) == 3
+
+    assert ran(dvc(place, "repro")) == ["index"]  # which looks every time
+
+    change(place, runs={"tcn_supcon": {"model": "tcn", "loss": "triplet"}})
+    assert ran(dvc(place, "repro")) == ["index", "train@tcn_supcon", "evaluate@tcn_supcon", "report"]
+
+    change(place, runs={"mlp_supcon": {"loss": "supcon"}})
+    assert ran(dvc(place, "repro")) == ["index", "train@mlp_supcon", "evaluate@mlp_supcon", "report"]
+
+    change(place, runs={"mlp_supcon": None})
+    assert ran(dvc(place, "repro")) == ["index", "report"]
+    assert "mlp_supcon" not in (place / "report" / "report.md").read_text()
+
+    frames = len(list((place / "data" / "synthetic").rglob("*.jpg")))
+    change(place, extract={"input_size": 48})
+    output = dvc(place, "repro")
+    assert "input_size 32 there, 48 here" in output
+    assert f"{frames:,} frames extracted, 0 were there" in output
+    assert "train@frozen" in ran(output)
+
+    change(place, extract={"batch_size": 8})  # decides nothing about the numbers: looked at, nothing extracted
+    assert "0 frames extracted" in dvc(place, "repro", "extract")
+
+
+def test_the_metrics_are_what_dvc_reads(place):
+    shown = dvc(place, "metrics", "show")
+    assert "auc_same_different" in shown
+    assert "mlp_classifier" in shown
