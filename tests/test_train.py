@@ -53,7 +53,8 @@ def place(made, workplace):
 
 def run(*flags: str) -> Path:
     common = ["--cpu", "-e", "3", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce"]
-    train.main([*common, "--no-evaluate", "--learning-rate", "0.01", *flags])
+    common += ["-r", "1", "--normalise", "standardise", "--dropout", "0.1", "--learning-rate", "0.01"]
+    train.main([*common, "--no-evaluate", *flags])
     return max(Path("runs/manual").iterdir(), key=lambda p: p.stat().st_mtime_ns)
 
 
