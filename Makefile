@@ -14,7 +14,7 @@ setup: .venv/.synced
 	touch $@
 
 repro: setup
-	test -d .git || test -f .dvc/config.local || dvc config --local core.no_scm true
+	test -e .git || test -f .dvc/config.local || dvc config --local core.no_scm true
 	dvc repro
 
 test: setup
