@@ -3,10 +3,16 @@
     python extract.py                                    as params.yaml says
     python extract.py -d /data/abaw -s abaw.zarr -b 256  a folder of frames, another store
     python extract.py --dry-run                          what would be done
+    python extract.py --processor pca 256                and then the principal components of its training frames
+    python extract.py --processor adapt-pca 256          the same with --grid 4: layers averaged over a 4 x 4 grid
+    python extract.py --verify                           what in the store is damaged; --repair extracts it again
+    python extract.py --compact                          the store without holes and vanished frames
+    python extract.py --import other.h5 -s other.zarr    features made elsewhere; --export FILE.h5 the other way
 
 What is in the store already is not computed again; a run that was cut off goes on where it was.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -20,10 +26,15 @@ import pandas as pd
 from pipeline.device import pick_device
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
+from pipeline.extraction.transfer import export_features, import_features
+from pipeline.extraction.upkeep import Damage, compact, drop, verify
+from pipeline.extraction.views import view_names
 from pipeline.extraction.weights import prepare
 from pipeline.params import UserError, entry, option, parse
-from pipeline.store import FeatureStore, StoreMismatch, StoreWriter, remove
+from pipeline.store import CHUNK_ROWS, FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, remove
 from pipeline.tables import Frames, read_frames
+
+PROCESSORS = {"pca": 1, "adapt-pca": 4}  # the grid of each
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,10 @@ class ExtractConfig:
     backbone: str = option("tf_efficientnet_lite0", help="an HSEmotion name, or any timm name")
     weights: str = option("auto", help="auto, random, or a .pt, .pth or .safetensors file")
     input_size: int | None = option(None, help="pixels a side that images are resized to; default: the backbone's own")
+    layers: list[str] = option([], help="modules of the backbone whose features are joined; 'features': its last ones")
+    grid: int = option(1, help="features are averaged over a grid of so many cells a side; 1: over the whole map")
     data_aug: bool = option(False, help="also store the features of the mirrored image, as view 'flipped'")
+    views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...")
     stride: int = option(1, help="only frames whose number is a multiple of this")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     workers: int = option(0, help="threads that decode images; 0: one a core")
@@ -45,27 +59,53 @@ class ExtractConfig:
     dry_run: bool = option(False, help="say what would be done, and do nothing")
     rebuild: bool = option(False, help="if the store was made by something else, make it again from nothing")
     strict: bool = option(False, help="exit status 1 if a frame was skipped")
+    chunk_rows: int = option(CHUNK_ROWS, help="rows a chunk, of a store that is made now")
+    verify: bool = option(False, help="read the whole store, name what is damaged; exit status 1 if anything is")
+    repair: bool = option(False, help="drop the damaged chunks, and extract (or --import) their frames again")
+    compact: bool = option(False, help="rewrite the store without holes and without frames not in the frame table")
+    import_from: Path | None = option(None, "--import", help="take features made elsewhere, from an .h5, .npz or .npy")
+    export_to: Path | None = option(None, "--export", help="write the store's features to a new .h5 or .npz")
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "stride"):
-            if getattr(self, name) < 1:
-                raise UserError(f"extract: {name} must be at least 1, and is {getattr(self, name)}")
+        for name, least in {"batch_size": 1, "stride": 1, "grid": 1, "views": 0, "chunk_rows": 1}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"extract: {name} must be at least {least}, and is {getattr(self, name)}")
+        works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}
+        works |= {"compact": "--compact", "export_to": "--export"}
+        given = [flag for name, flag in works.items() if getattr(self, name)]
+        if len(given) > 1 and given != ["--import", "--repair"]:
+            raise UserError(f"extract: {' and '.join(given)} do not go together")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv, reduce_flags = _processor(sys.argv[1:] if argv is None else list(argv))
     config = parse(ExtractConfig, argv, sections=["extract"], description=__doc__)
+    if reduce_flags and (config.verify or config.compact or config.export_to or config.import_from):
+        raise UserError("extract: --processor goes with an extraction alone")
+    if config.verify:
+        return _verify(config)
+    if config.export_to:
+        return _export(config, config.export_to)
+    if config.import_from:
+        return _import(config, config.import_from)
     frames = _frames(config)
+    if config.compact:
+        return _compact(config, frames)
     table = frames.table[frames.table["frame"] % config.stride == 0]
     device = pick_device(config.device)
-    backbone = load_backbone(prepare(config.backbone, config.weights, Path("weights")), config.input_size)
-    identity = loop.made_by(backbone, frames, config.precision, config.data_aug)
-    forward = loop.Forward(backbone, config.batch_size, config.precision, config.data_aug, device)
-    writer = StoreWriter(config.store, identity, loop.widths(backbone, config.data_aug))
+    weights = prepare(config.backbone, config.weights, Path("weights"))
+    backbone = load_backbone(weights, config.input_size, config.layers, config.grid)
+    views = view_names(config.data_aug, config.views)
+    identity = loop.made_by(backbone, frames, config.precision, views)
+    forward = loop.Forward(backbone, config.batch_size, config.precision, views, device, len(table))
+    writer = StoreWriter(config.store, identity, loop.widths(backbone, views), config.chunk_rows)
     print(f"{config.backbone} ({backbone.num_features} features) at {backbone.input_size} pixels on {device}")
     if config.dry_run:
         there = FeatureStore(config.store).keys if config.store.exists() else _no_keys()
         print(f"would extract {len(loop.pending(table, there)):,} of {len(table):,} frames into {config.store}")
         return 0
+    if config.repair:
+        _repair(config)
     try:
         outcome = _run(config, frames, table, writer, forward)
     except StoreMismatch as mismatch:
@@ -75,7 +115,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         remove(config.store)
         outcome = _run(config, frames, table, writer, forward)
     _report(config, outcome, len(table))
+    if reduce_flags:
+        _reduce(config, reduce_flags)
     return 1 if config.strict and outcome.skipped else 0
+
+
+def _processor(argv: list[str]) -> tuple[list[str], list[str]]:
+    """``--processor none | pca N | adapt-pca N`` as what it is short for: flags of extraction, and of the reduce stage.
+
+    A ``--grid`` that is given too stands.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--processor", nargs="+")
+    early.add_argument("--params")
+    known, rest = early.parse_known_args(argv)
+    params = ["--params", known.params] if known.params else []
+    if known.processor is None:
+        return rest + params, []
+    name, *number = " ".join(known.processor).split()
+    if [name, *number] == ["none"]:
+        return ["--grid", "1", *rest, *params], []
+    if name not in PROCESSORS or len(number) != 1 or not number[0].isdecimal() or int(number[0]) < 1:
+        raise UserError(f"--processor is none, pca N or adapt-pca N, and not '{' '.join(known.processor)}'")
+    return ["--grid", str(PROCESSORS[name]), *rest, *params], ["--components", number[0], *params]
+
+
+def _reduce(config: ExtractConfig, flags: list[str]) -> None:
+    """In a process of its own: what extraction imports, DVC extracts again for."""
+    labels = config.store.with_suffix(".labels.parquet")
+    labels = labels if config.data.is_dir() else config.data.with_name("labels.parquet")
+    output = config.store.with_suffix(".projection.safetensors")
+    command = [sys.executable, "-m", "pipeline.extraction.reduce", "--store", str(config.store), *flags]
+    if subprocess.run([*command, "--labels", str(labels), "--output", str(output)], check=False).returncode:
+        raise UserError(f"the features are stored, but no projection could be fitted on {config.store}")
+    print(f"train on it with: python train.py -d {config.store} --labels {labels} --projection {output}")
 
 
 def _run(
@@ -116,9 +189,70 @@ def _report(config: ExtractConfig, outcome: loop.Outcome, wanted: int) -> None:
         print(f"  skipped {path}: {why}")
     if len(outcome.skipped) > 10:
         print(f"  ... all are in {config.report}")
-    config.report.parent.mkdir(parents=True, exist_ok=True)
     content = {"frames": wanted, "skipped": dict(sorted(outcome.skipped.items()))}
-    config.report.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        config.report.parent.mkdir(parents=True, exist_ok=True)
+        config.report.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the report {config.report}: {error.strerror}; the store is finished") from error
+
+
+def _verify(config: ExtractConfig) -> int:
+    try:
+        found = verify(config.store)
+    except StoreDamaged as error:
+        print(error)
+        return 1
+    for damage in found.damaged:
+        print(f"chunk {damage.chunk}, rows {damage.rows.start:,} to {damage.rows.stop - 1:,}:")
+        for file, why in damage.files.items():
+            print(f"  {file}: {why}")
+        print(f"  frames: {_spans(damage)}")
+    if found.unfinished:
+        print(f"{found.unfinished} chunks at the end are unfinished: a run was cut off or is going on; run again")
+    print(f"{config.store}: {found.files:,} chunk files read, {len(found.damaged):,} chunks damaged")
+    return 1 if found.damaged else 0
+
+
+def _spans(damage: Damage) -> str:
+    """'a 1-5, b 7': the frames of a damaged chunk, neighbours together."""
+    if damage.frames is None:
+        return "not known, since the keys cannot be read; --repair finds them in the frame table"
+    spans: list[tuple[str, int, int]] = []
+    for video, frame in sorted(damage.frames):
+        if spans and spans[-1][0] == video and spans[-1][2] == frame - 1:
+            spans[-1] = (video, spans[-1][1], frame)
+        else:
+            spans.append((video, frame, frame))
+    return ", ".join(f"{v} {first}" + (f"-{last}" if last > first else "") for v, first, last in spans)
+
+
+def _repair(config: ExtractConfig) -> None:
+    damaged = verify(config.store).damaged
+    drop(config.store, damaged)
+    print(f"{len(damaged):,} damaged chunks dropped from {config.store}")
+
+
+def _compact(config: ExtractConfig, frames: Frames) -> int:
+    done = compact(config.store, frames.table)
+    saved = f"{done.bytes_before / 1e6:,.1f} MB before, {done.bytes / 1e6:,.1f} MB now"
+    print(f"{config.store}: {done.rows_before:,} rows before, {done.rows:,} now; {saved}")
+    return 0
+
+
+def _import(config: ExtractConfig, file: Path) -> int:
+    if config.repair:
+        _repair(config)
+    written, there, left_out = import_features(file, config.store, config.chunk_rows, config.rebuild)
+    print(f"{written:,} rows of {file} imported into {config.store}, {there:,} were there")
+    if left_out:
+        print(f"left out of {file}: {left_out}")
+    return 0
+
+
+def _export(config: ExtractConfig, file: Path) -> int:
+    print(f"{export_features(FeatureStore(config.store), file):,} rows of {config.store} written to {file}")
+    return 0
 
 
 def _frames(config: ExtractConfig) -> Frames:

@@ -161,7 +161,7 @@ def _inputs(
     components = None
     if config.reduce:
         components = projection.load(config.projection, store.made_by)
-        if config.test_split is not None:  # the stored one has seen frames that are now held out
+        if components and config.test_split is not None:  # the stored one has seen frames that are now held out
             components = projection.fit(np.array_split(features[train], 16), len(components.components))
     front = Front(store.num_features, len(components.components) if components else None)
     if components:
@@ -177,7 +177,7 @@ def _facts(config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Fr
         "step": step,
         "classes": frames.classes,
         "num_features": store.num_features,
-        "num_components": front.num_inputs if config.reduce else None,
+        "num_components": len(front.components) if hasattr(front, "components") else None,
         "test_split": config.test_split,
         "select_split": config.select_split,
         "split_seed": config.split_seed,

@@ -1,14 +1,24 @@
 """Features and logits of a frozen backbone, and the files and sizes that it refuses."""
 
 import json
+import lzma
+from pathlib import Path
 
+import cv2
+import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import timm
 import torch
+from conftest import ROOT
+from fixtures import make_hsemotion
 
+import extract
 from pipeline.extraction import backbones, weights
 from pipeline.params import UserError
+from pipeline.store import FeatureStore, StoreMismatch
+from pipeline.tables import Frames, write_frames
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,3 +139,161 @@ def test_b2_takes_260_pixels_and_gives_1408_features(tmp_path):
     backbone = backbones.load_backbone(weights.prepare("enet_b2_8", "random", tmp_path))
     assert (backbone.input_size, backbone.num_features, len(backbone.outputs)) == (260, 1408, 8)
     assert json.loads(weights.read_facts(tmp_path / "enet_b2_8.safetensors")["outputs"]) == backbone.outputs
+
+
+# --- layers and grids ------------------------------------------------------------------------------------------------
+
+
+def noise(size: int, images: int = 2) -> torch.Tensor:
+    return torch.randn(images, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("name", "numbers"), [("test_efficientnet", [1, 3]), ("test_vit", [0, 4])])
+def test_layers_are_timms_own_intermediate_maps_averaged_and_joined_in_the_order_given(name, numbers, folder):
+    path = folder / f"{name}.safetensors"
+    last = backbones.load_backbone(path)
+    layers = [f"blocks.{numbers[1]}", "features", f"blocks.{numbers[0]}"]
+    backbone = backbones.load_backbone(path, layers=layers)
+    with torch.inference_mode():
+        maps = last.module.model.forward_intermediates(noise(160), indices=numbers, intermediates_only=True)
+        low, high = (m.mean(dim=(2, 3)) for m in maps)  # without class token
+        expected = torch.cat([high, last.module(noise(160))[0], low], dim=1)
+        features, _ = backbone.module(noise(160))
+    torch.testing.assert_close(features, expected)
+    assert backbone.num_features == features.shape[1] == expected.shape[1]
+    assert backbone.layers == layers
+    assert last.layers == ["features"]
+
+
+def test_a_grid_is_averaged_cell_by_cell_and_laid_out_channel_by_channel(folder):
+    backbone = backbones.load_backbone(folder / "test_efficientnet.safetensors", None, ["blocks.3", "features"], grid=2)
+    model = backbone.module.model
+    with torch.inference_mode():
+        features = backbone.module(noise(160))[0].numpy()
+        blocks = model.forward_intermediates(noise(160), indices=[3], intermediates_only=True)[0].numpy()
+        last = model.forward_features(noise(160)).numpy()
+    assert (blocks.shape[2], last.shape[2]) == (10, 5)  # 5 columns in 2 cells: the middle one is in both
+    column = 0
+    for maps, bounds in ((blocks, [(0, 5), (5, 10)]), (last, [(0, 3), (2, 5)])):
+        for channel in range(maps.shape[1]):
+            for top, bottom in bounds:
+                for left, right in bounds:
+                    cell = maps[:, channel, top:bottom, left:right].mean(axis=(1, 2))
+                    np.testing.assert_allclose(features[:, column], cell, atol=1e-6)
+                    column += 1
+    assert column == features.shape[1] == backbone.num_features
+
+
+def test_tokens_are_laid_out_as_the_square_of_their_patches():
+    patches = torch.arange(16.0).reshape(1, 16, 1) * torch.tensor([1.0, -1.0])  # (1, 4 x 4, 2)
+    expected = torch.tensor([[2.5, 4.5, 10.5, 12.5, -2.5, -4.5, -10.5, -12.5]])
+    others = torch.full((1, 5, 2), 1e6)
+    torch.testing.assert_close(backbones.pool("x", patches, 2, prefix_tokens=5), expected)
+    torch.testing.assert_close(backbones.pool("x", torch.cat([others, patches], 1), 2, prefix_tokens=5), expected)
+    channels_last = patches.reshape(1, 4, 4, 2)
+    torch.testing.assert_close(backbones.pool("x", channels_last, 2, channels_last=True), expected)
+    torch.testing.assert_close(backbones.pool("x", patches, 1), torch.tensor([[7.5, -7.5]]))
+
+
+def test_a_layer_is_taken_before_the_next_one_works_in_place():
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=0).eval()
+    assert model.act1.inplace
+    module = backbones.FrozenBackbone(model, 0, ["bn1"]).eval()
+    with torch.inference_mode():
+        features, _ = module(noise(64))
+        torch.testing.assert_close(features, model.bn1(model.conv1(noise(64))).mean(dim=(2, 3)))
+    assert (features < 0).any()  # as ReLU would not leave it
+
+
+def test_layers_and_logits_come_from_one_pass(emotion):
+    backbone = backbones.load_backbone(emotion, 64, ["blocks.2", "conv_head"], grid=2)
+    passes = []
+    backbone.module.model.conv_stem.register_forward_hook(lambda *_: passes.append(1))
+    with torch.inference_mode():
+        features, logits = backbone.module(noise(64))
+        assert len(passes) == 1
+        torch.testing.assert_close(logits, backbone.module.model(noise(64)))
+        again, _ = backbone.module(noise(64).flip(0))
+    assert features.shape == (2, (40 + 1280) * 4)
+    torch.testing.assert_close(again, features.flip(0))  # nothing is left over from the pass before
+
+
+@pytest.mark.parametrize(
+    ("layers", "grid", "message"),
+    [
+        (["block.2"], 1, r"'block.2' is not a module of test_efficientnet \(did you mean 'blocks.2'\?\)"),
+        (["nonsense"], 1, "stages are features, conv_stem, bn1, blocks.0, .*blocks.4, conv_head, bn2; any module"),
+        (["bn1", "bn1"], 1, r"\['bn1'\] are named more than once"),
+        (["global_pool"], 1, r"'global_pool' gives no map and no tokens to average, but a tensor of shape \(1, 256\)"),
+        (["classifier"], 1, "'classifier' is not on the way"),
+        ([], 6, "grid 6: the map of 'features' is 5 x 5 at this input size"),
+        (["blocks.3"], 11, "grid 11: the map of 'blocks.3' is 10 x 10"),
+    ],
+)
+def test_layers_that_cannot_be_had_are_refused_before_any_work(folder, layers, grid, message):
+    with pytest.raises(UserError, match=message):
+        backbones.load_backbone(folder / "test_efficientnet.safetensors", None, layers, grid)
+
+
+def test_a_module_that_runs_twice_in_a_pass_is_refused():
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=0).eval()
+    model.layer1 = torch.nn.Sequential(model.layer1, shared := torch.nn.ReLU(), shared)
+    module = backbones.FrozenBackbone(model, 0, ["layer1.1"]).eval()
+    with pytest.raises(UserError, match=r"'layer1.1' runs 2 times in a pass"):
+        module(noise(64))
+
+
+# --- through extract.py ----------------------------------------------------------------------------------------------
+
+
+def write_images(images: np.ndarray) -> None:
+    """(n, H, W, 3) RGB as the frames of one video, without loss."""
+    rows = []
+    for number, image in enumerate(images):
+        Path("v").mkdir(exist_ok=True)
+        file = Path("v", f"{number}.png")
+        file.write_bytes(cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+        rows.append(("v", number, str(file), file.stat().st_size))
+    table = pd.DataFrame(rows, columns=["video", "frame", "path", "size"])
+    write_frames(Path("data/frames.parquet"), Frames(table, Path.cwd(), "by hand", "cropped"))
+
+
+def test_an_old_pickle_of_hsemotion_gives_its_logits_and_their_names_in_the_store(workplace):
+    fixtures, name = ROOT / "tests" / "fixtures" / "hsemotion", "timm_0.6.13"
+    Path("old.pt").write_bytes(lzma.decompress((fixtures / f"{name}.pt.xz").read_bytes()))
+    images = make_hsemotion.images()
+    write_images(((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    prepared = weights.prepare("enet_b0_8_best_vgaf", "old.pt", Path("weights"))
+    # The fixture's images are normalised to [-1, 1]; with the same mean and std, extraction sees the same numbers.
+    facts = weights.read_facts(prepared) | {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]"}
+    safetensors.torch.save_file(safetensors.torch.load_file(prepared), prepared, facts)
+
+    flags = ["--backbone", "enet_b0_8_best_vgaf", "--weights", "old.pt", "--input-size", "224", "--device", "cpu"]
+    assert extract.main([*flags, "-b", "2"]) == 0
+    store = FeatureStore(Path("data/features.zarr"))
+    expected = np.load(fixtures / "expected.npz")
+    rows = store.keys["row"].to_numpy()
+    assert store.keys["frame"].tolist() == [0, 1]
+    for view, key in (("logits", "logits"), ("original", "features")):
+        np.testing.assert_allclose(store.read(rows, view), expected[f"{name}/{key}"], rtol=2e-3, atol=2e-3)
+    assert store.made_by["outputs"] == [
+        "Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise",
+    ]  # fmt: skip
+
+
+def test_layers_and_grid_are_in_the_identity_and_a_store_of_others_is_refused(workplace):
+    write_images(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8))
+    flags = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "64", "--device", "cpu"]
+    extract.main([*flags, "-b", "2"])
+    with pytest.raises(StoreMismatch, match=r"layers \['features'\] there, \['blocks.1', 'features'\] here"):
+        extract.main([*flags, "--layers", "blocks.1", "features"])
+    with pytest.raises(StoreMismatch, match="pooling 'average' there, 'grid 2 x 2' here"):
+        extract.main([*flags, "--grid", "2"])
+    assert extract.main([*flags, "--layers", "blocks.1", "features", "--grid", "2", "-s", "other.zarr"]) == 0
+    store, other = FeatureStore(Path("data/features.zarr")), FeatureStore(Path("other.zarr"))
+    assert other.made_by["layers"] == ["blocks.1", "features"]
+    width = other.num_features - 4 * store.num_features
+    assert width > 0
+    cells = other.read(other.keys["row"].to_numpy())[:, width:].astype(np.float32).reshape(3, -1, 4)
+    # A 2 x 2 map in a 2 x 2 grid is the map itself, and its mean is the average pooling.
+    np.testing.assert_allclose(cells.mean(2), store.read(store.keys["row"].to_numpy()), atol=2e-5)

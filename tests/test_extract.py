@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import extract
+from pipeline.extraction import forward
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreMismatch, StoreWriter
 from pipeline.tables import Frames, read_frames, write_frames
@@ -115,11 +118,9 @@ def test_a_run_cut_off_inside_a_chunk_resumes_at_that_chunk(frames, monkeypatch,
         seen.append(len(keys))
         real(self, keys, features)
 
-    monkeypatch.setattr("pipeline.store.CHUNK_ROWS", 16)
-    monkeypatch.setattr(StoreWriter.__init__, "__defaults__", (16,))
     monkeypatch.setattr(StoreWriter, "write", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        run()
+        run("--chunk-rows", "16")
     monkeypatch.setattr(StoreWriter, "write", real)
     assert len(FeatureStore(Path("data/features.zarr")).keys) == 32
     capsys.readouterr()
@@ -139,9 +140,9 @@ def test_another_input_size_is_refused_and_rebuild_starts_over(frames):
 
 def test_a_store_that_code_of_today_would_fill_otherwise_is_refused(frames, monkeypatch):
     run()
-    real = extract.loop.resize
+    real = forward.resize
     monkeypatch.setattr(
-        "pipeline.extraction.loop.resize", lambda images, *rest: real([i[::-1].copy() for i in images], *rest)
+        "pipeline.extraction.forward.resize", lambda images, *rest: real([i[::-1].copy() for i in images], *rest)
     )
     with pytest.raises(StoreMismatch, match="least cosine"):
         run()
@@ -205,14 +206,14 @@ def test_a_dry_run_counts_and_writes_nothing(frames, capsys):
 
 
 def test_features_that_are_not_finite_stop_the_run_and_are_named(frames, monkeypatch):
-    real = extract.loop.Forward.__call__
+    real = forward.Forward.finish
 
-    def broken(self, images):
-        rows = real(self, images)
+    def broken(self, pending):
+        rows = real(self, pending)
         rows["original"][0, 0] = np.inf
         return rows
 
-    monkeypatch.setattr(extract.loop.Forward, "__call__", broken)
+    monkeypatch.setattr(forward.Forward, "finish", broken)
     with pytest.raises(UserError, match=r"rows of 'original' are not finite, such as \['a/00001.jpg'"):
         run()
 
@@ -253,3 +254,149 @@ def test_help_reads_well():
     assert done.returncode == 0
     for word in ("-d X, --data X", "-s X, --store X", "-b X", "--no-data-aug", "--input-size", "--dry-run", "--stride"):
         assert word in done.stdout
+
+
+def chunk_files(store: str) -> dict[Path, tuple]:
+    files = [p for p in Path(store).rglob("c/**/*") if p.is_file()]
+    return {p: (p.stat().st_mtime_ns, p.stat().st_ino, p.read_bytes()) for p in files}
+
+
+def damage(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def test_appended_videos_touch_no_old_chunk_file(frames):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    before = chunk_files("s.zarr")
+    assert len(before) == 4 * 3  # original, video, size, frame; 46 rows
+    for frame in range(1, 4):
+        draw(Path("faces") / "0new" / f"{frame:05d}.jpg", frame)
+    index(Path("faces").resolve())
+    run("-s", "s.zarr")
+    after = chunk_files("s.zarr")
+    assert {p: after[p] for p in before} == before
+    assert len(after) == 4 * 4
+    assert FeatureStore(Path("s.zarr")).chunk_rows == 16  # a store keeps what it was made with
+
+
+def test_verify_names_damaged_chunks_with_their_frames_and_reads_a_store_that_cannot_be_written(
+    frames, monkeypatch, capsys
+):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    assert run("-s", "s.zarr", "--verify") == 0
+    damage(Path("s.zarr/views/original/c/0/0"))
+    Path("s.zarr/video/c/2").unlink()
+    capsys.readouterr()
+    shutil.rmtree("weights")
+    Path("data/frames.parquet").unlink()
+    monkeypatch.setattr("os.mkdir", None)  # nothing is made
+    monkeypatch.setattr("os.replace", None)
+    monkeypatch.setattr("os.rename", None)
+    assert run("-s", "s.zarr", "--verify") == 1
+    out = capsys.readouterr().out
+    assert "s.zarr/views/original/c/0/0: it does not match its checksum\n  frames: a 1-5, b 1, c 1-10\n" in out
+    assert "chunk 2, rows 32 to 47:\n  s.zarr/video/c/2: the file is missing\n  frames: not known" in out
+    assert "11 chunk files read, 2 chunks damaged" in out
+    assert {p.name for p in Path("s.zarr").parent.glob("s.zarr*")} == {"s.zarr", "s.zarr.lock"}
+
+
+@pytest.mark.parametrize("array", ["views/original", "video", "size", "frame"])
+def test_repair_extracts_just_the_damaged_frames_again(frames, capsys, array):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    whole, before = rows_by_key(FeatureStore(Path("s.zarr"))), chunk_files("s.zarr")
+    (file,) = (p for p in before if str(p).startswith(f"s.zarr/{array}/c/1"))
+    damage(file)
+    capsys.readouterr()
+    assert run("-s", "s.zarr", "--repair") == 0
+    assert "16 frames extracted, 30 were there" in capsys.readouterr().out
+    assert rows_by_key(FeatureStore(Path("s.zarr"))) == whole
+    after = chunk_files("s.zarr")
+    others = [p for p in before if "/c/1" not in str(p)]
+    assert len(others) == 8
+    assert {p: after[p] for p in others} == {p: before[p] for p in others}
+    assert run("-s", "s.zarr", "--verify") == 0
+
+
+def test_a_damaged_zarr_json_is_an_error_in_words(frames, capsys):
+    run()
+    Path("data/features.zarr/views/original/zarr.json").write_text("{")
+    with pytest.raises(UserError, match=r"views/original/zarr.json: not JSON: .*delete the folder"):
+        run()
+    assert run("--verify") == 1
+    assert "views/original/zarr.json: not JSON" in capsys.readouterr().out
+
+
+def test_compacting_drops_vanished_frames_and_says_what_it_saved(frames, capsys):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    whole = rows_by_key(FeatureStore(Path("s.zarr")))
+    shutil.rmtree("faces/a")
+    index(Path("faces").resolve())
+    capsys.readouterr()
+    assert run("-s", "s.zarr", "--compact") == 0
+    assert "s.zarr: 48 rows before, 48 now; 0." in capsys.readouterr().out
+    assert rows_by_key(FeatureStore(Path("s.zarr"))) == {k: v for k, v in whole.items() if k[0] != "a"}
+    run("-s", "s.zarr")
+    assert "0 frames extracted, 41 were there" in capsys.readouterr().out
+
+
+def test_a_disk_that_fills_up_keeps_what_was_finished_and_the_next_run_goes_on(frames, monkeypatch, capsys):
+    run("-s", "whole.zarr")
+    real, seen = os.replace, []
+
+    def full(source, target, **named):
+        if "features.zarr" in str(target) and (seen.append(target) or len(seen) > 25):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(source, target, **named)
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(UserError, match=r"data/features.zarr: No space left on device; all before is kept, run again"):
+        run("--chunk-rows", "8")
+    monkeypatch.setattr("os.replace", real)
+    there = len(FeatureStore(Path("data/features.zarr")).keys)
+    assert 8 <= there < 46
+    capsys.readouterr()
+    run()
+    assert f"{46 - there} frames extracted, {there} were there" in capsys.readouterr().out
+    assert rows_by_key(FeatureStore(Path("data/features.zarr"))) == rows_by_key(FeatureStore(Path("whole.zarr")))
+
+
+def test_a_disk_that_is_really_full_is_an_error_in_words(frames):
+    Path("small").mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", "small"], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        with pytest.raises(UserError, match="No space left on device"):
+            run("-s", "small/s.zarr", "--chunk-rows", "16", "--views", "8", "--data-aug")
+        there = len(FeatureStore(Path("small/s.zarr")).keys)
+        subprocess.run(["mount", "-o", "remount,size=20m", "small"], check=True)
+        run("-s", "small/s.zarr", "--views", "8", "--data-aug")
+        assert there < len(FeatureStore(Path("small/s.zarr")).keys) == 46
+    finally:
+        subprocess.run(["umount", "small"], check=True)
+
+
+def test_a_folder_that_may_not_be_written_is_an_error_in_words(frames, monkeypatch):
+    run()
+    real = os.open
+
+    def refused(path, flags, *rest, **named):
+        if flags & (os.O_WRONLY | os.O_RDWR) and "data" in str(path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, *rest, **named)
+
+    monkeypatch.setattr("os.open", refused)
+    with pytest.raises(UserError, match="cannot write to data: Read-only file system"):
+        run()
+    assert len(FeatureStore(Path("data/features.zarr")).keys) == 46  # reading needs no writing
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (["--verify", "--compact"], "--verify and --compact do not go together"),
+    (["--repair", "--dry-run"], "--repair and --dry-run do not go together"),
+    (["--chunk-rows", "0"], "chunk_rows must be at least 1"),
+])  # fmt: skip
+def test_works_that_exclude_each_other_are_refused(frames, flags, words):
+    with pytest.raises(UserError, match=words):
+        run(*flags)

@@ -7,7 +7,7 @@ import torch
 from conftest import draw
 from PIL import Image
 
-from pipeline.extraction.frames import UnreadableImage, decode, read_batches, resize
+from pipeline.extraction.frames import UnreadableImage, decode, read_batches, resize, resize_in_float
 
 
 @pytest.fixture
@@ -76,6 +76,19 @@ def test_resizing_is_pils_to_the_last_grey_level_but_one(picture, interpolation,
     by_pil = np.asarray(Image.fromarray(picture).resize((size, size), ways[interpolation])).astype(int)
     ours = resize([picture], size, interpolation)[0].permute(1, 2, 0).numpy()
     assert np.abs(ours - by_pil).max() <= 2
+    in_float = resize_in_float(torch.from_numpy(picture).permute(2, 0, 1)[None], size, interpolation)
+    assert np.abs(in_float[0].permute(1, 2, 0).numpy() - by_pil).max() <= 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [32, 64, 224])
+def test_resizing_on_cuda_is_pils_to_the_last_grey_level_but_one(picture, interpolation, size):
+    images = [picture, picture[:50], picture[:, ::-1].copy()]
+    by_cpu = resize(images, size, interpolation).int()
+    by_cuda = resize(images, size, interpolation, torch.device("cuda"))
+    assert by_cuda.is_contiguous(memory_format=torch.channels_last)
+    assert (by_cuda.cpu().int() - by_cpu).abs().max() <= 2
 
 
 def test_images_of_several_shapes_keep_their_places(picture):
@@ -98,3 +111,23 @@ def test_batches_cover_all_paths_in_order_and_name_what_failed(tmp_path):
         for place, image in zip(places, images, strict=True):
             np.testing.assert_array_equal(image, decode(paths[place]))
     assert list(read_batches([], 3, 1)) == []
+
+
+@pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (3, 2), (4, 8), (50, 3)])
+def test_paths_are_taken_only_as_they_are_needed(tmp_path, batch_size, workers):
+    draw(tmp_path / "a.jpg", 0)
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield tmp_path / "a.jpg"
+
+    batches = read_batches(endless(), batch_size, workers)
+    for number in range(1, 4):
+        places, images, _ = next(batches)
+        assert places == list(range((number - 1) * batch_size, number * batch_size))
+        assert len(images) == batch_size
+        assert taken <= (number + 2) * batch_size
+    batches.close()

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -45,7 +47,7 @@ def test_a_diagonal_covariance_has_the_axes_as_components():
 
 @pytest.mark.parametrize("bounds", [[1], [7, 100], [50, 100, 150], [0, 3], [200]], ids=str)
 def test_how_rows_are_cut_into_blocks_does_not_matter(rows, bounds):
-    whole, cut = projection.fit([rows], 6), projection.fit(iter(np.split(rows, bounds)), 6)
+    whole, cut = projection.fit([rows], 6), projection.fit(np.split(rows, bounds), 6)
     for name in ("mean", "components", "explained"):
         np.testing.assert_allclose(getattr(cut, name), getattr(whole, name), atol=1e-6)
 
@@ -121,3 +123,68 @@ def test_another_safetensors_file_is_no_projection(tmp_path):
     projection.save_file({"weight": np.ones(3)}, path)
     with pytest.raises(UserError, match="is not a projection"):
         projection.load(path, {})
+
+
+@pytest.fixture
+def wide():
+    """400 rows of 300 features whose variances fall slowly, as those of real maps do, far from zero."""
+    rng = np.random.default_rng(2)
+    axes = np.linalg.qr(rng.standard_normal((300, 300)))[0]
+    return (rng.standard_normal((400, 300)) * np.arange(1, 301.0) ** -0.7 @ axes + 3).astype(np.float16)
+
+
+def test_wide_features_give_the_exact_components_but_for_the_last_ones(wide, monkeypatch):
+    exact = projection.fit([wide], 40)
+    monkeypatch.setattr(projection, "EXACT", 299)
+    monkeypatch.setattr(projection, "SPARE", 20)
+    monkeypatch.setattr(projection, "PIECE", 300 * 7)
+    turned = projection.fit([wide], 40)
+    assert not np.array_equal(turned.components, exact.components)
+    assert 0.999 * exact.explained.sum() < turned.explained.sum() <= exact.explained.sum() * (1 + 1e-6)
+    np.testing.assert_allclose(turned.explained[:20], exact.explained[:20], rtol=1e-3)
+    assert (turned.components[:10] * exact.components[:10]).sum(1).min() > 0.999
+    np.testing.assert_allclose(turned.components @ turned.components.T, np.eye(40), atol=1e-5)
+    np.testing.assert_allclose(turned.mean, exact.mean, rtol=1e-6)
+    projected = turned(wide)
+    shares = projected.var(0) / wide.astype(np.float64).var(0).sum()
+    np.testing.assert_allclose(shares, turned.explained, rtol=1e-3)
+
+
+def test_wide_features_are_exact_where_the_basis_holds_all_of_them(wide, monkeypatch):
+    few = wide[:50]  # rank 49
+    exact = projection.fit([few], 30)
+    monkeypatch.setattr(projection, "EXACT", 299)
+    turned = projection.fit(np.array_split(few, 7), 30)
+    np.testing.assert_allclose(turned.explained, exact.explained, rtol=1e-4)
+    np.testing.assert_allclose(turned.components, exact.components, atol=1e-3)
+
+
+def test_wide_features_give_the_same_components_every_time_and_hold_no_square_of_their_columns(monkeypatch):
+    rows = np.random.default_rng(3).standard_normal((60, 20000)).astype(np.float16)
+    tracemalloc.start()
+    first = projection.fit([rows], 8)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 20000 * (8 + projection.SPARE) * 8 + 3 * projection.PIECE * 8
+    assert peak < 20000 * 20000 * 8 / 10
+    np.testing.assert_array_equal(projection.fit([rows], 8).components, first.components)
+
+
+def test_wide_features_that_never_change_have_nothing_to_explain(monkeypatch):
+    monkeypatch.setattr(projection, "EXACT", 3)
+    fitted = projection.fit([np.full((5, 4), 3.0)], 2)
+    assert fitted.explained.tolist() == [0, 0]
+    assert np.isfinite(fitted.components).all()
+
+
+def test_blocks_that_can_be_gone_through_once_only_are_refused(rows):
+    with pytest.raises(TypeError, match="give a list of them, not an iterator"):
+        projection.fit(iter([rows]), 3)
+
+
+def test_no_projection_is_saved_and_loaded_as_none(tmp_path):
+    path = tmp_path / "p.safetensors"
+    projection.save(path, projection.nothing(12), MADE_BY)
+    assert projection.load(path, MADE_BY) is None
+    with pytest.raises(UserError, match="other features"):
+        projection.load(path, MADE_BY | {"backbone": "huge"})

@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import draw_folder
 from sklearn.decomposition import PCA
 
+import extract
 from pipeline import projection
 from pipeline.extraction import reduce
 from pipeline.params import UserError
@@ -76,12 +80,23 @@ def test_the_stage_writes_the_components_of_the_training_frames(place, capsys):
     np.testing.assert_allclose(np.abs(fitted.components), np.abs(peer.components_), atol=1e-6)
     np.testing.assert_allclose(fitted.mean, peer.mean_, rtol=1e-6)
     share = 100 * peer.explained_variance_ratio_.sum()
-    assert capsys.readouterr().out == f"2 of 4 components keep {share:.1f} % of 48 rows' variance\n"
+    one = 100 * peer.explained_variance_ratio_[0]
+    said = f"2 of 4 components keep {share:.1f} % of 48 rows' variance (1 of them {one:.1f} %)\n"
+    assert capsys.readouterr().out == said
 
 
 def test_a_flag_beats_the_parameter_file(place):
     reduce.main(arguments(place, "-n", "3"))
     assert projection.load(place / "p.safetensors", MADE_BY).components.shape == (3, 4)
+
+
+def test_of_more_rows_than_asked_for_evenly_spaced_ones_are_fitted_on(place, capsys):
+    reduce.main(arguments(place, "--most-rows", "6"))
+    store = FeatureStore(place / "s.zarr")
+    rows = reduce.training_rows(store, place / "labels.parquet")[[0, 9, 18, 28, 37, 47]]
+    peer = PCA(2).fit(store.read(rows).astype(np.float64))
+    np.testing.assert_allclose(projection.load(place / "p.safetensors", MADE_BY).mean, peer.mean_, rtol=1e-6)
+    assert "fitted on 6 of 48 training rows, evenly spaced" in capsys.readouterr().out
 
 
 def test_labelled_frames_that_were_not_extracted_are_no_error(place):
@@ -108,8 +123,78 @@ def test_nothing_to_fit_on_is_said_before_anything_is_written(place, change):
 
 @pytest.mark.parametrize(
     ("number", "message"),
-    [("0", "components must be at least 1, and is 0"), ("5", "5 components cannot be had from 48")],
+    [("-1", "components must be at least 0, and is -1"), ("5", "5 components cannot be had from 48")],
 )
 def test_a_number_of_components_that_cannot_be_is_refused(place, number, message):
     with pytest.raises(UserError, match=message):
         reduce.main(arguments(place, "-n", number))
+
+
+def test_no_components_leave_the_features_as_they_are_and_need_no_training_data(place, capsys):
+    write_labels(place / "labels.parquet", Labels(nobody_trains(table()), ["Anger"], "by hand"))
+    reduce.main(arguments(place, "-n", "0"))
+    assert projection.load(place / "p.safetensors", MADE_BY) is None
+    assert "all 4 features are kept as they are" in capsys.readouterr().out
+
+
+def test_the_rows_are_gone_through_as_often_as_asked_in_blocks_of_bounded_size(place, monkeypatch):
+    monkeypatch.setattr(reduce, "BLOCK", 4 * 10)
+    store = FeatureStore(place / "s.zarr")
+    rows = reduce.training_rows(store, place / "labels.parquet")
+    blocks = reduce.Blocks(store, rows)
+    for _ in range(2):
+        read = list(blocks)
+        assert [len(block) for block in read] == [10, 10, 10, 10, 8]
+        np.testing.assert_array_equal(np.concatenate(read), store.read(rows))
+    assert blocks.passes == 2
+
+
+# --- extract.py --processor ------------------------------------------------------------------------------------------
+
+TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--device", "cpu", "-b", "4"]
+
+
+@pytest.fixture
+def pictures(workplace):
+    """A folder of single images of two classes: 12 to train on, 2 to validate."""
+    videos = {f"train/{name}/{i}": 1 for name in ("happy", "sad") for i in range(6)}
+    draw_folder(workplace / "faces", videos | {"val/happy/v": 1, "val/sad/v": 1})
+    text = Path("params.yaml").read_text(encoding="utf-8").replace("name: abaw", "name: folder")
+    Path("params.yaml").write_text(text, encoding="utf-8")
+    return workplace / "faces"
+
+
+@pytest.mark.parametrize(("processor", "columns"), [("pca", 48), ("adapt-pca", 48 * 16)])
+def test_a_processor_is_a_pooling_and_a_projection_of_the_training_frames(pictures, processor, columns, capfd):
+    flags = ["--layers", "blocks.3", "--input-size", "64", "--processor", processor, "3"]
+    extract.main([*TINY, "-d", str(pictures), "-s", "f.zarr", *flags])
+    store = FeatureStore(Path("f.zarr"))
+    assert store.num_features == columns
+    fitted = projection.load(Path("f.projection.safetensors"), store.made_by)
+    train = store.keys["video"].astype("str").str.startswith("train").to_numpy()
+    assert train.sum() == 12
+    peer = PCA(3).fit(store.read(store.keys["row"].to_numpy()[train]).astype(np.float64))
+    np.testing.assert_allclose(fitted.mean, peer.mean_, atol=1e-6)
+    np.testing.assert_allclose(fitted.explained, peer.explained_variance_ratio_, rtol=1e-3)
+    out = capfd.readouterr().out
+    assert (
+        f"3 of {columns:,} components keep {100 * peer.explained_variance_ratio_.sum():.1f} % of 12 rows' variance"
+        in out
+    )
+    assert "train.py -d f.zarr --labels f.labels.parquet --projection f.projection.safetensors" in out
+
+
+def test_a_grid_that_is_given_beats_that_of_the_processor(pictures):
+    extract.main(
+        [*TINY, "-d", str(pictures), "-s", "f.zarr", "--input-size", "64", "--processor", "none", "--grid", "2"]
+    )
+    assert FeatureStore(Path("f.zarr")).num_features == 256 * 4
+    assert not Path("f.projection.safetensors").exists()
+
+
+@pytest.mark.parametrize("words", [["pca"], ["pca", "0"], ["pca", "x"], ["none", "3"], ["adaptpca", "3"], ["pca 3 4"]])
+def test_a_processor_that_is_none_is_refused_before_any_work(workplace, words):
+    with pytest.raises(UserError, match=f"--processor is none, pca N or adapt-pca N, and not '{' '.join(words)}'"):
+        extract.main([*TINY, "--processor", *words])
+    with pytest.raises(UserError, match="--processor goes with an extraction alone"):
+        extract.main(["--verify", "--processor", "pca", "3"])

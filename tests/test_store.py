@@ -1,4 +1,6 @@
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 import zarr
 
 from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreMismatch, StoreWriter, differences, remove
+from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences, remove
 
 MADE_BY = {"backbone": "tiny", "input_size": 32, "mean": [0.5, 0.5, 0.5]}
 WIDTHS = {"original": 4, "logits": 2}
@@ -195,3 +197,76 @@ def test_features_that_are_all_zero_are_stored_like_others(tmp_path):
 def test_made_by_is_plain_json(tmp_path):
     path = written(tmp_path / "s.zarr", keys("a", [1]))
     assert json.loads((path / "zarr.json").read_text())["attributes"]["made_by"] == MADE_BY
+
+
+def test_every_chunk_file_ends_in_a_checksum(tmp_path):
+    store = FeatureStore(written(tmp_path / "s.zarr", keys("a", [1])))
+    for name in ("views/original", "logits", "video", "size", "frame"):
+        assert type(store.group[name].metadata.codecs[-1]).__name__ == "Crc32cCodec", name
+
+
+def test_a_store_keeps_the_chunk_rows_that_it_was_made_with(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]), chunk_rows=4)
+    written(path, keys("b", [1, 2, 3, 4]), chunk_rows=100)
+    assert FeatureStore(path).chunk_rows == 4
+    assert FeatureStore(path).keys["row"].tolist() == [0, 1, 4, 5, 6, 7]
+
+
+def test_a_chunk_that_a_killed_run_had_begun_is_taken_away_where_nothing_comes_after_it(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]))
+    whole = bytes_of(path)
+    written(path, keys("b", [1]))
+    (path / "frame" / "c" / "1").unlink()
+    with StoreWriter(path, MADE_BY, WIDTHS):
+        pass
+    assert bytes_of(path) == whole
+
+
+def test_long_runs_of_rows_are_read_like_short_ones(tmp_path, monkeypatch):
+    store = FeatureStore(written(tmp_path / "s.zarr", keys("a", list(range(8))), keys("b", list(range(7)))))
+    by_zarr = store.group["views/original"][:]
+    monkeypatch.setattr("pipeline.store._STREAM_BYTES", 8)
+    for rows in (np.arange(15), np.arange(3, 12), np.array([2, 3, 4, 9, 9, 8, 0]), np.array([7, 6, 5])):
+        np.testing.assert_array_equal(store.read(rows), by_zarr[rows])
+    file = path_of(store, 0)
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(StoreDamaged, match="too short"):
+        FeatureStore(store.path).read(np.arange(8))
+    file.unlink()
+    with pytest.raises(StoreDamaged, match="missing"):
+        FeatureStore(store.path).read(np.arange(8))
+
+
+def path_of(store: FeatureStore, index: int) -> Path:
+    return store.path / "views" / "original" / "c" / str(index) / "0"
+
+
+@pytest.mark.parametrize(
+    ("holder", "words"),
+    [
+        ("12 elsewhere", r"process 12 on elsewhere, another machine \(if it has died .* delete .*s\.zarr\.lock\)"),
+        ("{dead} {here}", "by another process; one writer"),
+        ("{alive} {here}", "by process {alive} on {here}; one writer"),
+        ("", "by another process; one writer"),
+    ],
+)
+def test_the_holder_of_the_lock_is_named_as_far_as_its_note_can_be_true(tmp_path, holder, words):
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    facts = {"dead": done.pid, "alive": os.getpid(), "here": socket.gethostname()}
+    path = tmp_path / "s.zarr"
+    with StoreWriter(path, MADE_BY, WIDTHS):
+        (tmp_path / "s.zarr.writer").write_text(holder.format(**facts))
+        with pytest.raises(UserError, match=words.format(**facts)):
+            StoreWriter(path, MADE_BY, WIDTHS).__enter__()
+
+
+def test_a_note_left_by_a_dead_writer_holds_nobody_up(tmp_path):
+    (tmp_path / "s.zarr.writer").write_text("12 elsewhere\n")
+    written(tmp_path / "s.zarr", keys("a", [1]))
+    assert {p.name for p in tmp_path.iterdir()} == {"s.zarr", "s.zarr.lock"}
+
+
+def test_a_store_that_is_being_written_is_not_removed(tmp_path):
+    with StoreWriter(tmp_path / "s.zarr", MADE_BY, WIDTHS), pytest.raises(UserError, match="being written by"):
+        remove(tmp_path / "s.zarr")

@@ -152,6 +152,15 @@ def test_a_projection_of_other_features_is_refused(place):
     assert load_file(folder / "seed_0" / "best.safetensors")["front.components"].shape == (4, D)
 
 
+@pytest.mark.parametrize("more", [[], ["--test-split", "0.25"]])
+def test_a_reduce_stage_of_no_components_trains_on_the_features_as_they_are(place, more):
+    projection.save(Path("data/projection.safetensors"), projection.nothing(D), MADE_BY)
+    folders = [run(flag, *more) for flag in ("--reduce", "--no-reduce")]
+    kept, plain = (load_file(folder / "seed_0" / "best.safetensors") for folder in folders)
+    assert kept.keys() == plain.keys()
+    assert all(torch.equal(kept[name], plain[name]) for name in plain)
+
+
 def test_with_a_test_split_the_projection_is_fitted_again_without_the_held_out_groups(place):
     fitted = projection.fit([np.random.default_rng(0).normal(size=(50, D))], 4)
     projection.save(Path("data/projection.safetensors"), fitted, MADE_BY)

@@ -1,12 +1,17 @@
 """A frozen timm model that gives features and, where its classifier has a meaning here, logits in the same pass."""
 
+import difflib
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
 import timm
 import torch
+import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import nn
 
@@ -16,17 +21,91 @@ from pipeline.params import UserError
 TF_EPS = 1e-3
 
 
-class FrozenBackbone(nn.Module):
-    """(B,3,H,W) normalised images -> features (B,D) and logits (B,C), or None where there is no classifier."""
+LAST = "features"
 
-    def __init__(self, model: nn.Module, num_outputs: int):
+
+class FrozenBackbone(nn.Module):
+    """(B,3,H,W) normalised images -> features (B,D) and logits (B,C), or None where there is no classifier.
+
+    The features are those of ``layers``, one after the other in the order given. 'features' are the last ones, on which
+    the classifier stands; any other name is a module of the model, and gives its output: a map averaged over its
+    height and width, or the patch tokens of a transformer averaged (class and register tokens left out).
+
+    With ``grid`` n > 1 each layer is averaged over n x n cells (adaptive average pooling) instead, and (B,C,n,n) is
+    flattened: column c*n*n + y*n + x. 'features' is then the last map, before the model's own pooling and what follows
+    it. Layers are not scaled to each other: what varies most has the first principal components. On disk a column is
+    two bytes: 1,280 channels averaged are 2.6 kB a frame and view, on a 4 x 4 grid 41 kB.
+    """
+
+    def __init__(self, model: nn.Module, num_outputs: int, layers: Sequence[str] = (LAST,), grid: int = 1) -> None:
         super().__init__()
         self.model = model
         self.num_outputs = num_outputs
+        self.layers = list(layers)
+        self.grid = grid
+        self.pooled: dict[str, list[torch.Tensor]] = {}
+        self._pool = partial(
+            pool,
+            grid=grid,
+            channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
+            prefix_tokens=getattr(model, "num_prefix_tokens", 0),
+        )
+        for name in self.layers:
+            if name != LAST:  # pooled at once: a layer after it may work in place
+                model.get_submodule(name).register_forward_hook(partial(_keep, name, self.pooled, self._pool))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        features = self.model.forward_head(self.model.forward_features(images), pre_logits=True)
-        return features, self.model.get_classifier()(features) if self.num_outputs else None
+        self.pooled.clear()
+        last = self.model.forward_features(images)
+        if LAST in self.layers and self.grid > 1:
+            self.pooled[LAST] = [self._pool(LAST, last)]
+        head = self.model.forward_head(last, pre_logits=True)
+        self.pooled.setdefault(LAST, [head])
+        features = torch.cat([self._only(name) for name in self.layers], dim=1)
+        self.pooled.clear()
+        return features, self.model.get_classifier()(head) if self.num_outputs else None
+
+    def _only(self, name: str) -> torch.Tensor:
+        found = self.pooled.get(name, [])
+        if len(found) == 0:
+            raise UserError(f"layers: '{name}' is not on the way from image to features, and so gives none")
+        if len(found) > 1:
+            raise UserError(f"layers: '{name}' runs {len(found)} times in a pass, so it is not clear what it gives")
+        return found[0]
+
+
+def pool(name: str, x: torch.Tensor, grid: int, channels_last: bool = False, prefix_tokens: int = 0) -> torch.Tensor:
+    """A layer's output -> (B, C * grid * grid), averaged over a grid of cells: column c*grid*grid + y*grid + x.
+
+    ``x``: a map (B,C,H,W), or (B,H,W,C) with ``channels_last``; or tokens (B,L,C), which are those of a square of
+    patches, after ``prefix_tokens`` others or none. Raises ``UserError``, with ``name``, for anything else, and where
+    the map is smaller than the grid.
+    """
+    if not isinstance(x, torch.Tensor) or x.ndim not in (3, 4):
+        what = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else f"a {type(x).__name__}"
+        raise UserError(f"layers: '{name}' gives no map and no tokens to average, but {what}")
+    if x.ndim == 3:
+        x = _map_of_tokens(name, x, prefix_tokens)
+    elif channels_last:
+        x = x.permute(0, 3, 1, 2)
+    if grid == 1:
+        return x.mean(dim=(2, 3))
+    if grid > min(x.shape[2:]):
+        raise UserError(f"grid {grid}: the map of '{name}' is {x.shape[2]} x {x.shape[3]} at this input size")
+    return F.adaptive_avg_pool2d(x, grid).flatten(1)
+
+
+def _map_of_tokens(name: str, tokens: torch.Tensor, prefix_tokens: int) -> torch.Tensor:
+    """(B,L,C) -> (B,C,h,h). Layers before the class token is put in have none, so both counts are tried."""
+    for skip in (prefix_tokens, 0):
+        side = math.isqrt(max(tokens.shape[1] - skip, 0))
+        if side and side * side == tokens.shape[1] - skip:
+            return tokens[:, skip:].transpose(1, 2).unflatten(2, (side, side))
+    raise UserError(f"layers: the {tokens.shape[1]} tokens of '{name}' are not those of a square")
+
+
+def _keep(name: str, pooled: dict, pool_layer: partial, module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+    pooled.setdefault(name, []).append(pool_layer(name, output))
 
 
 @dataclass(frozen=True)
@@ -34,7 +113,8 @@ class Backbone:
     """What extraction needs to know of a backbone. ``facts`` goes into the store: what the features hang on.
 
     ``input_size`` in pixels (square), ``mean`` and ``std`` for RGB in [0, 1], ``interpolation`` timm's word for it.
-    ``outputs`` names the logits, in their order; empty where there are none.
+    ``outputs`` names the logits, in their order; empty where there are none. ``layers`` and ``grid``: see
+    ``FrozenBackbone``.
     """
 
     module: FrozenBackbone
@@ -45,15 +125,18 @@ class Backbone:
     num_features: int
     outputs: list[str]
     facts: dict[str, str]
+    layers: list[str]
+    grid: int
 
 
-def load_backbone(weights: Path, input_size: int | None = None) -> Backbone:
+def load_backbone(weights: Path, input_size: int | None = None, layers: Sequence[str] = (), grid: int = 1) -> Backbone:
     """The backbone of a file that ``weights.prepare`` made: frozen, on the CPU.
 
-    ``input_size`` None is the weights' own. One pass over a blank image tells the number of features.
+    ``input_size`` None is the weights' own; no ``layers`` are the last features alone. One pass over a blank image
+    tells the number of features.
 
-    Raises ``UserError`` for a file of another maker, tensors of another architecture, and an input size that the
-    architecture cannot take.
+    Raises ``UserError`` for a file of another maker, tensors of another architecture, an input size that the
+    architecture cannot take, and layers that it does not have or that cannot be pooled.
     """
     if not weights.is_file():
         raise UserError(f"weights: '{weights}' is not a file; python -m pipeline.extraction.weights makes it")
@@ -70,7 +153,9 @@ def load_backbone(weights: Path, input_size: int | None = None) -> Backbone:
     _check_tensorflow_ways(model, architecture)
     size = own_size if input_size is None else input_size
     _check_size(model, facts["backbone"], own_size, size)
-    module = FrozenBackbone(model, len(outputs)).eval().requires_grad_(False)
+    layers = list(layers) or [LAST]
+    _check_layers(model, facts["backbone"], layers)
+    module = FrozenBackbone(model, len(outputs), layers, grid).eval().requires_grad_(False)
     with torch.inference_mode():
         features, _ = module(torch.zeros(1, 3, size, size))
     return Backbone(
@@ -83,6 +168,8 @@ def load_backbone(weights: Path, input_size: int | None = None) -> Backbone:
         outputs=outputs,
         facts={key: facts[key] for key in ("backbone", "architecture", "source")}
         | {"weights_sha256": weights_module.tensors_sha256(tensors)},
+        layers=layers,
+        grid=grid,
     )
 
 
@@ -102,3 +189,29 @@ def _check_size(model: nn.Module, backbone: str, own_size: int, size: int) -> No
         raise UserError(f"input_size must be at least 1, and is {size}")
     if model.pretrained_cfg.get("fixed_input_size") and size != own_size:
         raise UserError(f"input_size {size}: the backbone '{backbone}' takes images of {own_size} pixels only")
+
+
+def _check_layers(model: nn.Module, backbone: str, layers: Sequence[str]) -> None:
+    if twice := sorted({name for name in layers if list(layers).count(name) > 1}):
+        raise UserError(f"layers: {twice} are named more than once")
+    known = [name for name, _ in model.named_modules() if name]
+    for name in layers:
+        if name != LAST and name not in known:
+            sensible = [LAST, *_blocks(model)]
+            near = difflib.get_close_matches(name, [*sensible, *known], n=1)
+            hint = f" (did you mean '{near[0]}'?)" if near else ""
+            raise UserError(
+                f"layers: '{name}' is not a module of {backbone}{hint}. Blocks and stages are {', '.join(sensible)}; "
+                "any module inside them may be named too"
+            )
+
+
+def _blocks(model: nn.Module) -> list[str]:
+    """The modules that follow one another up to the classifier, with those of ``blocks`` or ``stages`` apart."""
+    names = []
+    for name, child in model.named_children():
+        if name in ("blocks", "stages", "layers"):
+            names += [f"{name}.{key}" for key, _ in child.named_children()]
+        elif any(True for _ in child.parameters()) and model.get_classifier() not in child.modules():
+            names.append(name)
+    return names

@@ -1,8 +1,9 @@
 """Image files to batches of pixels."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ import torch
 import torch.nn.functional as F
 
 cv2.setNumThreads(1)  # the threads are ours: one image a thread
+CPU = torch.device("cpu")
+AHEAD = 2  # batches that are being decoded, or wait to be taken, besides the one that was taken last
 
 
 class UnreadableImage(Exception):
@@ -31,56 +34,104 @@ def decode(path: Path) -> np.ndarray:
     try:
         image = cv2.imdecode(content, cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise UnreadableImage(f"cannot be decoded: {error.err}") from None
+        large = "MAX_IMAGE" in str(error)  # OpenCV allocates nothing above 2^30 pixels, or 2^20 in width or height
+        raise UnreadableImage("claims to be too large" if large else f"cannot be decoded: {error.err}") from None
     if image is None:
         raise UnreadableImage("not an image, or damaged")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
 
-def resize(images: Sequence[np.ndarray], size: int, interpolation: str) -> torch.Tensor:
-    """Images (H, W, 3) as a (B, 3, size, size) uint8 tensor, aspect ignored, in channels-last memory.
+def resize(images: Sequence[np.ndarray], size: int, interpolation: str, device: torch.device = CPU) -> torch.Tensor:
+    """Images (H, W, 3) as a (B, 3, size, size) uint8 tensor on ``device``, aspect ignored, in channels-last memory.
 
-    Antialiased as PIL's resize is ('bilinear' or 'bicubic'); images of one shape are resized as one batch.
+    Antialiased as PIL's resize is ('bilinear' or 'bicubic'); images of one shape are resized as one batch. On a CUDA
+    device the images are copied as they are, and nothing is waited for.
     """
-    out = torch.empty((len(images), 3, size, size), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for i, image in enumerate(images):
         by_shape.setdefault(image.shape, []).append(i)
-    for shape, places in by_shape.items():
-        batch = torch.from_numpy(np.stack([images[i] for i in places])).permute(0, 3, 1, 2)
-        if shape[:2] != (size, size):
-            batch = F.interpolate(batch, (size, size), mode=interpolation, antialias=True, align_corners=False)
+    scale = resize_bytes if device.type == "cpu" else resize_in_float
+    batches = [
+        scale(_together([images[i] for i in places], device).permute(0, 3, 1, 2), size, interpolation)
+        for places in by_shape.values()
+    ]
+    if len(batches) == 1:
+        return batches[0].contiguous(memory_format=torch.channels_last)
+    out = torch.empty((len(images), 3, size, size), dtype=torch.uint8, device=device)
+    out = out.contiguous(memory_format=torch.channels_last)
+    for places, batch in zip(by_shape.values(), batches, strict=True):
         out[places] = batch
     return out
 
 
+def resize_bytes(images: torch.Tensor, size: int, interpolation: str) -> torch.Tensor:
+    """(B, 3, H, W) uint8 -> (B, 3, size, size) uint8 in whole numbers, as PIL does; for the CPU."""
+    if images.shape[2:] == (size, size):
+        return images
+    return F.interpolate(images, (size, size), mode=interpolation, antialias=True, align_corners=False)
+
+
+def resize_in_float(images: torch.Tensor, size: int, interpolation: str) -> torch.Tensor:
+    """The same by way of float32, rounded at the end, for devices that have no other way."""
+    if images.shape[2:] == (size, size):
+        return images
+    return resize_bytes(images.float(), size, interpolation).round_().clamp_(0, 255).byte()
+
+
+def _together(images: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+    """Images of one shape as (B, H, W, 3) on ``device``, through page-locked memory if that is a CUDA device."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.stack(images))
+    pinned = torch.empty((len(images), *images[0].shape), dtype=torch.uint8, pin_memory=True)
+    np.stack(images, out=pinned.numpy())
+    return pinned.to(device, non_blocking=True)
+
+
 def read_batches(
-    paths: Sequence[Path], batch_size: int, workers: int
+    paths: Iterable[Path], batch_size: int, workers: int
 ) -> Iterator[tuple[list[int], list[np.ndarray], dict[int, str]]]:
     """Batches of decoded images, at most two of them ahead: (places in ``paths``, images, {place: why it failed}).
 
-    A batch covers ``batch_size`` consecutive paths; what could not be read is missing from its images.
+    A batch covers ``batch_size`` consecutive paths; what could not be read is missing from its images. ``paths`` are
+    taken only as they are needed.
     """
+    share = -(-batch_size // workers)  # images a task: one task each would cost more than a small image
+    left = iter(paths)
+    ahead: deque[list[Future[list[np.ndarray | str]]]] = deque()
+    start = 0
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        ahead: deque[list[Future[np.ndarray]]] = deque()
-        starts = range(0, len(paths), batch_size)
         try:
-            for number in range(len(starts) + 2):
-                if number < len(starts):
-                    batch = paths[starts[number] : starts[number] + batch_size]
-                    ahead.append([pool.submit(decode, path) for path in batch])
-                if number >= 2 and ahead:
-                    yield _collect(ahead.popleft(), starts[number - 2])
+            while True:
+                while len(ahead) < AHEAD and (batch := list(islice(left, batch_size))):
+                    ahead.append([pool.submit(_decode_all, batch[i : i + share]) for i in range(0, len(batch), share)])
+                if not ahead:
+                    return
+                batch = _collect(ahead.popleft(), start)
+                start += len(batch[0]) + len(batch[2])
+                yield batch
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _collect(futures: list[Future[np.ndarray]], start: int) -> tuple[list[int], list[np.ndarray], dict[int, str]]:
-    places, images, failed = [], [], {}
-    for place, future in enumerate(futures, start):
+def _decode_all(paths: Sequence[Path]) -> list[np.ndarray | str]:
+    """The image of each path, or why there is none."""
+    found: list[np.ndarray | str] = []
+    for path in paths:
         try:
-            images.append(future.result())
-            places.append(place)
+            found.append(decode(path))
         except UnreadableImage as error:
-            failed[place] = str(error)
+            found.append(str(error))
+    return found
+
+
+def _collect(
+    tasks: list[Future[list[np.ndarray | str]]], start: int
+) -> tuple[list[int], list[np.ndarray], dict[int, str]]:
+    places, images, failed = [], [], {}
+    for place, found in enumerate(chain.from_iterable(task.result() for task in tasks), start):
+        if isinstance(found, str):
+            failed[place] = found
+        else:
+            images.append(found)
+            places.append(place)
     return places, images, failed

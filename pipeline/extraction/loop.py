@@ -2,21 +2,23 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
 
 from pipeline.extraction.backbones import Backbone
-from pipeline.extraction.frames import read_batches, resize
+from pipeline.extraction.forward import PRECISIONS as PRECISIONS
+from pipeline.extraction.forward import Forward, Pending, Rows
+from pipeline.extraction.frames import read_batches
+from pipeline.extraction.views import AUGMENTATION, number
 from pipeline.params import UserError
 from pipeline.store import StoreWriter
 from pipeline.tables import Frames
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # The least cosine between what is stored and what is computed now, below which the two are different things. Another
 # batch size or CPU moves a float32 feature by 1e-6, float16 storage by 1e-7; a changed resize by more than 1e-3.
 SAME_COSINE = 0.9995
@@ -24,16 +26,24 @@ SAME_COSINE = 0.9995
 
 @dataclass
 class Outcome:
-    """What a run of ``extract`` did: numbers of frames, and why each skipped one was skipped."""
+    """What a run of ``extract`` did: numbers of frames, why each skipped one was skipped, and where the time went.
+
+    ``seconds`` are those of ``Progress``: waiting for decoding, the forward pass, waiting for writing.
+    """
 
     done_before: int
     extracted: int = 0
     vanished: int = 0
     skipped: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
-def made_by(backbone: Backbone, frames: Frames, precision: str, data_aug: bool) -> dict[str, Any]:
-    """What decides the numbers in a store, and so must be the same for all of them."""
+def made_by(backbone: Backbone, frames: Frames, precision: str, views: Sequence[str]) -> dict[str, Any]:
+    """What decides the numbers in a store, and so must be the same for all of them.
+
+    ``stride`` is not in it: it says which frames are there, not what their features are, so a store of every tenth
+    frame grows into one of all. Nor are batch size, workers and device, on which no feature hangs.
+    """
     return {
         **backbone.facts,
         "outputs": backbone.outputs,
@@ -41,19 +51,19 @@ def made_by(backbone: Backbone, frames: Frames, precision: str, data_aug: bool) 
         "mean": list(backbone.mean),
         "std": list(backbone.std),
         "interpolation": backbone.interpolation,
-        "pooling": "average of the last layer",
+        "layers": backbone.layers,
+        "pooling": f"grid {backbone.grid} x {backbone.grid}" if backbone.grid > 1 else "average",
         "crop_source": frames.crop_source,
         "decoder": "opencv, antialiased resize",
         "precision": precision,
-        "views": ["original", "flipped"] if data_aug else ["original"],
+        "views": list(views),
+        **({"augmentation": AUGMENTATION} if any(map(number, views)) else {}),
     }
 
 
-def widths(backbone: Backbone, data_aug: bool) -> dict[str, int]:
+def widths(backbone: Backbone, views: Sequence[str]) -> dict[str, int]:
     """Columns of each array of the store."""
-    columns = {"original": backbone.num_features}
-    if data_aug:
-        columns["flipped"] = backbone.num_features
+    columns = dict.fromkeys(views, backbone.num_features)
     if backbone.outputs:
         columns["logits"] = len(backbone.outputs)
     return columns
@@ -68,70 +78,108 @@ def pending(frames: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
     return frames[(there["_merge"] == "left_only").to_numpy()]
 
 
-class Forward:
-    """Images (H, W, 3) -> rows of every array of the store, in float16.
-
-    Batches are padded to ``batch_size``, so that the last one is computed as all the others are.
-    """
-
-    def __init__(
-        self, backbone: Backbone, batch_size: int, precision: str, data_aug: bool, device: torch.device
-    ) -> None:
-        self.backbone, self.batch_size, self.device, self.data_aug = backbone, batch_size, device, data_aug
-        self.dtype = PRECISIONS[precision]
-        self.module = backbone.module.to(device, memory_format=torch.channels_last)
-        self.mean = torch.tensor(backbone.mean, device=device).view(1, 3, 1, 1) * 255
-        self.std = torch.tensor(backbone.std, device=device).view(1, 3, 1, 1) * 255
-
-    @torch.inference_mode()
-    def __call__(self, images: list[np.ndarray]) -> dict[str, np.ndarray]:
-        pixels = resize(images, self.backbone.input_size, self.backbone.interpolation)
-        if len(images) < self.batch_size:
-            blank = torch.zeros((self.batch_size - len(images), *pixels.shape[1:]), dtype=torch.uint8)
-            pixels = torch.cat([pixels, blank]).contiguous(memory_format=torch.channels_last)
-        x = pixels.to(self.device, non_blocking=True).float().sub_(self.mean).div_(self.std)
-        features, logits = self._run(x)
-        rows = {"original": features}
-        if logits is not None:
-            rows["logits"] = logits
-        if self.data_aug:
-            rows["flipped"] = self._run(x.flip(3))[0]
-        return {name: row[: len(images)].half().cpu().numpy() for name, row in rows.items()}
-
-    def _run(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            return self.module(x)
-
-
 def extract(
     frames: Frames, todo: pd.DataFrame, writer: StoreWriter, forward: Forward, workers: int, outcome: Outcome
 ) -> None:
     """Fills ``outcome`` while it goes, a chunk at a time, so that it is true wherever the run ends.
 
+    Three things go on at once: decoding, two batches ahead; the forward pass; and the writing of one chunk. Chunks are
+    written one after the other in the order of ``todo``, all but the last of them full.
+
     A frame that cannot be read is noted and left out. Raises ``UserError`` where a feature is not finite.
     """
+    forward.prepare()
     show = Progress(len(todo))
-    for start in range(0, len(todo), writer.chunk_rows):
-        chunk = todo.iloc[start : start + writer.chunk_rows]
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in writer.widths}
-        kept: list[int] = []
-        for places, images, failed in _timed(_batches(frames, chunk, forward.batch_size, workers), show):
-            for place, why in failed.items():
-                outcome.skipped[chunk["path"].iloc[place]] = why
-            if images:
-                with show.clock("forward"):
-                    for name, rows in forward(images).items():
-                        parts[name].append(rows)
-                kept += places
-            show.step(len(images) + len(failed))
-        if not kept:
-            continue
-        rows = {name: np.concatenate(part) for name, part in parts.items()}
-        _check_finite(rows, chunk.iloc[kept])
+    outcome.seconds = show.seconds
+
+    def write(keys: pd.DataFrame, rows: Rows) -> None:
+        writer.write(keys, rows)
+        outcome.extracted += len(keys)
+
+    with Behind(write) as behind:
+        for places, rows in into_chunks(_rows(frames, todo, forward, workers, outcome, show), writer):
+            keys = todo.iloc[places]
+            _check_finite(rows, keys)
+            with show.clock("write"):
+                behind(keys, rows)
         with show.clock("write"):
-            writer.write(chunk.iloc[kept], rows)
-        outcome.extracted += len(kept)
+            behind.wait()
     show.end()
+
+
+def _rows(
+    frames: Frames, todo: pd.DataFrame, forward: Forward, workers: int, outcome: Outcome, show: "Progress"
+) -> Iterator[tuple[list[int], Rows]]:
+    """Batch by batch, places in ``todo`` and their rows.
+
+    A batch is waited for only when the next one is on its way: a CUDA device has always something to do.
+    """
+    before: tuple[list[int], Pending] | None = None
+    for places, images, failed in _timed(_batches(frames, todo, forward.batch_size, workers), show):
+        for place, why in failed.items():
+            outcome.skipped[todo["path"].iloc[place]] = why
+        if images:
+            with show.clock("forward"):
+                started = forward.start(images, todo["video"].iloc[places].tolist())
+                rows = forward.finish(before[1]) if before else None
+            if before and rows:
+                yield before[0], rows
+            before = places, started
+        show.step(len(images) + len(failed))
+    if before:
+        with show.clock("forward"):
+            rows = forward.finish(before[1])
+        yield before[0], rows
+
+
+def into_chunks(batches: Iterable[tuple[list[int], Rows]], writer: StoreWriter) -> Iterator[tuple[list[int], Rows]]:
+    """The same rows in the same order, ``writer.chunk_rows`` at a time; fewer in the last."""
+    places: list[int] = []
+    chunk: Rows = {}
+    for more, rows in batches:
+        taken = 0
+        while taken < len(more):
+            if not places:
+                chunk = {name: np.empty((writer.chunk_rows, n), np.float16) for name, n in writer.widths.items()}
+            filled = len(places)
+            places += more[taken : taken + writer.chunk_rows - filled]
+            for name, values in chunk.items():
+                values[filled : len(places)] = rows[name][taken : taken + len(places) - filled]
+            taken += len(places) - filled
+            if len(places) == writer.chunk_rows:
+                yield places, chunk
+                places, chunk = [], {}
+    if places:
+        yield places, {name: values[: len(places)] for name, values in chunk.items()}
+
+
+class Behind:
+    """Calls ``write`` in a thread of its own, in order, with at most one call under way.
+
+    Handing over the next one waits for the one before, and raises what that raised. Leaving waits too, so that nothing
+    is cut off by an error elsewhere.
+    """
+
+    def __init__(self, write: Callable[..., None]) -> None:
+        self._write = write
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
+        self._under_way: Future[None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+
+    def __call__(self, *args: Any) -> None:
+        self.wait()
+        self._under_way = self._thread.submit(self._write, *args)
+
+    def wait(self) -> None:
+        """Raises what the call under way raises; ``extract`` ends with it."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
 
 def check_same(frames: Frames, done: pd.DataFrame, stored: np.ndarray, forward: Forward) -> float | None:
@@ -142,15 +190,16 @@ def check_same(frames: Frames, done: pd.DataFrame, stored: np.ndarray, forward: 
     places, images, _ = next(_batches(frames, done, forward.batch_size, 1))
     if not images:
         return None
-    old, new = stored[places].astype(np.float32), forward(images)["original"].astype(np.float32)
+    now = forward(images, done["video"].iloc[places].tolist())["original"]
+    old, new = stored[places].astype(np.float32), now.astype(np.float32)
     cosine = (old * new).sum(1) / np.maximum(np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1), 1e-12)
     return float(cosine.min())
 
 
 def _batches(
-    frames: Frames, chunk: pd.DataFrame, batch_size: int, workers: int
+    frames: Frames, todo: pd.DataFrame, batch_size: int, workers: int
 ) -> Iterator[tuple[list[int], list[np.ndarray], dict[int, str]]]:
-    return read_batches([frames.root / p for p in chunk["path"]], batch_size, workers)
+    return read_batches((frames.root / path for path in todo["path"]), batch_size, workers)
 
 
 def _check_finite(rows: Mapping[str, np.ndarray], keys: pd.DataFrame) -> None:
@@ -164,7 +213,11 @@ def _check_finite(rows: Mapping[str, np.ndarray], keys: pd.DataFrame) -> None:
 
 
 class Progress:
-    """One line on a terminal: frames done, frames a second, time left and where the time goes; else silent."""
+    """One line on a terminal: frames done, frames a second, time left and where the time goes; else silent.
+
+    The shares are those of the time in which the loop waited for decoding, ran the forward pass or waited for writing;
+    what is hidden behind something else does not count. The largest is the one to make faster.
+    """
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self.started, self.shown = total, 0, time.monotonic(), 0.0

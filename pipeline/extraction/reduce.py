@@ -1,8 +1,10 @@
 """The reduce stage: principal components of the stored features, fitted on the training split only.
 
 python -m pipeline.extraction.reduce -n 256
+python -m pipeline.extraction.reduce -n 0        none: training takes the features as they are
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,29 +16,54 @@ from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import KEY, read_labels
 
+BLOCK = 2**24  # values read at a time, 34 MB
+
 
 @dataclass(frozen=True)
 class ReduceConfig:
     """Section ``reduce`` of params.yaml."""
 
-    components: int = option(256, "-n", help="principal components to keep")
+    components: int = option(256, "-n", help="principal components to keep; 0: none, features stay as they are")
+    most_rows: int = option(100_000, help="evenly spaced training frames that they are fitted on, if there are more")
     store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table, which says what is training data")
     output: Path = option(Path("data/projection.safetensors"), "-o", help="where the projection is written")
 
     def __post_init__(self) -> None:
-        if self.components < 1:
-            raise UserError(f"reduce: components must be at least 1, and is {self.components}")
+        if self.components < 0:
+            raise UserError(f"reduce: components must be at least 0, and is {self.components}")
+        if self.most_rows < 2:
+            raise UserError(f"reduce: most_rows must be at least 2, and is {self.most_rows}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReduceConfig, argv, sections=["reduce"], description=__doc__)
     store = FeatureStore(config.store)
+    if config.components == 0:
+        projection.save(config.output, projection.nothing(store.num_features), store.made_by)
+        print(f"no projection: all {store.num_features:,} features are kept as they are")
+        return
     rows = training_rows(store, config.labels)
-    fitted = projection.fit(_blocks(store, rows), config.components)
+    blocks = Blocks(store, _evenly(rows, config.most_rows))
+    fitted = projection.fit(blocks, config.components)
     projection.save(config.output, fitted, store.made_by)
-    share = 100 * float(fitted.explained.sum())
-    print(f"{config.components} of {store.num_features} components keep {share:.1f} % of {len(rows):,} rows' variance")
+    print(
+        f"{config.components:,} of {store.num_features:,} components keep {100 * fitted.explained.sum():.1f} % of "
+        f"{len(blocks.rows):,} rows' variance{_fewer(fitted.explained)}"
+    )
+    if len(blocks.rows) < len(rows):
+        print(f"fitted on {len(blocks.rows):,} of {len(rows):,} training rows, evenly spaced")
+
+
+def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).astype(np.int64)]
+
+
+def _fewer(explained: np.ndarray) -> str:
+    """What a half and a quarter of the components would keep, for whoever chooses their number."""
+    numbers = [n for n in (len(explained) // 2, len(explained) // 4) if n > 0]
+    kept = [f"{n:,} of them {100 * explained[:n].sum():.1f} %" for n in numbers]
+    return f" ({', '.join(kept)})" if kept else ""
 
 
 def training_rows(store: FeatureStore, labels: Path) -> np.ndarray:
@@ -52,9 +79,26 @@ def training_rows(store: FeatureStore, labels: Path) -> np.ndarray:
     return rows
 
 
-def _blocks(store: FeatureStore, rows: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), store.chunk_rows):
-        yield store.read(rows[start : start + store.chunk_rows])
+class Blocks:
+    """The rows' features in blocks (n, D) float16, from the store each time that they are gone through.
+
+    On a terminal it shows which time that is, and how far.
+    """
+
+    def __init__(self, store: FeatureStore, rows: np.ndarray) -> None:
+        self.store, self.rows, self.passes = store, rows, 0
+        self.block_rows = max(min(store.chunk_rows, BLOCK // store.num_features), 1)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.passes += 1
+        for start in range(0, len(self.rows), self.block_rows):
+            block = self.store.read(self.rows[start : start + self.block_rows])
+            if sys.stderr.isatty():
+                done = f"pass {self.passes}: {start + len(block):,} of {len(self.rows):,} rows"
+                print(f"\r{done}", end="", file=sys.stderr, flush=True)
+            yield block
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
 
 
 if __name__ == "__main__":

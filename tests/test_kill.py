@@ -1,0 +1,315 @@
+"""Killed with SIGKILL, at random and at every change of the file system, everything goes on to the same end."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, draw
+from test_extract import index
+from test_store import MADE_BY, WIDTHS, bytes_of, features, keys, written
+from test_upkeep import flip, rows
+
+import extract
+from pipeline.extraction import loop
+from pipeline.extraction.transfer import import_features
+from pipeline.extraction.upkeep import compact, drop, verify
+from pipeline.params import UserError
+from pipeline.store import FeatureStore, StoreWriter, remove
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate"}
+every = pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 31])
+CHUNKS = [keys("b", [1, 2, 3]), keys("a", [1, 2])]
+
+
+def child(work: Callable[[], object], out: Path) -> int:
+    """The id of a fork that does ``work`` and ends; what it says and where it fails is in ``out``."""
+    process = os.fork()
+    if process:
+        return process
+    handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1), os.dup2(handle, 2)
+    code = 1
+    try:
+        sys.stdout = sys.stderr = os.fdopen(handle, "w", buffering=1)
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def ended(process: int) -> int:
+    """The exit status of a child, negative where a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def killed_at(change: int, work: Callable[[], object], out: Path) -> bool:
+    """Does ``work`` in a process that dies just before the given change of a file or folder; False where it ended."""
+
+    def armed() -> None:
+        seen = 0
+
+        def hook(event: str, arguments: tuple) -> None:
+            nonlocal seen
+            written = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+            if event in CHANGES or written:
+                if seen == change:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                seen += 1
+
+        sys.addaudithook(hook)
+        work()
+
+    code = ended(child(armed, out))
+    assert code in (0, -signal.SIGKILL), out.read_text()
+    return code != 0
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [*folder.rglob("*.partial"), *folder.rglob(".*.new"), *folder.rglob(".*.old"), *folder.rglob(".*.removed")]
+
+
+def everywhere(
+    tmp_path: Path, base: Path | None, work: Callable[[Path], object], after: Callable[[Path], None], step: int
+) -> int:
+    """Kills ``work`` on a copy of ``base`` at every ``step``-th of its changes, each time looks with ``after``.
+
+    Gives the number of changes.
+    """
+    for change in range(0, 10_000, step):
+        folder = tmp_path / str(change)
+        folder.mkdir()
+        path = folder / "s.zarr"
+        if base:
+            shutil.copytree(base, path)
+        if not killed_at(change, lambda path=path: work(path), tmp_path / "out.txt"):
+            return change
+        after(path)
+        assert leftovers(folder) == []
+        shutil.rmtree(folder)
+    raise AssertionError("it never ends")
+
+
+def finish(path: Path) -> None:
+    """Writes those of ``CHUNKS`` that are not there yet, as a run that goes on does."""
+    with StoreWriter(path, MADE_BY, WIDTHS, 4) as writer:
+        there = set(FeatureStore(path).keys["video"])
+        for chunk in CHUNKS:
+            if chunk["video"].iloc[0] not in there:
+                writer.write(chunk, features(chunk))
+
+
+@every
+def test_a_writer_killed_at_any_change_goes_on_to_the_same_store(tmp_path, step):
+    whole = bytes_of(written(tmp_path / "whole.zarr", *CHUNKS, chunk_rows=4))
+
+    def after(path):
+        if path.exists():
+            assert set(FeatureStore(path).keys["video"]) <= {"a", "b"}
+            assert verify(path).damaged == []
+        finish(path)
+        assert bytes_of(path) == whole
+
+    assert everywhere(tmp_path, None, finish, after, step) > 40
+
+
+@every
+def test_compacting_killed_at_any_change_leaves_a_whole_store(tmp_path, step):
+    base = written(tmp_path / "base.zarr", *CHUNKS, keys("b", [2], size=99), chunk_rows=4)
+    wanted = pd.concat([keys("a", [1, 2]), keys("b", [1, 2])])
+    old, new = rows(base), {key: value for key, value in rows(base).items() if key != ("b", 3)}
+
+    def after(path):
+        with StoreWriter(path, MADE_BY, WIDTHS, 4):
+            pass
+        assert rows(path) in (old, new)
+        assert verify(path).damaged == []
+        compact(path, wanted)
+        assert rows(path) == new
+        assert FeatureStore(path).keys["row"].tolist() == [0, 1, 2, 3]
+
+    assert everywhere(tmp_path, base, lambda path: compact(path, wanted), after, step) > 40
+
+
+@every
+def test_removing_killed_at_any_change_leaves_a_whole_store_or_none(tmp_path, step):
+    base = written(tmp_path / "base.zarr", *CHUNKS, chunk_rows=4)
+    whole = bytes_of(base)
+
+    def after(path):
+        assert not path.exists() or bytes_of(path) == whole
+        remove(path)
+        assert not path.exists()
+        finish(path)
+        assert bytes_of(path) == whole
+
+    assert everywhere(tmp_path, base, remove, after, step) > 10
+
+
+@every
+def test_repair_killed_at_any_change_goes_on(tmp_path, step):
+    base = written(tmp_path / "base.zarr", *CHUNKS, chunk_rows=4)
+    whole = rows(base)
+    flip(base / "logits" / "c" / "0" / "0", 0)
+
+    def repair(path):
+        drop(path, verify(path).damaged)
+        finish(path)
+
+    def after(path):
+        repair(path)
+        assert rows(path) == whole
+        assert verify(path).damaged == []
+
+    assert everywhere(tmp_path, base, repair, after, step) > 10
+
+
+@every
+def test_an_import_killed_at_any_change_goes_on_to_the_same_store(tmp_path, step):
+    np.save(tmp_path / "bare.npy", np.arange(24).reshape(6, 4))
+    import_features(tmp_path / "bare.npy", tmp_path / "whole.zarr", 4, False)
+    whole = bytes_of(tmp_path / "whole.zarr")
+
+    def work(path):
+        import_features(tmp_path / "bare.npy", path, 4, False)
+
+    def after(path):
+        work(path)
+        assert bytes_of(path) == whole
+
+    assert everywhere(tmp_path, None, work, after, step) > 40
+
+
+CHUNK_ROWS, BATCH = 8, 4
+TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--device", "cpu"]
+RUN = [*TINY, "-b", str(BATCH), "--chunk-rows", str(CHUNK_ROWS), "--workers", "2"]
+
+
+def counted(argv: list[str], count: Path) -> None:
+    """An extraction that adds a byte to ``count`` for every image that goes through the backbone."""
+    real = loop.Forward.start
+
+    def call(self, images, *rest):
+        with count.open("ab", buffering=0) as handle:
+            handle.write(b"." * len(images))
+        return real(self, images, *rest)
+
+    loop.Forward.start = call
+    extract.main(argv)
+
+
+@pytest.mark.slow
+def test_extraction_killed_at_random_ends_with_the_same_keys_and_bytes_and_computes_nothing_twice(workplace):
+    for frame in range(1, 201):
+        draw(workplace / "faces" / f"{frame % 7}" / f"{frame:05d}.jpg", frame)
+    index(workplace / "faces")
+    start = time.monotonic()
+    assert ended(child(lambda: extract.main([*RUN, "-s", "whole.zarr"]), Path("whole.txt"))) == 0
+    seconds = time.monotonic() - start
+    whole = rows(Path("whole.zarr"))
+    assert len(whole) == 200
+    rng, kills, inside, stores = random.Random(0), 0, 0, 0
+    while kills < 30 or stores < 4:
+        path, stores, there = Path(f"{stores}.zarr"), stores + 1, 0
+        while True:
+            count = Path("count")
+            count.write_bytes(b"")
+            process = child(lambda path=path, count=count: counted([*RUN, "-s", str(path)], count), Path("out.txt"))
+            time.sleep(rng.uniform(0, seconds) if kills % 2 else rng.uniform(0.2, 0.6) * seconds)
+            os.kill(process, signal.SIGKILL)
+            code = ended(process)
+            assert code in (0, -signal.SIGKILL), Path("out.txt").read_text()
+            before, there = there, len(FeatureStore(path).keys) if path.exists() else 0
+            checked = min(BATCH, before)  # that the stored ones would come out the same now
+            in_flight = count.stat().st_size - checked - (there - before)
+            # A chunk is being written, the next one is full, and batches are on their way.
+            assert in_flight <= 2 * CHUNK_ROWS + 2 * BATCH
+            if code == 0:
+                break
+            kills += 1
+            inside += 0 < there < 200
+        assert count.stat().st_size == 200 - before + checked
+        assert rows(path) == whole
+        assert verify(path).damaged == []
+        assert leftovers(workplace) == []
+        assert not Path(f"{path}.writer").exists()
+    assert inside >= 10
+
+
+@pytest.mark.slow
+def test_dvc_repro_killed_in_the_middle_goes_on_when_called_again(tmp_path):
+    pytest.importorskip("dvc")
+    place = tmp_path / "place"
+    for name in ["dvc.yaml", "params.yaml", "extract.py", ".dvcignore", ".dvc/config", "pipeline"]:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, place / name)
+    params = yaml.safe_load((place / "params.yaml").read_text())
+    params["synthetic"] |= {"videos": 24, "frames": 30}
+    params["extract"] |= {"backbone": "test_efficientnet", "weights": "random", "input_size": 32, "chunk_rows": 16}
+    (place / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    there = {"cwd": place, "env": os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}}
+
+    def dvc(*words: str) -> list[str]:
+        return [sys.executable, "-m", "dvc", *words]
+
+    subprocess.run(dvc("config", "--local", "core.no_scm", "true"), **there, check=True)
+    subprocess.run(dvc("repro", "index", "weights"), **there, check=True, capture_output=True)
+    store = place / "data" / "features.zarr"
+    for committed in (2, 6):
+        process = subprocess.Popen(
+            dvc("repro", "extract"),
+            **there,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while len(list(store.glob("frame/c/*"))) < committed:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert 16 * (committed - 1) <= len(FeatureStore(store).keys)
+    kept = len(FeatureStore(store).keys)
+    done = subprocess.run(dvc("repro", "extract"), **there, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    frames = len(list((place / "data" / "synthetic").rglob("*.jpg")))
+    assert f"{frames - kept:,} frames extracted, {kept:,} were there" in done.stdout
+    assert len(FeatureStore(store).keys) == frames
+    assert leftovers(place / "data") == []
+    again = subprocess.run(dvc("repro", "extract"), **there, capture_output=True, text=True)
+    assert "frames extracted" not in again.stdout
+
+
+@pytest.mark.slow
+def test_an_orphan_of_a_killed_dvc_is_named_and_does_no_harm(tmp_path):
+    path = tmp_path / "s.zarr"
+
+    def orphan():
+        with StoreWriter(path, MADE_BY, WIDTHS, 4) as writer:
+            writer.write(CHUNKS[0], features(CHUNKS[0]))
+            time.sleep(60)
+
+    process = child(orphan, tmp_path / "out.txt")
+    while not (path / "frame" / "c" / "0").exists():
+        time.sleep(0.01)
+    with pytest.raises(UserError, match=f"is being written by process {process} on"):
+        finish(path)
+    os.kill(process, signal.SIGKILL)
+    ended(process)
+    finish(path)
+    assert bytes_of(path) == bytes_of(written(tmp_path / "whole.zarr", *CHUNKS, chunk_rows=4))
