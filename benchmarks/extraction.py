@@ -67,9 +67,7 @@ class Job:
     def forward(self) -> Forward:
         backbone = load_backbone(prepare(self.backbone, "random", self.folder / "weights"), self.size)
         frames = 10**9 if self.compiled else 0
-        return Forward(
-            backbone, self.batch_size, self.precision, ["original"], pick_device(self.device), frames
-        )  # fmt: skip
+        return Forward(backbone, self.batch_size, self.precision, ["original"], pick_device(self.device), frames)
 
     def peer(self) -> torch.nn.Module:
         return timm.create_model(self.backbone, pretrained=False, num_classes=0).eval().to(self.torch_device)
@@ -184,7 +182,7 @@ def lists_of_images(job: Job) -> Rounds:
 WAYS = {
     "forward pass alone": (forward_alone, 1.0),
     "ours, files to store": (end_to_end, 1.0),
-    "timm's loader, inference mode": (timm_loader, 0.25),
+    "timm's loader, inference mode": (timm_loader, 0.5),
     "one image at a time": (one_at_a_time, 0.125),
     "EmotiEffLib's way": (lists_of_images, 0.0625),
 }  # name -> way, and the share of the images that it gets

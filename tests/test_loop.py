@@ -1,4 +1,5 @@
 import io
+import itertools
 import os
 import random
 import threading
@@ -227,17 +228,16 @@ def test_a_compiled_backbone_gives_the_same_features(tiny, pictures, capsys):
 
 
 class Widths:
-    chunk_rows, widths = 4, {"original": 2, "logits": 1}  # noqa: RUF012
+    chunk_rows, widths = 4, {"original": 2, "logits": 1}
 
 
 @pytest.mark.parametrize("sizes", [[], [3], [4], [5], [1, 0, 2, 9, 3], [4, 4, 1]])
 def test_batches_of_any_size_become_full_chunks_in_the_same_order(sizes):
     places = list(range(100, 100 + sum(sizes)))
-    starts = np.cumsum([0, *sizes])
-    batches = [
-        (p := places[a:b], {"original": np.repeat(np.array(p, np.float16)[:, None], 2, 1), "logits": np.array(p)[:, None]})
-        for a, b in zip(starts, starts[1:], strict=False)
-    ]  # fmt: skip
+    batches = []
+    for start, end in itertools.pairwise(np.cumsum([0, *sizes])):
+        column = np.array(places[start:end], np.float16).reshape(-1, 1)
+        batches.append((places[start:end], {"original": column.repeat(2, 1), "logits": column}))
     chunks = list(loop.into_chunks(batches, Widths))
     assert [len(p) for p, _ in chunks] == [4] * (sum(sizes) // 4) + [sum(sizes) % 4] * (sum(sizes) % 4 > 0)
     assert [place for p, _ in chunks for place in p] == places
