@@ -261,10 +261,12 @@ def side_by_side(job: Job, images: int, rounds: int) -> dict[str, dict[str, floa
         pipes[name] = child(serve, job, name)
         pipes[name].recv()
     found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, pipe in pipes.items():
             pipe.send(images)
             found[name].append(pipe.recv())
+            rate = 1 / found[name][-1]["seconds"]
+            print(f"round {number + 1} of {rounds}, {name}: {rate:,.0f} images/s", file=sys.stderr)
     for pipe in pipes.values():
         pipe.send(0)
     return {name: min(rounds, key=lambda r: r["seconds"]) for name, rounds in found.items()}
@@ -339,7 +341,7 @@ def where(job: Job) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=2048, help="a round of the fast ways; slow ones get fewer")
+    parser.add_argument("--images", type=int, default=1024, help="a round of the fast ways; slow ones get fewer")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backbone", default="tf_efficientnet_b0", help="any timm name; its weights are random")
     parser.add_argument("--size", type=int, default=224)
