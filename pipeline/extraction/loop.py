@@ -54,7 +54,7 @@ def made_by(backbone: Backbone, frames: Frames, precision: str, views: Sequence[
         "layers": backbone.layers,
         "pooling": f"grid {backbone.grid} x {backbone.grid}" if backbone.grid > 1 else "average",
         "crop_source": frames.crop_source,
-        "decoder": "opencv, antialiased resize",
+        "decoder": "opencv, resized by PIL",
         "precision": precision,
         "views": list(views),
         **({"augmentation": AUGMENTATION} if any(map(number, views)) else {}),
@@ -83,8 +83,8 @@ def extract(
 ) -> None:
     """Fills ``outcome`` while it goes, a chunk at a time, so that it is true wherever the run ends.
 
-    Three things go on at once: decoding, two batches ahead; the forward pass; and the writing of one chunk. Chunks are
-    written one after the other in the order of ``todo``, all but the last of them full.
+    Three things go on at once: decoding and resizing, two batches ahead; the forward pass; and the writing of one
+    chunk. Chunks are written one after the other in the order of ``todo``, all but the last of them full.
 
     A frame that cannot be read is noted and left out. Raises ``UserError`` where a feature is not finite.
     """
@@ -115,7 +115,7 @@ def _rows(
     A batch is waited for only when the next one is on its way: a CUDA device has always something to do.
     """
     before: tuple[list[int], Pending] | None = None
-    for places, images, failed in _timed(_batches(frames, todo, forward.batch_size, workers), show):
+    for places, images, failed in _timed(_batches(frames, todo, forward, workers), show):
         for place, why in failed.items():
             outcome.skipped[todo["path"].iloc[place]] = why
         if images:
@@ -187,7 +187,7 @@ def check_same(frames: Frames, done: pd.DataFrame, stored: np.ndarray, forward: 
 
     ``made_by`` says what should have made the store; this shows that it still would. ``done`` has the frames' paths.
     """
-    places, images, _ = next(_batches(frames, done, forward.batch_size, 1))
+    places, images, _ = next(_batches(frames, done, forward, 1))
     if not images:
         return None
     now = forward(images, done["video"].iloc[places].tolist())["original"]
@@ -197,9 +197,10 @@ def check_same(frames: Frames, done: pd.DataFrame, stored: np.ndarray, forward: 
 
 
 def _batches(
-    frames: Frames, todo: pd.DataFrame, batch_size: int, workers: int
+    frames: Frames, todo: pd.DataFrame, forward: Forward, workers: int
 ) -> Iterator[tuple[list[int], list[np.ndarray], dict[int, str]]]:
-    return read_batches((frames.root / path for path in todo["path"]), batch_size, workers)
+    paths = (frames.root / path for path in todo["path"])
+    return read_batches(paths, forward.batch_size, workers, forward.resize_image)
 
 
 def _check_finite(rows: Mapping[str, np.ndarray], keys: pd.DataFrame) -> None:
@@ -215,8 +216,8 @@ def _check_finite(rows: Mapping[str, np.ndarray], keys: pd.DataFrame) -> None:
 class Progress:
     """One line on a terminal: frames done, frames a second, time left and where the time goes; else silent.
 
-    The shares are those of the time in which the loop waited for decoding, ran the forward pass or waited for writing;
-    what is hidden behind something else does not count. The largest is the one to make faster.
+    The shares are those of the time in which the loop waited for decoding (resizing included), ran the forward pass or
+    waited for writing; what is hidden behind something else does not count. The largest is the one to make faster.
     """
 
     def __init__(self, total: int) -> None:
