@@ -106,12 +106,12 @@ def test_cut_faces_are_read_with_the_annotations_of_the_whole_frames(tmp_path):
     found = read(tmp_path / "cut", annotations=tmp_path / "afew", crop_source="cropped_aligned")
     assert rows(found) == [("001", 0, "001", 0.5, 0.5)]
     assert found.frames.crop_source == "cropped_aligned"
-    with pytest.raises(UserError, match="no annotation such as 001.json"):
+    with pytest.raises(UserError, match=r"no annotation such as 001\.json"):
         read(tmp_path / "cut", annotations=tmp_path / "cut")
 
 
 def test_two_annotations_for_a_clip_and_an_empty_root_are_errors(tmp_path):
-    with pytest.raises(UserError, match="ROOT/.../001/001.json"):
+    with pytest.raises(UserError, match=r"ROOT/\.\.\./001/001\.json"):
         read(tmp_path)
     frames(tmp_path, "001", [0])
     annotation(tmp_path, "001/001.json", {0: (1, 1)})
@@ -127,5 +127,5 @@ def test_clips_are_held_out_whole_and_alike_in_valence_and_arousal(tmp_path):
         annotation(tmp_path, f"{clip:03d}/{clip:03d}.json", {0: (4 * sign, 4), 1: (5 * sign, 4)})
     table = readers.read(DatasetConfig(name="afew_va", root=tmp_path)).labels.table
     val = table[table["va_split"] == "val"]
-    assert val.groupby("video").size().to_dict().values() and set(val.groupby("video").size()) == {2}
+    assert set(val.groupby("video").size()) == {2}
     assert (val["valence"] > 0).sum() == (val["valence"] < 0).sum() == 4

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pipeline.datasets.found import named
 from pipeline.params import UserError, one_of
 from pipeline.tables import ABAW_CLASSES, KEY, Labels
 
@@ -51,9 +52,7 @@ def mapped(labels: Labels, class_map: str | dict[str, str] | None) -> tuple[Labe
     table = table[table[labelled].notna().any(axis=1)].reset_index(drop=True)
     report = {
         "class_map": {name: partner[name] for name in labels.classes if name in partner},
-        "labels_dropped_by_class_map": {
-            "count": sum(dropped.values()),
-            "first": [f"{name}: {rows}" for name, rows in dropped.items() if rows],
-        },
+        "classes_dropped_by_class_map": named(f"{name}: {rows} labels" for name, rows in dropped.items())
+        | {"labels": sum(dropped.values())},
     }
     return Labels(table, list(classes), labels.dataset), report

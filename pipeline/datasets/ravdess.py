@@ -22,8 +22,12 @@ from pipeline.tables import Frames, Labels
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 CLASSES = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
 WANTED = "RAVDESS, its faces cut out: ROOT/.../02-01-06-01-02-01-12/00001.jpg"
-CLIP = re.compile(r"(\d\d)-((\d\d)-(\d\d)-\d\d-\d\d-\d\d-(\d\d))(?:_(?:left|right|p\d+))?")
-VIDEO, BOTH = "02", "01"
+CLIP = re.compile(
+    r"(?P<modality>\d\d)-(?P<take>(?P<channel>\d\d)-(?P<emotion>\d\d)-\d\d-\d\d-\d\d-(?P<actor>\d\d))"
+    r"(?:_(?:left|right|p\d+))?"
+)
+PICTURES = ("01", "02")  # with sound, without
+CHANNELS = ("01", "02")  # speech, song
 
 
 def read(config: DatasetConfig) -> Found:
@@ -40,8 +44,10 @@ def read(config: DatasetConfig) -> Found:
         problem = f"no folder of frames named like a clip was found under {config.root}"
         problem += f", but {len(raw)} such as '{raw[0]}': {CUT_FIRST}" if raw else ""
         raise nothing_found(config, problem, WANTED, scanned.unreadable)
-    others = [f"{f.path}/{n}" for f in scanned.folders if f not in clips for n in f.names]
+    read_from = {folder.path for folder in clips}
+    others = [f"{f.path}/{n}".lstrip("/") for f in scanned.folders if f.path not in read_from for n in f.names]
     chosen, tracks, twins = _one_a_take(by_name(config.name, clips))
+    takes = {CLIP.fullmatch(name)["take"] for name in chosen}
     frames, strays = frame_table(config.name, chosen)
     return Found(
         Frames(frames, config.root, title(config), config.crop_source or "cropped_aligned"),
@@ -49,7 +55,7 @@ def read(config: DatasetConfig) -> Found:
         {
             "takes_left_out_as_the_same_in_another_modality": named(sorted(twins)),
             "shorter_tracks_left_out": named(sorted(tracks)),
-            "videos_not_cut_into_frames": named(p for p in raw if not _stands_for(p, chosen)),
+            "videos_not_cut_into_frames": named(path for path in raw if not _stands_for(path, takes)),
             "images_outside_clips": named(sorted(others + strays)),
             "unreadable": named(scanned.unreadable),
             "links_to_folders_already_read": named(scanned.repeated),
@@ -61,31 +67,36 @@ def read(config: DatasetConfig) -> Found:
 
 def _is_clip(folder: Folder) -> bool:
     match = CLIP.fullmatch(parts(folder.path)[-1])
-    return bool(match) and match[1] in (VIDEO, BOTH) and 1 <= int(match[3]) <= len(CLASSES) and match[4] in ("01", "02")
+    return (
+        bool(match)
+        and match["modality"] in PICTURES
+        and match["channel"] in CHANNELS
+        and 1 <= int(match["emotion"]) <= len(CLASSES)
+    )
 
 
 def _one_a_take(clips: dict[str, Folder]) -> tuple[dict[str, Folder], list[str], list[str]]:
     """The clips to read; what was left out as a shorter track, and as the other modality of a take."""
-    order = sorted(clips, key=lambda name: (CLIP.fullmatch(name)[1], -len(clips[name].names), name))
+    order = sorted(clips, key=lambda name: (CLIP.fullmatch(name)["modality"], -len(clips[name].names), name))
     chosen: dict[str, str] = {}  # take -> clip
     tracks, twins = [], []
     for name in order:
-        modality, take = CLIP.fullmatch(name).group(1, 2)
+        modality, take = CLIP.fullmatch(name).group("modality", "take")
         first = chosen.setdefault(take, name)
         if first != name:
             (tracks if first.startswith(f"{modality}-") else twins).append(clips[name].path)
     return {name: clips[name] for name in chosen.values()}, tracks, twins
 
 
-def _stands_for(path: str, chosen: dict[str, Folder]) -> bool:
-    """Whether a video file's take is among the clips, or the file has no picture."""
+def _stands_for(path: str, takes: set[str]) -> bool:
+    """Whether a video file's take is among those read, or the file has no picture."""
     match = CLIP.fullmatch(PurePosixPath(path).stem)
-    return bool(match) and (match[1] == "03" or any(CLIP.fullmatch(name)[2] == match[2] for name in chosen))
+    return bool(match) and (match["modality"] not in PICTURES or match["take"] in takes)
 
 
 def _label_table(frames: pd.DataFrame) -> pd.DataFrame:
     clips = frames["video"].unique()
-    emotion = {name: CLASSES[int(CLIP.fullmatch(name)[3]) - 1] for name in clips}
-    actor = {name: f"Actor_{CLIP.fullmatch(name)[5]}" for name in clips}
+    emotion = {name: CLASSES[int(CLIP.fullmatch(name)["emotion"]) - 1] for name in clips}
+    actor = {name: f"Actor_{CLIP.fullmatch(name)['actor']}" for name in clips}
     table = frames[["video", "frame"]].assign(frame=frames["frame"].astype(np.int64))
     return table.assign(group=table["video"].map(actor), expression=table["video"].map(emotion))

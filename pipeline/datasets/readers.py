@@ -24,7 +24,7 @@ def read(config: DatasetConfig) -> Found:
     if config.also:
         others = [_other(config, entry, f"dataset.also[{i}]") for i, entry in enumerate(config.also)]
         parts = [found, *map(_read_one, others)]
-        lists = {tuple(part.labels.classes) for part in parts if part.labels.classes}
+        lists = {tuple(part.labels.classes) for part in parts if "expression" in part.labels.table}
         if len(lists) > 1 and config.class_map is None:
             raise UserError(
                 f"dataset.also: the classes differ, and need a class_map: {[list(c) for c in sorted(lists)]}"

@@ -77,7 +77,7 @@ def draw(shape: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """(size, size, 3) uint8 with one whole shape; a circle and a square of one radius have one area."""
     radius = rng.uniform(0.12, 0.3) * size
     half = radius if shape == "circle" else radius * np.sqrt(np.pi) / 2
-    x, y = rng.uniform(half + 1, size - half - 1, 2)
+    x, y = rng.uniform(half + 2, size - half - 3, 2)  # its smoothed edge stays inside
     ground, colour = rng.integers(0, 256, (2, 3))
     while np.linalg.norm(ground - colour) < LEAST_CONTRAST:
         ground, colour = rng.integers(0, 256, (2, 3))

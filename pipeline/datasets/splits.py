@@ -79,16 +79,17 @@ def by_fold(groups: pd.Series, strata: pd.Series, folds: int, fold: int, seed: i
     """'val' for each row whose group is in fold ``fold`` of ``folds``, else 'train'.
 
     The folds are scikit-learn's StratifiedGroupKFold: each group in just one, each stratum's rows as equal as whole
-    groups allow. A stratum with fewer rows than folds counts with the others that are so small.
+    groups allow. A stratum with fewer rows than folds counts with the largest.
     """
     num_groups = groups.nunique()
     if not 2 <= folds <= num_groups:
         raise UserError(f"dataset: folds must be from 2 to the number of groups, {num_groups}, and is {folds}")
     if not 0 <= fold < folds:
         raise UserError(f"dataset: fold must be from 0 to {folds - 1}, for {folds} folds, and is {fold}")
-    enough = strata.map(strata.value_counts()) >= folds
+    rows = strata.value_counts().sort_index(kind="stable")
+    strata = strata.where(strata.map(rows) >= folds, rows.idxmax())
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    cuts = splitter.split(np.zeros(len(groups)), strata.where(enough, "").to_numpy(object), groups.to_numpy(object))
+    cuts = splitter.split(np.zeros(len(groups)), strata.to_numpy(object), groups.to_numpy(object))
     _, held_out = list(cuts)[fold]
     split = np.full(len(groups), "train", dtype=object)
     split[held_out] = "val"
