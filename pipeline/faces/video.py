@@ -135,7 +135,9 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, vide
     if damaged:
         video.problems.append(f"{damaged} of {number} frames are damaged and were left out")
     if guessed:
-        video.problems.append(f"{guessed} of {number} frames have no time stamp: their times are guessed from {video.fps} fps")
+        video.problems.append(
+            f"{guessed} of {number} frames have no time stamp: their times are guessed from {video.fps} fps"
+        )
     if missing > MISSING_END:
         video.problems.append(f"it ends {missing:.1f} s before its header says, after {number} frames")
 
