@@ -3,10 +3,11 @@
     python -m pipeline.faces --input videos --out data/faces
 
 writes data/faces/cropped_aligned/<video>/00001.jpg (112 x 112, the number of the frame in the video, from 1),
-data/faces/faces.parquet (one row a face: video, frame, time, box, five points, confidence, track) and data/faces/faces.json
-(what was found, and every problem by the name of its file). Read them on with 'dataset: {name: abaw, root: data/faces}'.
+data/faces/faces.parquet (one row a face: video, frame, time, box, five points, confidence, track) and
+data/faces/faces.json (what was found, and every problem by the name of its file). 'dataset: {name: abaw, root:
+data/faces}' in params.yaml reads them on.
 
-A frame without a face leaves a gap. Several people become <video>_left and <video>_right, or <video>_p1, <video>_p2, ...
+A frame without a face leaves a gap. Several people become <video>_left and <video>_right, or <video>_p1, <video>_p2...
 Stopped, it goes on with the video that it had not finished.
 """
 
@@ -85,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for problem in report["problems"]:
         print(f"{problem['file']}: {problem['problem']}")
     print(
-        f"{report['faces']:,} faces in {report['folders']:,} folders from {len(tasks) - len(failed):,} of {len(tasks):,} "
-        f"files, {len(todo):,} of them now, in {time.perf_counter() - started:.1f} s: {config.out}"
+        f"{report['faces']:,} faces in {report['folders']:,} folders, from {len(tasks) - len(failed):,} of "
+        f"{len(tasks):,} files, {len(todo):,} of them cut now, in {time.perf_counter() - started:.1f} s: {config.out}"
     )
     return int(config.strict and bool(report["problems"]))
 

@@ -22,7 +22,7 @@ def align_from(image: np.ndarray, points: np.ndarray, size: int = SIZE) -> np.nd
     pixels, (0, 0) the centre of the first. Raises ``ValueError`` for anything else, and where the points are one.
     """
     matrix = similarity(five_points(points), template(size))
-    # A bilinear warp that shrinks leaves pixels out: it first goes to a picture n times larger, then areas are averaged.
+    # A bilinear warp that shrinks leaves pixels out: it goes to a picture n times larger, then areas are averaged.
     times = max(1, int(np.ceil(1 / np.hypot(*matrix[:, 0]))))
     if times == 1:
         return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""Faces in one picture: a detector is a function from an image to ``Faces``, and ``DETECTORS`` makes one by its name."""
+"""Faces in one picture: a detector is a function from an image to ``Faces``; ``DETECTORS`` makes one by its name."""
 
 import importlib.util
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One video after the other, or several at once: sightings to JPEGs, a table and a report, each video finished or not."""
+"""Videos to JPEGs and tables of faces, one after the other or several at once; each is done wholly or not at all."""
 
 import json
 import multiprocessing
@@ -112,7 +112,12 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
     for row in table[["video", "frame", "track"]].itertuples(index=False):
         (aside / str(row.track) / _file(row.frame)).rename(aside / row.video / _file(row.frame))
     table = table.assign(fps=video.fps, source=task.source)
-    record = {"fps": video.fps, "frames": count[0], "folders": folders, "problems": video.problems + problems}
+    record = {
+        "fps": None if np.isnan(video.fps) else video.fps,
+        "frames": count[0],
+        "folders": folders,
+        "problems": video.problems + problems,
+    }
     _write_record(task, table, record)
     (task.out / CROPS).mkdir(exist_ok=True)
     for name in folders:

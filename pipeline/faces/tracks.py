@@ -18,6 +18,7 @@ from pipeline.faces.detect import Detector, Faces
 from pipeline.faces.video import Frame
 
 LOOK_SIZE = 14
+LOOK_LENGTH = 3 * LOOK_SIZE**2
 SAME_TRACK_OVERLAP = 0.3  # intersection over union of a face with the same track's last one
 SAME_TRACK_LOOK = 0.7  # with that overlap; below it, as at a cut, another face has taken the place
 SAME_PERSON_LOOK = 0.88  # without any overlap
@@ -56,7 +57,7 @@ def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int 
         seen.tracks = tracker.match(seen)
         return seen
 
-    def reach(frame: Frame) -> Iterator[_Seen]:
+    def reach(frame: Frame, before: _Seen) -> Iterator[_Seen]:
         seen = look_at(frame)
         if between and set(seen.tracks) == set(before.tracks):
             yield from (_between(before, seen, middle, size) for middle in between)
@@ -74,10 +75,11 @@ def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int 
         if before.frame is not None and frame.number - before.frame.number < every:
             between.append(frame)
             continue
-        for before in reach(frame):
-            yield from before.sightings()
+        for seen in reach(frame, before):
+            before = seen
+            yield from seen.sightings()
     if between:
-        for seen in reach(between.pop()):
+        for seen in reach(between.pop(), before):
             yield from seen.sightings()
 
 
@@ -93,12 +95,12 @@ class _Seen:
 
     @classmethod
     def nothing(cls) -> "_Seen":
-        return cls(None, Faces(np.empty((0, 4)), np.empty((0, 5, 2)), np.empty(0)), [], np.empty((0, 0)))
+        return cls(None, Faces(np.empty((0, 4)), np.empty((0, 5, 2)), np.empty(0)), [], np.empty((0, LOOK_LENGTH)))
 
     @classmethod
     def of(cls, frame: Frame, faces: Faces, size: int) -> "_Seen":
         crops = [align_from(frame.image, points, size) for points in faces.points]
-        return cls(frame, faces, crops, np.array([look(crop) for crop in crops]).reshape(len(crops), -1))
+        return cls(frame, faces, crops, np.array([look(c) for c in crops]).reshape(-1, LOOK_LENGTH))
 
     def sightings(self) -> Iterator[Sighting]:
         for i, track in enumerate(self.tracks):
@@ -169,7 +171,9 @@ def people(frames: Mapping[int, np.ndarray], looks: Mapping[int, np.ndarray]) ->
     ``frames`` has the frame numbers of each track and ``looks`` its mean look, of any length.
     """
     tracks = list(frames)
-    unit = np.array([looks[t] / max(np.linalg.norm(looks[t]), 1e-6) for t in tracks]).reshape(len(tracks), -1)
+    if not tracks:
+        return []
+    unit = np.array([looks[t] / max(np.linalg.norm(looks[t]), 1e-6) for t in tracks])
     alike = np.triu(unit @ unit.T, 1)
     one, other = np.nonzero(alike >= SAME_PERSON_LOOK)
     person, seen = list(range(len(tracks))), {i: frames[t] for i, t in enumerate(tracks)}

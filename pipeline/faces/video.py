@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 from av.stream import Disposition
 
-VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts", ".ts", ".ogv")  # fmt: skip
+VIDEOS = (
+    ".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts", ".ts",
+    ".ogv",
+)  # fmt: skip
 STILLS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 MISSING_END = 0.5  # seconds by which a video may end before its header says so
 av.logging.set_level(av.logging.PANIC)  # FFmpeg's own lines name no file; what matters is counted and reported here
@@ -87,7 +90,9 @@ def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
     if not streams or streams[0].codec_context is None:
         kinds = sorted({stream.type for stream in container.streams})
         container.close()
-        raise UnreadableVideo("no decoder for its video" if streams else f"no video in it, only {kinds}")
+        raise UnreadableVideo(
+            "no decoder for its video, or its header is damaged" if streams else f"no video in it, only {kinds}"
+        )
     streams[0].codec_context.thread_count = 1  # the processes are ours: one video a process
     return container, streams[0]
 
