@@ -117,7 +117,7 @@ def tremble(sightings: list[Sighting]) -> float:
     """Of the track seen most."""
     tracks = [s.track for s in sightings]
     longest = [s for s in sightings if s.track == max(set(tracks), key=tracks.count)]
-    points = np.array([s.points / eyes(s) for s in longest])
+    points = np.array([s.points for s in longest]) / median(map(eyes, longest))
     return float(np.sqrt(np.square(np.diff(points, 2, axis=0)).mean()))
 
 

