@@ -45,7 +45,7 @@ def mtcnn(min_face: int, confidence: float) -> Detector:
 
     Only the weights are taken from that package. Its own code does not import from Python 3.13 on, cuts the points off
     to whole pixels, and runs in OpenCV's network engines, of which that of 5.0.0.93 pads ``SAME_UPPER`` pooling on the
-    wrong side (all points 4 % of the face too far right and down) and the classic one crashed the process on some clips.
+    wrong side (all points 4 % of the face too far right and down) and the classic one crashed the process on a clip.
     """
     propose, refine, output = _Network("pnet", (2,)), _Network("rnet", (3, 3)), _Network("onet", (3, 3, 2))
 
