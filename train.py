@@ -49,10 +49,10 @@ from pipeline.training.board import Board, thumbnails
 from pipeline.training.choices import listed
 from pipeline.training.combinations import POSITIVES, SELECT_BY, check, names_of, select_by_of, tracks_of
 from pipeline.training.data import PARTS, FrameSet, frame_set
-from pipeline.training.heads import HEADS
+from pipeline.training.heads import HEADS, build_head
 from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trainer
-from pipeline.training.losses import LOSSES
-from pipeline.training.samplers import SAMPLERS, build_sampler
+from pipeline.training.losses import LOSSES, build_loss
+from pipeline.training.samplers import SAMPLERS, build_sampler, options_of
 from pipeline.training.watch import Watched
 from pipeline.training.windows import centred, typical_step
 
@@ -137,6 +137,14 @@ class TrainConfig:
             self.model, self.loss, self.sampler, pooling=self.pooling, window=self.window, epochs=self.epochs,
             positives=self.positives, select_by=self.select_by,
         )  # fmt: skip
+        # Made once for nothing, so that a wrong option is refused before anything is loaded.
+        build_head(self.model, 8, self.embedding_size, self.dropout, **self.model_options)
+        build_loss(
+            self.loss, self.loss_options, num_classes=2, num_aus=1, class_counts=[1, 1], embedding_size=8,
+            temperature=self.temperature, margin=self.margin,
+        )  # fmt: skip
+        for name in self.sampler_options:
+            one_of(f"sampler '{self.sampler}': option", name, options_of(self.sampler))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The whole pipeline under DVC, small: a tiny backbone with random weights on a few drawn clips."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,3 +94,12 @@ def test_the_metrics_are_what_dvc_reads(place):
     shown = dvc(place, "metrics", "show")
     assert "auc_same_different" in shown
     assert "mlp_classifier" in shown
+
+
+def test_the_commented_matrix_trains_every_loss_with_every_sampler(place):
+    text = re.sub(r"^#(  .*)$", r"\1", (place / "dvc.yaml").read_text(), flags=re.MULTILINE)
+    text = re.sub(r"loss: \[contrastive.*\]", "loss: [supcon, cosface]", text)
+    text = re.sub(r"sampler: \[balanced.*\]", "sampler: [opposite]", text)
+    (place / "dvc.yaml").write_text(text)
+    assert ran(dvc(place, "repro", "matrix"))[-2:] == ["matrix@supcon-opposite", "matrix@cosface-opposite"]
+    assert (place / "matrix" / "supcon-opposite" / "metrics.json").is_file()

@@ -419,6 +419,24 @@ def test_bad_input_is_refused_in_words(place, flags, words):
         run(*flags)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model", "transformer", "--embedding-size", "10", "--model-options", "{num_heads: 4}"],
+        ["--model", "gru", "--model-options", "{num_layers: two}"],
+        ["--loss", "triplet", "--loss-options", "{mining: hardest}"],
+        ["--loss", "{supcon: 1, arcface: {weight: 1, margin: 30}}"],
+        ["--sampler-options", "{refresh_every: 1}"],
+        ["--sampler", "temporal", "--loss", "arcface"],
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_loaded(workplace, flags):
+    with pytest.raises(UserError, match=r"head|loss|sampler"):
+        train.main(flags)  # there is no data here, which would be the next complaint
+    with pytest.raises(UserError, match="no feature store"):
+        train.main([])
+
+
 def test_an_unknown_parameter_in_the_file_is_refused_with_the_nearest(place):
     text = (place / "params.yaml").read_text().replace("  temperature: 15", "  temprature: 15")
     (place / "params.yaml").write_text(text)
