@@ -31,7 +31,7 @@ from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
 from pipeline.params import UserError, build, entry, one_of, option, parse
-from pipeline.store import FeatureStore
+from pipeline.store import FeatureStore, differences
 from pipeline.tables import read_frames, read_labels
 from pipeline.training import features
 from pipeline.training.adapter import (
@@ -312,11 +312,11 @@ def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
     trainer = _trainer(material, adapter, seed) if config.epochs else None
     first, waited, purge_from = 0, 0, 0 if place.exists() else None
     if (place / "state.safetensors").is_file():
-        first, best, waited = _restored(trainer, place / "state.safetensors")
+        first, best, waited = _restored(trainer, place / "state.safetensors", facts["made_by"])
         purge_from = first + 1
     started = stored = time.monotonic()
     hparams = {name: facts[name] for name in HPARAMS}
-    tags = [f"{facts['select_by']}/{part}" for part in material.watched]
+    tags = [f"{name}/{part}" for name in SELECT_BY for part in material.watched]
     with Board(place, hparams, tags, purge_from=purge_from) as board:
         if first == 0:
             score = _watch(material, adapter, board, 0)
@@ -336,7 +336,7 @@ def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
             if config.patience and waited >= config.patience:
                 break
             if time.monotonic() - stored >= STATE_EVERY and epoch < config.epochs:
-                done = {"epoch": epoch, "best": best, "waited": waited}
+                done = {"epoch": epoch, "best": best, "waited": waited, "made_by": facts["made_by"]}
                 save_state(place / "state.safetensors", trainer.state(), done)
                 stored = time.monotonic()
         save_adapter(place / "last.safetensors", adapter, epoch=epoch if config.epochs else 0, select=score)
@@ -438,9 +438,11 @@ def _pictures(table: Path, videos: list[str], numbers: list[int]) -> np.ndarray 
     return thumbnails(frames.root, path.reindex(list(zip(videos, numbers, strict=True))).fillna("").tolist())
 
 
-def _restored(trainer: Trainer, path: Path) -> tuple[int, dict[str, Any], int]:
+def _restored(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> tuple[int, dict[str, Any], int]:
     """Puts the stored state back; gives its epoch, the best one till then, and the epochs since."""
     tensors, facts = load_state(path)
+    if other := differences(facts["made_by"], made_by):
+        raise UserError(f"{path.parent} was trained on other features than this store has: {other}")
     trainer.restore(tensors)
     print(f"{path.parent}: goes on after epoch {facts['epoch']}")
     return facts["epoch"], facts["best"], facts["waited"]

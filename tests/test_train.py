@@ -310,6 +310,14 @@ def test_a_run_that_cannot_go_on_is_answered_in_words(place, flags, words):
         train.main(flags)
 
 
+def test_a_run_does_not_go_on_with_features_of_another_backbone(place, monkeypatch):
+    folder = killed_after(2, monkeypatch, "-e", "5", "--name", "cut")
+    path = Path("data/features.zarr/zarr.json")
+    path.write_text(path.read_text().replace('"tiny"', '"huge"'))
+    with pytest.raises(UserError, match="backbone 'tiny' there, 'huge' here"):
+        train.main(["--resume", str(folder)])
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(place):
     """SIGKILL, at ten random moments one after the other."""
