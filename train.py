@@ -2,7 +2,10 @@
 
     python train.py -e 150 -t 15                     150 epochs at temperature 15, into runs/manual/
     python train.py --model tcn --loss supcon -r 3   another head and loss, three seeds
+    python train.py --loss '{arcface: 1, triplet: {weight: 0.5, mining: semi_hard}}'
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
+    python train.py --resume runs/manual/NAME        goes on with a run that was killed, to exactly its weights
+    python train.py --list                           the heads, losses and samplers there are
     python train.py --cpu                            the same as --device cpu; --gpu as --device cuda
 
 The temperature is the scale on cosines: logits = t * cos. (The literature's tau is 1/t.)
@@ -15,37 +18,51 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import f1_score
-from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
 
 from pipeline import projection
 from pipeline.device import pick_device
-from pipeline.evaluation.separation import evenly, pair_cosines, separation
-from pipeline.params import UserError, entry, option, parse
+from pipeline.emotions import opposites
+from pipeline.evaluation.separation import evenly
+from pipeline.params import UserError, build, entry, one_of, option, parse
 from pipeline.store import FeatureStore
-from pipeline.tables import read_labels
-from pipeline.training import loop
-from pipeline.training.adapter import NORMALISATIONS, POOLINGS, Adapter, Front, build_adapter, inputs, save_adapter
+from pipeline.tables import read_frames, read_labels
+from pipeline.training import features
+from pipeline.training.adapter import (
+    NORMALISATIONS,
+    POOLINGS,
+    Adapter,
+    Front,
+    build_adapter,
+    load_adapter,
+    load_state,
+    save_adapter,
+    save_state,
+)
+from pipeline.training.board import Board, thumbnails
+from pipeline.training.choices import listed
+from pipeline.training.combinations import POSITIVES, SELECT_BY, check, names_of, select_by_of, tracks_of
 from pipeline.training.data import PARTS, FrameSet, frame_set
 from pipeline.training.heads import HEADS
+from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trainer
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS, build_sampler
+from pipeline.training.watch import Watched
 from pipeline.training.windows import centred, typical_step
 
 WATCHED = 1000  # evenly spaced frames of a part that are looked at after each epoch
-SELECT_BY = ("auc_same_different", "macro_f1")
+SHOWN = 400  # of them, that TensorBoard's projector gets
+STATE_EVERY = 10.0  # seconds between two states that a killed run can go on from
 # The columns of TensorBoard's table of runs; the same for every run, or it cannot compare them.
 HPARAMS = (
     "model", "loss", "sampler", "temperature", "margin", "window", "pooling", "embedding_size", "normalise", "reduce",
-    "dropout", "batch_size", "learning_rate", "weight_decay", "epochs", "seed",
+    "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "seed",
 )  # fmt: skip
 
 
@@ -55,11 +72,17 @@ class TrainConfig:
 
     data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table")
+    frames: Path = option(Path("data/frames.parquet"), help="the frame table: where TensorBoard's thumbnails lie")
     output: Path = option(Path("runs/manual"), "-s", help="the folder of runs that this one is put into")
     name: str | None = option(None, help="the run's folder; default: model, loss and sampler")
     model: str = option("mlp", help="the head", choices=HEADS)
-    loss: str = option("contrastive_cross_entropy", help="the loss", choices=LOSSES)
+    model_options: dict = option({}, help="more arguments of the head, such as {num_layers: 2}")
+    loss: str | dict = option("contrastive_cross_entropy", help="the loss, or a sum, as {arcface: 1, triplet: 0.5}")
+    loss_options: dict = option({}, help="more arguments of the losses, such as {mining: semi_hard}")
     sampler: str = option("balanced", help="what a batch is made of", choices=SAMPLERS)
+    sampler_options: dict = option({}, help="more arguments of the sampler, such as {refresh_every: 5}")
+    positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
+    opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
     epochs: int = option(10, "-e", help="passes; what one pass is depends on the sampler; 0: the head as it starts")
     runs: int = option(1, "-r", help="seeds to train, from --seed on; their mean and deviation are the result")
     temperature: float = option(15.0, "-t", help="scale on cosines in the loss")
@@ -75,12 +98,18 @@ class TrainConfig:
     test_split: float | None = option(None, help="hold out this share of groups, instead of the official validation")
     select_split: float = option(0.15, help="share of the training groups on which the best epoch is chosen")
     split_seed: int = option(0, help="of these two cuts; the training seed does not move them")
-    select_by: str = option("auc_same_different", help="what the best epoch is best at", choices=SELECT_BY)
+    select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
+    patience: int | None = option(None, help="epochs without a better score after which training ends")
     top_k: list[int] = option([1, 5, 10], "-k", help="recall at these, in the evaluation after the training")
     batch_size: int = option(256, help="windows in a batch")
     learning_rate: float = option(1e-3, help="of AdamW")
     optim_betas: list[float] = option([0.9, 0.999], help="of AdamW")
     weight_decay: float = option(0.05, help="of AdamW")
+    warm_up: float = option(0.05, help="share of the training over which the rate rises")
+    decay: str = option("cosine", help="of the rate after that", choices=DECAYS)
+    clip_norm: float = option(1.0, help="to which gradients are clipped; 0: not")
+    precision: str = option("float32", help="of the head; losses are always in float32", choices=PRECISIONS)
+    memory_gb: float | None = option(None, help="for features; more are read from disk; default: by what is free")
     seed: int = option(0, help="of weights, dropout and batch order")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     evaluate: bool = option(True, help="evaluate the run when it is trained")
@@ -91,57 +120,130 @@ class TrainConfig:
                 raise UserError(f"train: {name} must be at least 1, and is {getattr(self, name)}")
         if self.epochs < 0 or self.learning_rate <= 0 or len(self.optim_betas) != 2:
             raise UserError("train: epochs must be 0 or more, learning_rate above 0, optim_betas two numbers")
-        if self.select_by == "macro_f1" and not LOSSES[self.loss].classifies:
-            raise UserError(f"train: loss '{self.loss}' gives no classes, so select_by cannot be macro_f1")
+        if not 0 <= self.warm_up < 1 or self.clip_norm < 0 or (self.patience or 1) < 1 or (self.memory_gb or 1) <= 0:
+            raise UserError(
+                "train: warm_up must be in [0, 1), clip_norm 0 or more, patience at least 1, memory_gb above 0"
+            )
+        if not names_of(self.loss):
+            raise UserError("train: loss names no loss")
+        for name in names_of(self.loss):
+            one_of("train: loss", name, LOSSES)
+        for name in ("num_features", "embedding_size", "dropout"):
+            if name in self.model_options:
+                raise UserError(f"train: model_options cannot hold {name}: it is a parameter of its own, or given")
         if self.select_split == 0 and self.epochs > 0:
             raise UserError("train: select_split 0 leaves nothing to choose the best epoch on")
+        check(
+            self.model, self.loss, self.sampler, pooling=self.pooling, window=self.window, epochs=self.epochs,
+            positives=self.positives, select_by=self.select_by,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all seeds of a run are trained on."""
+
+    config: TrainConfig
+    facts: dict[str, Any]
+    frames: FrameSet
+    front: Front
+    source: features.InMemory | features.FromDisk
+    views: list[str]
+    device: torch.device
+    rows: np.ndarray  # (W, T) of the training windows
+    watched: dict[str, Watched]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = _config(sys.argv[1:] if argv is None else list(argv))
-    device = pick_device(config.device)
-    store = FeatureStore(config.data)
-    frames = frame_set(
-        store, read_labels(config.labels), test_split=config.test_split, select_split=config.select_split,
-        split_seed=config.split_seed,
-    )  # fmt: skip
-    folder = _folder(config)
-    print(_found(frames, store))
-    front, head_inputs = _inputs(config, store, frames, device)
-    step = config.step or typical_step(frames.video, frames.frame)
-    facts = _facts(config, frames, store, front, step)
-    scores = []
-    for seed in range(config.seed, config.seed + config.runs):
-        scores.append(_train_one(config, facts, seed, folder, frames, front, head_inputs))
-    summary = {"run": folder.name, "seeds": scores, "config": _plain(dataclasses.asdict(config))}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    print(f"{folder}: {_mean_and_deviation([s['select'] for s in scores])} {config.select_by} on the selection part")
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if "--list" in argv:
+        return print(listed({"heads": HEADS, "losses": LOSSES, "samplers": SAMPLERS}))
+    config, resumed = _config(argv)
+    folder = resumed or _folder(config)
+    material = _material(config)
+    _write_config(folder, config)
+    scores = [_train_one(material, folder, seed) for seed in range(config.seed, config.seed + config.runs)]
+    _write(folder / "summary.json", {"run": folder.name, "seeds": scores})
+    select_by = config.select_by or select_by_of(config.loss)
+    print(f"{folder}: {_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part")
     if config.evaluate:
         _evaluate(config, folder)
 
 
-def _config(argv: list[str]) -> TrainConfig:
+def _config(argv: list[str]) -> tuple[TrainConfig, Path | None]:
+    """What to train, and the folder of a run to go on with."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--run")
+    early.add_argument("--resume", type=Path)
     known, rest = early.parse_known_args(argv)
+    if known.resume:
+        if known.run or rest:
+            raise UserError("--resume takes everything from the run's own config.json: give no other flags")
+        return _read_config(known.resume), known.resume
     sections = ["train"] + ([f"runs.{known.run}"] if known.run else [])
     short = {"--gpu": ["--device", "cuda"], "--cpu": ["--device", "cpu"]}
     rest = [word for given in rest for word in short.get(given, [given])]
     config = parse(TrainConfig, rest, sections=sections, description=__doc__)
-    return config if config.name or not known.run else dataclasses.replace(config, name=known.run)
+    return (config if config.name or not known.run else dataclasses.replace(config, name=known.run)), None
+
+
+def _read_config(folder: Path) -> TrainConfig:
+    path = folder / "config.json"
+    try:
+        return build(TrainConfig, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except OSError as error:
+        raise UserError(f"no run to go on with in {folder}: cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from None
 
 
 def _folder(config: TrainConfig) -> Path:
     """A new folder for the run: one that stands is never written over."""
-    name = config.name or f"{config.model}-{config.loss}-{config.sampler}"
+    name = config.name or f"{config.model}-{'+'.join(names_of(config.loss))}-{config.sampler}"
     folder = config.output / name
     if config.name and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"the run {folder} is there already: give another --name, or delete it")
+        raise UserError(
+            f"the run {folder} is there already: give another --name, delete it, or go on with it by --resume {folder}"
+        )
     number = 2
     while folder.exists() and any(folder.iterdir()):
         folder, number = config.output / f"{name}-{number}", number + 1
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _material(config: TrainConfig) -> Material:
+    device = pick_device(config.device)
+    store = FeatureStore(config.data)
+    frames = frame_set(
+        store, read_labels(config.labels), tracks=tracks_of(config.loss), test_split=config.test_split,
+        select_split=config.select_split, split_seed=config.split_seed,
+    )  # fmt: skip
+    print(_found(frames, store))
+    front = _front(config, store, frames)
+    step = config.step or typical_step(frames.video, frames.frame)
+    opposite = _opposites(config, frames)
+    centres = {part: frames.centres(part) for part in PARTS}
+    watched = {}
+    for part in ("select", "val"):
+        at = centres[part][evenly(len(centres[part]), WATCHED)]
+        rows = torch.from_numpy(centred(frames.video, frames.frame, at, config.window, step)).to(device)
+        watched[part] = Watched(frames, at, rows, opposite)
+    views = store.views if SAMPLERS[config.sampler].uses_views else ["original"]
+    room = features.allowance(device, config.memory_gb)
+    source = features.open_inputs(store, frames.row, front, device, views, room)
+    if isinstance(source, features.FromDisk):
+        print(f"the features do not fit into {room / 1e9:.3g} GB (--memory-gb): they are read from disk in every epoch")
+        if SAMPLERS[config.sampler].needs_embeddings:
+            raise UserError(f"sampler '{config.sampler}' needs all features in memory: give --memory-gb or --reduce")
+    return Material(
+        config, _facts(config, frames, store, front, step), frames, front, source, views, device,
+        centred(frames.video, frames.frame, centres["train"], config.window, step), watched,
+    )  # fmt: skip
+
+
+def _opposites(config: TrainConfig, frames: FrameSet) -> list[tuple[int, int]]:
+    return opposites(config.opposites, frames.classes) if frames.classes else []
 
 
 def _found(frames: FrameSet, store: FeatureStore) -> str:
@@ -153,31 +255,33 @@ def _found(frames: FrameSet, store: FeatureStore) -> str:
     return f"{store.path} ({store.made_by['backbone']}): {', '.join(counts)}{missing}"
 
 
-def _inputs(
-    config: TrainConfig, store: FeatureStore, frames: FrameSet, device: torch.device
-) -> tuple[Front, torch.Tensor]:
-    features = store.read(frames.row)
-    train = frames.centres("train")
-    components = None
-    if config.reduce:
-        components = projection.load(config.projection, store.made_by)
-        if components and config.test_split is not None:  # the stored one has seen frames that are now held out
-            components = projection.fit(np.array_split(features[train], 16), len(components.components))
+def _front(config: TrainConfig, store: FeatureStore, frames: FrameSet) -> Front:
+    train = features.Blocks(store, frames.row[frames.centres("train")])
+    components = projection.load(config.projection, store.made_by) if config.reduce else None
+    if components and config.test_split is not None:  # the stored one has seen frames that are now held out
+        components = projection.fit(train, len(components.components))
     front = Front(store.num_features, len(components.components) if components else None)
     if components:
         front.project_with(components)
-    front.fit(torch.from_numpy(features[train]), config.normalise)
-    return front, inputs(front, features, device)
+    front.fit(train, config.normalise)
+    return front
 
 
 def _facts(config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, step: int) -> dict[str, Any]:
     """All that it takes to use the adapter without its command line."""
+    label = frames.label[frames.centres("train")]
     return {
         **{name: getattr(config, name) for name in HPARAMS if name != "seed"},
+        **{name: getattr(config, name) for name in ("model_options", "loss_options", "sampler_options")},
         "step": step,
+        "tracks": tracks_of(config.loss),
         "classes": frames.classes,
+        "class_counts": np.bincount(label[label >= 0], minlength=len(frames.classes)).tolist() or None,
+        "au_names": frames.au_names,
+        "num_aus": len(frames.au_names) or None,
         "num_features": store.num_features,
         "num_components": len(front.components) if hasattr(front, "components") else None,
+        "select_by": config.select_by or select_by_of(config.loss),
         "test_split": config.test_split,
         "select_split": config.select_split,
         "split_seed": config.split_seed,
@@ -185,90 +289,164 @@ def _facts(config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Fr
     }
 
 
-def _train_one(
-    config: TrainConfig, facts: dict[str, Any], seed: int, folder: Path, frames: FrameSet, front: Front,
-    head_inputs: torch.Tensor,
-) -> dict[str, Any]:  # fmt: skip
-    device = head_inputs.device
-    torch.manual_seed(seed)
-    adapter = build_adapter(facts | {"seed": seed})
-    adapter.front.load_state_dict(front.state_dict())
-    adapter.modules().to(device)
-    centres = {part: frames.centres(part) for part in PARTS}
-    for part in ("select", "val"):
-        centres[part] = centres[part][evenly(len(centres[part]), WATCHED)]
-    rows = {
-        part: torch.from_numpy(centred(frames.video, frames.frame, at, config.window, facts["step"])).to(device)
-        for part, at in centres.items()
-    }
-    train = centres["train"]
-    labels = torch.from_numpy(frames.label[train]).to(device)
-    sampler = build_sampler(
-        config.sampler, labels=frames.label[train], videos=frames.video[train], batch_size=config.batch_size, seed=seed
-    )
-    place = folder / f"seed_{seed}"
+def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
+    """One seed, from its start or from where a killed run left it; gives its best epoch."""
+    config, device = material.config, material.device
+    place, facts = folder / f"seed_{seed}", material.facts | {"seed": seed}
     best: dict[str, Any] = {"seed": seed, "epoch": None, "select": float("nan")}
-    started = time.monotonic()
-    with SummaryWriter(place) as board:
-        _write_hparams(board, config, seed)
-
-        def watch(epoch: int, parts: Mapping[str, float]) -> None:
-            scores = {p: _scores(adapter, head_inputs, rows[p], frames, centres[p]) for p in ("select", "val")}
-            for tag, value in parts.items():
-                board.add_scalar(f"{tag}/train", value, epoch)
-            for part, values in scores.items():
-                for tag, value in values.items():
-                    board.add_scalar(f"{tag}/{part}", value, epoch)
-            score = scores["select"].get(config.select_by, float("nan"))
-            if epoch == 0 and config.epochs > 0:
-                return  # an untrained head is a baseline, not a candidate
-            if best["epoch"] is None or math.isnan(best["select"]) or score > best["select"]:
-                best.update(epoch=epoch, select=score)
+    if (place / "last.safetensors").is_file() and not (place / "state.safetensors").is_file():
+        done = load_adapter(place / "best.safetensors", facts["made_by"]).facts
+        return {name: done[name] for name in best}
+    torch.manual_seed(seed)
+    adapter = build_adapter(facts)
+    adapter.front.load_state_dict(material.front.state_dict())
+    adapter.modules().to(device)
+    trainer = _trainer(material, adapter, seed) if config.epochs else None
+    first, waited, purge_from = 0, 0, 0 if place.exists() else None
+    if (place / "state.safetensors").is_file():
+        first, best, waited = _restored(trainer, place / "state.safetensors")
+        purge_from = first + 1
+    started = stored = time.monotonic()
+    hparams = {name: facts[name] for name in HPARAMS}
+    tags = [f"{facts['select_by']}/{part}" for part in material.watched]
+    with Board(place, hparams, tags, purge_from=purge_from) as board:
+        if first == 0:
+            score = _watch(material, adapter, board, 0)
+            if math.isnan(score) and config.epochs:
+                print(f"the selection part is too small to be scored by {facts['select_by']}: the last epoch is taken")
+            if trainer is None:
+                best |= {"epoch": 0, "select": score}
+                save_adapter(place / "best.safetensors", adapter, epoch=0, select=score)
+        for epoch in range(first + 1, config.epochs + 1):
+            board.scalars(_epoch(trainer, epoch, material), "train", epoch)
+            score = _watch(material, adapter, board, epoch)
+            waited += 1
+            # an untrained head is a baseline, not a candidate, so the first epoch is the first best one
+            if best["epoch"] is None or score > best["select"] or math.isnan(best["select"]):
+                best, waited = {"seed": seed, "epoch": epoch, "select": score}, 0
                 save_adapter(place / "best.safetensors", adapter, epoch=epoch, select=score)
-            if epoch == config.epochs:
-                save_adapter(place / "last.safetensors", adapter, epoch=epoch, select=score)
-
-        def batches(epoch: int) -> list[np.ndarray]:
-            return sampler.epoch(epoch)
-
-        schedule = loop.Schedule(
-            config.epochs, config.learning_rate, (config.optim_betas[0], config.optim_betas[1]), config.weight_decay
-        )
-        loop.train(adapter, head_inputs, rows["train"], labels, batches, schedule, watch)
-    print(
-        f"  seed {seed}: best epoch {best['epoch']} of {config.epochs}, {config.select_by} {best['select']:.3f} "
-        f"({time.monotonic() - started:.0f} s)"
-    )
+            if config.patience and waited >= config.patience:
+                break
+            if time.monotonic() - stored >= STATE_EVERY and epoch < config.epochs:
+                done = {"epoch": epoch, "best": best, "waited": waited}
+                save_state(place / "state.safetensors", trainer.state(), done)
+                stored = time.monotonic()
+        save_adapter(place / "last.safetensors", adapter, epoch=epoch if config.epochs else 0, select=score)
+        (place / "state.safetensors").unlink(missing_ok=True)
+        _draw(material, load_adapter(place / "best.safetensors", facts["made_by"]), board, best["epoch"])
+    of, seconds = f"best epoch {best['epoch']} of {config.epochs}", time.monotonic() - started
+    print(f"{place}: {of}, {best['select']:.3f} {facts['select_by']}, {seconds:.0f} s")
     return best
 
 
-def _scores(
-    adapter: Adapter, head_inputs: torch.Tensor, rows: torch.Tensor, frames: FrameSet, centres: np.ndarray
-) -> dict[str, float]:
-    if len(centres) == 0:
-        return {}
-    embeddings = adapter.embed(head_inputs, rows)
-    label = frames.label[centres]
-    found = separation(pair_cosines(embeddings.cpu().numpy(), label, frames.group[centres], most=WATCHED))
-    scores = {name: found[name] for name in ("cosine_same", "cosine_different", "auc_same_different")}
-    if adapter.loss.classifies:
-        with torch.inference_mode():
-            predicted = adapter.loss.logits(embeddings).argmax(1).cpu().numpy()
-        scores["macro_f1"] = float(
-            f1_score(label, predicted, average="macro", labels=np.unique(label), zero_division=0)
-        )
-    return scores
+def _trainer(material: Material, adapter: Adapter, seed: int) -> Trainer:
+    config, frames, device = material.config, material.frames, material.device
+    train = frames.centres("train")
+    on_device = {
+        "labels": frames.label[train], "groups": frames.group[train], "videos": frames.video[train],
+        "va": frames.va[train], "aus": frames.aus[train],
+    }  # fmt: skip
+    apart = SAMPLERS[config.sampler].positives if config.positives == "any" else config.positives
+    if apart == "any":
+        on_device.pop("groups")
+    elif apart == "other_video":
+        on_device["groups"] = frames.video[train]
+    if "frame_labels" in adapter.loss.takes:
+        labels = frames.label if frames.classes else np.zeros_like(frames.label)
+        on_device["frame_labels"] = np.where(material.rows < 0, -1, labels[material.rows])
+    targets = {k: torch.from_numpy(v).to(device) for k, v in on_device.items() if k in adapter.loss.takes}
+    parts = features.feed(material.source, material.rows, len(frames.row), seed)
+
+    opposite = _opposites(config, frames)
+
+    def make_sampler(windows: np.ndarray) -> Any:
+        at = train[windows]
+        return build_sampler(
+            config.sampler, config.sampler_options, labels=frames.label[at], videos=frames.video[at],
+            groups=frames.group[at], frames=frames.frame[at], batch_size=config.batch_size, seed=seed,
+            positives=config.positives, opposites=opposite, num_views=len(material.views),
+        )  # fmt: skip
+
+    def embed() -> np.ndarray:
+        return adapter.embed(material.source, torch.from_numpy(material.rows).to(device)).cpu().numpy()
+
+    schedule = Schedule(
+        config.epochs, config.learning_rate, (config.optim_betas[0], config.optim_betas[1]), config.weight_decay,
+        config.warm_up, config.decay, config.clip_norm, config.precision,
+    )  # fmt: skip
+    return Trainer(adapter, schedule, parts, make_sampler, targets, len(train), embed)
 
 
-def _write_hparams(board: SummaryWriter, config: TrainConfig, seed: int) -> None:
-    # add_hparams would open a run of its own for this
-    values = {name: _board_value(getattr(config, name)) for name in HPARAMS} | {"seed": seed}
-    for summary in hparams(values, {f"{tag}/{part}": 0 for tag in SELECT_BY for part in ("select", "val")}):
-        board.file_writer.add_summary(summary)
+def _epoch(trainer: Trainer, epoch: int, material: Material) -> dict[str, float]:
+    frames, config = material.frames, material.config
+    try:
+        return trainer.epoch(epoch - 1)
+    except NotFinite as error:
+        names = [frames.videos[v] for v in np.unique(frames.video[frames.centres("train")[error.windows]])]
+        some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise UserError(
+            f"{error} (videos {some}): lower --learning-rate (now {config.learning_rate:g}) or --temperature "
+            f"(now {config.temperature:g}); what was made up to epoch {epoch - 1} is kept"
+        ) from None
 
 
-def _board_value(value: Any) -> Any:
-    return "default" if value is None else value
+def _watch(material: Material, adapter: Adapter, board: Board, epoch: int) -> float:
+    """Writes the scores of both parts, and gives the one that the best epoch is chosen by."""
+    found = {}
+    for part, watched in material.watched.items():
+        if len(watched.centres):
+            found[part], cosines, _ = watched.look(adapter, material.source)
+            board.scalars(found[part], part, epoch)
+            board.cosines(**cosines, part=part, epoch=epoch) if cosines else None
+    return found.get("select", {}).get(adapter.facts["select_by"], float("nan"))
+
+
+def _draw(material: Material, adapter: Adapter, board: Board, epoch: int) -> None:
+    """The best epoch's validation windows as pictures and in the projector."""
+    watched, frames, config = material.watched["val"], material.frames, material.config
+    adapter.modules().to(material.device)
+    _, _, embeddings = watched.look(adapter, material.source)
+    z, label, video = embeddings.cpu().numpy(), frames.label[watched.centres], frames.video[watched.centres]
+    if frames.classes:
+        has = label >= 0
+        board.similarity(z[has], label[has], video[has], frames.classes, "val", epoch)
+        if "classes" in adapter.loss.predictors:
+            predicted = watched.predicted(adapter, "classes", embeddings).argmax(1)
+            board.confusion(label[has], predicted[has], frames.classes, "val", epoch)
+    some = evenly(len(z), SHOWN)
+    columns = {
+        "emotion": [frames.classes[k] if k >= 0 else "" for k in label[some]],
+        "video": [frames.videos[v] for v in video[some]],
+        "frame": frames.frame[watched.centres][some].tolist(),
+    }
+    board.projector(z[some], columns, _pictures(config.frames, columns["video"], columns["frame"]))
+
+
+def _pictures(table: Path, videos: list[str], numbers: list[int]) -> np.ndarray | None:
+    if not table.is_file():
+        return None
+    frames = read_frames(table)
+    path = frames.table.set_index(["video", "frame"])["path"]
+    return thumbnails(frames.root, path.reindex(list(zip(videos, numbers, strict=True))).fillna("").tolist())
+
+
+def _restored(trainer: Trainer, path: Path) -> tuple[int, dict[str, Any], int]:
+    """Puts the stored state back; gives its epoch, the best one till then, and the epochs since."""
+    tensors, facts = load_state(path)
+    trainer.restore(tensors)
+    print(f"{path.parent}: goes on after epoch {facts['epoch']}")
+    return facts["epoch"], facts["best"], facts["waited"]
+
+
+def _write_config(folder: Path, config: TrainConfig) -> None:
+    plain = {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    _write(folder / "config.json", plain)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def _evaluate(config: TrainConfig, folder: Path) -> None:
@@ -282,12 +460,6 @@ def _evaluate(config: TrainConfig, folder: Path) -> None:
 
 def _mean_and_deviation(values: list[float]) -> str:
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return value.as_posix() if isinstance(value, Path) else value
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 
-from pipeline.evaluation.pairs import mean_cosines, pair_counts, separability
 from pipeline.evaluation.probes import linear_probe
 from pipeline.evaluation.protocol import expression_by_group
 from pipeline.evaluation.retrieval import knn_predict, map_at_r, recall_at_k
+from pipeline.evaluation.separability import mean_cosines, pair_counts, separability
 from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import fit_class_bias, smooth
 from pipeline.evaluation.steadiness import steadiness_by_group, switches

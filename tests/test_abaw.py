@@ -275,9 +275,20 @@ def test_a_video_that_one_track_does_not_know_has_no_split_there(tmp_path):
 
 
 def test_left_and_right_of_a_video_are_one_group_and_a_number_at_the_end_is_no_side():
-    names = ["7_left", "7_right", "7", "video10_1", "10-60-1280x720_right", "left_7", "my_left_foot", "_left", "a_Left"]
+    names = [
+        "7_left",
+        "7_right",
+        "7",
+        "video10_1",
+        "10-60-1280x720_right",
+        "left_7",
+        "my_left_foot",
+        "_left",
+        "a_Left",
+        "c_p2",
+    ]
     assert [abaw.group_of(name) for name in names] == [
-        "7", "7", "7", "video10_1", "10-60-1280x720", "left_7", "my_left_foot", "_left", "a",
+        "7", "7", "7", "video10_1", "10-60-1280x720", "left_7", "my_left_foot", "_left", "a", "c",
     ]  # fmt: skip
 
 
@@ -291,6 +302,8 @@ def test_left_and_right_of_a_video_are_one_group_and_a_number_at_the_end_is_no_s
         ("x/EXPR_Train_Set", "train"),
         ("Train_Set/EXPR", "train"),
         ("x/EXPRChallenge/TrainSet", "train"),
+        ("annotations/Expression_Set/Validation_Set", "val"),
+        ("5th ABAW Annotations/Expr_Challenge/validation", "val"),
     ],
 )
 def test_the_folders_of_every_edition_are_understood(tmp_path, folder, split):

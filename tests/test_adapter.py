@@ -10,8 +10,10 @@ from pipeline.evaluation.separation import pair_cosines, separation
 from pipeline.params import UserError
 from pipeline.training import adapter as module
 from pipeline.training import loop
-from pipeline.training.adapter import Front, build_adapter, inputs, load_adapter, save_adapter
+from pipeline.training.adapter import Front, build_adapter, load_adapter, save_adapter
+from pipeline.training.features import InMemory, Part
 from pipeline.training.heads import HEADS
+from pipeline.training.samplers import build_sampler
 from pipeline.training.windows import centred
 
 MADE_BY = {"backbone": "tiny", "input_size": 32, "mean": [0.5, 0.5, 0.5]}
@@ -22,10 +24,15 @@ FRAME = np.array([1, 2, 3, 4, 5, 2, 1721, 1722, 1723, 1724, *range(1726, 1762)])
 FEATURES = np.random.default_rng(0).standard_normal((46, 4)).astype(np.float16)
 
 
+def through(front, features):
+    return front(torch.from_numpy(features))
+
+
 def facts(**changes):
     return {
         "model": "mlp", "loss": "arcface", "num_features": 4, "num_components": None, "embedding_size": 8,
-        "dropout": 0.3, "classes": ["Neutral", "Anger", "Fear"], "temperature": 15.0, "margin": None, "pooling": "mean",
+        "dropout": 0.3, "model_options": {}, "loss_options": {}, "class_counts": [3, 2, 1], "num_aus": None,
+        "classes": ["Neutral", "Anger", "Fear"], "temperature": 15.0, "margin": None, "pooling": "mean",
         "made_by": MADE_BY,
     } | changes  # fmt: skip
 
@@ -41,27 +48,27 @@ def head(request):
 
 def test_a_front_that_was_not_fitted_gives_the_features_themselves():
     front = Front(4, None)
-    front.fit(torch.from_numpy(FEATURES), "none")
-    assert inputs(front, FEATURES, CPU).dtype == torch.float32
-    np.testing.assert_array_equal(inputs(front, FEATURES, CPU).numpy(), FEATURES.astype(np.float32))
+    front.fit([FEATURES], "none")
+    assert through(front, FEATURES).dtype == torch.float32
+    np.testing.assert_array_equal(through(front, FEATURES).numpy(), FEATURES.astype(np.float32))
 
 
 @pytest.mark.parametrize("normalise", ["centre", "standardise"])
 def test_a_fitted_front_takes_mean_and_deviation_of_the_training_rows_away(normalise):
     front, training = Front(4, None), FEATURES[:30]
-    front.fit(torch.from_numpy(training), normalise)
+    front.fit([training], normalise)
     mean, deviation = training.astype(float).mean(0), training.astype(float).std(0)
     expected = (FEATURES.astype(float) - mean) / (deviation if normalise == "standardise" else 1)
-    np.testing.assert_allclose(inputs(front, FEATURES, CPU).numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(through(front, FEATURES).numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_projecting_front_is_the_projection_and_then_the_standardisation():
     fitted = projection.fit([FEATURES], 3)
     front = Front(4, 3)
     front.project_with(fitted)
-    np.testing.assert_allclose(inputs(front, FEATURES, CPU).numpy(), fitted(FEATURES), atol=1e-6)
-    front.fit(torch.from_numpy(FEATURES), "standardise")
-    out = inputs(front, FEATURES, CPU).numpy()
+    np.testing.assert_allclose(through(front, FEATURES).numpy(), fitted(FEATURES), atol=1e-6)
+    front.fit([FEATURES], "standardise")
+    out = through(front, FEATURES).numpy()
     np.testing.assert_allclose(out.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(out.std(0), 1, rtol=1e-5)
 
@@ -69,15 +76,15 @@ def test_a_projecting_front_is_the_projection_and_then_the_standardisation():
 def test_more_rows_than_a_block_are_fitted_and_put_through_like_few():
     rows = np.random.default_rng(1).standard_normal((8192 * 2 + 5, 2)).astype(np.float16) + np.float16(3)
     front = Front(2, None)
-    front.fit(torch.from_numpy(rows), "standardise")
+    front.fit(np.array_split(rows, 3), "standardise")
     x = rows.astype(np.float64)
     expected = (x - x.mean(0)) / x.std(0)
-    np.testing.assert_allclose(inputs(front, rows, CPU).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(through(front, rows).numpy(), expected, atol=1e-5)
 
 
 def test_a_normalisation_that_there_is_not_is_refused():
     with pytest.raises(UserError, match=r"normalise 'standardize' is not one of .*did you mean 'standardise'"):
-        Front(4, None).fit(torch.from_numpy(FEATURES), "standardize")
+        Front(4, None).fit([FEATURES], "standardize")
 
 
 def people(seed):
@@ -93,7 +100,7 @@ def people(seed):
 def test_a_channel_that_hardly_moves_stays_small():
     features = people(0)[0]
     front = Front(34, None)
-    front.fit(torch.from_numpy(features), "standardise")
+    front.fit([features], "standardise")
     deviation = front(torch.from_numpy(features)).std(0, correction=0)
     mean = float(np.std(features.astype(float), axis=0).mean())
     np.testing.assert_allclose(deviation[:2], 1, rtol=1e-4)
@@ -107,14 +114,17 @@ def auc_of_new_people(monkeypatch, floor):
     (features, label, _), (others, other_label, other_video) = people(0), people(1)
     torch.manual_seed(0)
     adapter = build_adapter(facts(num_features=34, loss="supcon", dropout=0.0, embedding_size=16))
-    adapter.front.fit(torch.from_numpy(features), "standardise")
+    adapter.front.fit([features], "standardise")
     alone = torch.arange(192)[:, None]
-    loop.train(
-        adapter, inputs(adapter.front, features, CPU), alone, torch.from_numpy(label),
-        lambda epoch: [np.random.default_rng(epoch).permutation(192)], loop.Schedule(30, 1e-2, (0.9, 0.999), 0.0),
-        lambda epoch, parts: None,
+    part = Part(np.arange(192), alone.numpy(), InMemory(through(adapter.front, features)), 192)
+    trainer = loop.Trainer(
+        adapter, loop.Schedule(30, 1e-2), lambda epoch: [part],
+        lambda windows: build_sampler("uniform", labels=label, videos=label, batch_size=192, seed=0),
+        {"labels": torch.from_numpy(label)}, 192,
     )  # fmt: skip
-    embedded = adapter.embed(inputs(adapter.front, others, CPU), alone).numpy()
+    for epoch in range(30):
+        trainer.epoch(epoch)
+    embedded = adapter.embed(InMemory(through(adapter.front, others)), alone).numpy()
     return separation(pair_cosines(embedded, other_label, other_video))["auc_same_different"]
 
 
@@ -128,11 +138,11 @@ def test_a_channel_that_never_moves_gives_zeros_and_nothing_infinite():
     features = FEATURES.copy()
     features[:, 2] = 7
     front = Front(4, None)
-    front.fit(torch.from_numpy(features), "standardise")
-    assert (inputs(front, features, CPU)[:, 2] == 0).all()
+    front.fit([features], "standardise")
+    assert (through(front, features)[:, 2] == 0).all()
     front = Front(4, None)
-    front.fit(torch.full((9, 4), 7.0), "standardise")
-    assert (inputs(front, np.full((9, 4), 7.0), CPU) == 0).all()
+    front.fit([np.full((9, 4), 7.0)], "standardise")
+    assert (through(front, np.full((9, 4), 7.0)) == 0).all()
 
 
 # --- embedding
@@ -146,6 +156,8 @@ def by_hand(adapter, features, centre, num_frames, step):
     window = torch.stack([features[row_of[k]] if k in row_of else torch.zeros(features.shape[1]) for k in wanted])
     with torch.no_grad():
         out = adapter.head.eval()(window[None], torch.tensor([there]))[0]
+    if adapter.head.pools:
+        return out
     return out[num_frames // 2] if adapter.facts["pooling"] == "centre" else out[torch.tensor(there)].mean(0)
 
 
@@ -154,12 +166,12 @@ def by_hand(adapter, features, centre, num_frames, step):
 def test_embeddings_are_those_of_each_window_by_itself_gaps_included(head, pooling, num_frames, step):
     adapter = build_adapter(facts(model=head, pooling=pooling))
     adapter.head.train()  # dropout must not reach an embedding
-    adapter.front.fit(torch.from_numpy(FEATURES), "standardise")
-    features = inputs(adapter.front, FEATURES, CPU)
+    adapter.front.fit([FEATURES], "standardise")
+    features = through(adapter.front, FEATURES)
     rows = centred(VIDEO, FRAME, np.arange(46), num_frames, step)
     assert (rows == -1).any() == (num_frames > 1)
     for batch_size in (7, 1024):
-        embedded = adapter.embed(features, torch.from_numpy(rows), batch_size)
+        embedded = adapter.embed(InMemory(features), torch.from_numpy(rows), batch_size)
         assert embedded.shape == (46, adapter.head.embedding_size)
         expected = torch.stack([by_hand(adapter, features, centre, num_frames, step) for centre in range(46)])
         torch.testing.assert_close(embedded, expected, rtol=1e-4, atol=1e-5)
@@ -168,7 +180,7 @@ def test_embeddings_are_those_of_each_window_by_itself_gaps_included(head, pooli
 @pytest.mark.parametrize("pooling", ["mean", "centre"])
 def test_no_windows_have_no_embeddings(head, pooling):
     adapter = build_adapter(facts(model=head, pooling=pooling))
-    embedded = adapter.embed(torch.from_numpy(FEATURES).float(), torch.empty((0, 5), dtype=torch.int64))
+    embedded = adapter.embed(InMemory(torch.from_numpy(FEATURES)), torch.empty((0, 5), dtype=torch.int64))
     assert embedded.shape == (0, adapter.head.embedding_size)
 
 
@@ -180,7 +192,7 @@ def trained(num_components=None, **changes):
     adapter = build_adapter(facts(num_components=num_components, **changes))
     if num_components:
         adapter.front.project_with(projection.fit([FEATURES], num_components))
-    adapter.front.fit(torch.from_numpy(FEATURES), "standardise")
+    adapter.front.fit([FEATURES], "standardise")
     return adapter
 
 
@@ -193,9 +205,11 @@ def test_a_loaded_adapter_gives_the_same_embeddings_and_logits(head, num_compone
     assert loaded.facts == adapter.facts | {"epoch": 7, "select": 0.5}
     assert [p.name for p in tmp_path.iterdir()] == ["best.safetensors"]
     rows = torch.from_numpy(centred(VIDEO, FRAME, np.arange(46), 5))
-    one, two = (a.embed(inputs(a.front, FEATURES, CPU), rows) for a in (adapter, loaded))
+    one, two = (a.embed(InMemory(through(a.front, FEATURES)), rows) for a in (adapter, loaded))
     torch.testing.assert_close(two, one, rtol=0, atol=0)
-    torch.testing.assert_close(loaded.loss.logits(two), adapter.loss.logits(one), rtol=0, atol=0)
+    torch.testing.assert_close(
+        loaded.loss.predict("classes", two), adapter.loss.predict("classes", one), rtol=0, atol=0
+    )
 
 
 def test_what_is_saved_later_does_not_change_the_facts_of_the_adapter(tmp_path):

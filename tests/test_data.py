@@ -192,7 +192,7 @@ def only(split):
         (lambda s: Labels(s.table.drop(columns="expression_split"), CLASSES, "x"), OFFICIAL, "give --test-split"),
         (lambda s: Labels(s.table.drop(columns="expression"), CLASSES, "poses"), OFFICIAL, "'poses' have no exp"),
         (lambda s: labelled(s.table.assign(video="other").to_numpy()), OFFICIAL, "none of the .* labelled frames"),
-        (lambda s: labelled(s.table.assign(expression=None).to_numpy()), OFFICIAL, "none of the 0 labelled frames"),
+        (lambda s: labelled(s.table.assign(expression=None).to_numpy()), OFFICIAL, "by hand' have no expressions"),
         (lambda s: s, WITHOUT_SPLIT | {"test_split": 0.02}, "test_split 0.02: 24 groups cannot be cut into 50 folds"),
         (lambda s: s, WITHOUT_SPLIT | {"test_split": 1.0}, "test_split must be between 0 and 1, and is 1.0"),
         (lambda s: s, WITHOUT_SPLIT | {"test_split": 0.0}, "test_split must be between 0 and 1, and is 0.0"),
@@ -221,3 +221,74 @@ def test_one_class_is_enough_to_cut(tmp_path):
         frames = frame_set(stored(tmp_path / "s.zarr", videos), labels, **WITHOUT_SPLIT)
     assert set(frames.label) == {3}
     assert len(frames.centres("val")) == 4
+
+
+# --- several kinds of labels
+
+
+def tracked(rows):
+    """Labels from rows of (video, frame, group, expression, its split, valence and arousal, their split)."""
+    names = ["video", "frame", "group", "expression", "expression_split", "valence", "va_split"]
+    table = pd.DataFrame(rows, columns=names)
+    return Labels(table.assign(arousal=table["valence"] / 2), CLASSES, "by hand")
+
+
+TRACKED = [
+    ("a", 1, "anna", "Anger", "train", 0.5, "train"),
+    ("a", 2, "anna", None, "train", 0.25, "train"),
+    ("b", 1, "ben", "Fear", "train", -0.5, "val"),  # to be learnt from as an expression only
+    ("c", 1, "cleo", "Fear", "val", -0.25, "train"),  # to be reported on, so not learnt from
+    ("d", 1, "dora", None, None, 1.0, "train"),
+    ("e", 1, "emil", None, None, -1.0, "val"),
+]
+
+
+def test_a_frame_is_learnt_from_only_by_the_tracks_that_call_it_training(tmp_path):
+    store = stored(tmp_path / "s.zarr", {name: [1, 2] for name in "abcde"})
+    frames = frame_set(store, tracked(TRACKED), tracks=["expression", "va"], **OFFICIAL)
+    assert keys_of(frames, "train") == {("a", 1), ("a", 2), ("b", 1), ("d", 1)}
+    assert keys_of(frames, "val") == {("c", 1)}
+    labels = {
+        (frames.videos[v], f): (int(c), None if np.isnan(va[0]) else float(va[0]))
+        for v, f, c, va in zip(frames.video, frames.frame, frames.label, frames.va, strict=True)
+    }
+    assert labels["a", 1] == (1, 0.5)
+    assert labels["a", 2] == (-1, 0.25)
+    assert labels["b", 1] == (3, None)  # validation there
+    assert labels["c", 1] == (3, -0.25)
+    assert labels["d", 1] == (-1, 1.0)
+    assert frames.va.shape == (10, 2)
+    assert frames.aus.shape == (10, 0)
+
+
+def test_the_first_track_says_what_is_reported_on(tmp_path):
+    store = stored(tmp_path / "s.zarr", {name: [1, 2] for name in "abcde"})
+    frames = frame_set(store, tracked(TRACKED), tracks=["va"], **OFFICIAL)
+    assert keys_of(frames, "train") == {("a", 1), ("a", 2), ("c", 1), ("d", 1)}
+    assert keys_of(frames, "val") == {("b", 1), ("e", 1)}
+    assert frames.classes == []
+    assert (frames.label == -1).all()
+
+
+def test_action_units_are_columns_with_nan_where_there_is_none(tmp_path):
+    store = stored(tmp_path / "s.zarr", {"a": [1, 2], "b": [1]})
+    rows = [("a", 1, "anna", 1, None, "train"), ("a", 2, "anna", 0, 1, "train"), ("b", 1, "ben", 1, 1, "val")]
+    table = pd.DataFrame(rows, columns=["video", "frame", "group", "au1", "au12", "au_split"])
+    table = table.astype({"au1": "Int8", "au12": "Int8"})
+    frames = frame_set(store, Labels(table, [], "by hand"), tracks=["aus"], **OFFICIAL)
+    assert frames.au_names == ["au1", "au12"]
+    np.testing.assert_array_equal(frames.aus, [[1, np.nan], [0, 1], [1, 1]])
+
+
+def test_a_person_on_both_sides_of_a_track_is_refused_with_its_name(tmp_path):
+    store = stored(tmp_path / "s.zarr", {"a": [1, 2], "b": [1], "c": [1]})
+    rows = [("a", 1, "anna", "Anger", "train", 0.5, "train"), ("b", 1, "anna", "Fear", "train", 0.5, "val")]
+    rows += [("c", 1, "cleo", "Fear", "val", None, None)]
+    with pytest.raises(UserError, match=r"1 groups .* both sides of the official split of 'va'"):
+        frame_set(store, tracked(rows), tracks=["expression", "va"], **OFFICIAL)
+
+
+@pytest.mark.parametrize(("track", "words"), [("va", "valence and arousal"), ("aus", "action units")])
+def test_a_track_without_labels_is_named(people, track, words):
+    with pytest.raises(UserError, match=f"have no {words} to train on"):
+        frame_set(*people, tracks=[track], **OFFICIAL)

@@ -21,13 +21,14 @@ MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32}
 CLASSES = ["Neutral", "Happiness", "Sadness", "Fear"]  # Fear is labelled nowhere
 SECTION = {
     "top_k": [1, 3], "neighbours": 5, "most_pairs_of": 60, "most_neighbours": 50, "device": "cpu",
-    "opposites": [["Happiness", "Sadness"], ["Anger", "Fear"]],
+    "opposites": ["plutchik"],
 }  # fmt: skip
 FACTS = {
     "model": "mlp", "loss": "cross_entropy", "sampler": "balanced", "num_features": 4, "num_components": None,
     "embedding_size": 8, "dropout": 0.1, "classes": CLASSES, "temperature": 15.0, "margin": None, "window": 5,
     "step": 1, "pooling": "mean", "epochs": 3, "reduce": False, "test_split": None, "select_split": 0.2,
-    "split_seed": 0, "made_by": MADE_BY,
+    "split_seed": 0, "made_by": MADE_BY, "tracks": ["expression"], "model_options": {}, "loss_options": {},
+    "class_counts": [5, 5, 5, 5], "num_aus": None,
 }  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def run(place, seeds=(0, 1), **changes):
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
         adapter = build_adapter(FACTS | changes)
-        adapter.front.fit(torch.from_numpy(FEATURES), "standardise")
+        adapter.front.fit([FEATURES], "standardise")
         save_adapter(folder / "best.safetensors", adapter, epoch=2)
 
 
@@ -96,7 +97,7 @@ def embeddings_by_hand(adapter, chosen):
 def expected_of_seed(seed, train_chosen):
     torch.manual_seed(seed)
     adapter = build_adapter(FACTS)
-    adapter.front.fit(torch.from_numpy(FEATURES), "standardise")
+    adapter.front.fit([FEATURES], "standardise")
     frames = table()
     label = frames["expression"].map({c: i for i, c in enumerate(CLASSES)}).fillna(-1).to_numpy(dtype=int)
     video = pd.factorize(frames["video"])[0]
@@ -108,7 +109,7 @@ def expected_of_seed(seed, train_chosen):
     sixty = np.linspace(0, val.sum() - 1, 60).round().astype(int)
     y, who = label[val], video[val]  # a person has one video here
     knn = knn_predict(database, label[train], z.numpy(), 5, 4)
-    predicted = adapter.loss.classifier(z).argmax(1).numpy()
+    predicted = adapter.loss.terms["cross_entropy"].classifier(z).argmax(1).numpy()
     return (
         separation(pair_cosines(z.numpy()[sixty], y[sixty], who[sixty], [(1, 2)]))
         | recall_at_k(z.numpy()[sixty], y[sixty], who[sixty], [1, 3])[0]
@@ -153,6 +154,31 @@ def test_one_seed_has_no_deviation(place, capsys):
     assert set(details["deviation"].values()) == {None}
     assert details["seeds"] == [metrics]
     assert "±" not in capsys.readouterr().out
+
+
+def test_valence_arousal_and_action_units_are_evaluated_where_a_loss_predicts_them(place):
+    rng, frames = np.random.default_rng(5), table()
+    frames["valence"], frames["arousal"] = rng.uniform(-1, 1, (2, len(frames))).astype(np.float32)
+    frames["au1"], frames["au12"] = rng.integers(0, 2, (2, len(frames)))
+    frames["va_split"] = frames["au_split"] = frames["expression_split"]
+    write_labels(place / "labels.parquet", Labels(frames, CLASSES, "by hand"))
+    more = {"tracks": ["expression", "va", "aus"], "num_aus": 2, "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}}
+    run(place, seeds=[0], **more)
+    metrics, _ = evaluated(place)
+
+    torch.manual_seed(0)
+    adapter = build_adapter(FACTS | more)
+    adapter.front.fit([FEATURES], "standardise")
+    val = (frames["expression_split"] == "val").to_numpy()
+    z = embeddings_by_hand(adapter, val)
+    said = adapter.loss.predict("va", z).detach().numpy()
+    for number, name in enumerate(("valence", "arousal")):
+        x, y = frames.loc[val, name].to_numpy(), said[:, number]
+        ccc = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+        assert metrics[f"ccc_{name}"] == pytest.approx(ccc, abs=1e-4)
+    units = adapter.loss.predict("aus", z).detach().numpy() >= 0
+    f1 = [f1_score(frames.loc[val, name], units[:, k]) for k, name in enumerate(("au1", "au12"))]
+    assert metrics["au_f1"] == pytest.approx(np.mean(f1), abs=1e-6)
 
 
 def test_a_loss_without_classes_has_no_macro_f1(place):
@@ -228,5 +254,5 @@ def test_an_adapter_of_other_classes_is_refused(place):
 def test_opposites_that_are_no_pairs_are_refused(place):
     params(SECTION | {"opposites": [["Happiness", "Sadness", "Fear"]]})
     run(place)
-    with pytest.raises(UserError, match=r"opposites must be pairs of classes, and \['Happiness'.* is none"):
+    with pytest.raises(UserError, match=r"opposites must be names of sets .*, and \['Happiness'.* is none"):
         evaluated(place)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.datasets import folder, splits
+from pipeline.datasets import readers, splits
 from pipeline.datasets.found import DatasetConfig
 from pipeline.params import UserError
 
@@ -16,7 +16,7 @@ def made(root: Path, *paths: str) -> Path:
 
 
 def read(root: Path, **others):
-    return folder.read(DatasetConfig(name="folder", root=root, **others))
+    return readers.read(DatasetConfig(name="folder", root=root, **others))
 
 
 def rows(table: pd.DataFrame, *columns: str) -> list[tuple]:

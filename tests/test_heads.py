@@ -1,83 +1,218 @@
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from pipeline.params import UserError
-from pipeline.training.heads import HEADS, TCN, Identity, Original, build_head, centre, pool
+from pipeline.training.heads import (
+    GRU,
+    HEADS,
+    TCN,
+    AttentionPool,
+    Original,
+    PairGate,
+    Peterson,
+    Transformer,
+    build_head,
+    centre,
+    pool,
+    sinusoids,
+)
 
-B, T, D, E = 3, 40, 4, 16
+B, T, D, E = 4, 40, 4, 16
+OWN_SIZE = ("identity", "peterson")  # E = D
+VARIANTS = {name: (name, {}) for name in HEADS} | {
+    "peterson, dropout": ("peterson", {"input_dropout": 0.3}),
+    "original, dropout": ("original", {"input_dropout": 0.3}),
+    "gru of two layers": ("gru", {"num_layers": 2}),
+    "transformer, sinusoidal": ("transformer", {"positions": "sinusoidal"}),
+    "transformer, short": ("transformer", {"max_distance": 3, "num_layers": 2}),
+}
 
 
-@pytest.fixture(params=sorted(HEADS))
-def head(request):
+def made(name, **options):
     torch.manual_seed(0)
-    return build_head(request.param, D, E, dropout=0.3).eval()
+    head = build_head(name, D, E, dropout=0.3, **options)
+    if name == "transformer" and head.positions == "relative":
+        nn.init.normal_(head.distance_logits)  # zeros at the start, which would hide a mistake
+    return head
+
+
+@pytest.fixture(params=VARIANTS)
+def head(request):
+    name, options = VARIANTS[request.param]
+    return made(name, **options).eval()
 
 
 @pytest.fixture
 def window():
-    """Features and ``valid``: one window full, one with holes and edges missing, one of a single frame."""
+    """Features and ``valid``: full, with a hole and both edges missing, of a single frame, without any."""
     valid = torch.ones(B, T, dtype=torch.bool)
     valid[1, :9] = valid[1, 20] = valid[1, 33:] = False
     valid[2] = torch.arange(T) == T // 2
+    valid[3] = False
     return torch.randn(B, T, D, generator=torch.Generator().manual_seed(1)), valid
 
 
-def test_a_head_gives_an_embedding_for_each_frame(head, window):
+def outputs(head, features, valid):
+    """Embeddings, and the logits of each window with the window before it where the head compares two."""
+    embeddings = head(features, valid)
+    if not head.pairs:
+        return [embeddings]
+    return [embeddings, head.pair(features, valid, features.roll(1, 0), valid.roll(1, 0))]
+
+
+def where_embedded(head, valid):
+    return valid.any(dim=1) if head.pools else valid
+
+
+# --- every head
+
+
+def test_a_head_gives_an_embedding_for_each_frame_or_window(head, window):
     embeddings = head(*window)
     assert head.num_features == D
-    assert head.embedding_size == (D if isinstance(head, Identity) else E)
-    assert embeddings.shape == (B, T, head.embedding_size)
+    assert head.embedding_size == (D if type(head) in [HEADS[name] for name in OWN_SIZE] else E)
+    assert embeddings.shape == ((B, head.embedding_size) if head.pools else (B, T, head.embedding_size))
     assert embeddings.dtype == torch.float32
 
 
-def test_padded_frames_change_nothing_and_give_zeros(head, window):
+def test_a_head_says_what_it_is(head):
+    assert head.source
+    assert head.learns is any(True for _ in head.parameters())
+    assert head.pairs is hasattr(head, "pair")
+    assert not (head.pools and head.framewise)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_padded_frames_change_nothing_and_give_zeros(head, window, training):
+    head.train(training)
     features, valid = window
-    for filling in (100.0, float("nan")):
-        filled = features.masked_fill(~valid.unsqueeze(-1), filling)
-        torch.testing.assert_close(head(filled, valid), head(features, valid), rtol=0, atol=0)
-        assert (head(filled, valid)[~valid] == 0).all()
+    torch.manual_seed(2)
+    expected = outputs(head, features, valid)
+    for filling in (100.0, math.inf, math.nan):
+        torch.manual_seed(2)
+        found = outputs(head, features.masked_fill(~valid.unsqueeze(-1), filling), valid)
+        for x, y in zip(found, expected, strict=True):
+            torch.testing.assert_close(x, y, rtol=0, atol=0)
+    there = where_embedded(head, valid)
+    assert (expected[0][~there] == 0).all()
+    assert (expected[0][there] != 0).any(dim=-1).all()
 
 
 def test_padded_frames_leave_the_gradients_finite(head, window):
     features, valid = window
-    features = features.masked_fill(~valid.unsqueeze(-1), float("nan")).requires_grad_()
-    head(features, valid).square().sum().backward()
+    features = features.masked_fill(~valid.unsqueeze(-1), math.nan).requires_grad_()
+    sum(out.square().sum() for out in outputs(head, features, valid)).backward()
     assert (features.grad[~valid] == 0).all()
+    assert torch.isfinite(features.grad).all()
+    assert (features.grad[valid] != 0).any(dim=-1).all()
     assert all(torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0 for p in head.parameters())
+
+
+def test_a_batch_without_any_valid_frame_gives_zeros_and_finite_gradients(head):
+    features, valid = torch.randn(2, 5, D), torch.zeros(2, 5, dtype=torch.bool)
+    out = outputs(head.train(), features, valid)
+    assert (out[0] == 0).all()
+    if head.learns:
+        sum(x.sum() for x in out).backward()
+        assert all(p.grad is None or torch.isfinite(p.grad).all() for p in head.parameters())
+
+
+def test_windows_do_not_influence_each_other(head, window):
+    features, valid = window
+    together = head(features, valid)
+    for i in range(len(features)):
+        torch.testing.assert_close(head(features[i : i + 1], valid[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-6)
 
 
 def test_framewise_says_whether_neighbours_matter(head, window):
     features, _ = window
-    valid = torch.ones(B, T, dtype=torch.bool)
+    valid = torch.ones(features.shape[:2], dtype=torch.bool)
     changed = features.clone()
     changed[:, 20] += 1
     differs = (head(changed, valid) != head(features, valid)).any(-1)
+    if head.pools:
+        assert differs.all()
+        return
     assert differs[:, 20].all()
     others = torch.arange(T) != 20
     assert differs[:, others].any().item() is not head.framewise
 
 
 def test_a_head_in_eval_mode_gives_the_same_twice(head, window):
-    torch.testing.assert_close(head(*window), head(*window), rtol=0, atol=0)
+    for x, y in zip(outputs(head, *window), outputs(head, *window), strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_head_in_training_follows_the_seed_and_drops_something(variant, window):
+    name, options = VARIANTS[variant]
+    head, found = made(name, **options).train(), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        found.append(head(*window))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in head.modules())
+    assert drops is (variant not in ("identity", "peterson", "original"))
+    assert torch.equal(found[0], found[2]) is not drops
 
 
 def test_features_stored_in_half_precision_are_taken(head, window):
     features, valid = window
-    torch.testing.assert_close(head(features.half(), valid), head(features.half().float(), valid), rtol=0, atol=0)
+    found, expected = outputs(head, features.half(), valid), outputs(head, features.half().float(), valid)
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=0)
 
 
 def test_a_head_runs_under_autocast(head, window):
     features, valid = window
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        embeddings = head(features, valid)
-    assert (embeddings[~valid] == 0).all()
-    torch.testing.assert_close(embeddings.float(), head(features, valid), rtol=0.1, atol=0.1)
+        found = outputs(head, features, valid)
+    assert (found[0][~where_embedded(head, valid)] == 0).all()
+    if head.learns:
+        sum(out.float().sum() for out in found).backward()
+        assert all(torch.isfinite(p.grad).all() for p in head.parameters())
+    for x, y in zip(found, outputs(head, features, valid), strict=True):
+        torch.testing.assert_close(x.float(), y, rtol=0.1, atol=0.1)
 
 
 def test_a_window_of_one_frame_is_enough(head):
     embeddings = head(torch.randn(2, 1, D), torch.tensor([[True], [False]]))
-    assert embeddings.shape == (2, 1, head.embedding_size)
+    assert embeddings.shape == ((2, head.embedding_size) if head.pools else (2, 1, head.embedding_size))
+    assert (embeddings[0] != 0).any()
     assert (embeddings[1] == 0).all()
+
+
+# --- one channel, one weight
+
+
+def test_peterson_starts_with_the_features_themselves_and_weighs_each_channel(window):
+    features, valid = window
+    head = Peterson(D)
+    torch.testing.assert_close(head(features, valid), build_head("identity", D)(features, valid), rtol=0, atol=0)
+    head.weight.data = torch.tensor([2.0, -3.0, 0.0, 0.5])
+    expected = features * torch.tensor([2.0, 3.0, 0.0, 0.5]) * valid.unsqueeze(-1)
+    torch.testing.assert_close(head(features, valid), expected)
+
+
+def test_a_weight_of_peterson_never_turns_negative_and_leaves_zero_again():
+    head = Peterson(2)
+    features, valid = torch.tensor([[[1.0, 1.0]]]), torch.ones(1, 1, dtype=torch.bool)
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.7)
+    seen = []
+    for aim in (0.0, 0.0, 0.0, 2.0, 2.0, 2.0, 2.0):  # steps that overshoot zero, then a way back
+        optimizer.zero_grad()
+        (head(features, valid) - aim).square().sum().backward()
+        optimizer.step()
+        seen.append(head(features, valid)[0, 0])
+    assert (torch.stack(seen) >= 0).all()
+    assert (seen[-1] > 1.5).all()
+
+
+# --- original and tcn
 
 
 def test_the_original_is_the_published_adapter():
@@ -125,6 +260,252 @@ def test_the_tcn_takes_padding_for_the_end_of_the_video(window):
     torch.testing.assert_close(head(features, valid)[:, :30], short)
 
 
+# --- gru
+
+
+def gru_by_torch(head, features):
+    """(t, D) frames that are all there -> (t, E), by torch on a single sequence."""
+    return head.project_out(head.gru(features[None])[0])[0]
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_the_gru_sees_the_valid_frames_and_nothing_else(window, num_layers):
+    head = made("gru", num_layers=num_layers).eval()
+    for features, valid, embeddings in zip(*window, head(*window), strict=True):
+        if valid.any():
+            torch.testing.assert_close(embeddings[valid], gru_by_torch(head, features[valid]), rtol=1e-4, atol=1e-6)
+
+
+def test_the_gru_looks_both_ways():
+    head, valid = made("gru").eval(), torch.ones(1, T, dtype=torch.bool)
+    features = torch.randn(1, T, D)
+    changed = features.clone()
+    changed[:, 20] += 1
+    differs = (head(changed, valid) != head(features, valid)).any(-1)[0]
+    assert differs[19]
+    assert differs[21]
+
+
+def test_a_gru_of_one_unit_is_the_formula():
+    torch.manual_seed(0)
+    head = GRU(1, 1).eval()
+    features = torch.tensor([0.5, -1.0, 2.0])
+
+    def steps(frames, suffix):
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        w, u, b, c = (getattr(head.gru, f"{name}_l0{suffix}").flatten() for name in names)
+        h, out = torch.zeros(()), []
+        for x in frames:
+            reset = torch.sigmoid(w[0] * x + b[0] + u[0] * h + c[0])
+            update = torch.sigmoid(w[1] * x + b[1] + u[1] * h + c[1])
+            proposed = torch.tanh(w[2] * x + b[2] + reset * (u[2] * h + c[2]))
+            h = (1 - update) * proposed + update * h
+            out.append(h)
+        return torch.stack(out)
+
+    both = torch.stack([steps(features, ""), steps(features.flip(0), "_reverse").flip(0)], dim=1)
+    expected = both @ head.project_out.weight.T + head.project_out.bias
+    found = head(features.view(1, 3, 1), torch.ones(1, 3, dtype=torch.bool))[0]
+    torch.testing.assert_close(found, expected)
+
+
+# --- transformer
+
+
+def transformer_by_torch(head, features, valid):
+    """The same weights in torch's own encoder layers, on windows that each have a valid frame."""
+    heads = head.layers[0].num_heads
+    hidden, added = head.project_in(features), torch.zeros(len(features) * heads, T, T)
+    if head.positions == "sinusoidal":
+        hidden = hidden + sinusoids(T, head.embedding_size)
+    else:
+        for i in range(T):
+            for j in range(T):
+                distance = max(-head.max_distance, min(j - i, head.max_distance))
+                added[:, i, j] = head.distance_logits[:, distance + head.max_distance].repeat(len(features))
+    for ours in head.layers:
+        layer = nn.TransformerEncoderLayer(
+            E, heads, 4 * E, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        layer.load_state_dict(
+            {
+                "self_attn.in_proj_weight": ours.queries_keys_values.weight,
+                "self_attn.in_proj_bias": ours.queries_keys_values.bias,
+                "self_attn.out_proj.weight": ours.attention_out.weight,
+                "self_attn.out_proj.bias": ours.attention_out.bias,
+                "norm1.weight": ours.attention_norm.weight,
+                "norm1.bias": ours.attention_norm.bias,
+                "norm2.weight": ours.feedforward[0].weight,
+                "norm2.bias": ours.feedforward[0].bias,
+                "linear1.weight": ours.feedforward[1].weight,
+                "linear1.bias": ours.feedforward[1].bias,
+                "linear2.weight": ours.feedforward[3].weight,
+                "linear2.bias": ours.feedforward[3].bias,
+            }
+        )
+        absent = torch.zeros(valid.shape).masked_fill(~valid, -math.inf)
+        hidden = layer(hidden, src_mask=added, src_key_padding_mask=absent)
+    return head.project_out(head.norm(hidden))
+
+
+@pytest.mark.parametrize("options", [{}, {"max_distance": 5}, {"positions": "sinusoidal", "num_heads": 2}])
+def test_the_transformer_is_the_one_of_torch(window, options):
+    head = made("transformer", **options).eval()
+    for p in head.parameters():  # norms of one and biases of zero would hide a mistake
+        p.data += 0.1 * torch.randn_like(p)
+    features, valid = window[0][:-1], window[1][:-1]
+    expected = transformer_by_torch(head, features, valid)
+    torch.testing.assert_close(head(features, valid)[valid], expected[valid], rtol=1e-4, atol=1e-5)
+
+
+def test_relative_positions_are_the_same_wherever_the_frames_stand():
+    head, features = made("transformer").eval(), torch.randn(1, T, D)
+    valid = torch.ones(1, T, dtype=torch.bool)
+    valid[:, 30:] = False
+    moved = head(features.roll(7, 1), valid.roll(7, 1))
+    torch.testing.assert_close(moved.roll(-7, 1), head(features, valid), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", ["relative", "sinusoidal"])
+def test_the_transformer_knows_the_order_of_frames(positions):
+    head, features = made("transformer", positions=positions).eval(), torch.randn(1, 5, D)
+    valid = torch.ones(1, 5, dtype=torch.bool)
+    turned = head(features.flip(1), valid).flip(1)
+    assert (turned - head(features, valid)).abs().max() > 1e-3
+
+
+def test_the_sinusoids_are_those_of_the_paper():
+    found = sinusoids(7, 6)
+    for t in range(7):
+        for i in range(3):
+            angle = t / 10000 ** (2 * i / 6)
+            assert found[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert found[t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
+
+
+def test_the_transformer_has_four_layers_and_four_heads_unless_told():
+    head = Transformer(D, E)
+    assert (len(head.layers), head.layers[0].num_heads, head.positions) == (4, 4, "relative")
+
+
+# --- attention pool
+
+
+def test_the_attention_pool_is_the_formula(window):
+    head = made("attention_pool").eval()
+    for features, valid, embedding in zip(*window, head(*window), strict=True):
+        if not valid.any():
+            continue
+        hidden = [head.layers(x) for x in features[valid]]
+        v, w = head.attention[0].weight, head.attention[2].weight[0]
+        shares = torch.stack([torch.exp(w @ torch.tanh(v @ h)) for h in hidden])
+        pooled = sum(s * h for s, h in zip(shares / shares.sum(), hidden, strict=True))
+        torch.testing.assert_close(embedding, head.project_out(pooled), rtol=1e-4, atol=1e-6)
+
+
+def test_the_attention_pool_does_not_care_for_order_and_can_pick_one_frame():
+    head, features = AttentionPool(D, E).eval(), torch.randn(1, T, D)
+    valid = torch.ones(1, T, dtype=torch.bool)
+    torch.testing.assert_close(head(features, valid), head(features.flip(1), valid))
+    head.attention[2].weight.data *= 1e4
+    logits = head.attention(head.layers(features))[0, :, 0]
+    alone = head(features[:, logits.argmax()][:, None], valid[:, :1])
+    torch.testing.assert_close(head(features, valid), alone)
+
+
+# --- pair gate
+
+
+def pairs_of_windows(num_pairs=6):
+    generator = torch.Generator().manual_seed(3)
+    left, right = torch.randn(2, num_pairs, T, D, generator=generator)
+    left_valid, right_valid = torch.rand(2, num_pairs, T, generator=generator) > 0.3
+    return left, left_valid, right, right_valid
+
+
+def test_the_pair_gate_is_the_formula():
+    head = made("pair_gate", most=0.2, scale=7.0).eval()
+    head.bias.data.fill_(-1.5)
+    left, left_valid, right, right_valid = pairs_of_windows()
+    for i, logit in enumerate(head.pair(left, left_valid, right, right_valid)):
+        a, b = left[i][left_valid[i]].mean(0), right[i][right_valid[i]].mean(0)
+        hidden = F.gelu(head.gate[0].weight @ torch.cat([a + b, (a - b).abs()]) + head.gate[0].bias)
+        g = 0.2 / (1 + torch.exp(-(head.gate[2].weight @ hidden + head.gate[2].bias)))
+        weight, offset = head.project[1].weight, head.project[1].bias
+        p, q = weight @ ((1 - g) * a + g * b) + offset, weight @ ((1 - g) * b + g * a) + offset
+        expected = 7.0 * (p @ q) / (p.norm() * q.norm()) - 1.5
+        torch.testing.assert_close(logit, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_sides_of_a_pair_may_be_swapped():
+    head = made("pair_gate").eval()
+    left, left_valid, right, right_valid = pairs_of_windows()
+    forth, back = head.pair(left, left_valid, right, right_valid), head.pair(right, right_valid, left, left_valid)
+    torch.testing.assert_close(forth, back)
+
+
+def test_the_sides_of_a_pair_may_differ_in_length():
+    head = made("pair_gate").eval()
+    left, left_valid, right, right_valid = pairs_of_windows()
+    left_valid[:, 9:] = False
+    short = head.pair(left[:, :9], left_valid[:, :9], right, right_valid)
+    torch.testing.assert_close(short, head.pair(left, left_valid, right, right_valid))
+
+
+def test_the_gate_moves_features_but_never_so_many_that_the_sides_are_equal():
+    head = made("pair_gate").eval()
+    a, b = torch.randn(2, 50, D)
+    moved_a, moved_b = head.exchange(a, b)
+    torch.testing.assert_close(moved_a + moved_b, a + b)
+    assert ((moved_a - a).abs() > 0).all()
+    for open_gate in (0.0, 1e4):  # as it starts, and wide open
+        head.gate[2].bias.data.fill_(open_gate)
+        moved_a, moved_b = head.exchange(a, b)
+        assert ((moved_a - moved_b).abs() >= 0.5 * (a - b).abs() * (1 - 1e-4)).all()
+    torch.testing.assert_close(moved_a - moved_b, 0.5 * (a - b))
+
+
+def test_a_window_has_the_embedding_of_the_window_gated_with_itself():
+    head = made("pair_gate").eval()
+    features, valid, *_ = pairs_of_windows()
+    a, b = head.exchange(pool(features, valid), pool(features, valid))
+    torch.testing.assert_close(head(features, valid), head.project(a))
+    torch.testing.assert_close(head(features, valid), head.project(b))
+    torch.testing.assert_close(head.pair(features, valid, features, valid), torch.full((6,), 10.0))
+
+
+def test_a_side_without_any_frame_gives_the_bias_alone():
+    head = made("pair_gate").eval()
+    head.bias.data.fill_(-2.5)
+    left, left_valid, right, right_valid = pairs_of_windows()
+    left_valid[0] = right_valid[1] = left_valid[2] = right_valid[2] = False
+    logits = head.pair(left, left_valid, right, right_valid)
+    assert logits[:3].tolist() == [-2.5] * 3
+    assert (logits[3:] != -2.5).all()
+
+
+def test_the_pair_gate_learns_who_is_the_same_and_tells_strangers_apart():
+    """Two classes whose sign of the first channel differs, among D channels of louder noise."""
+    generator = torch.Generator().manual_seed(4)
+    kinds = torch.randint(0, 2, (2, 2000), generator=generator)
+    sides = 2 * torch.randn(2, 2000, 1, D, generator=generator)
+    sides[..., 0] = (2.0 * kinds - 1).unsqueeze(-1)
+    same, valid = (kinds[0] == kinds[1]), torch.ones(1000, 1, dtype=torch.bool)
+    torch.manual_seed(0)
+    head = PairGate(D, E)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    for _ in range(60):
+        logits = head.pair(sides[0, :1000], valid, sides[1, :1000], valid)
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(logits, same[:1000].float()).backward()
+        optimizer.step()
+    held_out = head.eval().pair(sides[0, 1000:], valid, sides[1, 1000:], valid) > 0
+    assert (held_out == same[1000:]).float().mean() > 0.97
+
+
+# --- from frames to windows, and by name
+
+
 def test_pooling_is_the_mean_over_valid_frames():
     embeddings = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [float("nan")] * 2], [[9.0, 9.0]] * 3], requires_grad=True)
     valid = torch.tensor([[True, True, False], [False, False, False]])
@@ -141,7 +522,7 @@ def test_the_centre_is_the_frame_that_the_window_was_made_around(num_frames, pla
 
 
 def test_a_wrong_name_is_answered_with_the_known_ones():
-    with pytest.raises(UserError, match=r"head 'mpl' is not one of \['identity', 'mlp', .*\(did you mean 'mlp'\?\)"):
+    with pytest.raises(UserError, match=r"head 'mpl' is not one of \[.*'identity', 'mlp', .*\(did you mean 'mlp'\?\)"):
         build_head("mpl", D, E, 0.0)
 
 
@@ -155,8 +536,45 @@ def test_none_is_the_default_of_the_head():
         ("mlp", {}, "'mlp' needs embedding_size"),
         ("mlp", {"embedding_size": 0}, "embedding_size must be at least 1"),
         ("tcn", {"embedding_size": E, "dropout": 1.0}, r"dropout must be in \[0, 1\), and is 1.0"),
+        (
+            "tcn",
+            {"embedding_size": E, "num_layers": 0},
+            "'tcn': num_layers must be a whole number of at least 1",
+        ),
+        ("gru", {"embedding_size": E, "num_layers": "two"}, "'gru': num_layers must be a whole number .* is 'two'"),
+        ("transformer", {"embedding_size": E, "max_distance": 1.5}, "max_distance must be a whole number"),
+        ("transformer", {"embedding_size": E, "num_layers": True}, "num_layers must be a whole number"),
+        ("transformer", {"embedding_size": 18}, "embedding_size 18 is not a multiple of num_heads 4"),
+        (
+            "transformer",
+            {"embedding_size": E, "positions": "abs"},
+            "'relative' or 'sinusoidal', and is 'abs",
+        ),
+        (
+            "transformer",
+            {"embedding_size": 5, "num_heads": 1, "positions": "sinusoidal"},
+            "need an even embedding_size, and it is 5",
+        ),
+        ("peterson", {"input_dropout": 1}, r"'peterson': input_dropout must be a number in \[0, 1\), and is 1"),
+        ("original", {"input_dropout": "0.1"}, "input_dropout must be a number .* is '0.1'"),
+        ("pair_gate", {"embedding_size": E, "most": 0.5}, r"most must be a number in \[0, 0.5\), and is 0.5"),
+        ("pair_gate", {"embedding_size": E, "scale": math.nan}, "scale must be a number"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name, values, message):
     with pytest.raises(UserError, match=message):
         build_head(name, D, **values)
+
+
+def test_an_option_that_the_head_does_not_take_is_refused_with_those_it_takes():
+    with pytest.raises(UserError, match=r"head 'tcn': option 'layers' is not one of \['num_layers'\]"):
+        build_head("tcn", D, E, layers=2)
+    with pytest.raises(UserError, match=r"head 'transformer': option 'num_layer' .*did you mean 'num_layers'"):
+        build_head("transformer", D, E, num_layer=2)
+    with pytest.raises(UserError, match=r"head 'identity': option 'num_layers' is not one of \[\]"):
+        build_head("identity", D, E, num_layers=2)
+
+
+def test_an_option_reaches_the_head_and_none_is_its_default():
+    assert len(build_head("transformer", D, E, num_layers=2).layers) == 2
+    assert len(build_head("transformer", D, E, num_layers=None).layers) == 4

@@ -67,6 +67,7 @@ def test_the_report_counts_what_is_there_and_what_is_not(tree, tmp_path):
             "val": zeros | {"Anger": 1},
         },
         "labels_without_frame": {"any": 6, "expression": 6, "va": 2},
+        "split": "official",
         "frames_without_label": {"any": 41, "expression": 41, "va": 45},
         "videos_with_gaps": {"count": 1, "first": ["7_left: 1 frames"], "missing_frames": 1},
         "videos_starting_late": {"count": 1, "first": ["7_left: at 3"]},
@@ -145,7 +146,7 @@ def test_a_folder_data_set_is_indexed_by_the_same_command(tmp_path, capsys):
 
 
 def test_a_wrong_reader_is_an_error_that_lists_them(tmp_path):
-    with pytest.raises(UserError, match=r"data set 'abav' is not one of \['abaw', 'folder'.*did you mean 'abaw'"):
+    with pytest.raises(UserError, match=r"data set 'abav' is not one of \['abaw', 'afew_va'.*did you mean 'abaw'"):
         run(tmp_path, tmp_path / "out", name="abav")
 
 

@@ -1,177 +1,130 @@
-import itertools
-import math
+from pathlib import Path
 
-import numpy as np
+import pandas as pd
 import pytest
-from scipy.optimize import brentq
-from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from pipeline.evaluation import pairs
-from pipeline.evaluation.pairs import (
-    cosine_matrix,
-    mean_cosines,
-    pair_counts,
-    separability,
-    threshold_scores,
-)
-from pipeline.evaluation.separation import pair_cosines, separation
+from pipeline.datasets import pairs, readers
+from pipeline.datasets.found import DatasetConfig
+from pipeline.params import UserError
 
-# Videos of 5, 1 and 40 frames and two more, D = 4; three classes and one that no frame has; a row of zeros.
-GROUP = np.repeat([0, 1, 2, 3, 4], [5, 1, 40, 17, 30])
-LABEL = np.r_[[0, 0, 1, 1, 2], [0], np.arange(87) % 3]
-ROWS = np.random.default_rng(0).standard_normal((93, 4)) + 0.8 * np.eye(4)[LABEL]
-ROWS[3] = 0
-OPPOSITES = [(0, 2)]
-ONCE = np.ones((1, 5))
-WEIGHTS = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 3, 1], [0, 0, 5, 0, 0], [0, 1, 0, 2, 1]])
+COLUMNS = ["video", "frame", "group", "expression", "pair", "side", "same"]
 
 
-@pytest.fixture(params=[7, 256], ids=["blocks_of_7", "one_block"])
-def block(request, monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK", request.param)
-    monkeypatch.setattr(pairs, "MOST_AT_ONCE", request.param)
+def made(root: Path, *paths: str, table: str | None = None) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x" * len(path))
+    if table:
+        (root / "t.csv").write_text(table)
+    return root
 
 
-def copies(weights):
-    """Rows as often as their group is drawn, the copies of a group with its own code."""
-    return np.concatenate([np.flatnonzero(g == GROUP) for g in np.repeat(np.arange(5), weights)])
+def read(root: Path, table: bool = False, **others):
+    return pairs.read(DatasetConfig(name="pairs", root=root, annotations=root / "t.csv" if table else None, **others))
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_mean_cosines_of_a_resample_are_those_of_all_pairs_of_the_rows_copied(weights):
-    rows = copies(weights)
-    cosines = pair_cosines(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES, most=10**6)
-    expected = {k: v for k, v in separation(cosines).items() if not k.startswith("auc")}
-    found = mean_cosines(ROWS, LABEL, GROUP, 4, OPPOSITES)(weights[None])
-    assert {k: float(v[0]) for k, v in found.items()} == pytest.approx(expected, abs=1e-6, nan_ok=True)
-    assert math.isnan(expected["cosine_same"]) == (weights.sum() == weights[2])
+def rows(table: pd.DataFrame, *columns: str) -> list[tuple]:
+    return sorted(table[list(columns)].itertuples(index=False, name=None))
 
 
-def test_the_criterion_is_solved_by_hand():
-    rows = np.array([[1.0, 0], [0.6, 0.8], [0, 2]])
-    found = mean_cosines(rows, np.array([0, 0, 1]), np.array([0, 1, 2]), 2, [(0, 1)])(np.ones((1, 3)))
-    assert found["cosine_same"] == pytest.approx([0.6])
-    assert found["gap_same_opposite"] == pytest.approx([0.6 - (0 + 0.8) / 2])
+def test_a_pair_is_two_images_of_one_name_each_a_video_and_both_one_class_and_group(tmp_path):
+    found = read(made(tmp_path, "left/1.jpg", "right/1.png", "left/2.jpg", "right/2.jpg"))
+    assert rows(found.labels.table, *COLUMNS) == [
+        ("left/1", 0, "1", "1", "1", "left", 1),
+        ("left/2", 0, "2", "2", "2", "left", 1),
+        ("right/1", 0, "1", "1", "1", "right", 1),
+        ("right/2", 0, "2", "2", "2", "right", 1),
+    ]
+    assert rows(found.frames.table, "video", "path", "size")[2] == ("right/1", "right/1.png", 11)
+    assert found.report["pairs"] == {"same": 2, "different": 0}
+    assert found.skipped == 0
 
 
-def test_the_matrix_has_the_mean_cosine_of_each_two_classes_by_a_double_loop():
-    found = cosine_matrix(ROWS, LABEL, GROUP, 4)
-    z = ROWS / np.maximum(np.linalg.norm(ROWS, axis=1, keepdims=True), 1e-12)
-    cells = {}
-    for i, j in itertools.permutations(range(93), 2):
-        if GROUP[i] != GROUP[j]:
-            cells.setdefault((LABEL[i], LABEL[j]), []).append(z[i] @ z[j])
-    expected = [[np.mean(cells[a, b]) for b in range(3)] for a in range(3)]
-    np.testing.assert_allclose(found[:3, :3], expected, atol=1e-6)
-    assert np.isnan(found[3]).all()
-    assert np.isnan(found[:, 3]).all()
+def test_images_without_partner_and_outside_are_counted_and_named(tmp_path):
+    found = read(made(tmp_path, "Left/1.jpg", "right/1.jpg", "Left/2.jpg", "right/3.jpg", "4.jpg", "right/deep/1.jpg"))
+    assert rows(found.frames.table, "path") == [("Left/1.jpg",), ("right/1.jpg",)]
+    assert found.report["images_without_partner"]["first"] == ["Left/2.jpg", "right/3.jpg"]
+    assert found.report["images_outside_left_and_right"]["first"] == ["4.jpg", "right/deep/1.jpg"]
+    assert found.skipped == 4
 
 
-def test_the_counts_of_pairs_are_all_pairs_of_two_groups(block):
-    counts = pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=64)
-    cosines = pair_cosines(ROWS, LABEL, GROUP, OPPOSITES)
-    same, other, opposite = counts.histogram(ONCE)[0]
-    np.testing.assert_array_equal(same, np.histogram(cosines["same"], counts.edges)[0])
-    np.testing.assert_array_equal(other + opposite, np.histogram(cosines["different"], counts.edges)[0])
-    np.testing.assert_array_equal(opposite, np.histogram(cosines["opposite"], counts.edges)[0])
-    assert len(counts.pairs) == 5 * 4 / 2
-    assert counts.num_frames == 93
+def test_pairs_of_a_table_that_share_an_image_are_one_group_and_same_ones_one_class(tmp_path):
+    """a = b and b = c: one class. d differs from a: a class of its own, in their group. e = f apart."""
+    made(
+        tmp_path,
+        *(f"{n}.jpg" for n in "abcdef"),
+        table="left,right,same\na.jpg,b.jpg,1\nb.jpg,c.jpg,1\na.jpg,d.jpg,0\ne.jpg,f.jpg,1\n",
+    )
+    found = read(tmp_path, table=True)
+    assert rows(found.labels.table, "pair", "side", "group", "expression", "same") == [
+        ("00001", "left", "00001", "00001", 1),
+        ("00001", "right", "00001", "00001", 1),
+        ("00002", "left", "00001", "00001", 1),
+        ("00002", "right", "00001", "00001", 1),
+        ("00003", "left", "00001", "00001", 0),
+        ("00003", "right", "00001", "00003/right", 0),
+        ("00004", "left", "00004", "00004", 1),
+        ("00004", "right", "00004", "00004", 1),
+    ]
+    assert found.report["images_in_several_pairs"]["first"] == ["a.jpg", "b.jpg"]
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_a_resample_counts_the_pairs_of_the_rows_copied(weights, block):
-    counts = pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=64)
-    rows = copies(weights)
-    cosines = pair_cosines(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES, most=10**6)
-    expected = [np.histogram(cosines[kind], counts.edges)[0] for kind in ("same", "opposite")]
-    np.testing.assert_array_equal(counts.histogram(WEIGHTS)[WEIGHTS.tolist().index(weights.tolist())][[0, 2]], expected)
+def test_labels_of_a_table_are_the_classes_and_say_what_is_the_same(tmp_path):
+    made(
+        tmp_path,
+        "a.jpg",
+        "b.jpg",
+        "c.jpg",
+        table="left,right,left_label,right_label,pair\na.jpg,b.jpg,x,y,p\nb.jpg,c.jpg,y,y,q\n",
+    )
+    assert rows(read(tmp_path, table=True).labels.table, "pair", "side", "expression", "same") == [
+        ("p", "left", "x", 0), ("p", "right", "y", 0), ("q", "left", "y", 1), ("q", "right", "y", 1),
+    ]  # fmt: skip
 
 
-def test_of_many_rows_the_evenly_spaced_ones_are_counted():
-    counts = pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, most=20)
-    expected = pair_cosines(ROWS, LABEL, GROUP, OPPOSITES, most=20)
-    same, other, opposite = counts.histogram(ONCE)[0].sum(1)
-    assert (same, other + opposite, opposite) == tuple(len(expected[k]) for k in ("same", "different", "opposite"))
-    assert counts.num_frames == 20
+def test_bad_lines_and_missing_images_are_named(tmp_path):
+    table = """left,right,same,left_label,right_label,split
+a.jpg,b.jpg,1,x,x,train
+a.jpg,,1,x,x,train
+a.jpg,b.jpg,maybe,x,x,train
+a.jpg,b.jpg,1,x,,train
+a.jpg,b.jpg,1,x,y,train
+a.jpg,b.jpg,1,x,x,soon
+a.jpg,z.jpg,1,x,x,train
+"""
+    found = read(made(tmp_path, "a.jpg", "b.jpg", table=table), table=True)
+    assert sorted(found.report["malformed_lines"]["first"]) == [
+        "line 3: a path is empty, or leads out of root",
+        "line 4: same is not 1 or 0",
+        "line 5: a label is empty",
+        "line 6: same contradicts the labels",
+        "line 7: split is not train, val or test",
+    ]
+    assert found.report["images_missing"]["first"] == ["z.jpg: No such file or directory"]
+    assert (found.skipped, len(found.frames.table)) == (6, 2)
 
 
-def test_with_fine_bins_the_scores_are_those_of_sklearn_on_the_cosines_themselves():
-    found = separability(pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=100_000))(ONCE)
-    cosines = pair_cosines(ROWS, LABEL, GROUP, OPPOSITES)
-    for other in ("different", "opposite"):
-        p, n = cosines["same"], cosines[other]
-        truth, score = np.r_[np.ones(len(p)), np.zeros(len(n))], np.r_[p, n]
-        fpr, tpr, _ = roc_curve(truth, score, drop_intermediate=False)
-        precision, recall, _ = precision_recall_curve(truth, score)
-        expected = {
-            "auc": roc_auc_score(truth, score),
-            "eer": brentq(lambda x: 1 - x - np.interp(x, fpr, tpr), 0, 1),  # noqa: B023
-            "best_f1": np.max(2 * precision * recall / np.maximum(precision + recall, 1e-9)),
-            "d_prime": (p.mean() - n.mean()) / math.sqrt((p.var() + n.var()) / 2),
-            "tpr_at_fpr_1e-1": tpr[fpr <= 0.1].max(),
-            "tpr_at_fpr_1e-2": tpr[fpr <= 0.01].max(),
-            "tpr_at_fpr_1e-3": tpr[fpr <= 0.001].max(),
-        }
-        for name, value in expected.items():
-            assert found[f"{name}_same_{other}"][0] == pytest.approx(value, abs=3e-3), name
-        assert found[f"auc_same_{other}"][0] == pytest.approx(expected["auc"], abs=1e-5)
-        assert 0 < expected["tpr_at_fpr_1e-2"] < expected["tpr_at_fpr_1e-1"] < 0.9
+def test_a_shared_image_on_both_sides_of_a_given_split_is_an_error(tmp_path):
+    made(tmp_path, "a.jpg", "b.jpg", "c.jpg", table="left,right,split\na.jpg,b.jpg,train\nb.jpg,c.jpg,val\n")
+    with pytest.raises(UserError, match="groups stand in two splits"):
+        read(tmp_path, table=True)
 
 
-def test_the_usual_bins_do_not_move_an_auc():
-    rng = np.random.default_rng(3)
-    label, group = rng.integers(0, 3, 400), np.arange(400) // 10
-    for spread in (1, 0.01, 0.001):  # a network whose cosines are all above 0.999 has bins of its own
-        rows = 1 + spread * (rng.standard_normal((400, 6)) + 0.7 * np.eye(6)[label])
-        expected = separation(pair_cosines(rows, label, group, OPPOSITES))
-        found = separability(pair_counts(rows, label, group, 3, OPPOSITES))(np.ones((1, 40)))
-        assert 0.52 < expected["auc_same_different"] < 0.9
-        for name in ("auc_same_different", "auc_same_opposite"):
-            assert found[name][0] == pytest.approx(expected[name], abs=1e-4)
+def test_the_drawn_split_cuts_no_pair(tmp_path):
+    made(tmp_path, *(f"{side}/{n}.jpg" for side in ("left", "right") for n in range(20)))
+    table = readers.read(DatasetConfig(name="pairs", root=tmp_path)).labels.table
+    assert table.groupby("pair")["expression_split"].nunique().max() == 1
+    assert table["expression_split"].value_counts().to_dict() == {"train": 32, "val": 8}
 
 
-def test_threshold_scores_are_solved_by_hand():
-    # Cosines of .9 (3 positives, 1 negative), .5 (1 and 1) and .1 (0 and 2).
-    found = threshold_scores(np.array([[0, 1, 3]]), np.array([[2, 1, 1]]), np.array([0.1, 0.5, 0.9]))
-    # ROC: (0, 0), (1/4, 3/4), (1/2, 1), (1, 1).
-    expected = {
-        "auc": (0.75 / 2 + 1.75 / 2) / 4 + 0.5,
-        "eer": 0.25,
-        "best_f1": 2 * 4 / (2 * 4 + 2 + 0),
-        "d_prime": (0.8 - 0.4) / math.sqrt((0.03 + 0.11) / 2),
-        "tpr_at_fpr_1e-1": 0.3,
-        "tpr_at_fpr_1e-2": 0.03,
-        "tpr_at_fpr_1e-3": 0.003,
-    }
-    assert {k: float(v[0]) for k, v in found.items()} == pytest.approx(expected)
-
-
-def test_what_is_apart_altogether_has_no_errors():
-    found = threshold_scores(np.array([[0, 0, 2]]), np.array([[3, 0, 0]]), np.array([0.0, 0.5, 1.0]))
-    d_prime = found.pop("d_prime")
-    assert np.isnan(d_prime[0])  # neither side has any spread
-    assert {k: float(v[0]) for k, v in found.items()} == pytest.approx({k: float(k != "eer") for k in found})
-
-
-def test_one_point_for_everything_separates_nothing():
-    found = separability(pair_counts(np.ones((93, 4)), LABEL, GROUP, 4, OPPOSITES))(ONCE)
-    assert found["auc_same_different"] == pytest.approx([0.5])
-    assert found["eer_same_different"] == pytest.approx([0.5])
-    assert found["tpr_at_fpr_1e-2_same_different"] == pytest.approx([0.01])
-    assert np.isnan(found["d_prime_same_different"][0])
-
-
-@pytest.mark.parametrize(
-    ("label", "group"), [([0, 0, 0], [0, 1, 2]), ([0, 1, 2], [0, 1, 2]), ([0, 0, 1], [0, 0, 0]), ([], [])],
-    ids=["one_class", "no_class_twice", "one_video", "nothing"],
-)  # fmt: skip
-def test_what_there_are_no_pairs_for_is_not_a_number(label, group):
-    label, group = np.array(label, dtype=int), np.array(group, dtype=int)
-    once = np.ones((1, len(np.unique(group))))
-    found = separability(pair_counts(ROWS[: len(label)], label, group, 4, OPPOSITES))(once)
-    assert all(np.isnan(value[0]) for value in found.values())
-    assert np.isnan(mean_cosines(ROWS[: len(label)], label, group, 4, OPPOSITES)(once)["gap_same_different"][0])
-
-
-def test_a_class_is_never_its_own_opposite():
-    assert np.isnan(mean_cosines(ROWS, LABEL, GROUP, 4, [(1, 1)])(ONCE)["cosine_opposite"][0])
+def test_no_pairs_names_twice_and_columns_without_a_table_are_errors(tmp_path):
+    with pytest.raises(UserError, match="no image in 'left' has its like"):
+        read(tmp_path)
+    made(tmp_path, "left/1.jpg", "left/1.png", "right/1.jpg")
+    with pytest.raises(UserError, match=r"'left/1\.(jpg|png)' and 'left/1\.(jpg|png)' have one name"):
+        read(tmp_path)
+    with pytest.raises(UserError, match="for a table"):
+        read(tmp_path, columns={"left": "a"})
+    made(tmp_path, "a.jpg", table="left,right,pair\na.jpg,a.jpg,p\na.jpg,a.jpg,p\n")
+    with pytest.raises(UserError, match=r"1 pairs stand twice, such as \['p'\]"):
+        read(tmp_path, table=True)

@@ -2,12 +2,14 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -18,7 +20,11 @@ from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreWriter
 from pipeline.tables import Labels, write_labels
 from pipeline.training.adapter import load_adapter
-from pipeline.training.samplers import build_sampler
+from pipeline.training.features import InMemory
+from pipeline.training.heads import HEADS
+from pipeline.training.loop import Schedule
+from pipeline.training.losses import LOSSES
+from pipeline.training.samplers import SAMPLERS, build_sampler
 
 D, CLASSES = 12, ["Neutral", "Anger", "Happiness"]
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}
@@ -34,13 +40,18 @@ def made(tmp_path_factory):
         for frame in range(1, 13):
             label = (number + frame // 5) % 3
             rows.append((video, frame, 10, np.r_[2.0 * np.eye(3)[label], person] + rng.normal(size=D) * 0.5))
-            labels.append((video, frame, video, CLASSES[label], "val" if number >= 12 else "train"))
+            part = "val" if number >= 12 else "train"
+            va = np.array([[0, 0], [-0.8, 0.5], [0.8, 0.3]])[label] + rng.normal(size=2) * 0.05
+            labels.append((video, frame, video, CLASSES[label], part, *va, part, label == 1, label == 2, part))
     keys = pd.DataFrame([r[:3] for r in rows], columns=["video", "frame", "size"])
-    with StoreWriter(root / "features.zarr", MADE_BY, {"original": D}, 64) as writer:
+    with StoreWriter(root / "features.zarr", MADE_BY, {"original": D, "flipped": D}, 64) as writer:
         for start in range(0, len(keys), 64):
             part = keys.iloc[start : start + 64]
-            writer.write(part, {"original": np.array([rows[i][3] for i in part.index])})
-    table = pd.DataFrame(labels, columns=["video", "frame", "group", "expression", "expression_split"])
+            features = np.array([rows[i][3] for i in part.index])
+            writer.write(part, {"original": features, "flipped": features + rng.normal(size=features.shape) * 0.1})
+    names = ["video", "frame", "group", "expression", "expression_split", "valence", "arousal", "va_split"]
+    table = pd.DataFrame(labels, columns=[*names, "au4", "au12", "au_split"])
+    table = table.astype({"valence": "float32", "arousal": "float32", "au4": "Int8", "au12": "Int8"})
     write_labels(root / "labels.parquet", Labels(table, CLASSES, "tiny"))
     return root
 
@@ -68,16 +79,80 @@ def test_training_separates_what_was_hidden_behind_persons(place):
     assert loss[-1] < 0.8 * loss[0]
 
 
-@pytest.mark.parametrize("loss", ["contrastive_cross_entropy", "triplet", "arcface", "supcon", "cross_entropy"])
-@pytest.mark.parametrize("model", ["original", "mlp", "tcn"])
-def test_every_head_trains_with_every_loss_and_opens_again(place, model, loss):
-    folder = run("--model", model, "--loss", loss, "-t", "15")
-    assert folder.name == f"{model}-{loss}-balanced"
+# A head with each loss, a loss with each head, a sampler with each of its kinds: all of each, not all with all.
+TRAINED = [
+    *(("mlp", name, "balanced") for name in ("contrastive_cross_entropy", "supcon", "multi_similarity", "circle")),
+    *(("mlp", name, "balanced") for name in ("arcface", "cosface", "proxy_anchor", "cross_entropy")),
+    *(
+        (name, "triplet", "balanced")
+        for name in ("peterson", "original", "tcn", "gru", "transformer", "attention_pool")
+    ),
+    ("identity", "cross_entropy", "uniform"),
+    ("pair_gate", "pair_bce", "pairs"),
+    *(("mlp", name, "uniform") for name in ("rank_n_contrast", "ccc", "bce")),
+    *(("mlp", "supcon", name) for name in ("per_class_negatives", "hard_negative", "semi_hard", "opposite")),
+    *(("tcn", name, "temporal") for name in ("simsiam", "vicreg")),
+    ("mlp", "supcon", "views"),
+]
+SEVERAL = ["{arcface: 1.0, triplet: {weight: 0.5, mining: semi_hard}}", "{supcon: 1, steadiness: 0.5}"]
+SEVERAL += ["{cross_entropy: 1, ccc: 0.5, bce: 0.5}", "{ccc: 1, steadiness: 0.1}"]
+
+
+def test_nothing_that_can_be_chosen_is_left_untried():
+    heads, losses, samplers = (set(kind) for kind in zip(*TRAINED, strict=True))
+    assert heads == set(HEADS)
+    assert losses == set(LOSSES) - {"steadiness"}
+    assert samplers == set(SAMPLERS)
+
+
+@pytest.mark.parametrize(("model", "loss", "sampler"), TRAINED)
+def test_a_head_a_loss_and_a_sampler_train_and_open_again(place, model, loss, sampler):
+    folder = run(
+        "--model", model, "--loss", loss, "--sampler", sampler, "-e", "2", "--opposites", "[[Anger, Happiness]]"
+    )
+    assert folder.name == f"{model}-{loss}-{sampler}"
+    made_by = FeatureStore(Path("data/features.zarr")).made_by
     for name in ("best", "last"):
-        adapter = load_adapter(
-            folder / "seed_0" / f"{name}.safetensors", FeatureStore(Path("data/features.zarr")).made_by
-        )
-        assert (adapter.facts["model"], adapter.facts["loss"], adapter.facts["classes"]) == (model, loss, CLASSES)
+        facts = load_adapter(folder / "seed_0" / f"{name}.safetensors", made_by).facts
+        assert (facts["model"], facts["loss"], facts["sampler"]) == (model, loss, sampler)
+    first, last = (load_file(folder / "seed_0" / f"{name}.safetensors") for name in ("best", "last"))
+    assert first.keys() == last.keys()
+
+
+@pytest.mark.parametrize("loss", SEVERAL)
+def test_a_sum_of_losses_shows_each_of_its_terms(place, loss):
+    folder = run("--loss", loss, "--sampler", "balanced" if "arcface" in loss or "supcon" in loss else "uniform")
+    board = EventAccumulator(str(folder / "seed_0")).Reload()
+    for name in yaml.safe_load(loss):
+        assert len(board.Scalars(f"loss_{name}/train")) == 3
+    total = [e.value for e in board.Scalars("loss/train")]
+    weights = {k: v["weight"] if isinstance(v, dict) else v for k, v in yaml.safe_load(loss).items()}
+    parts = {name: [e.value for e in board.Scalars(f"loss_{name}/train")] for name in weights}
+    assert total == pytest.approx([sum(weights[k] * parts[k][i] for k in weights) for i in range(3)], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("loss", "tag", "least"),
+    [("ccc", "ccc", 0.35), ("rank_n_contrast", "rank_correlation_va", 0.3), ("bce", "au_f1", 0.5)],
+)
+def test_valence_arousal_and_action_units_are_learnt_and_chosen_by_their_own_metric(place, loss, tag, least):
+    folder = run("--loss", loss, "--sampler", "uniform", "-e", "15", "--pooling", "centre", "--select-split", "0.3")
+    values = [e.value for e in EventAccumulator(str(folder / "seed_0")).Reload().Scalars(f"{tag}/val")]
+    assert max(values) > max(least, values[0] + 0.1)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["seeds"][0]["select"] == pytest.approx(
+        max(e.value for e in EventAccumulator(str(folder / "seed_0")).Reload().Scalars(f"{tag}/select")[1:])
+    )
+
+
+def test_the_views_of_a_store_are_what_the_views_sampler_pairs(place):
+    """Other views, other weights; the sampler's numbers beyond the windows reach the second view."""
+    one = load_file(run("--sampler", "views", "--name", "one") / "seed_0" / "last.safetensors")
+    chunk = next(Path("data/features.zarr/views/flipped").rglob("c/0/0"))
+    values = np.frombuffer(chunk.read_bytes()[:-4], dtype=np.float16) * np.float16(-1)
+    chunk.write_bytes(values.tobytes() + chunk.read_bytes()[-4:])
+    two = load_file(run("--sampler", "views", "--name", "two") / "seed_0" / "last.safetensors")
+    assert not torch.equal(one["head.layers.0.weight"], two["head.layers.0.weight"])
 
 
 def test_frozen_features_need_no_training(place):
@@ -85,7 +160,7 @@ def test_frozen_features_need_no_training(place):
     store = FeatureStore(Path("data/features.zarr"))
     adapter = load_adapter(folder / "seed_0" / "best.safetensors", store.made_by)
     features = torch.from_numpy(store.read(np.arange(5)).astype(np.float32))
-    assert torch.equal(adapter.embed(adapter.front(features), torch.arange(5)[:, None]), features)
+    assert torch.equal(adapter.embed(InMemory(adapter.front(features)), torch.arange(5)[:, None]), features)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(place):
@@ -106,7 +181,7 @@ def test_another_seed_draws_other_batches_from_the_first_epoch_on(place):
 
 def test_several_seeds_make_a_folder_each_and_one_summary(place, capsys):
     folder = run("-r", "3", "--seed", "5")
-    assert sorted(p.name for p in folder.iterdir()) == ["seed_5", "seed_6", "seed_7", "summary.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "seed_5", "seed_6", "seed_7", "summary.json"]
     summary = json.loads((folder / "summary.json").read_text())
     assert [s["seed"] for s in summary["seeds"]] == [5, 6, 7]
     assert "±" in capsys.readouterr().out
@@ -170,19 +245,172 @@ def test_with_a_test_split_the_projection_is_fitted_again_without_the_held_out_g
     assert np.abs(used - fitted.components).max() > 0.1
 
 
+# --- cut off and gone on with
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_after(epoch: int, monkeypatch, *flags: str) -> Path:
+    """A run that is cut off when it has shown the scores of an epoch, with a state stored after each epoch."""
+    plain = train.Board.scalars
+
+    def cut(self, values, part, at):
+        plain(self, values, part, at)
+        if part == "val" and at == epoch:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "STATE_EVERY", 0.0)
+        patched.setattr(train.Board, "scalars", cut)
+        with pytest.raises(Killed):
+            run(*flags)
+    return max(Path("runs/manual").iterdir(), key=lambda p: p.stat().st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "epoch"), [("balanced", 0), ("balanced", 2), ("hard_negative", 1), ("hard_negative", 4)]
+)
+def test_a_run_that_was_cut_off_goes_on_to_the_weights_of_one_that_was_not(place, monkeypatch, sampler, epoch):
+    flags = ["-e", "5", "--dropout", "0.3", "--sampler", sampler, "--loss", "{arcface: 1, simsiam: 1}", "-r", "2"]
+    flags += ["--sampler-options", "{refresh_every: 3}"] if sampler == "hard_negative" else []
+    whole = run(*flags, "--name", "whole")
+    folder = killed_after(epoch, monkeypatch, *flags, "--name", "cut")
+    train.main(["--resume", str(folder)])
+    for seed in (0, 1):
+        for name in ("best", "last"):
+            one, two = (load_file(f / f"seed_{seed}" / f"{name}.safetensors") for f in (whole, folder))
+            assert all(torch.equal(one[k], two[k]) for k in one)
+    assert (
+        json.loads((folder / "summary.json").read_text())["seeds"]
+        == (json.loads((whole / "summary.json").read_text())["seeds"])
+    )
+    assert not list(folder.rglob("state.safetensors"))
+    curves = [EventAccumulator(str(f / "seed_0")).Reload().Scalars("loss/train") for f in (whole, folder)]
+    assert [e.step for e in curves[1]] == [1, 2, 3, 4, 5]
+    assert [e.value for e in curves[0]] == [e.value for e in curves[1]]
+
+
+def test_what_can_go_on_is_said_where_a_name_is_taken(place):
+    run("--name", "mine")
+    with pytest.raises(UserError, match="go on with it by --resume runs/manual/mine"):
+        run("--name", "mine")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--resume", "runs/manual/none"], "no run to go on with in runs/manual/none"),
+        (["--resume", "runs/manual/none", "-e", "3"], "give no other flags"),
+    ],
+)
+def test_a_run_that_cannot_go_on_is_answered_in_words(place, flags, words):
+    with pytest.raises(UserError, match=words):
+        train.main(flags)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(place):
+    """SIGKILL, at ten random moments one after the other."""
+    flags = ["--cpu", "-e", "40", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce"]
+    flags += ["--dropout", "0.3", "--no-evaluate"]
+    train.main([*flags, "--name", "whole"])
+    rng, folder = np.random.default_rng(0), Path("runs/manual/cut")
+    script = "import sys, train; train.STATE_EVERY = 0.0; train.main(sys.argv[1:])"
+    for _ in range(10):
+        more = ["--resume", str(folder)] if (folder / "config.json").is_file() else [*flags, "--name", "cut"]
+        if more[0] != "--resume":
+            shutil.rmtree(folder, ignore_errors=True)
+        process = subprocess.Popen([sys.executable, "-c", script, *more])
+        time.sleep(3 + 5 * rng.random())
+        process.kill()
+        process.wait()
+    train.main(["--resume", str(folder)])
+    one, two = (load_file(Path("runs/manual", name, "seed_0/last.safetensors")) for name in ("whole", "cut"))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_training_ends_when_nothing_gets_better(place, monkeypatch):
+    scores = iter([0.5, 0.6, 0.7, 0.65, 0.7, 0.9])
+    monkeypatch.setattr(train, "_watch", lambda *_: next(scores))
+    folder = run("-e", "50", "--patience", "2")
+    assert json.loads((folder / "summary.json").read_text())["seeds"] == [{"epoch": 2, "seed": 0, "select": 0.7}]
+    assert len(EventAccumulator(str(folder / "seed_0")).Reload().Scalars("loss/train")) == 4
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_batch_and_videos_named(place):
+    chunk = next(Path("data/features.zarr/views/original").rglob("c/0/0"))
+    values = np.frombuffer(chunk.read_bytes()[:-4], dtype=np.float16).copy()
+    values[:D] = np.nan  # frame 1 of v00
+    chunk.write_bytes(values.tobytes() + chunk.read_bytes()[-4:])
+    with pytest.raises(UserError, match=r"not finite in epoch 1, batch \d+ \(videos .*v00.*\): lower --learning-rate"):
+        run("--normalise", "none", "--window", "1", "--sampler", "uniform", "--select-split", "0.3")
+
+
+def test_features_that_do_not_fit_are_trained_on_from_disk_to_the_same_quality(place, monkeypatch, capsys):
+    monkeypatch.setattr(train.features, "SEGMENT", 4)
+    monkeypatch.setattr(train.features, "MIXED", 4)
+    flags = ["-e", "12", "--loss", "supcon", "--name"]
+    scores = {}
+    for name, more in (("memory", []), ("disk", ["--memory-gb", "0.000003"])):
+        folder = run(*flags, name, *more)
+        board = EventAccumulator(str(folder / "seed_0")).Reload()
+        scores[name] = max(e.value for e in board.Scalars("auc_same_different/val"))
+    assert "they are read from disk in every epoch" in capsys.readouterr().out
+    assert scores["disk"] > scores["memory"] - 0.05
+
+
+def test_bfloat16_is_the_heads_and_trains_as_well(place):
+    scores = {}
+    for precision in ("float32", "bfloat16"):
+        folder = run("-e", "12", "--loss", "supcon", "--precision", precision, "--name", precision)
+        board = EventAccumulator(str(folder / "seed_0")).Reload()
+        scores[precision] = max(e.value for e in board.Scalars("auc_same_different/val"))
+        assert load_file(folder / "seed_0/last.safetensors")["head.layers.0.weight"].dtype == torch.float32
+    assert scores["bfloat16"] == pytest.approx(scores["float32"], abs=0.05)
+
+
+def test_the_rate_rises_and_falls(place):
+    schedule = Schedule(epochs=10, learning_rate=1.0, warm_up=0.1)
+    factors = [schedule.factor(step / 100, 0.01) for step in range(100)]
+    assert factors[:10] == pytest.approx(np.arange(1, 11) / 10, abs=0.03)
+    assert (np.diff(factors[10:]) < 0).all()
+    assert factors[-1] < 0.01
+    assert Schedule(10, 1.0, warm_up=0.0, decay="constant").factor(0.5, 0.01) == 1
+
+
+def test_the_list_names_everything_with_a_line_and_its_source(place, capsys):
+    train.main(["--list"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in [*HEADS, *LOSSES, *SAMPLERS]:
+        (line,) = [x for x in lines if x.split() and x.split()[0] == name and x.startswith(" ")]
+        assert len(line) > 60
+        assert line.endswith("]")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--loss", "supcom"], r"'supcom' is not one of .*'supcon'.*did you mean 'supcon'"),
         (["--model", "mpl"], r"'mpl' is not one of .*'identity'.*'tcn'"),
-        (["--sampler", "hard"], r"'hard' is not one of \['balanced', 'uniform'\]"),
+        (["--sampler", "hard"], r"'hard' is not one of \['balanced', 'hard_negative', "),
         (["-d", "features.npy"], "no feature store at features.npy"),
         (["--labels", "none.parquet"], "no label table at none.parquet"),
-        (["--select-by", "macro_f1"], "loss 'contrastive_cross_entropy' gives no classes"),
+        (["--select-by", "macro_f1"], "loss 'contrastive_cross_entropy' predicts no classes"),
         (["--reduce"], "no projection at"),
         (["--batch-size", "3"], "batch_size must be at least 4"),
         (["--learning-rate", "1e30", "--loss", "cross_entropy"], "not finite in epoch"),
         (["--run", "nonesuch"], "section 'nonesuch' is not in"),
+        (["--model-options", "{num_layer: 2}"], "num_layer"),
+        (["--model-options", "{dropout: 0.1}"], "model_options cannot hold dropout"),
+        (["--loss-options", "{mining: hard}"], "no loss of this run takes 'mining'"),
+        (["--loss", "{arcface: -1}"], "loss 'arcface': its weight must be 0 or more"),
+        (["--loss", "{}"], "loss names no loss"),
+        (["--sampler-options", "{refresh: 1}"], "refresh"),
+        (["--sampler", "temporal", "--loss", "arcface"], "sampler 'temporal' looks at no labels"),
+        (["--opposites", "[[Anger, Angst]]"], r"'Angst' is not one of .*did you mean 'Anger'"),
+        (["--memory-gb", "0.0000001"], "memory"),
         (["--test-split", "1.5"], "test_split must be between 0 and 1"),
     ],
 )

@@ -22,7 +22,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
-from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, title
+from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
+from pipeline.datasets.numbered import by_name, frame_table, number
 from pipeline.datasets.scan import Folder, Scan, parts, scan
 from pipeline.params import UserError
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, Frames, Labels
@@ -40,7 +41,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # TrainSet, Train_Set and "
 _MTL_FILE = re.compile(r"(training|train|validation|val|test)_set_annotations?\.txt", re.IGNORECASE)
 _MTL_HEADER = ["image", "valence", "arousal", "expression"]
 _MTL_IMAGE = re.compile(r"(?:.*/)?([^/]+)/(\d{1,18})\.(?:jpg|jpeg|png)", re.IGNORECASE)
-_SIDE = re.compile(r"(.+?)_(left|right)", re.IGNORECASE)
+_SIDE = re.compile(r"(.+?)_(left|right|p\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,14 @@ def read(config: DatasetConfig) -> Found:
     Raises ``UserError`` where no frame is found, where a video or an annotation is found twice, and where a video
     stands in two splits of one track. Whatever else cannot be read is skipped and reported.
     """
-    if not config.root.is_dir():
-        raise nothing_found(config, f"there is no folder {config.root}", WANTED)
+    ready(config, WANTED, uses=["annotations"])
     config = replace(config, crop_source=config.crop_source or "cropped_aligned")
     scanned = scan(config.root, EXTENSIONS, enter=lambda name: not _is_other_crop(name, config.crop_source))
     videos, passed_over, strays = _choose_videos(config, scanned)
-    frames, stray_images = _frame_table(videos)
+    frames, stray_images = frame_table(config.name, videos)
 
     base, texts, unreadable = _texts(config, scanned)
-    per_video, lists, unused = _find_annotations(base, texts)
+    per_video, lists, unused = find_annotations(base, texts)
     malformed: list[str] = []
     annotated, skipped_files = _read_per_video(base, per_video, malformed)
     if not per_video:
@@ -100,7 +100,7 @@ def read(config: DatasetConfig) -> Found:
 
 
 def group_of(video: str) -> str:
-    """The raw video that ``video`` was cut from: ``7_left`` and ``7_right`` -> ``7``, but ``video10_1`` is itself."""
+    """The raw video that ``video`` was cut from: ``7_left`` or ``7_p3`` -> ``7``, but ``video10_1`` is itself."""
     match = _SIDE.fullmatch(video)
     return match[1] if match else video
 
@@ -115,12 +115,12 @@ def _choose_videos(config: DatasetConfig, scanned: Scan) -> tuple[dict[str, Fold
     is called so, all are taken.
     """
     root_name = os.path.basename(os.path.abspath(config.root))
-    folders = [folder for folder in scanned.folders if any(map(_number, folder.names))]
+    folders = [folder for folder in scanned.folders if any(map(number, folder.names))]
     strays = [n for folder in folders if not folder.path for n in folder.names]
     folders = [folder for folder in folders if folder.path]
     crops = {f.path: _crop([root_name, *parts(f.path)[:-1]], config.crop_source) for f in folders}
     if any(crops.values()) or scanned.refused:
-        chosen = [f for f in folders if crops[f.path] and _belongs(crops[f.path], config.crop_source)]
+        chosen = [f for f in folders if crops[f.path] and belongs(crops[f.path], config.crop_source)]
     else:
         chosen = folders
     if not chosen:
@@ -132,24 +132,15 @@ def _choose_videos(config: DatasetConfig, scanned: Scan) -> tuple[dict[str, Fold
             )
         problem = f"no numbered frame was found in a folder under {config.root}"
         raise nothing_found(config, problem, WANTED, scanned.unreadable)
-    videos: dict[str, Folder] = {}
-    for folder in chosen:
-        video = parts(folder.path)[-1]
-        if video in videos:
-            raise UserError(
-                f"data set 'abaw': video '{video}' lies in two places under {config.root}: "
-                f"'{videos[video].path}' and '{folder.path}'; keep one"
-            )
-        videos[video] = folder
     taken = {folder.path for folder in chosen}
-    return videos, [f.path for f in folders if f.path not in taken], strays
+    return by_name(config.name, chosen), [f.path for f in folders if f.path not in taken], strays
 
 
 def _is_other_crop(name: str, crop_source: str) -> bool:
-    return name.startswith("cropped") and not _belongs(name, crop_source)
+    return name.startswith("cropped") and not belongs(name, crop_source)
 
 
-def _belongs(name: str, crop_source: str) -> bool:
+def belongs(name: str, crop_source: str) -> bool:
     """``cropped_new_50_vids`` belongs to ``cropped``; ``cropped_aligned_new_50_vids`` to ``cropped_aligned`` alone."""
     fitting = [s for s in {*CROP_SOURCES, crop_source} if name == s or name.startswith(s + "_")]
     return max(fitting, key=len, default=None) == crop_source
@@ -157,36 +148,7 @@ def _belongs(name: str, crop_source: str) -> bool:
 
 def _crop(around: list[str], crop_source: str) -> str | None:
     """The name of the nearest of the folders ``around`` that tells how faces were cut."""
-    return next((n for n in reversed(around) if n.startswith("cropped") or _belongs(n, crop_source)), None)
-
-
-def _number(name: str) -> str | None:
-    """The digits of ``00001.jpg``; None for a name that is no frame's."""
-    stem = name[: name.rfind(".")]
-    return stem if stem.isdecimal() and stem.isascii() and len(stem) <= 18 else None
-
-
-def _frame_table(videos: dict[str, Folder]) -> tuple[pd.DataFrame, list[str]]:
-    """The frame table, and the images whose names are no numbers; raises ``UserError`` for a frame number twice."""
-    tables, strays = [], []
-    for video in sorted(videos):
-        folder = videos[video]
-        names, sizes = folder.names, np.frombuffer(folder.sizes, dtype=np.int64)
-        digits = [_number(name) for name in names]
-        if None in digits:
-            strays += [f"{folder.path}/{n}" for n, d in zip(names, digits, strict=True) if d is None]
-            is_frame = np.array([d is not None for d in digits])
-            names, sizes = [n for n, d in zip(names, digits, strict=True) if d is not None], sizes[is_frame]
-            digits = [d for d in digits if d is not None]
-        numbers = np.array(digits, dtype=np.str_).astype(np.int64)
-        order = np.argsort(numbers, kind="stable")
-        numbers, paths = numbers[order], [f"{folder.path}/{names[i]}" for i in order]
-        twice = np.flatnonzero(numbers[1:] == numbers[:-1])
-        if len(twice):
-            both = sorted(paths[twice[0] : twice[0] + 2])
-            raise UserError(f"data set 'abaw': '{both[0]}' and '{both[1]}' are the same frame of '{video}'; keep one")
-        tables.append(pd.DataFrame({"video": video, "frame": numbers, "path": paths, "size": sizes[order]}))
-    return pd.concat(tables, ignore_index=True), strays
+    return next((n for n in reversed(around) if n.startswith("cropped") or belongs(n, crop_source)), None)
 
 
 # --- annotation files ------------------------------------------------------------------------------------------------
@@ -210,7 +172,7 @@ def _below(root: Path, base: Path, paths: Iterable[str]) -> set[str]:
     return {(PurePosixPath(start) / path).as_posix() for path in paths}
 
 
-def _find_annotations(
+def find_annotations(
     base: Path, texts: list[str]
 ) -> tuple[dict[str, dict[str, tuple[str, str]]], dict[str, str], list[str]]:
     """track -> video -> (split, file); split -> multi-task list; and the .txt files that are neither.

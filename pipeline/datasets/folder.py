@@ -2,7 +2,7 @@
 
 An image directly in a class folder is a video of its own, with frame 0, named ``[<split>/]<class>/<stem>``. A folder
 inside a class folder is a video whose frames are its images. The group is the video: where several images
-show one person, this reader cannot know it.
+show one person, this reader cannot know it. Video files are named and not read: faces are cut out of them first.
 """
 
 import re
@@ -10,8 +10,7 @@ from collections import Counter
 
 import pandas as pd
 
-from pipeline.datasets import splits
-from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, title
+from pipeline.datasets.found import CUT_FIRST, DatasetConfig, Found, named, nothing_found, ready, title, videos_among
 from pipeline.datasets.scan import Folder, Scan, parts, scan
 from pipeline.params import UserError
 from pipeline.tables import Frames, Labels
@@ -27,14 +26,11 @@ _LAST_NUMBER = re.compile(r"(\d{1,18})\D*$")
 
 
 def read(config: DatasetConfig) -> Found:
-    """The official split where ``root`` holds split folders, and only they are read; else one drawn by group.
+    """The official split where ``root`` holds split folders, and only they are read; else none.
 
     Raises ``UserError`` where nothing is found, or two folders stand for one split.
     """
-    if config.annotations is not None:
-        raise UserError("data set 'folder' has no annotations but its folders: leave dataset.annotations out")
-    if not config.root.is_dir():
-        raise nothing_found(config, f"there is no folder {config.root}", WANTED)
+    ready(config, WANTED)
     scanned = scan(config.root, EXTENSIONS)
     official = _split_folders(scanned)
     depth = 2 if official else 1
@@ -50,20 +46,20 @@ def read(config: DatasetConfig) -> Found:
         classes[split][where[depth - 1]] += len(folder.names)
         taken = _images(folder, paths) if len(where) == depth else _sequence(folder)
         rows += [(*row, where[depth - 1], split) for row in taken]
+    videos = videos_among(scanned.others)
     if not rows:
         problem = f"no image was found in a class folder under {config.root}"
+        problem += f", but {len(videos)} such as '{videos[0]}': {CUT_FIRST}" if videos else ""
         raise nothing_found(config, problem, WANTED, scanned.unreadable)
 
     table = pd.DataFrame(rows, columns=["video", "frame", "path", "size", "expression", "expression_split"])
     table["group"] = table["video"]
-    if not official:
-        drawn = splits.by_group(table["group"], table["expression"], config.val_fraction, config.seed)
-        table["expression_split"] = drawn
     names = sorted(table["expression"].unique())
+    split_column = ["expression_split"] if official else []
     return Found(
         Frames(table[["video", "frame", "path", "size"]], config.root, title(config), config.crop_source or "as given"),
-        Labels(table[["video", "frame", "group", "expression", "expression_split"]], names, title(config)),
-        _report(config, scanned, official, classes, names, outside),
+        Labels(table[["video", "frame", "group", "expression", *split_column]], names, title(config)),
+        _report(scanned, official, classes, names, outside),
         skipped=len(outside) + len(scanned.unreadable),
     )
 
@@ -103,18 +99,16 @@ def _sequence(folder: Folder) -> list[tuple[str, int, str, int]]:
     ]
 
 
-def _report(
-    config: DatasetConfig, scanned: Scan, official: dict[str, str], classes: dict, names: list[str], outside: list[str]
-) -> dict:
+def _report(scanned: Scan, official: dict[str, str], classes: dict, names: list[str], outside: list[str]) -> dict:
     """``classes`` counts the images of each class folder, per split (None where none is official)."""
     empty = [f"{split}/{c}" if split else c for split in classes for c, images in classes[split].items() if not images]
     missing = [f"{split}: {c}" for split in classes for c in names if not classes[split][c]] if official else []
     return {
-        "split": "official" if official else f"drawn by group, val_fraction {config.val_fraction}, seed {config.seed}",
         "empty_class_folders": named(sorted(empty)),
         "classes_missing_in_a_split": named(sorted(missing)),
         "images_outside_class_folders": named(sorted(outside)),
         "unreadable": named(scanned.unreadable),
         "links_to_folders_already_read": named(scanned.repeated),
+        "videos_not_cut_into_frames": named(videos_among(scanned.others)),
         "stray_files": named(scanned.others, most=10),
     }

@@ -1,6 +1,6 @@
 """What a reader of a data set is told (``DatasetConfig``) and what it gives back (``Found``)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,21 @@ from typing import Any
 from pipeline.params import UserError, option
 from pipeline.tables import Frames, Labels
 
-SOURCES = (
-    "Aff-Wild2 (ABAW) is given by its authors on request, for a signed licence: "
-    "https://ibug.doc.ic.ac.uk/resources/aff-wild2/"
-)
+SOURCES = {
+    "abaw": "Aff-Wild2 (ABAW) is given by its authors on request, for a signed licence: "
+    "https://ibug.doc.ic.ac.uk/resources/aff-wild2/",
+    "afew_va": "AFEW-VA is given by its authors on request: https://ibug.doc.ic.ac.uk/resources/afew-va-database/",
+    "ckplus": "CK+ is given by its authors on request: http://www.jeffcohn.net/Resources/",
+    "pairs": "Totally-Looks-Like: https://sites.google.com/view/totally-looks-like-dataset",
+    "ravdess": "RAVDESS (CC BY-NC-SA 4.0): https://zenodo.org/records/1188976",
+    "shapes": "draw it: python -m pipeline.datasets.shapes --out FOLDER",
+}
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 SYNTHETIC_MARKER = (
     "Synthetic face clips, drawn by pipeline/datasets/synthetic.py."  # begins README.txt in such a folder
+)
+CUT_FIRST = (
+    "these are videos: cut faces out of them first (python -m pipeline.faces), and name the folder that it wrote"
 )
 HOW_TO_POINT = "name its folder as dataset.root in params.yaml, or with --root FOLDER"
 
@@ -22,17 +31,26 @@ HOW_TO_POINT = "name its folder as dataset.root in params.yaml, or with --root F
 class DatasetConfig:
     """Section ``dataset`` of params.yaml: where a data set lies, and where its two tables and its report go."""
 
-    name: str = option("abaw", help="the reader: abaw, folder")
+    name: str = option("abaw", help="the reader: abaw, afew_va, ckplus, csv, folder, pairs, ravdess, shapes")
     root: Path = option(Path("data/abaw"), help="the folder that holds the data set; paths in the tables start there")
-    annotations: Path | None = option(None, help="abaw: where the annotations lie, if not somewhere below root")
+    annotations: Path | None = option(
+        None, help="abaw, afew_va, ckplus: where the annotations lie, if not below root; csv, pairs: the table"
+    )
+    columns: dict = option({}, help="csv, pairs: what the table calls a column, such as {path: image, label: emotion}")
     crop_source: str | None = option(
         None, help="how the faces were cut; abaw reads the folders of that name only (cropped_aligned)"
+    )
+    class_map: str | dict | None = option(
+        None, help="abaw, for ABAW's eight classes, or {happy: Happiness, ...}; labels without a partner are dropped"
     )
     frames: Path = option(Path("data/frames.parquet"), help="the frame table to write")
     labels: Path = option(Path("data/labels.parquet"), help="the label table to write")
     report: Path = option(Path("data/index.json"), help="the report to write: what was found, and what was not")
     val_fraction: float = option(0.2, help="the part of the groups held out where a data set has no split of its own")
     seed: int = option(0, help="which groups are held out where a data set has no split of its own")
+    folds: int | None = option(None, help="val is one of so many folds, cut by group; null: the data set's own split")
+    fold: int = option(0, help="which of the folds is val, from 0")
+    also: list = option([], help="further data sets, such as [{name: ravdess, root: data/ravdess}]")
     strict: bool = option(False, help="exit status 1, after all is written, when anything had to be skipped")
 
 
@@ -68,6 +86,20 @@ def nothing_found(config: DatasetConfig, problem: str, wanted: str, unreadable: 
     if unreadable:
         problem += f" ({len(unreadable)} could not be read, such as '{unreadable[0]}')"
     return UserError(
-        f"data set '{config.name}': {problem}\n  wanted: {wanted}\n"
-        f"  to read another folder: {HOW_TO_POINT}\n  {SOURCES}"
+        f"data set '{config.name}': {problem}\n  wanted: {wanted}\n  to read another folder: {HOW_TO_POINT}"
+        + (f"\n  {SOURCES[config.name]}" if config.name in SOURCES else "")
     )
+
+
+def ready(config: DatasetConfig, wanted: str, *, uses: Collection[str] = ()) -> None:
+    """Raises ``UserError`` where ``root`` is no folder, or a setting is given that the reader has no use for."""
+    for key in ("annotations", "columns"):
+        if getattr(config, key) and key not in uses:
+            raise UserError(f"data set '{config.name}' has no use for it: leave dataset.{key} out")
+    if not config.root.is_dir():
+        raise nothing_found(config, f"there is no folder {config.root}", wanted)
+
+
+def videos_among(others: Iterable[str]) -> list[str]:
+    """The video files of a scan's ``others``: a reader takes frames, so these were not cut yet."""
+    return [path for path in others if path.lower().endswith(VIDEOS)]

@@ -8,23 +8,26 @@ three are the same bytes whenever the files are the same: nothing in them tells 
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.datasets import abaw, folder
-from pipeline.datasets.found import DatasetConfig, Found, named
-from pipeline.params import entry, one_of, parse
+from pipeline.datasets.found import DatasetConfig, named
+from pipeline.datasets.readers import read
+from pipeline.datasets.splits import in_two_splits
+from pipeline.params import entry, parse
 from pipeline.tables import KEY, SPLITS, Frames, Labels, write_frames, write_labels
+
+MOST_CLASSES = 50  # printed one by one
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0; or 1 with ``--strict`` where anything had to be skipped. All outputs are written in either case."""
     started = time.perf_counter()
     config = parse(DatasetConfig, argv, sections=["dataset"], description=__doc__)
-    found = READERS[one_of("data set", config.name, READERS)](config)
+    found = read(config)
     write_frames(config.frames, found.frames)
     write_labels(config.labels, found.labels)
     report = describe(found.frames, found.labels) | found.report | {"skipped": found.skipped}
@@ -67,7 +70,7 @@ def describe(frames: Frames, labels: Labels) -> dict[str, Any]:
         "videos_with_gaps": named(f"{video}: {n} frames" for video, n in missing[missing > 0].items())
         | {"missing_frames": int(missing.sum())},
         "videos_starting_late": named(f"{video}: at {n}" for video, n in late.items()),
-        "groups_in_two_splits": {track: named(_in_two_splits(labels.table, track)) for track in tracks},
+        "groups_in_two_splits": {track: named(in_two_splits(labels.table, track)) for track in tracks},
     }
 
 
@@ -83,14 +86,17 @@ def summary(report: dict[str, Any]) -> str:
         counts = [f"{s}: {report['labelled_frames'][track].get(s, 0):,} in {n:,} videos" for s, n in splits.items()]
         lines.append(f"{track}, labelled frames: {'; '.join(counts)}")
     lines += _class_lines(report["frames_per_class"])
+    for key in ("split", "class_map"):
+        if report.get(key) and report["label_rows"]:
+            lines.append(f"{_words(key)}: {_shown(report[key])}")
     for key in ("frames_without_label", "labels_without_frame"):
         lines.append(f"{_words(key)}: {', '.join(f'{track} {n:,}' for track, n in report[key].items())}")
     for track, groups in report["groups_in_two_splits"].items():
         if groups["count"]:
             lines.append(f"WARNING: {_counted(f'groups in two splits of {track}', groups)}")
-    for key, value in report.items():
-        if isinstance(value, dict) and value.get("count"):
-            lines.append(_counted(_words(key), value))
+    lines += _counts(report)
+    for name, own in report.get("data_sets", {}).items():
+        lines += [f"{name}: {line}" for line in [f"split: {own['split']}", *_counts(own)]]
     return "\n".join(lines)
 
 
@@ -140,22 +146,25 @@ def _per_class(labels: Labels, rows: Any) -> dict[str, dict[str, int]]:
     }
 
 
-def _in_two_splits(table: pd.DataFrame, track: str) -> list[str]:
-    """``group: its splits``, for each group that stands in more than one."""
-    if f"{track}_split" not in table:
-        return []
-    pairs = table[["group", f"{track}_split"]].dropna().drop_duplicates().sort_values(["group", f"{track}_split"])
-    splits = pairs.groupby("group")[f"{track}_split"].agg(list)
-    return [f"{group}: {' and '.join(of)}" for group, of in splits.items() if len(of) > 1]
-
-
 def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
     if not per_class:
         return []
     table = pd.DataFrame(per_class)
+    if len(table) > MOST_CLASSES:
+        sizes = table.sum(axis=1)
+        return [f"{len(table):,} classes, of {sizes.min():,} to {sizes.max():,} frames"]
     width = max(len(str(name)) for name in table.index)
     lines = [" " * (width + 2) + "".join(f"{split:>12}" for split in table)]
     return lines + [f"  {name:<{width}}" + "".join(f"{n:>12,}" for n in row) for name, *row in table.itertuples()]
+
+
+def _counts(report: dict[str, Any]) -> list[str]:
+    """A line for each thing of a report that was counted and is not zero."""
+    return [_counted(_words(k), v) for k, v in report.items() if isinstance(v, dict) and v.get("count")]
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(f"{a} -> {b}" for a, b in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _words(key: str) -> str:
@@ -173,9 +182,6 @@ def _write_json(path: Path, report: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".partial")
     temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     temporary.replace(path)
-
-
-READERS: dict[str, Callable[[DatasetConfig], Found]] = {"abaw": abaw.read, "folder": folder.read}
 
 
 if __name__ == "__main__":

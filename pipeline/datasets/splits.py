@@ -1,10 +1,58 @@
-"""A split into train and val for data sets that bring none."""
+"""A split into train and val for data sets that bring none, and folds for any."""
 
 import hashlib
 
+import numpy as np
 import pandas as pd
+from sklearn.model_selection import StratifiedGroupKFold
 
+from pipeline.datasets.found import DatasetConfig
 from pipeline.params import UserError
+
+MOST_ROWS = 100_000
+
+
+def with_split(table: pd.DataFrame, config: DatasetConfig) -> tuple[pd.DataFrame, str]:
+    """The label table with a split for each of its tracks, and where the split is from.
+
+    Without ``folds``, a track that brings its split keeps it; to the others one is drawn. With ``folds``, ``val`` is
+    fold ``fold`` and ``train`` the rest, whatever was official; only ``test`` stays, and what is in no part. One draw
+    serves all tracks, so that a group is on the same side in each.
+    """
+    if config.folds is None and config.fold:
+        raise UserError(f"dataset: fold is {config.fold}, and folds is not given")
+    tracks = tracks_of(table)
+    lacking = [track for track in tracks if f"{track}_split" not in table]
+    if table.empty or not tracks or not (lacking or config.folds):
+        return table, "official"
+    if config.folds is None:
+        drawn = by_group(table["group"], strata(table), config.val_fraction, config.seed)
+        how = f"drawn by group, val_fraction {config.val_fraction}, seed {config.seed}"
+        return table.assign(**{f"{track}_split": drawn for track in lacking}), how
+    drawn = by_fold(table["group"], strata(table), config.folds, config.fold, config.seed)
+    columns = {}
+    for track in tracks:
+        given = table.get(f"{track}_split", drawn)
+        columns[f"{track}_split"] = drawn.where(given.isin(["train", "val"]), given)
+    return table.assign(**columns), f"fold {config.fold} of {config.folds} by group, seed {config.seed}"
+
+
+def tracks_of(table: pd.DataFrame) -> list[str]:
+    """What a label table has labels for."""
+    has = {"expression": "expression" in table, "va": "valence" in table}
+    has["au"] = any(column.startswith("au") and column[2:].isdecimal() for column in table)
+    return [track for track, there in has.items() if there]
+
+
+def strata(table: pd.DataFrame) -> pd.Series:
+    """What a split keeps equal on both sides: same or different of a pair, else the class, else the signs of affect."""
+    if "pair" in table:
+        return table["same"].astype("str")
+    if "expression" in table and table["expression"].notna().any():
+        return table["expression"].fillna("")
+    if "valence" in table:
+        return (table["valence"] >= 0).astype("str") + (table["arousal"] >= 0).astype("str")
+    return pd.Series("", index=table.index)
 
 
 def by_group(groups: pd.Series, strata: pd.Series, val_fraction: float, seed: int) -> pd.Series:
@@ -26,4 +74,48 @@ def by_group(groups: pd.Series, strata: pd.Series, val_fraction: float, seed: in
         if val_fraction > 0:
             num_val = min(max(num_val, 1), len(members) - 1)
         held_out |= set(members.sort_values("rank")["group"].head(num_val))
-    return pd.Series(["val" if group in held_out else "train" for group in groups], index=groups.index)
+    return pd.Series(np.where(groups.isin(held_out), "val", "train"), index=groups.index, dtype="str")
+
+
+def by_fold(groups: pd.Series, strata: pd.Series, folds: int, fold: int, seed: int) -> pd.Series:
+    """'val' for each row whose group is in fold ``fold`` of ``folds``, else 'train'.
+
+    The folds are scikit-learn's StratifiedGroupKFold: each group in just one, each stratum's rows as equal as whole
+    groups allow. A stratum with fewer rows than folds counts with the largest. Above 100,000 rows they are counted in
+    proportion, since scikit-learn goes through them one by one (30 s for ABAW's).
+    """
+    num_groups = groups.nunique()
+    if not 2 <= folds <= num_groups:
+        raise UserError(f"dataset: folds must be from 2 to the number of groups, {num_groups}, and is {folds}")
+    if not 0 <= fold < folds:
+        raise UserError(f"dataset: fold must be from 0 to {folds - 1}, for {folds} folds, and is {fold}")
+    counts = pd.DataFrame({"group": groups.to_numpy(), "stratum": strata.to_numpy()}).value_counts(sort=False)
+    counts = np.ceil(counts * min(1, MOST_ROWS / len(groups))).astype("int64").rename("rows").reset_index()
+    table = counts.loc[counts.index.repeat(counts["rows"]), ["group", "stratum"]]
+    rows = table["stratum"].value_counts().sort_index()
+    stratum = table["stratum"].where(table["stratum"].map(rows) >= folds, rows.idxmax())
+    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    cuts = splitter.split(np.zeros(len(table)), stratum.to_numpy(object), table["group"].to_numpy(object))
+    _, held_out = list(cuts)[fold]
+    val = groups.isin(table["group"].iloc[held_out].unique())
+    return pd.Series(np.where(val, "val", "train"), index=groups.index, dtype="str")
+
+
+def refuse_overlap(table: pd.DataFrame, dataset: str) -> None:
+    """Raises ``UserError`` where a group stands in two splits of a track."""
+    for track in tracks_of(table):
+        overlapping = in_two_splits(table, track)
+        if overlapping:
+            raise UserError(
+                f"data set '{dataset}': {len(overlapping)} groups stand in two splits of {track}, such as "
+                f"{'; '.join(overlapping[:3])}: a group, a person or a video, belongs to one"
+            )
+
+
+def in_two_splits(table: pd.DataFrame, track: str) -> list[str]:
+    """``group: its splits``, for each group that stands in more than one."""
+    if f"{track}_split" not in table:
+        return []
+    pairs = table[["group", f"{track}_split"]].dropna().drop_duplicates().sort_values(["group", f"{track}_split"])
+    splits = pairs.groupby("group")[f"{track}_split"].agg(list)
+    return [f"{group}: {' and '.join(of)}" for group, of in splits.items() if len(of) > 1]

@@ -15,13 +15,16 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline.device import pick_device
+from pipeline.emotions import opposites
+from pipeline.evaluation.protocol import au_scores, expression_scores, va_scores
 from pipeline.evaluation.retrieval import knn_predict, recall_at_k
 from pipeline.evaluation.separation import evenly, pair_cosines, separation
 from pipeline.evaluation.steadiness import steadiness
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import Labels, read_labels
-from pipeline.training.adapter import Adapter, inputs, load_adapter
+from pipeline.training import features
+from pipeline.training.adapter import Adapter, load_adapter
 from pipeline.training.data import FrameSet, frame_set
 from pipeline.training.windows import centred, typical_step
 
@@ -38,7 +41,7 @@ class EvaluateConfig:
     neighbours: int = option(20, help="that vote on a frame's class")
     most_pairs_of: int = option(2000, help="evenly spaced validation frames whose pairs are compared")
     most_neighbours: int = option(20000, help="evenly spaced training frames that are candidates for neighbours")
-    opposites: list[list] = option([], help="pairs of opposite classes")
+    opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
 
 
@@ -54,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         adapter = load_adapter(path, store.made_by)
         facts = adapter.facts
         frames = frame_set(
-            store, labels, test_split=facts["test_split"], select_split=facts["select_split"],
+            store, labels, tracks=facts["tracks"], test_split=facts["test_split"], select_split=facts["select_split"],
             split_seed=facts["split_seed"],
         )  # fmt: skip
         if frames.classes != facts["classes"]:
@@ -78,39 +81,47 @@ def scores(
 ) -> dict[str, float | None]:
     """All metrics of one trained adapter; None where a metric has nothing to be measured on."""
     adapter.modules().to(device)
-    head_inputs = inputs(adapter.front, store.read(frames.row), device)
-    train, val = np.union1d(frames.centres("train"), frames.centres("select")), frames.centres("val")
+    source = features.open_inputs(store, frames.row, adapter.front, device)
+    val, embedded = frames.centres("val"), {}
+    train = np.union1d(frames.centres("train"), frames.centres("select"))
+    train = train[frames.label[train] >= 0] if frames.classes else train
     train = train[evenly(len(train), config.most_neighbours)]
-    embedded = {}
     for part, centres in (("train", train), ("val", val)):
         rows = centred(frames.video, frames.frame, centres, adapter.facts["window"], adapter.facts["step"])
-        embedded[part] = adapter.embed(head_inputs, torch.from_numpy(rows).to(device))
-    z, label = embedded["val"].cpu().numpy(), frames.label[val]
-    chosen = evenly(len(val), config.most_pairs_of)
-    found = separation(
-        pair_cosines(z, label, frames.group[val], _opposites(config, frames.classes), config.most_pairs_of)
-    )
-    found |= recall_at_k(z[chosen], label[chosen], frames.group[val][chosen], config.top_k)[0]
-    knn = knn_predict(
-        embedded["train"].cpu().numpy(), frames.label[train], z, config.neighbours, len(frames.classes)
-    )  # fmt: skip
-    present = np.unique(label)
-    found["knn_accuracy"] = accuracy_score(label, knn)
-    found["knn_macro_f1"] = f1_score(label, knn, labels=present, average="macro")
-    if adapter.loss.classifies:
+        embedded[part] = adapter.embed(source, torch.from_numpy(rows).to(device))
+    said = {}
+    for what in adapter.loss.predictors:
         with torch.inference_mode():
-            predicted = adapter.loss.logits(embedded["val"]).argmax(1).cpu().numpy()
-        found["macro_f1"] = f1_score(label, predicted, labels=present, average="macro")
-    found |= steadiness(z, knn, label, frames.video[val], frames.frame[val], typical_step(frames.video, frames.frame))
+            said[what] = adapter.loss.predict(what, embedded["val"]).cpu().numpy()
+    found = {}
+    if (has := frames.label[val] >= 0).any():
+        step = typical_step(frames.video, frames.frame)
+        z = {part: x.cpu().numpy() for part, x in embedded.items()}
+        found |= _of_expressions(config, frames, train, z["train"], val[has], z["val"][has], step)
+        if "classes" in said:
+            found["macro_f1"] = expression_scores(frames.label[val], said["classes"].argmax(1), frames.classes)[
+                "macro_f1"
+            ]
+    if "va" in said:
+        found |= {k: v for k, v in va_scores(frames.va[val], said["va"]).items() if k != "frames_scored"}
+    if "aus" in said:
+        found["au_f1"] = au_scores(frames.aus[val], said["aus"], frames.au_names, threshold=0.0)["au_f1"]
     return {name: None if math.isnan(value) else float(value) for name, value in found.items()}
 
 
-def _opposites(config: EvaluateConfig, classes: list[str]) -> list[tuple[int, int]]:
-    """Class codes; a pair with a class that the data set does not have is left out."""
-    for pair in config.opposites:
-        if len(pair) != 2:
-            raise UserError(f"evaluate: opposites must be pairs of classes, and {pair} is none")
-    return [(classes.index(a), classes.index(b)) for a, b in config.opposites if a in classes and b in classes]
+def _of_expressions(
+    config: EvaluateConfig, frames: FrameSet, train: np.ndarray, z_train: np.ndarray, val: np.ndarray, z: np.ndarray,
+    step: int,
+) -> dict[str, float]:  # fmt: skip
+    label, group = frames.label[val], frames.group[val]
+    opposite = opposites(config.opposites, frames.classes)
+    found = separation(pair_cosines(z, label, group, opposite, config.most_pairs_of))
+    chosen = evenly(len(val), config.most_pairs_of)
+    found |= recall_at_k(z[chosen], label[chosen], group[chosen], config.top_k)[0]
+    knn = knn_predict(z_train, frames.label[train], z, config.neighbours, len(frames.classes))
+    found["knn_accuracy"] = accuracy_score(label, knn)
+    found["knn_macro_f1"] = f1_score(label, knn, labels=np.unique(label), average="macro")
+    return found | steadiness(z, knn, label, frames.video[val], frames.frame[val], step)
 
 
 def _about(
@@ -132,7 +143,7 @@ def _about(
         "val_videos": len(np.unique(frames.video[val])),
         "pairs_of": min(len(val), config.most_pairs_of),
         "knn_candidates": min(len(train), config.most_neighbours),
-        "opposites": [[frames.classes[a], frames.classes[b]] for a, b in _opposites(config, frames.classes)],
+        "opposites": [[frames.classes[a], frames.classes[b]] for a, b in opposites(config.opposites, frames.classes)],
     }
 
 

@@ -1,9 +1,10 @@
 """A trained adapter: everything between a stored feature and an embedding, in one file without pickles."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from pipeline.params import UserError, one_of
 from pipeline.projection import Projection
 from pipeline.store import differences
 from pipeline.training.heads import build_head, centre, pool
-from pipeline.training.losses import build_loss
+from pipeline.training.losses import WeightedSum, build_loss
 from pipeline.training.windows import gather
 
 POOLINGS = {"centre": lambda embeddings, valid: centre(embeddings), "mean": pool}
@@ -47,18 +48,32 @@ class Front(nn.Module):
         self.components.copy_(torch.from_numpy(projection.components))
         self.mean.copy_(torch.from_numpy(projection.mean))
 
-    def fit(self, features: torch.Tensor, normalise: str) -> None:
-        """Takes shift and scale from training features (n, D); 'none' leaves them."""
+    def fit(self, blocks: Iterable[np.ndarray], normalise: str) -> None:
+        """Takes shift and scale from training features, in blocks of (n, D); 'none' leaves them."""
         one_of("normalise", normalise, NORMALISATIONS)
         if normalise == "none":
             return
-        blocks = features.split(8192)  # all rows in float64 would not fit where the features just do
-        mean = sum(self(block).double().sum(0) for block in blocks) / len(features)
-        variance = sum((self(block).double() - mean).square().sum(0) for block in blocks) / len(features)
-        self.shift.copy_(mean)
+        count, total, squares = 0, 0.0, 0.0
+        first: torch.Tensor | float | None = None
+        for block in blocks:
+            x = self(torch.from_numpy(block)).double()
+            first = x.mean(0) if first is None else first  # keeps the sums small, and so exact
+            count, total, squares = count + len(x), total + (x - first).sum(0), squares + (x - first).square().sum(0)
+        mean = total / count
+        self.shift.copy_(first + mean)
         if normalise == "standardise":
-            deviation = variance.sqrt()
+            deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
             self.scale.copy_(deviation.clamp_min(max(DEVIATION_FLOOR * float(deviation.mean()), 1e-12)))
+
+
+class Source(Protocol):
+    """Where the inputs of the head for N frames come from: memory, or the store."""
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """Inputs (n, K) float32 of the frames ``rows`` (n,)."""
+
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Windows (B, T, K) float32 and ``valid`` (B, T) of ``rows`` (B, T): zeros and False where a row is -1."""
 
 
 @dataclass
@@ -70,62 +85,72 @@ class Adapter:
 
     front: Front
     head: nn.Module
-    loss: nn.Module
+    loss: WeightedSum
     facts: dict[str, Any] = field(default_factory=dict)
 
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"front": self.front, "head": self.head, "loss": self.loss})
 
-    def embed(self, inputs: torch.Tensor, rows: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
-        """Embeddings (W, E) float32 of windows ``rows`` (W, T) into ``inputs`` (N, K), the outputs of the front."""
+    def pool(self, out: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, E) from what the head gives, (B, T, E), or (B, E) already."""
+        return out if self.head.pools else POOLINGS[self.facts["pooling"]](out, valid)
+
+    def embed(self, source: Source, rows: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
+        """Embeddings (W, E) float32 of windows ``rows`` (W, T) into ``source``."""
         self.head.eval()
-        pooling = POOLINGS[self.facts["pooling"]]
+        if len(rows) == 0:
+            return torch.zeros((0, self.head.embedding_size), device=rows.device)
         out = []
         with torch.inference_mode():
             if self.head.framewise:  # each frame once, however many windows it is in
-                every = torch.ones((1, 1), dtype=torch.bool, device=inputs.device)
-                frames = torch.cat([self.head(x[:, None], every.expand(len(x), 1))[:, 0] for x in inputs.split(8192)])
-                for part in rows.split(batch_size):
-                    out.append(pooling(*gather(frames, part)))
+                at, place = torch.unique(rows[rows >= 0], return_inverse=True)
+                numbered = torch.full_like(rows, -1)
+                numbered[rows >= 0] = place
+                every = torch.ones((1, 1), dtype=torch.bool, device=rows.device)
+                frames = [self.head(source.take(p)[:, None], every.expand(len(p), 1))[:, 0] for p in at.split(8192)]
+                frames = torch.cat(frames)
+                for part in numbered.split(batch_size):
+                    out.append(self.pool(*gather(frames, part)))
             else:
                 for part in rows.split(batch_size):
-                    features, valid = gather(inputs, part)
-                    out.append(pooling(self.head(features, valid), valid))
-        return torch.cat(out) if out else inputs.new_zeros((0, self.head.embedding_size))
+                    features, valid = source.gather(part)
+                    out.append(self.pool(self.head(features, valid), valid))
+        return torch.cat(out)
+
+    def compare(self, source: Source, left: torch.Tensor, right: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
+        """Logits (P,) of "the same" of windows ``left`` and ``right`` (P, T), by a head for pairs."""
+        self.head.eval()
+        with torch.inference_mode():
+            parts = zip(left.split(batch_size), right.split(batch_size), strict=True)
+            return torch.cat([self.head.pair(*source.gather(a), *source.gather(b)) for a, b in parts])
 
 
 def build_adapter(facts: dict[str, Any]) -> Adapter:
     """An untrained adapter; ``facts`` as in ``Adapter``. Raises ``UserError`` for an unknown head or loss."""
     front = Front(facts["num_features"], facts["num_components"])
     head = build_head(
-        facts["model"], num_features=front.num_inputs, embedding_size=facts["embedding_size"], dropout=facts["dropout"]
-    )
+        facts["model"], num_features=front.num_inputs, embedding_size=facts["embedding_size"], dropout=facts["dropout"],
+        **facts["model_options"],
+    )  # fmt: skip
     loss = build_loss(
-        facts["loss"], num_classes=len(facts["classes"]), embedding_size=head.embedding_size,
-        temperature=facts["temperature"], margin=facts["margin"],
+        facts["loss"], facts["loss_options"], num_classes=len(facts["classes"]) or None, num_aus=facts["num_aus"],
+        class_counts=facts["class_counts"], embedding_size=head.embedding_size, temperature=facts["temperature"],
+        margin=facts["margin"],
     )  # fmt: skip
     return Adapter(front, head, loss, facts)
 
 
 def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
     """Writes tensors and facts (and ``more`` facts, such as the epoch) as safetensors, by a temporary file."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in adapter.modules().state_dict().items()}
-    temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata={"facts": json.dumps(adapter.facts | more, sort_keys=True)})
-    temporary.replace(path)
+    _save(path, adapter.modules().state_dict(), adapter.facts | more)
 
 
 def load_adapter(path: Path, made_by: dict[str, Any]) -> Adapter:
     """The adapter in ``path``; raises ``UserError`` where it was trained on features that something else made."""
     if not path.is_file():
         raise UserError(f"no trained adapter at {path}: make one with 'python train.py'")
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a trained adapter: {error}") from None
-    if facts is None:
+    tensors, facts = _load(path, "a trained adapter")
+    if "made_by" not in facts:
         raise UserError(f"{path} is not a trained adapter: it does not say what it is")
     if other := differences(facts["made_by"], made_by):
         raise UserError(f"the adapter {path} was trained on other features than this store has: {other}")
@@ -134,12 +159,28 @@ def load_adapter(path: Path, made_by: dict[str, Any]) -> Adapter:
     return adapter
 
 
-def inputs(front: Front, features: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Stored features (N, D) through the front, in blocks, onto the device: (N, K) float32."""
-    front.to(device)
-    out = torch.empty((len(features), front.num_inputs), device=device)
-    with torch.inference_mode():
-        for start in range(0, len(features), 8192):
-            block = torch.from_numpy(np.ascontiguousarray(features[start : start + 8192])).to(device)
-            out[start : start + len(block)] = front(block)
-    return out
+def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    """Writes where a training is, by a temporary file."""
+    _save(path, tensors, facts)
+
+
+def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What ``save_state`` wrote."""
+    return _load(path, "the state of a training")
+
+
+def _save(path: Path, tensors: Mapping[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    temporary = path.with_name(path.name + ".partial")
+    save_file(tensors, temporary, metadata={"facts": json.dumps(facts, sort_keys=True)})
+    temporary.replace(path)
+
+
+def _load(path: Path, what: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except SafetensorError as error:
+        raise UserError(f"{path} is not {what}: {error}") from None
+    return tensors, facts

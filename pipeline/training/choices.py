@@ -23,3 +23,15 @@ def build(kind: str, choices: Mapping[str, type], name: str, available: Mapping[
         return chosen(**given)
     except ValueError as error:
         raise UserError(f"{kind} '{name}': {error}") from None
+
+
+def listed(kinds: Mapping[str, Mapping[str, type]]) -> str:
+    """All choices of each kind: name, the first line of the docstring, and the source where there is one."""
+    lines = []
+    for kind, choices in kinds.items():
+        lines.append(kind)
+        for name, chosen in choices.items():
+            words = " ".join((inspect.getdoc(chosen) or "").split("\n\n")[0].split())
+            source = getattr(chosen, "source", "")
+            lines.append(f"  {name:26}{words}" + (f" [{source}]" if source else ""))
+    return "\n".join(lines)

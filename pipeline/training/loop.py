@@ -1,84 +1,188 @@
-"""Training one adapter on features that lie on the device."""
+"""Training one adapter."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from pipeline.params import UserError
-from pipeline.training.adapter import POOLINGS, Adapter
-from pipeline.training.windows import gather
-
-CLIP_NORM = 1.0
-WARM_UP = 0.05  # of all steps
+from pipeline.training.adapter import Adapter
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: AdamW, its rate raised over the first steps and then lowered along a cosine to zero."""
+    """How long and how fast: AdamW, its rate raised over the first ``warm_up`` of all steps and then, with ``decay``
+    'cosine', lowered to zero. Gradients are clipped to the norm ``clip_norm`` (0: not). After ``patience`` epochs
+    without a better score training ends. ``precision`` 'bfloat16' is that of the head under autocast; losses are always
+    computed in float32."""
 
     epochs: int
     learning_rate: float
-    betas: tuple[float, float]
-    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    warm_up: float = 0.05
+    decay: str = "cosine"
+    clip_norm: float = 1.0
+    patience: int | None = None
+    precision: str = "float32"
+
+    def factor(self, progress: float, step: float) -> float:
+        """The share of ``learning_rate`` when ``progress`` in [0, 1) of the training is done, steps of ``step``."""
+        warm = max(self.warm_up, step)
+        falling = 0.5 * (1 + math.cos(math.pi * progress)) if self.decay == "cosine" else 1.0
+        return min((progress + step) / warm, falling)
 
 
-Batches = Callable[[int], list[np.ndarray]]
-Watch = Callable[[int, Mapping[str, float]], None]
+DECAYS = ("cosine", "constant")
+PRECISIONS = ("float32", "bfloat16")
 
 
-def train(
-    adapter: Adapter,
-    inputs: torch.Tensor,
-    rows: torch.Tensor,
-    labels: torch.Tensor,
-    batches: Batches,
-    schedule: Schedule,
-    watch: Watch,
-) -> None:
-    """Trains head and loss on windows ``rows`` (W, T) into ``inputs`` (N, K), with a label (W,) each.
+class Part(Protocol):
+    """A part of an epoch: ``windows`` (W',) are the numbers of its windows among all."""
 
-    ``batches(epoch)`` gives lists of window numbers. ``watch(epoch, {'loss': ..., 'learning_rate': ...})`` is called
-    after each epoch, and before the first one as epoch 0 without a loss. Raises ``UserError`` where the loss is not
-    finite, naming the epoch.
+    windows: np.ndarray
+
+    def batch(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (B, T, K) and valid (B, T); ``numbers`` count within the part, from W' on in the next view."""
+
+
+class NotFinite(UserError):
+    """A loss or its gradient is not a number; ``windows`` are the numbers of the batch's windows."""
+
+    def __init__(self, epoch: int, batch: int, windows: np.ndarray) -> None:
+        super().__init__(f"the loss or its gradient is not finite in epoch {epoch + 1}, batch {batch + 1}")
+        self.windows = windows
+
+
+class Trainer:
+    """Head and loss of ``adapter`` in training, one ``epoch`` after another.
+
+    ``parts(epoch)`` gives the parts of an epoch, ``make_sampler(windows)`` what draws batches from a part's windows.
+    ``targets`` are the labels of all windows (W, ...), by the names that the losses take; ``embed()`` gives the present
+    embeddings (W, E) of all windows to a sampler that looks at them. All that an epoch depends on, beside these and
+    the schedule, is its number and ``state``: whoever restores that goes on to exactly the same weights (on a CPU).
     """
-    watch(0, {})
-    parameters = [p for module in (adapter.head, adapter.loss) for p in module.parameters()]
-    if not parameters or schedule.epochs == 0:
-        return
-    pooling = POOLINGS[adapter.facts["pooling"]]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay
-    )
-    per_epoch = len(batches(0))
-    factor = _warm_up_and_cosine(schedule.epochs * per_epoch)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    for epoch in range(schedule.epochs):
-        adapter.head.train()
-        adapter.loss.train()
-        total = torch.zeros((), device=inputs.device)
-        drawn = batches(epoch)
-        for numbers in drawn:
-            chosen = torch.from_numpy(numbers).to(inputs.device)
-            features, valid = gather(inputs, rows[chosen])
-            loss = adapter.loss(pooling(adapter.head(features, valid), valid), labels[chosen])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
-            optimizer.step()
-            rate.step()
-            total += loss.detach()
-        mean = float(total) / len(drawn)  # the only wait for the device in an epoch; NaN in any batch shows here
-        if not math.isfinite(mean):
-            raise UserError(
-                f"the loss is not finite in epoch {epoch + 1}: lower --learning-rate (now {schedule.learning_rate}) "
-                "or --temperature"
-            )
-        watch(epoch + 1, {"loss": mean, "learning_rate": rate.get_last_lr()[0]})
 
+    def __init__(
+        self, adapter: Adapter, schedule: Schedule, parts: Callable[[int], Iterable[Part]],
+        make_sampler: Callable[[np.ndarray], Any], targets: Mapping[str, torch.Tensor], num_windows: int,
+        embed: Callable[[], np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
+        self.adapter, self.schedule, self.parts, self.targets, self.embed = adapter, schedule, parts, targets, embed
+        self.num_windows = num_windows
+        self._make_sampler, self._sampler, self._sampled = make_sampler, None, None
+        self.parameters = [p for module in (adapter.head, adapter.loss) for p in module.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay
+        )
 
-def _warm_up_and_cosine(steps: int) -> Callable[[int], float]:
-    warm = max(1, round(WARM_UP * steps))
-    return lambda step: min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(step / max(steps, 1), 1.0))))
+    def epoch(self, epoch: int) -> dict[str, float]:
+        """Trains epoch number ``epoch``, from 0, and gives the mean of the loss and of each of its terms.
+
+        Raises ``NotFinite``, when the epoch is over, for the first batch whose loss or gradient is not finite.
+        """
+        self.adapter.head.train()
+        self.adapter.loss.train()
+        drawn, values = [], []  # looked at when the epoch is over: a look at each would be a wait for the device
+        for part, done, share in self._parts(epoch):
+            sampler = self._sampler_of(part.windows, epoch)
+            batches = sampler.epoch(epoch)
+            for number, numbers in enumerate(batches):
+                start = (epoch + done + share * number / len(batches)) / self.schedule.epochs
+                self._set_rate(start, share / len(batches) / self.schedule.epochs)
+                windows = part.windows[numbers % len(part.windows)]
+                values.append(self._step(part, numbers, windows, sampler.self_supervised))
+                drawn.append(windows)
+        if not values:
+            raise UserError("an epoch without a batch: there are too few windows for this sampler and batch_size")
+        names = list(values[0])
+        table = torch.stack([torch.stack([v[name] for name in names]) for v in values]).cpu().numpy()
+        if len(bad := np.flatnonzero(~np.isfinite(table).all(axis=1))):
+            raise NotFinite(epoch, int(bad[0]), drawn[bad[0]])
+        return dict(zip(names, table.mean(0).tolist(), strict=True)) | {"learning_rate": self._rate()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Weights, the optimiser's moments, the random state and what the sampler remembers."""
+        tensors = {f"weights.{name}": value for name, value in self.adapter.modules().state_dict().items()}
+        for number, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{number}.{name}"] = value
+        tensors["random.cpu"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self._device)
+        if self._sampler is not None and self._sampler.needs_embeddings:
+            tensors |= {f"sampler.{name}": torch.from_numpy(value) for name, value in self._sampler.state().items()}
+        return {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Puts back what ``state`` gave."""
+        of = {kind: {} for kind in ("weights", "optimizer", "random", "sampler")}
+        for name, value in state.items():
+            kind, rest = name.split(".", 1)
+            of[kind][rest] = value
+        self.adapter.modules().load_state_dict(of["weights"])
+        for name, value in of["optimizer"].items():
+            number, key = name.split(".")
+            value = value if key == "step" else value.to(self._device)
+            self.optimizer.state[self.parameters[int(number)]][key] = value
+        torch.set_rng_state(of["random"]["cpu"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(of["random"]["cuda"], self._device)
+        if of["sampler"]:
+            part = next(iter(self.parts(0)))
+            self._sampler, self._sampled = self._make_sampler(part.windows), part.windows
+            self._sampler.restore({name: value.numpy() for name, value in of["sampler"].items()})
+
+    @property
+    def _device(self) -> torch.device:
+        return self.parameters[0].device
+
+    def _step(self, part: Part, numbers: np.ndarray, windows: np.ndarray, pairs: bool) -> dict[str, torch.Tensor]:
+        head, takes = self.adapter.head, self.adapter.loss.takes
+        features, valid = part.batch(numbers)
+        device = features.device
+        chosen = torch.from_numpy(windows).to(device, non_blocking=True)
+        batch = {name: target[chosen] for name, target in self.targets.items()}
+        if pairs:
+            batch["labels"] = torch.arange(len(numbers), device=device) // 2
+        half = torch.autocast(device.type, torch.bfloat16) if self.schedule.precision == "bfloat16" else nullcontext()
+        with half:
+            out = head(features, valid)
+            if head.pairs:
+                batch["pair_logits"] = head.pair(features[0::2], valid[0::2], features[1::2], valid[1::2])
+        if "frames" in takes:
+            batch |= {"frames": out, "valid": valid}
+        loss, terms = self.adapter.loss(self.adapter.pool(out, valid), batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        limit = self.schedule.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
+        self.optimizer.step()
+        parts = {f"loss_{name}": value for name, value in terms.items()} if len(terms) > 1 else {}
+        return {"loss": loss.detach(), "gradient_norm": norm.detach(), **parts}
+
+    def _parts(self, epoch: int) -> Iterator[tuple[Part, float, float]]:
+        """Each part, the share of the epoch before it, and its own share."""
+        done = 0
+        for part in self.parts(epoch):
+            yield part, done / self.num_windows, len(part.windows) / self.num_windows
+            done += len(part.windows)
+
+    def _sampler_of(self, windows: np.ndarray, epoch: int) -> Any:
+        if self._sampled is not windows:  # all windows in one part: one sampler for all epochs
+            self._sampler, self._sampled = self._make_sampler(windows), windows
+        if self._sampler.needs_embeddings and epoch % self._sampler.refresh_every == 0:
+            self._sampler.refresh(self.embed())
+            self.adapter.head.train()
+        return self._sampler
+
+    def _set_rate(self, progress: float, step: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.learning_rate * self.schedule.factor(progress, step)
+
+    def _rate(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]

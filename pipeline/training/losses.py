@@ -1,202 +1,163 @@
-"""Losses: ``loss(embeddings (B, E), labels (B,) int64) -> scalar``, float32 inside whatever comes in.
+"""Losses: ``loss(embeddings (B, E), what it takes of the batch ...) -> scalar``, and their weighted sums.
 
-Embeddings need not be normalised: a loss that compares by cosine does that itself. A loss with class weights has
-``classifies = True`` and ``logits(embeddings) -> (B, C)``; its weights are ordinary parameters, to be optimised and
-checkpointed with the head's. A batch without any positive pair gives zero, with a gradient (of zeros).
+A loss is a term of a ``WeightedSum``, also when it is the only one: the sum hands over float32 outside of autocast, and
+only the rows that have the term's target. What a class says of itself: see ``Loss``. The losses themselves are in
+``losses_pairs``, ``losses_predictors`` and ``losses_self``.
+
+Embeddings need not be normalised: a loss that compares by cosine does that itself. Class weights, proxies and
+predictors are ordinary parameters, to be optimised and checkpointed with the head's. A batch without any positive pair
+gives zero, with a gradient (of zeros).
 
 ``temperature`` is the *scale* t on cosines everywhere: logits = t · cos. The literature's τ, and
 pytorch-metric-learning's ``temperature``, is 1/t.
 
-To add one: the class, with constructor arguments named as those of the others, a line in ``LOSSES``, a test.
+To add one: a subclass of ``Loss``, its constructor's arguments named as those of the others, a line in ``LOSSES``, a
+test.
 """
 
-import functools
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from pytorch_metric_learning import distances, losses, miners
 from torch import nn
 
+from pipeline.params import UserError, one_of
 from pipeline.training.choices import build
+from pipeline.training.losses_common import Loss, is_number, zero
+from pipeline.training.losses_pairs import (
+    Circle,
+    ContrastiveCrossEntropy,
+    MultiSimilarity,
+    PairBCE,
+    RankNContrast,
+    SupCon,
+    Triplet,
+)
+from pipeline.training.losses_predictors import BCE, CCC, ArcFace, CosFace, CrossEntropy, ProxyAnchor
+from pipeline.training.losses_self import SimSiam, Steadiness, VICReg
 
-
-def in_float32(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """A method of (self, embeddings, ...) that gets float32 embeddings and runs outside of autocast."""
-
-    @functools.wraps(method)
-    def wrapper(self: nn.Module, embeddings: torch.Tensor, *args: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(embeddings.device.type, enabled=False):
-            return method(self, embeddings.float(), *args)
-
-    return wrapper
-
-
-class ContrastiveCrossEntropy(nn.Module):
-    """Symmetric cross-entropy between anchors (even positions) and partners (odd positions), several positives allowed.
-
-    logits = t · A Bᵀ of the normalised embeddings; the target of a row is uniform over the partners with the anchor's
-    label, that of a column likewise; (mean over rows + mean over columns) / 2. Two of a label in the same half are
-    never compared: pair them by position, as the ``balanced`` sampler does.
-
-    With labels = pair ids and the pairs interleaved this is the loss of CLIP (Radford et al. 2021, figure 3,
-    https://arxiv.org/abs/2103.00020) and of Risser-Maroix et al. 2021 (https://arxiv.org/abs/2206.01417), who use
-    t = 15.
-
-    Edges: the last embedding of an odd batch is dropped; so are rows and columns without a positive; none left is
-    zero. With one class in the batch the targets are uniform: then the loss pulls all cosines to be equal.
-    """
-
-    classifies = False
-
-    def __init__(self, temperature: float = 15.0):
-        super().__init__()
-        self.temperature = _positive("temperature", temperature)
-
-    @in_float32
-    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        partners, partner_labels = F.normalize(embeddings[1::2]), labels[1::2]
-        anchors, anchor_labels = F.normalize(embeddings[0::2][: len(partners)]), labels[0::2][: len(partners)]
-        logits = self.temperature * anchors @ partners.T
-        positives = (anchor_labels[:, None] == partner_labels[None, :]).float()
-        return (
-            _multi_positive_cross_entropy(logits, positives) + _multi_positive_cross_entropy(logits.T, positives.T)
-        ) / 2
-
-
-def _multi_positive_cross_entropy(logits: torch.Tensor, positives: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each row with a uniform target over its positives; the mean over the rows that have any."""
-    num_positives = positives.sum(dim=1)
-    per_row = -(positives * logits.log_softmax(dim=1)).sum(dim=1) / num_positives.clamp(min=1)
-    return per_row.sum() / (num_positives > 0).sum().clamp(min=1)
-
-
-class SupCon(nn.Module):
-    """SupCon, positives outside of the logarithm (Khosla et al. 2020, eq. 2, https://arxiv.org/abs/2004.11362).
-
-    For an anchor: the mean over its positives of -log softmax(t · cos) over all others of the batch.
-    pytorch-metric-learning's ``SupConLoss``.
-
-    Edges: the mean is over the anchors whose loss is above zero. So an anchor without a positive is dropped (the
-    authors' first code counted it as zero), and so is one that float32 finds perfect. A batch of one class only, or
-    without a positive, is zero; for the one class the paper's sum would be log(B - 1) at least.
-    """
-
-    classifies = False
-
-    def __init__(self, temperature: float = 15.0):
-        super().__init__()
-        self.loss = losses.SupConLoss(temperature=1 / _positive("temperature", temperature))
-
-    @in_float32
-    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.loss(embeddings, labels)
-
-
-class Triplet(nn.Module):
-    """max(0, margin + cos(anchor, negative) - cos(anchor, positive)), the hardest of both for each anchor of the batch.
-
-    Batch-hard mining: Hermans et al. 2017, eq. 5, https://arxiv.org/abs/1703.07737, with 1 - cos as the distance,
-    which is half the squared distance of normalised embeddings. pytorch-metric-learning's miner and loss.
-
-    Edges: the mean is over the triplets that violate the margin (the paper's, over all, fades as they become few);
-    anchors without a positive or without a negative have no triplet; none left is zero.
-    """
-
-    classifies = False
-
-    def __init__(self, margin: float = 0.2):
-        super().__init__()
-        cosine = distances.CosineSimilarity()
-        self.miner = miners.BatchHardMiner(distance=cosine)
-        self.loss = losses.TripletMarginLoss(margin=_positive("margin", margin), distance=cosine)
-
-    @in_float32
-    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.loss(embeddings, labels, self.miner(embeddings, labels))
-
-
-class ArcFace(nn.Module):
-    """Cross-entropy of t · cos(θ + margin) for the own class against t · cos θ, θ the angle to a class weight.
-
-    Deng et al. 2019, eq. 3, https://arxiv.org/abs/1801.07698; pytorch-metric-learning's ``ArcFaceLoss``, whose margin
-    is in degrees: here it is in **radians**, as in the paper (0.5, which is 28.6 degrees). Where θ + margin would pass
-    π, the own logit is t · (cos θ - margin · sin margin), which keeps it falling. The default scale is far under the
-    paper's 64, which was for 85,000 identities: eq. 3 is then flat over a few classes.
-
-    Edge: an embedding that lies on its class weight is held 1e-6 away in cosine, where arccos still has a slope.
-    """
-
-    classifies = True
-
-    def __init__(self, num_classes: int, embedding_size: int, temperature: float = 30.0, margin: float = 0.5):
-        super().__init__()
-        if not 0 <= margin < math.pi / 2:
-            raise ValueError(f"margin is an angle in radians, from 0 to π/2, and is {margin}")
-        self.loss = _FiniteArcFace(
-            num_classes, embedding_size, margin=math.degrees(margin), scale=_positive("temperature", temperature)
-        )
-
-    @in_float32
-    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.loss(embeddings, labels)
-
-    @in_float32
-    def logits(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """t · cos θ (B, C), without the margin, which is for training only."""
-        return self.loss.get_logits(embeddings)
-
-
-class _FiniteArcFace(losses.ArcFaceLoss):
-    def get_angles(self, cosine_of_target_classes: torch.Tensor) -> torch.Tensor:
-        # arccos has an infinite slope at 1 and -1, which clamp(-1, 1) lets through before torch 2.15 or so
-        # (pytorch/pytorch#184574); one NaN gradient would end the run.
-        return super().get_angles(cosine_of_target_classes.clamp(-1 + 1e-6, 1 - 1e-6))
-
-
-class CrossEntropy(nn.Module):
-    """Cross-entropy of a linear classifier on the embeddings as they are: their length counts here."""
-
-    classifies = True
-
-    def __init__(self, num_classes: int, embedding_size: int, label_smoothing: float = 0.0):
-        super().__init__()
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing must be in [0, 1), and is {label_smoothing}")
-        self.classifier = nn.Linear(embedding_size, num_classes)
-        self.label_smoothing = label_smoothing
-
-    @in_float32
-    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(self.classifier(embeddings), labels, label_smoothing=self.label_smoothing)
-
-    @in_float32
-    def logits(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """The classifier's logits (B, C)."""
-        return self.classifier(embeddings)
-
-
-def _positive(what: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{what} must be above 0, and is {value}")
-    return value
-
-
-def build_loss(name: str, **available: Any) -> nn.Module:
-    """The named loss; it gets those of ``available`` that its constructor names, and None is its own default.
-
-    Raises ``UserError`` for an unknown name, a missing argument (``num_classes`` where labels are no classes) and a
-    value out of range.
-    """
-    return build("loss", LOSSES, name, available)
-
-
-LOSSES: dict[str, type[nn.Module]] = {
-    "contrastive_cross_entropy": ContrastiveCrossEntropy,
-    "triplet": Triplet,
-    "arcface": ArcFace,
-    "supcon": SupCon,
-    "cross_entropy": CrossEntropy,
+# Which rows have a target.
+KNOWN = {
+    "labels": lambda labels: labels >= 0,
+    "va": lambda va: va.isfinite().all(dim=1),
+    "aus": lambda aus: (~aus.isnan()).any(dim=1),
 }
+TARGETS = {"labels": "expression", "va": "va", "aus": "aus"}
+OPTIONAL = ("groups",)  # entries of a batch that may be absent
+# Constructor arguments that follow from data and head, and are no option of the user.
+GIVEN = ("num_classes", "embedding_size", "num_aus", "class_counts")
+
+
+class WeightedSum(nn.Module):
+    """Σ weight · term, of named terms.
+
+    A term gets the rows that have its target: a label >= 0, valence and arousal both, at least one action unit; a
+    positional one the pairs of which both have it. Where none is left its value is zero, with a gradient.
+    """
+
+    def __init__(self, terms: Mapping[str, Loss], weights: Mapping[str, float]):
+        super().__init__()
+        self.terms = nn.ModuleDict(terms)
+        self.weights = dict(weights)
+        self.takes = tuple(dict.fromkeys(entry for term in terms.values() for entry in term.takes))
+        # What can be predicted -> the first term that does.
+        self.predictors = {term.predicts: name for name, term in reversed(terms.items()) if term.predicts}
+
+    def forward(
+        self, embeddings: torch.Tensor, batch: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The sum, and each term's unweighted value, detached. ``batch`` has what ``takes`` names."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            values = {name: self._value(term, embeddings, batch) for name, term in self.terms.items()}
+            total = sum(self.weights[name] * value for name, value in values.items())
+        return total, {name: value.detach() for name, value in values.items()}
+
+    def predict(self, what: str, embeddings: torch.Tensor) -> torch.Tensor:
+        """Float32 logits (B, C) for 'classes', values (B, 2) for 'va', logits (B, A) for 'aus': see ``predictors``."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.terms[self.predictors[what]].predict(embeddings.float())
+
+    def _value(self, term: Loss, embeddings: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        given = {"embeddings": embeddings} | {name: batch[name] for name in term.takes if name not in OPTIONAL}
+        given |= {name: batch[name] for name in OPTIONAL if name in term.takes and batch.get(name) is not None}
+        given = {name: x.float() if x.is_floating_point() else x for name, x in given.items()}
+        known = [KNOWN[name](x) for name, x in given.items() if name in KNOWN]
+        if known:
+            known = torch.stack(known).all(dim=0)
+            if term.positional:
+                known = (known[0 : len(known) // 2 * 2 : 2] & known[1::2]).repeat_interleave(2)
+            rows = known.nonzero().squeeze(1)
+            if len(rows) == 0:
+                return zero(*(x for x in given.values() if x.requires_grad))
+            if len(rows) < len(embeddings):
+                pairs = rows[1::2] // 2
+                given = {name: x[pairs if name == "pair_logits" else rows] for name, x in given.items()}
+        return term(*(given.get(name) for name in ("embeddings", *term.takes)))
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "contrastive_cross_entropy": ContrastiveCrossEntropy,
+    "supcon": SupCon,
+    "triplet": Triplet,
+    "multi_similarity": MultiSimilarity,
+    "circle": Circle,
+    "pair_bce": PairBCE,
+    "rank_n_contrast": RankNContrast,
+    "arcface": ArcFace,
+    "cosface": CosFace,
+    "proxy_anchor": ProxyAnchor,
+    "cross_entropy": CrossEntropy,
+    "ccc": CCC,
+    "bce": BCE,
+    "simsiam": SimSiam,
+    "vicreg": VICReg,
+    "steadiness": Steadiness,
+}
+
+
+def build_loss(
+    spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None, **available: Any
+) -> WeightedSum:
+    """The weighted sum of the named losses.
+
+    ``spec``: 'supcon', or {'arcface': 1.0, 'triplet': 0.5}, or {'triplet': {'weight': 0.5, 'margin': 0.3}}. A term
+    gets those arguments that its constructor names: its own of ``spec``, else of ``options``, else of ``available``;
+    None is its own default.
+
+    Raises ``UserError`` for an unknown name, a weight below 0, an option that no term has, a missing argument
+    (``num_classes`` where labels are no classes) and a value out of range.
+    """
+    weights, own = {}, {}
+    for name, value in _terms(spec).items():
+        own[name] = dict(value) if isinstance(value, Mapping) else {"weight": value}
+        weight = weights[name] = own[name].pop("weight", 1.0)
+        if not is_number(weight) or not 0 <= weight < math.inf:
+            raise UserError(f"loss '{name}': its weight must be 0 or more, and is {weight!r}")
+        for option in own[name]:
+            one_of(f"loss '{name}': option", option, _options(name))
+    for option in options or {}:
+        if not any(option in _options(name) for name in own):
+            known = "; ".join(f"{name} {_options(name)}" for name in own)
+            raise UserError(f"loss_options: no loss of this run takes '{option}'. They take: {known}")
+    terms = {name: build("loss", LOSSES, name, {**available, **(options or {}), **own[name]}) for name in own}
+    return WeightedSum(terms, weights)
+
+
+def target_of(name: str) -> str | None:
+    """What the named loss learns from: 'expression', 'va', 'aus', or None where it needs no labels of windows."""
+    return next((TARGETS[entry] for entry in LOSSES[one_of("loss", name, LOSSES)].takes if entry in TARGETS), None)
+
+
+def _terms(spec: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    terms = {spec: 1.0} if isinstance(spec, str) else spec
+    if not isinstance(terms, Mapping) or not terms:
+        raise UserError(f"loss must be a name, or a mapping of names to weights, and is {spec!r}")
+    for name in terms:
+        one_of("loss", name, LOSSES)
+    return terms
+
+
+def _options(name: str) -> list[str]:
+    return [key for key in inspect.signature(LOSSES[name]).parameters if key not in GIVEN]

@@ -1,0 +1,195 @@
+"""What training costs beside the arithmetic alone, and beside an ordinary DataLoader, in one run.
+
+    python benchmarks/training.py                                    50,000 frames, frames and windows of 15
+    python benchmarks/training.py --frames 587000 --windows 15       ABAW's labelled training frames (1.5 GB)
+    python benchmarks/training.py --device cuda --frames 587000 --batches 200
+
+The same head (mlp), loss (SupCon) and update (AdamW, gradients clipped) three times:
+
+    (a) alone    forward, backward and update on one batch that lies there: as fast as it can be
+    (b) ours     every batch gathered from the features in memory, centred, as train.py does
+    (c) loader   the same batches from a torch DataLoader with workers over the same array, a window an item
+
+(c) is spared the centring. The rounds of the three alternate and the median counts, since other work on the machine
+comes and goes; the ratios are medians of the rounds' own ratios. The workers' start is not timed.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.device import pick_device
+from pipeline.training.adapter import Front
+from pipeline.training.features import InMemory, feed
+from pipeline.training.heads import build_head, pool
+from pipeline.training.losses import build_loss
+from pipeline.training.samplers import build_sampler
+from pipeline.training.windows import centred
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # features (B, T, D), valid (B, T), labels (B,)
+NUM_CLASSES, VIDEO_FRAMES = 8, 1000
+EPOCHS, ABAW_WINDOWS = 150, 587_000
+UNTIMED = 5  # batches at the start of a round
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=50_000)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--windows", type=int, nargs="+", default=[1, 15], help="frames in a window; 1: frames alone")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--batches", type=int, default=30, help="timed in a round")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--workers", type=int, default=2, help="processes of the DataLoader")
+    parser.add_argument("--device", default="auto")
+    given = parser.parse_args()
+    device = pick_device(given.device)
+    features = made(given.frames, given.width)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    print(f"{given.frames:,} x {given.width:,} float16 in memory, batch {given.batch_size}, {name}\n")
+    print("| window | (a) alone, windows/s | (b) ours | (c) loader | (b) time of (a)'s | (b) faster than (c) |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    hours = {}
+    for length in given.windows:
+        a, b, c = measured(given, features, length, device)
+        rate = {way: given.batches * given.batch_size / median(times) for way, times in (("a", a), ("b", b), ("c", c))}
+        of_a, of_c = (median(x / y for x, y in zip(p, q, strict=True)) for p, q in ((b, a), (c, b)))
+        print(f"| {length} | {rate['a']:,.0f} | {rate['b']:,.0f} | {rate['c']:,.0f} | {of_a:.2f} | {of_c:.2f} |")
+        hours[length] = EPOCHS * ABAW_WINDOWS / rate["b"] / 3600
+    print(f"\n{EPOCHS} epochs of {ABAW_WINDOWS:,} windows at the rate of (b): ", end="")
+    print(", ".join(f"{took:.2g} hours with windows of {length}" for length, took in hours.items()))
+
+
+def made(frames: int, width: int) -> np.ndarray:
+    """(N, D) float16, a block at a time: all of it in float32 would be as large again, twice."""
+    rng, values = np.random.default_rng(0), np.empty((frames, width), dtype=np.float16)
+    for start in range(0, frames, 8192):
+        values[start : start + 8192] = rng.standard_normal((min(8192, frames - start), width), dtype=np.float32)
+    return values
+
+
+def measured(given: argparse.Namespace, features: np.ndarray, length: int, device: torch.device) -> list[list[float]]:
+    """Seconds of each round of (a), (b) and (c); the first round does not count."""
+    frames = np.arange(len(features))
+    rows = centred(frames // VIDEO_FRAMES, frames % VIDEO_FRAMES, frames, length)
+    labels = np.random.default_rng(1).integers(0, NUM_CLASSES, len(frames))
+    front = Front(given.width, None)
+    front.fit([features[: 8 * given.batch_size]], "centre")
+    (part,) = feed(InMemory(torch.from_numpy(features).to(device), front.to(device)), rows, len(frames), seed=0)(0)
+    on_device = torch.from_numpy(labels).to(device)
+    sampler = build_sampler(
+        "uniform", labels=labels, videos=frames // VIDEO_FRAMES, batch_size=given.batch_size, seed=0
+    )
+    count = given.batches + UNTIMED
+    batches = [batch for batch in sampler.epoch(0) if len(batch) == given.batch_size]
+    batches = [batches[i % len(batches)] for i in range((given.rounds + 1) * count)]
+    order = Listed([])
+    loader = DataLoader(
+        Windows(features, rows, labels), batch_sampler=order, num_workers=given.workers,
+        persistent_workers=given.workers > 0, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+
+    def ours(drawn: list[np.ndarray]) -> Iterator[Batch]:
+        for numbers in drawn:
+            yield *part.batch(numbers), on_device[torch.from_numpy(numbers).to(device, non_blocking=True)]
+
+    def loaded(drawn: list[np.ndarray]) -> Iterator[Batch]:
+        order.batches = drawn
+        for batch in loader:
+            yield tuple(x.to(device, non_blocking=True) for x in batch)
+
+    there = next(ours(batches))
+    feeds = [lambda drawn: iter([there] * len(drawn)), ours, loaded]
+    steps = [step_of(given.width, device) for _ in feeds]
+    took: list[list[float]] = [[], [], []]
+    for number in range(given.rounds + 1):
+        drawn = batches[number * count : (number + 1) * count]
+        for way, times, step in zip(feeds, took, steps, strict=True):
+            seconds = timed(way(drawn), step, device)
+            if number:
+                times.append(seconds)
+    return took
+
+
+class Windows(Dataset):
+    """What one writes: an item is a window, cut from the array, float32, zeros where the video has no frame."""
+
+    def __init__(self, features: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> None:
+        self.features, self.rows, self.labels = features, rows, labels
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        rows = self.rows[number]
+        valid = rows >= 0
+        if valid.all():
+            window = self.features[rows[0] : rows[-1] + 1].astype(np.float32)
+        else:
+            window = np.where(valid[:, None], self.features[rows], 0).astype(np.float32)
+        return torch.from_numpy(window), torch.from_numpy(valid), self.labels[number]
+
+
+class Listed:
+    """A batch sampler that gives ``batches``, which may be others in the next round."""
+
+    def __init__(self, batches: list[np.ndarray]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (batch.tolist() for batch in self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def step_of(width: int, device: torch.device) -> Callable[[Batch], None]:
+    """One step of training a head of its own; all are made alike."""
+    torch.manual_seed(0)
+    head = build_head("mlp", num_features=width, embedding_size=128, dropout=0.4).to(device)
+    loss = build_loss(
+        "supcon", {}, num_classes=NUM_CLASSES, embedding_size=128, num_aus=0, class_counts=None, temperature=15.0,
+        margin=None,
+    ).to(device)  # fmt: skip
+    parameters = [*head.parameters(), *loss.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+
+    def step(batch: Batch) -> None:
+        features, valid, labels = batch
+        total, _ = loss(pool(head(features, valid), valid), {"labels": labels})
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+
+    return step
+
+
+def timed(batches: Iterator[Batch], step: Callable[[Batch], None], device: torch.device) -> float:
+    """Seconds from batch ``UNTIMED`` on to the end."""
+    start = 0.0
+    for number, batch in enumerate(batches):
+        if number == UNTIMED:
+            wait(device)
+            start = time.perf_counter()
+        step(batch)
+    wait(device)
+    return time.perf_counter() - start
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    main()

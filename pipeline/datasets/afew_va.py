@@ -1,0 +1,150 @@
+"""Reads AFEW-VA: film clips as frames, with valence, arousal and 68 facial points for each.
+
+    .../001/00000.png  and  .../001/001.json                                                     at any depth
+
+The images are whole film frames, of which faces are cut out by the points (``landmarks``). A folder of such cut faces,
+named and numbered as the frames are, is read in the same way; ``annotations`` then names the folder of the .json files.
+Valence and arousal are integers from -10 to 10, divided by 10 here. The group is the actor where the file names one,
+else the clip. There is no official split.
+Kossaifi et al. 2017, https://doi.org/10.1016/j.imavis.2017.02.001
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
+from pipeline.datasets.numbered import by_name, frame_table, number
+from pipeline.datasets.scan import scan
+from pipeline.params import UserError
+from pipeline.tables import Frames, Labels
+
+EXTENSIONS = (".png", ".jpg", ".jpeg")
+WANTED = "AFEW-VA: ROOT/.../001/00000.png and ROOT/.../001/001.json"
+
+
+@dataclass
+class Clips:
+    """The .json files: ``rows`` (video, frame, group, valence, arousal), ``points`` (video, frame, (68, 2) pixels)."""
+
+    rows: list[tuple[str, int, str, float, float]] = field(default_factory=list)
+    points: list[tuple[str, int, np.ndarray]] = field(default_factory=list)
+    malformed: list[str] = field(default_factory=list)
+    without_points: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)  # video -> .json
+
+
+def read(config: DatasetConfig) -> Found:
+    """Raises ``UserError`` where no frame is found, or a clip or its annotation is found twice."""
+    ready(config, WANTED, uses=["annotations"])
+    scanned = scan(config.root, EXTENSIONS)
+    folders = [folder for folder in scanned.folders if folder.path and any(map(number, folder.names))]
+    if not folders:
+        problem = f"no numbered frame was found in a folder under {config.root}"
+        raise nothing_found(config, problem, WANTED, scanned.unreadable)
+    videos = by_name(config.name, folders)
+    frames, strays = frame_table(config.name, videos)
+    base, paths = _files(config, scanned.others)
+    clips = _read_clips(base, paths)
+    table = pd.DataFrame(clips.rows, columns=["video", "frame", "group", "valence", "arousal"])
+    used = set(clips.files.values()) if base == config.root else set()
+    return Found(
+        Frames(frames, config.root, title(config), config.crop_source or "whole frames"),
+        Labels(table.astype({"valence": "float32", "arousal": "float32"}), [], title(config)),
+        {
+            "clips_without_annotation": named(sorted(set(videos) - set(clips.files))),
+            "annotated_clips_without_frames": named(sorted(set(clips.files) - set(videos))),
+            "malformed_frames": named(clips.malformed, most=50),
+            "frames_without_68_points": named(clips.without_points),
+            "annotation_files_skipped": named(clips.skipped),
+            "images_without_number": named(sorted(strays)),
+            "unreadable": named(scanned.unreadable),
+            "links_to_folders_already_read": named(scanned.repeated),
+            "stray_files": named((path for path in scanned.others if path not in used), most=10),
+        },
+        skipped=len(clips.malformed) + len(clips.skipped) + len(scanned.unreadable),
+    )
+
+
+def landmarks(config: DatasetConfig) -> Iterator[tuple[str, int, np.ndarray]]:
+    """(video, frame, (5, 2) points in pixels) of each annotated frame, to cut the face by; see ``five_points``.
+
+    A frame without 68 points is passed over here and named in the report of ``read``.
+    """
+    ready(config, WANTED, uses=["annotations"])
+    for video, frame, points in _read_clips(*_files(config, scan(config.root, EXTENSIONS).others)).points:
+        yield video, frame, five_points(points)
+
+
+def five_points(points: np.ndarray) -> np.ndarray:
+    """(..., 68, 2) of iBUG's 68 points -> (..., 5, 2): left eye, right eye, nose, left and right corner of the mouth.
+
+    Left is left in the image; an eye is the mean of its six points, the nose its tip.
+    https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/
+    """
+    eyes = [points[..., a:b, :].mean(axis=-2) for a, b in ((36, 42), (42, 48))]
+    return np.stack([*eyes, points[..., 30, :], points[..., 48, :], points[..., 54, :]], axis=-2)
+
+
+def _files(config: DatasetConfig, others: list[str]) -> tuple[Path, list[str]]:
+    """The folder that holds the annotations, and the .json files in it that are called like their folder."""
+    base = config.root
+    if config.annotations is not None:
+        base = config.annotations
+        if not base.is_dir():
+            raise UserError(f"data set 'afew_va': there is no folder {base} (dataset.annotations)")
+        others = scan(base, ()).others
+    paths = [path for path in others if path.lower().endswith(".json") and number(path.rpartition("/")[2])]
+    if config.annotations is not None and not paths:
+        raise UserError(f"data set 'afew_va': no annotation such as 001.json was found under {base}")
+    return base, paths
+
+
+def _read_clips(base: Path, paths: list[str]) -> Clips:
+    clips = Clips()
+    for path in paths:
+        video = path.rpartition("/")[2][: -len(".json")]
+        if video in clips.files:
+            raise UserError(f"data set 'afew_va': '{clips.files[video]}' and '{path}' both label '{video}'; keep one")
+        clips.files[video] = path
+        try:
+            content = json.loads((base / path).read_text(encoding="utf-8"))
+            frames, actor = content["frames"], content.get("actor")
+            entries = sorted(frames.items())
+        except OSError as error:
+            clips.skipped.append(f"{path}: {error.strerror}")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            clips.skipped.append(f"{path}: not JSON with 'frames'")
+        else:
+            group = actor if isinstance(actor, str) and actor else video
+            for name, entry in entries:
+                _read_frame(clips, path, video, group, name, entry)
+    return clips
+
+
+def _read_frame(clips: Clips, path: str, video: str, group: str, name: str, entry: Any) -> None:
+    where = f"{path}: frame '{name}'"
+    if not (name.isascii() and name.isdecimal() and len(name) <= 18 and isinstance(entry, dict)):
+        clips.malformed.append(f"{where}: not a number with its labels")
+        return
+    values = [entry.get(key) for key in ("valence", "arousal")]
+    good = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    if not good or max(map(abs, values)) > 10:
+        clips.malformed.append(f"{where}: valence and arousal must be in [-10, 10], and are {values}")
+    else:
+        clips.rows.append((video, int(name), group, values[0] / 10, values[1] / 10))
+    try:
+        points = np.array(entry.get("landmarks"), dtype=np.float64)
+    except (ValueError, TypeError):
+        points = np.empty(0)
+    if points.shape == (68, 2) and np.isfinite(points).all():
+        clips.points.append((video, int(name), points))
+    else:
+        clips.without_points.append(where)

@@ -1,0 +1,58 @@
+"""One data set's classes as another's."""
+
+from typing import Any
+
+from pipeline.datasets.found import named
+from pipeline.params import UserError, one_of
+from pipeline.tables import ABAW_CLASSES, KEY, Labels
+
+# What RAVDESS, CK+ and folders of emotions call ABAW's classes, in lower case. RAVDESS has calm as a second neutral
+# (Livingstone and Russo 2018, https://doi.org/10.1371/journal.pone.0196391); ABAW's Other is any further emotion.
+ABAW = {
+    "neutral": "Neutral", "calm": "Neutral",
+    "anger": "Anger", "angry": "Anger",
+    "disgust": "Disgust", "disgusted": "Disgust",
+    "fear": "Fear", "fearful": "Fear",
+    "happiness": "Happiness", "happy": "Happiness", "joy": "Happiness",
+    "sadness": "Sadness", "sad": "Sadness",
+    "surprise": "Surprise", "surprised": "Surprise",
+    "other": "Other", "contempt": "Other",
+}  # fmt: skip
+NO_LABELS = (*KEY, "group", "dataset", "pair", "side", "same")
+
+
+def mapped(labels: Labels, class_map: str | dict[str, str] | None) -> tuple[Labels, dict[str, Any]]:
+    """The labels under the map's classes, and what became of which class, for the report.
+
+    Rows of a class without partner lose their expression, and go where they have no other label. The classes are
+    those of ABAW for 'abaw', whether found or not, else the map's values in its order. Raises ``UserError`` for labels
+    without classes, a class that the data set has not, and a map that leaves nothing.
+    """
+    if class_map is None:
+        return labels, {}
+    table = labels.table
+    if "expression" not in table:
+        raise UserError(f"dataset: class_map is given, and data set '{labels.dataset}' has no classes")
+    if isinstance(class_map, str):
+        one_of("dataset: class_map", class_map, ["abaw"])
+        partner, classes = {c: ABAW[c.lower()] for c in labels.classes if c.lower() in ABAW}, ABAW_CLASSES
+    else:
+        for name in class_map:
+            one_of("dataset: class_map: class", name, labels.classes)
+        for value in class_map.values():
+            if not isinstance(value, str):
+                raise UserError(f"dataset: class_map must give names, and gives {value!r}")
+        partner, classes = class_map, list(dict.fromkeys(class_map.values()))
+    if not partner:
+        raise UserError(f"dataset: class_map knows none of the classes {labels.classes} of data set '{labels.dataset}'")
+    counts = table["expression"].value_counts()
+    dropped = {name: int(counts.get(name, 0)) for name in labels.classes if name not in partner}
+    table = table.assign(expression=table["expression"].map(partner))
+    labelled = [c for c in table if c not in NO_LABELS and not c.endswith("_split")]
+    table = table[table[labelled].notna().any(axis=1)].reset_index(drop=True)
+    report = {
+        "class_map": {name: partner[name] for name in labels.classes if name in partner},
+        "classes_dropped_by_class_map": named(f"{name}: {rows} labels" for name, rows in dropped.items())
+        | {"labels": sum(dropped.values())},
+    }
+    return Labels(table, list(classes), labels.dataset), report

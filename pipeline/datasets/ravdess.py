@@ -1,0 +1,102 @@
+"""Reads RAVDESS after the stage ``faces``: a folder of frames for each clip, named like the clip.
+
+    .../Actor_05/02-01-06-01-02-01-05/00001.jpg                   at any depth, with or without the actor's folder
+
+The name is modality (01 audio and video, 02 video only, 03 audio only), channel (01 speech, 02 song), emotion,
+intensity, statement, repetition, actor. Modalities 01 and 02 are one take filmed once: of such a pair 01 is read.
+The one label of a clip is that of all its frames; the group is the actor.
+Livingstone and Russo 2018, https://doi.org/10.1371/journal.pone.0196391
+"""
+
+import re
+from pathlib import PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from pipeline.datasets.found import CUT_FIRST, DatasetConfig, Found, named, nothing_found, ready, title, videos_among
+from pipeline.datasets.numbered import by_name, frame_table, number
+from pipeline.datasets.scan import Folder, parts, scan
+from pipeline.tables import Frames, Labels
+
+EXTENSIONS = (".jpg", ".jpeg", ".png")
+CLASSES = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
+WANTED = "RAVDESS, its faces cut out: ROOT/.../02-01-06-01-02-01-12/00001.jpg"
+CLIP = re.compile(
+    r"(?P<modality>\d\d)-(?P<take>(?P<channel>\d\d)-(?P<emotion>\d\d)-\d\d-\d\d-\d\d-(?P<actor>\d\d))"
+    r"(?:_(?:left|right|p\d+))?"
+)
+PICTURES = ("01", "02")  # with sound, without
+CHANNELS = ("01", "02")  # speech, song
+
+
+def read(config: DatasetConfig) -> Found:
+    """Every take once; raises ``UserError`` where no clip is found, or one is found twice.
+
+    RAVDESS shows one person: where the stage ``faces`` cut several tracks out of a clip, the longest is read.
+    """
+    ready(config, WANTED)
+    scanned = scan(config.root, EXTENSIONS)
+    raw = videos_among(scanned.others)
+    folders = [folder for folder in scanned.folders if folder.path and any(map(number, folder.names))]
+    clips = [folder for folder in folders if _is_clip(folder)]
+    if not clips:
+        problem = f"no folder of frames named like a clip was found under {config.root}"
+        problem += f", but {len(raw)} such as '{raw[0]}': {CUT_FIRST}" if raw else ""
+        raise nothing_found(config, problem, WANTED, scanned.unreadable)
+    read_from = {folder.path for folder in clips}
+    others = [f"{f.path}/{n}".lstrip("/") for f in scanned.folders if f.path not in read_from for n in f.names]
+    chosen, tracks, twins = _one_a_take(by_name(config.name, clips))
+    takes = {CLIP.fullmatch(name)["take"] for name in chosen}
+    frames, strays = frame_table(config.name, chosen)
+    return Found(
+        Frames(frames, config.root, title(config), config.crop_source or "cropped_aligned"),
+        Labels(_label_table(frames), CLASSES, title(config)),
+        {
+            "takes_left_out_as_the_same_in_another_modality": named(sorted(twins)),
+            "shorter_tracks_left_out": named(sorted(tracks)),
+            "videos_not_cut_into_frames": named(path for path in raw if not _stands_for(path, takes)),
+            "images_outside_clips": named(sorted(others + strays)),
+            "unreadable": named(scanned.unreadable),
+            "links_to_folders_already_read": named(scanned.repeated),
+            "stray_files": named((p for p in scanned.others if p not in set(raw)), most=10),
+        },
+        skipped=len(others) + len(strays) + len(scanned.unreadable),
+    )
+
+
+def _is_clip(folder: Folder) -> bool:
+    match = CLIP.fullmatch(parts(folder.path)[-1])
+    return (
+        bool(match)
+        and match["modality"] in PICTURES
+        and match["channel"] in CHANNELS
+        and 1 <= int(match["emotion"]) <= len(CLASSES)
+    )
+
+
+def _one_a_take(clips: dict[str, Folder]) -> tuple[dict[str, Folder], list[str], list[str]]:
+    """The clips to read; what was left out as a shorter track, and as the other modality of a take."""
+    order = sorted(clips, key=lambda name: (CLIP.fullmatch(name)["modality"], -len(clips[name].names), name))
+    chosen: dict[str, str] = {}  # take -> clip
+    tracks, twins = [], []
+    for name in order:
+        modality, take = CLIP.fullmatch(name).group("modality", "take")
+        first = chosen.setdefault(take, name)
+        if first != name:
+            (tracks if first.startswith(f"{modality}-") else twins).append(clips[name].path)
+    return {name: clips[name] for name in chosen.values()}, tracks, twins
+
+
+def _stands_for(path: str, takes: set[str]) -> bool:
+    """Whether a video file's take is among those read, or the file has no picture."""
+    match = CLIP.fullmatch(PurePosixPath(path).stem)
+    return bool(match) and (match["modality"] not in PICTURES or match["take"] in takes)
+
+
+def _label_table(frames: pd.DataFrame) -> pd.DataFrame:
+    clips = frames["video"].unique()
+    emotion = {name: CLASSES[int(CLIP.fullmatch(name)["emotion"]) - 1] for name in clips}
+    actor = {name: f"Actor_{CLIP.fullmatch(name)['actor']}" for name in clips}
+    table = frames[["video", "frame"]].assign(frame=frames["frame"].astype(np.int64))
+    return table.assign(group=table["video"].map(actor), expression=table["video"].map(emotion))

@@ -1,0 +1,100 @@
+"""The readers of data sets by name, and what is done to whatever they found: splits, several at once, class maps."""
+
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.datasets import abaw, afew_va, ckplus, csv_table, folder, pairs, ravdess, shapes
+from pipeline.datasets.classes import mapped
+from pipeline.datasets.found import DatasetConfig, Found
+from pipeline.datasets.splits import with_split
+from pipeline.params import UserError, build, one_of
+from pipeline.tables import Frames, Labels
+
+OWN = ("name", "root", "annotations", "columns", "crop_source", "val_fraction", "seed")
+
+
+def read(config: DatasetConfig) -> Found:
+    """The data set and those of ``also``, each with its split, under one class map."""
+    found = _read_one(config)
+    if config.also:
+        others = [_other(config, entry, f"dataset.also[{i}]") for i, entry in enumerate(config.also)]
+        parts = [found, *map(_read_one, others)]
+        lists = {tuple(part.labels.classes) for part in parts if "expression" in part.labels.table}
+        if len(lists) > 1 and config.class_map is None:
+            raise UserError(
+                f"dataset.also: the classes differ, and need a class_map: {[list(c) for c in sorted(lists)]}"
+            )
+        found = _together(parts)
+    labels, report = mapped(found.labels, config.class_map)
+    return replace(found, labels=labels, report=found.report | report)
+
+
+def _read_one(config: DatasetConfig) -> Found:
+    found = READERS[one_of("data set", config.name, READERS)](config)
+    table, split = with_split(found.labels.table, config)
+    labels = Labels(table, found.labels.classes, found.labels.dataset)
+    return replace(found, labels=labels, report={"split": split} | found.report)
+
+
+def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:
+    """The config of one more data set: ``entry`` says what is its own, the rest is as for the first."""
+    if not isinstance(entry, dict) or not {"name", "root"} <= set(entry):
+        raise UserError(f"{where} must be like {{name: ravdess, root: FOLDER}}, and is {entry!r}")
+    for key in entry:
+        one_of(f"{where}: parameter", key, OWN)
+    alone = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("annotations", "columns")}
+    return build(DatasetConfig, alone | {"crop_source": None, "also": []} | entry, where)
+
+
+def _together(parts: list[Found]) -> Found:
+    """All parts in one, videos and groups as ``<data set>/<name>``, under the nearest folder around all roots.
+
+    The label table's column ``dataset`` says which is whose. A second part of one name is ``<data set>-2``.
+    """
+    names = _distinct([part.labels.dataset for part in parts])
+    roots = [os.path.normpath(part.frames.root) for part in parts]
+    if len({os.path.isabs(root) for root in roots}) > 1:
+        roots = [os.path.abspath(root) for root in roots]
+    try:
+        around = os.path.commonpath(roots) or "."
+    except ValueError:  # two drives
+        raise UserError(f"dataset.also: no folder is around all of {roots}") from None
+    frames, labels, classes = [], [], []
+    for name, root, part in zip(names, roots, parts, strict=True):
+        below = os.path.relpath(root, around).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        table, label = part.frames.table, part.labels.table
+        frames.append(table.assign(video=name + "/" + table["video"], path=prefix + table["path"]))
+        own = {"video": name + "/" + label["video"], "group": name + "/" + label["group"], "dataset": name}
+        labels.append(label.assign(**own))
+        classes += [c for c in part.labels.classes if c not in classes]
+    title = " + ".join(names)
+    crop_source = " + ".join(dict.fromkeys(part.frames.crop_source for part in parts))
+    return Found(
+        Frames(pd.concat(frames, ignore_index=True), Path(around), title, crop_source),
+        Labels(pd.concat(labels, ignore_index=True), classes, title),
+        {"data_sets": {name: part.report | {"skipped": part.skipped} for name, part in zip(names, parts, strict=True)}},
+        sum(part.skipped for part in parts),
+    )
+
+
+def _distinct(names: list[str]) -> list[str]:
+    earlier = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{name}-{n + 1}" if n else name for name, n in zip(names, earlier, strict=True)]
+
+
+READERS: dict[str, Callable[[DatasetConfig], Found]] = {
+    "abaw": abaw.read,
+    "afew_va": afew_va.read,
+    "ckplus": ckplus.read,
+    "csv": csv_table.read,
+    "folder": folder.read,
+    "pairs": pairs.read,
+    "ravdess": ravdess.read,
+    "shapes": shapes.read,
+}

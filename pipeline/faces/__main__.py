@@ -1,0 +1,176 @@
+"""Raw videos and pictures to aligned faces in ABAW's layout, with a table of where they were.
+
+    python -m pipeline.faces --input videos --out data/faces
+
+writes data/faces/cropped_aligned/<video>/00001.jpg (112 x 112, the number of the frame in the video, from 1),
+data/faces/faces.parquet (one row a face: video, frame, time, box, five points, confidence, track) and
+data/faces/faces.json (what was found, and every problem by the name of its file). 'dataset: {name: abaw, root:
+data/faces}' in params.yaml reads them on.
+
+A frame without a face leaves a gap. Several people become <video>_left and <video>_right, or <video>_p1, <video>_p2...
+Stopped, it goes on with the video that it had not finished.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.datasets.found import named
+from pipeline.datasets.scan import scan
+from pipeline.faces.detect import DETECTORS
+from pipeline.faces.loop import CROPS, PARTIAL, RECORDS, SCHEMA, Settings, Task, cut_all, is_done, read_record
+from pipeline.faces.video import STILLS, VIDEOS, expected_frames
+from pipeline.params import UserError, entry, option, parse
+
+
+@dataclass(frozen=True)
+class FacesConfig:
+    """Section ``faces`` of params.yaml."""
+
+    input: Path = option(Path("data/videos"), help="the folder of videos and pictures, at any depth")
+    out: Path = option(Path("data/faces"), help="the folder to write")
+    names: str = option("stem", choices=("stem", "path"), help="what a video is called: its file's name or its path")
+    detector: str = option("mtcnn", choices=DETECTORS, help="what finds the faces")
+    min_face: int = option(40, help="pixels of the smallest face looked for; half of it takes four times as long")
+    confidence: float = option(0.9, help="of the detector, from 0 to 1; less is no face")
+    every: int = option(1, help="detect in every n-th frame; in between faces are followed: 3 is faster and steadier")
+    size: int = option(112, help="pixels of the aligned face")
+    quality: int = option(95, help="of the JPEGs, from 1 to 100")
+    min_frames: int = option(10, help="people seen in fewer frames of a video are left out and reported")
+    most_people: int | None = option(None, help="keep only so many of a video, those with the most and largest faces")
+    workers: int = option(0, help="processes, each with a video of its own; 0: one a core")
+    rebuild: bool = option(False, help="remove what was cut with other settings and start over")
+    strict: bool = option(False, help="exit status 1, after all is written, when a file has a problem")
+
+    def __post_init__(self) -> None:
+        wrong = [
+            f"{name} must be {wanted}, and is {getattr(self, name)}"
+            for name, wanted, fits in (
+                ("min_face", "12 or more", self.min_face >= 12),
+                ("confidence", "from 0 to 1", 0 <= self.confidence <= 1),
+                ("every", "from 1 to 100", 1 <= self.every <= 100),
+                ("size", "16 or more", self.size >= 16),
+                ("quality", "from 1 to 100", 1 <= self.quality <= 100),
+                ("min_frames", "1 or more", self.min_frames >= 1),
+                ("most_people", "1 or more", self.most_people is None or self.most_people >= 1),
+                ("workers", "0 or more", self.workers >= 0),
+            )
+            if not fits
+        ]
+        if wrong:
+            raise UserError(f"faces: {'; '.join(wrong)}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0; or 1 with ``--strict`` where a file has a problem."""
+    config = parse(FacesConfig, argv, sections=["faces"], description=__doc__)
+    started = time.perf_counter()
+    settings = Settings(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Settings)})
+    tasks, others = find(config, settings)
+    _check_settings(config.out, settings, config.rebuild)
+    todo = [task for task in tasks if not is_done(task)]
+    expected = sum(expected_frames(task.root / task.source) for task in todo)
+    try:
+        failed = cut_all(todo, expected, min(config.workers or os.cpu_count() or 1, max(len(todo), 1)))
+    except OSError as error:  # of the output, such as a full disk: what cannot be read is a problem of its file
+        raise UserError(f"faces: cannot write {error.filename or config.out}: {error.strerror}") from None
+    shutil.rmtree(config.out / PARTIAL, ignore_errors=True)
+    report = _report(tasks, failed, others, config.out)
+    _write_table(config.out, [task.record for task in tasks if task.source not in failed])
+    _write_json(config.out / "faces.json", report)
+    for problem in report["problems"]:
+        print(f"{problem['file']}: {problem['problem']}")
+    print(
+        f"{report['faces']:,} faces in {report['folders']:,} folders, from {len(tasks) - len(failed):,} of "
+        f"{len(tasks):,} files, {len(todo):,} of them cut now, in {time.perf_counter() - started:.1f} s: {config.out}"
+    )
+    return int(config.strict and bool(report["problems"]))
+
+
+def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]]:
+    """One task a video or picture, by name, and the files that are neither.
+
+    Raises ``UserError`` where there is none, and where two would have one name.
+    """
+    if not config.input.is_dir():
+        raise UserError(f"faces: there is no folder {config.input}: name the one with your videos with --input")
+    scanned = scan(config.input, (*VIDEOS, *STILLS))
+    sources = sorted(f"{folder.path}/{name}".lstrip("/") for folder in scanned.folders for name in folder.names)
+    if not sources:
+        raise UserError(f"faces: no video ({' '.join(VIDEOS)}) and no picture ({' '.join(STILLS)}) in {config.input}")
+    tasks: dict[str, Task] = {}
+    for source in sources:
+        path = PurePosixPath(source)
+        video = path.stem if config.names == "stem" else "_".join([*path.parts[:-1], path.stem])
+        if video in tasks:
+            hint = "" if config.names == "path" else ", or set names: path"
+            raise UserError(
+                f"faces: '{tasks[video].source}' and '{source}' would both be called '{video}': rename one{hint}"
+            )
+        tasks[video] = Task(config.input, source, video, config.out, settings)
+    return list(tasks.values()), scanned.others + scanned.unreadable
+
+
+def _check_settings(out: Path, settings: Settings, rebuild: bool) -> None:
+    """Faces cut in two ways never lie in one folder; ``rebuild`` removes those of the other way."""
+    file, now = out / RECORDS / "settings.json", dataclasses.asdict(settings)
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
+    if before != now:
+        changed = ", ".join(
+            f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value
+        )
+        if not rebuild:
+            raise UserError(f"faces: {out} was cut with other settings ({changed}): name another --out, or --rebuild")
+        for record in (out / RECORDS).glob("*.parquet"):
+            for name in read_record(record)["folders"]:
+                shutil.rmtree(out / CROPS / name, ignore_errors=True)
+            record.unlink()
+    _write_json(file, now)
+
+
+def _report(tasks: list[Task], failed: dict[str, str], others: list[str], out: Path) -> dict[str, Any]:
+    """What each file gave, and every problem; nothing in it tells the time."""
+    records = {task.video: read_record(task.record) for task in tasks if task.source not in failed}
+    problems = [{"file": source, "problem": why} for source, why in failed.items()]
+    problems += [{"file": r["source"], "problem": why} for r in records.values() for why in r["problems"]]
+    folders = {name: faces for record in records.values() for name, faces in record["folders"].items()}
+    there = {path.name for path in (out / CROPS).iterdir()} if (out / CROPS).is_dir() else set()
+    return {
+        "files": len(tasks),
+        "folders": len(folders),
+        "faces": sum(folders.values()),
+        "problems": sorted(problems, key=lambda problem: (problem["file"], problem["problem"])),
+        "other_files": named(sorted(others)),
+        "folders_of_no_file": named(sorted(there - set(folders))),
+        "videos": {
+            video: {key: r[key] for key in ("source", "frames", "fps", "folders")} for video, r in records.items()
+        },
+    }
+
+
+def _write_table(out: Path, records: list[Path]) -> None:
+    """All records end to end, one in memory at a time."""
+    partial = out / "faces.parquet.partial"
+    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+        for record in records:
+            writer.write_table(pq.read_table(record).replace_schema_metadata(None))
+    partial.replace(out / "faces.parquet")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    entry(main)

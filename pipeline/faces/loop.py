@@ -1,0 +1,286 @@
+"""Videos to JPEGs and tables of faces, one after the other or several at once; each is done wholly or not at all."""
+
+import json
+import multiprocessing
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from pipeline.faces.align import POINTS
+from pipeline.faces.detect import DETECTORS, Detector
+from pipeline.faces.tracks import Sighting, follow, people, suffixes
+from pipeline.faces.video import STILLS, UnreadableVideo, read
+from pipeline.params import UserError
+
+CROPS = "cropped_aligned"
+RECORDS, PARTIAL = ".faces", ".partial"  # hidden, so that no reader of the data set takes them for its own
+PLACES = ["left", "top", "right", "bottom", *(f"{point}_{axis}" for point in POINTS for axis in "xy"), "confidence"]
+SCHEMA = pa.schema(
+    [("video", pa.string()), ("frame", pa.int64()), ("time_sec", pa.float64()), ("fps", pa.float64())]
+    + [("source", pa.string()), ("track", pa.int64())]
+    + [(name, pa.float32()) for name in PLACES]
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the pictures, and so must be the same for all of an output folder."""
+
+    detector: str
+    min_face: int
+    confidence: float
+    every: int
+    size: int
+    quality: int
+    min_frames: int
+    most_people: int | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to cut: ``source`` relative to ``root``, to be known as ``video`` below ``out``."""
+
+    root: Path
+    source: str
+    video: str
+    out: Path
+    settings: Settings
+
+    @property
+    def record(self) -> Path:
+        return self.out / RECORDS / f"{self.video}.parquet"
+
+    def facts(self) -> dict[str, Any]:
+        """What tells that the file is still the same."""
+        status = (self.root / self.source).stat()
+        return {"source": self.source, "size": status.st_size, "modified": status.st_mtime_ns}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What was found in a video: its file's facts, ``fps``, ``frames``, ``folders`` {name: faces}, ``problems``."""
+    return json.loads(pq.read_schema(path).metadata[b"faces"])
+
+
+def is_done(task: Task) -> bool:
+    """Whether the file was cut as it is now and all that was cut is still there."""
+    if not task.record.is_file():
+        return False
+    record = read_record(task.record)
+    if any(record[key] != value for key, value in task.facts().items()):
+        return False
+    folders = {name: task.out / CROPS / name for name in record["folders"]}
+    return all(f.is_dir() and sum(1 for _ in f.iterdir()) == record["folders"][name] for name, f in folders.items())
+
+
+def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -> str | None:
+    """Cuts one video; why it could not, or None. ``step`` is called after each frame.
+
+    Everything is written aside. The record, which names the folders, comes before they are renamed into place: whatever
+    lies there unrecorded was not made here and is left alone, and what a killed run left is known and made again.
+    """
+    if task.record.is_file():
+        _remove(task)
+    aside = task.out / PARTIAL / task.video
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        video = read(task.root / task.source)
+        table, looks = _write_crops(_counted(video.frames, step, count := [0]), detect, task.settings, aside)
+    except UnreadableVideo as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        return str(error)
+    table, problems = _name_people(table, looks, task)
+    folders = table["video"].value_counts(sort=False).to_dict()
+    foreign = [name for name in folders if (task.out / CROPS / name).exists()]
+    if foreign:
+        shutil.rmtree(aside)
+        return f"folder {CROPS}/{foreign[0]} is there already and was not made from this file"
+    for name in folders:
+        (aside / name).mkdir()
+    for row in table[["video", "frame", "track"]].itertuples(index=False):
+        (aside / str(row.track) / _file(row.frame)).rename(aside / row.video / _file(row.frame))
+    table = table.assign(fps=video.fps, source=task.source)
+    record = {
+        "fps": None if np.isnan(video.fps) else video.fps,
+        "frames": count[0],
+        "folders": folders,
+        "problems": video.problems + problems,
+    }
+    _write_record(task, table, record)
+    (task.out / CROPS).mkdir(exist_ok=True)
+    for name in folders:
+        (aside / name).rename(task.out / CROPS / name)
+    shutil.rmtree(aside, ignore_errors=True)
+    return None
+
+
+def _write_crops(
+    frames: Iterator, detect: Detector, settings: Settings, aside: Path
+) -> tuple[pd.DataFrame, dict[int, np.ndarray]]:
+    """The table of all sightings and the sum of looks of each track; the crops lie in ``aside``, a folder a track."""
+    rows: list[tuple] = []
+    looks: dict[int, np.ndarray] = {}
+    for seen in follow(frames, detect, settings.every, settings.size):
+        if seen.track not in looks:
+            (aside / str(seen.track)).mkdir(parents=True)
+        looks[seen.track] = looks.get(seen.track, 0) + seen.look
+        (aside / str(seen.track) / _file(seen.frame)).write_bytes(_jpeg(seen, settings.quality))
+        rows.append((seen.frame, seen.time_sec, seen.track, *seen.box, *seen.points.ravel(), seen.confidence))
+    return pd.DataFrame(rows, columns=["frame", "time_sec", "track", *PLACES]), looks
+
+
+def _jpeg(seen: Sighting, quality: int) -> bytes:
+    bgr = cv2.cvtColor(seen.crop, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) -> tuple[pd.DataFrame, list[str]]:
+    """The sightings of those who stay, with ``video`` as each is called, and what was left out."""
+    if table.empty:
+        return table.assign(video=pd.Series(dtype="str")), ["no face was found"]
+    groups = people({t: rows["frame"].to_numpy() for t, rows in table.groupby("track")}, looks)
+    table = table.assign(person=table["track"].map({t: p for p, tracks in enumerate(groups) for t in tracks}))
+    seen = table["person"].value_counts()
+    # Those who are seen most stay, measured by the area of all their faces: it also tells a speaker from passers-by.
+    area = ((table["right"] - table["left"]) * (table["bottom"] - table["top"])).groupby(table["person"]).sum()
+    least = 1 if Path(task.source).suffix.lower() in STILLS else task.settings.min_frames
+    long = [p for p in area.sort_values(ascending=False).index if seen[p] >= least]
+    staying = long[: task.settings.most_people]
+    problems = []
+    if short := len(groups) - len(long):
+        faces = int(seen.drop(long).sum())
+        problems.append(f"{short} people in fewer than {least} frames were left out, with {faces} faces")
+    if more := len(long) - len(staying):
+        problems.append(
+            f"{more} people beyond most_people were left out, with {int(seen[long[len(staying) :]].sum())} faces"
+        )
+    table = table[table["person"].isin(staying)]
+    if table.empty:
+        return table.assign(video=pd.Series(dtype="str")), [*problems, "no face was kept"]
+    names = {person: task.video + suffix for person, suffix in suffixes(table).items()}
+    return table.assign(video=table["person"].map(names)).sort_values(["video", "frame"]), problems
+
+
+def _write_record(task: Task, table: pd.DataFrame, record: dict[str, Any]) -> None:
+    metadata = {b"faces": json.dumps(task.facts() | record).encode()}
+    arrow = pa.Table.from_pandas(table[SCHEMA.names], schema=SCHEMA, preserve_index=False)
+    task.record.parent.mkdir(parents=True, exist_ok=True)
+    partial = task.record.with_name(task.record.name + ".partial")
+    pq.write_table(arrow.replace_schema_metadata(metadata), partial, compression="zstd")
+    partial.replace(task.record)
+
+
+def _remove(task: Task) -> None:
+    """What the record names first, so that a run killed here finds it again."""
+    for name in read_record(task.record)["folders"]:
+        shutil.rmtree(task.out / CROPS / name, ignore_errors=True)
+    task.record.unlink()
+
+
+def _file(frame: int) -> str:
+    return f"{frame:05d}.jpg"
+
+
+def _counted(frames: Iterator, step: Callable[[], None], count: list[int]) -> Iterator:
+    for frame in frames:
+        yield frame
+        count[0] = frame.number
+        step()
+
+
+# --- several at once -------------------------------------------------------------------------------------------------
+
+
+def cut_all(tasks: list[Task], expected: int, workers: int) -> dict[str, str]:
+    """{source: why it could not be cut}. One process a video at a time, or none but this one where ``workers`` is 1."""
+    if not tasks:
+        return {}
+    settings = tasks[0].settings
+    if workers == 1:
+        show, failed = Progress(expected), {}
+        detect = DETECTORS[settings.detector](settings.min_face, settings.confidence)
+        for task in tasks:
+            if why := cut(task, detect, lambda: show.show(show.done + 1)):
+                failed[task.source] = why
+        show.end()
+        return failed
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    done = spawn.Value("q", 0)
+    show, failed = Progress(expected), {}
+    with ProcessPoolExecutor(workers, spawn, _start, (settings, done)) as pool:
+        under_way = {pool.submit(_cut, task): task for task in tasks}
+        try:
+            while under_way:
+                ready, _ = wait(under_way, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in ready:
+                    task = under_way.pop(future)
+                    if why := future.result():
+                        failed[task.source] = why
+                show.show(done.value)
+        except BrokenProcessPool:
+            torn = sorted(p.name for p in (tasks[0].out / PARTIAL).glob("*"))
+            raise UserError(
+                f"a process died, for lack of memory or of a damaged file, while cutting one of {torn}: "
+                "run again to go on, with fewer --workers, or without that file"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    show.end()
+    return failed
+
+
+_detect: Detector
+_done: Any  # multiprocessing's shared number of frames
+
+
+def _start(settings: Settings, done: Any) -> None:
+    """Makes the detector of a worker process, once."""
+    global _detect, _done
+    cv2.setNumThreads(1)  # the processes are ours
+    torch.set_num_threads(1)
+    _detect, _done = DETECTORS[settings.detector](settings.min_face, settings.confidence), done
+
+
+def _cut(task: Task) -> str | None:
+    def step() -> None:
+        with _done.get_lock():
+            _done.value += 1
+
+    return cut(task, _detect, step)
+
+
+class Progress:
+    """One line on a terminal: frames done, frames a second, time left; else silent."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.started, self.shown = total, 0, time.monotonic(), 0.0
+        self.live = sys.stderr.isatty()
+
+    def show(self, done: int) -> None:
+        self.done, now = done, time.monotonic()
+        if self.live and now - self.shown > 0.5:
+            self.shown = now
+            print(f"\r{self.line(now - self.started)}", end="", file=sys.stderr, flush=True)
+
+    def line(self, elapsed: float) -> str:
+        rate = self.done / max(elapsed, 1e-9)
+        left = int(max(self.total - self.done, 0) / max(rate, 1e-9))
+        clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left" if self.done else "starting"
+        return f"{self.done:,} of about {self.total:,} frames, {rate:,.0f} frames/s, {clock}  "
+
+    def end(self) -> None:
+        if self.live:
+            print(f"\r{self.line(time.monotonic() - self.started)}", file=sys.stderr)

@@ -1,0 +1,259 @@
+"""What TensorBoard shows of a run: curves, histograms, pictures, the table of hyperparameters, the projector."""
+
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams as hparams_summaries
+
+from pipeline.evaluation.separation import evenly, normalised
+
+COSINE_BINS = np.linspace(-1, 1, 81)  # TensorBoard's own grow by a tenth each: everything above 0.5 falls into seven
+MOST_ROWS = 400  # of a similarity matrix
+MOST_POINTS = 5000  # of the projector, which runs in the browser
+SPRITE_PIXELS = 8192  # the projector refuses a larger picture
+FIRST_COLUMNS = 5  # of the table of hyperparameters; the others are a click away
+LONGEST_TEXT = 60  # characters, in the table of hyperparameters
+GREY = 128
+DPI = 120  # TensorBoard shows pictures some 350 pixels wide: small figures for large letters, more dots to enlarge
+
+
+class Board:
+    """Writer of one run's folder; a context manager.
+
+    Tags are metric first, ``name/part``, the same in every run, and all is in the run's own folder, so that nothing
+    else shows up as a run. What a method was given is on disk when it returns: a run killed after its checkpoint
+    has all curves up to it.
+    """
+
+    def __init__(
+        self, folder: Path, hparams: Mapping[str, Any], metrics: Sequence[str], purge_from: int | None = None
+    ) -> None:
+        """Writes the table's row at once, so that it fills while the run trains.
+
+        TensorBoard takes the columns from one run, whichever it finds first: give every run the same keys of
+        ``hparams`` in the same order, and a key always numbers (or None) or always something else. A number that is
+        None is an empty cell; sequences and mappings become short texts. ``metrics`` are the tags that the table shows.
+        ``purge_from``: a resumed run hides what the killed one wrote at this epoch and after it.
+        """
+        self._writer = SummaryWriter(folder, purge_step=purge_from)
+        for summary in _table(hparams, metrics):  # add_hparams would open a run of its own for them
+            self._writer.file_writer.add_summary(summary)
+        self._writer.flush()
+
+    def __enter__(self) -> "Board":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+
+    def scalars(self, values: Mapping[str, float], part: str, epoch: int) -> None:
+        """A curve for each of ``values``."""
+        for name, value in values.items():
+            self._writer.add_scalar(f"{name}/{part}", value, epoch)
+        self._writer.flush()
+
+    def cosines(self, same: np.ndarray, different: np.ndarray, opposite: np.ndarray, part: str, epoch: int) -> None:
+        """Histograms of the cosines of the three kinds of pairs, in bins that never move; an empty one is left out."""
+        for kind, values in (("same", same), ("different", different), ("opposite", opposite)):
+            if len(values):
+                inside = np.clip(values.astype(np.float64), -1, 1)  # a cosine of twins may round to above 1
+                self._writer.add_histogram(f"cosines/{kind}/{part}", inside, epoch, bins=COSINE_BINS)
+        self._writer.flush()
+
+    def similarity(
+        self, embeddings: np.ndarray, labels: np.ndarray, videos: np.ndarray, classes: Sequence[str], part: str,
+        epoch: int,
+    ) -> None:  # fmt: skip
+        """The cosines of all pairs of ``embeddings`` (n, E) as a picture, sorted by class, then video.
+
+        Rows whose ``labels`` (n,) are -1 are left out; of more than 400, evenly spaced ones of the sorted rows are
+        taken, so that each class keeps its share. Without any row no picture is written.
+        """
+        order = np.lexsort((videos, labels))
+        order = order[labels[order] >= 0]
+        chosen = order[evenly(len(order), MOST_ROWS)]
+        if len(chosen):
+            title = f"cosine, {part}: {len(chosen)} of {len(order):,} windows by emotion and video"
+            picture = similarity_figure(normalised(embeddings[chosen]), labels[chosen], classes, title)
+            self._writer.add_figure(f"similarity/{part}", picture, epoch)
+            self._writer.flush()
+
+    def confusion(
+        self, truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str], part: str, epoch: int
+    ) -> None:
+        """Which class (``truth`` (n,)) was taken for which (``predicted`` (n,)), as a picture.
+
+        Colours are shares of the true class, numbers are counts. Rows whose truth is -1 are left out; without any
+        other no picture is written.
+        """
+        known = truth >= 0
+        if known.any():
+            counts = np.zeros((len(classes), len(classes)), dtype=np.int64)
+            np.add.at(counts, (truth[known], predicted[known]), 1)
+            picture = confusion_figure(counts, classes, f"predictions, {part}: {known.sum():,} windows")
+            self._writer.add_figure(f"confusion/{part}", picture, epoch)
+            self._writer.flush()
+
+    def projector(
+        self, embeddings: np.ndarray, columns: Mapping[str, Sequence], thumbnails: np.ndarray | None = None
+    ) -> None:
+        """The embedding projector's files: ``embeddings`` (n, E), E > 1, at length one, so that near means cosine.
+
+        ``columns`` (n entries each) are what points can be coloured by (at most 50 texts, or numbers; None and NaN are
+        empty) and found by. ``thumbnails`` (n, size, size, 3) uint8 are drawn as the points. Of more points than the
+        browser can take (5000, or fewer where the thumbnails are large), evenly spaced ones are shown.
+        """
+        given = {"thumbnails": thumbnails} if thumbnails is not None else {}
+        for name, values in {**columns, **given}.items():
+            if len(values) != len(embeddings):
+                raise ValueError(f"{len(embeddings)} embeddings have {len(values)} entries of '{name}'")
+        most = MOST_POINTS if thumbnails is None else min(MOST_POINTS, (SPRITE_PIXELS // thumbnails.shape[1]) ** 2)
+        shown = evenly(len(embeddings), most)
+        # the projector takes the first line for a header only where there are two columns, and skips empty lines
+        columns = {**columns, "row": range(len(embeddings))}
+        rows = list(zip(*([_text(values[i]) for i in shown] for values in columns.values()), strict=True))
+        images = None
+        if thumbnails is not None:
+            images = torch.from_numpy(thumbnails[shown]).permute(0, 3, 1, 2) / 255
+        shutil.rmtree(Path(self._writer.log_dir) / "00000" / "embeddings", ignore_errors=True)  # of a killed run
+        self._writer.add_embedding(
+            normalised(embeddings[shown]).astype(np.float64).round(5), rows, images, tag="embeddings",
+            metadata_header=[_text(name) for name in columns],
+        )  # fmt: skip
+
+
+def similarity_figure(z: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Cosines of ``z`` (n, E), of length one and sorted by ``labels`` (n,), with the classes marked."""
+    figure = Figure(figsize=(5.4, 4.5), dpi=DPI, layout="compressed")
+    axis = figure.subplots()
+    image = axis.imshow(z @ z.T, vmin=-1, vmax=1, cmap="viridis", interpolation="nearest")
+    figure.colorbar(image, ax=axis, fraction=0.045, pad=0.02)
+    present, starts = np.unique(labels, return_index=True)
+    ends = np.append(starts[1:], len(z))
+    for start in starts[1:] - 0.5:
+        axis.axhline(start, color="white", linewidth=0.8)
+        axis.axvline(start, color="white", linewidth=0.8)
+    centres = (starts + ends - 1) / 2
+    places = apart(centres, len(z))
+    names = [_text(classes[code]) for code in present]
+    axis.set_yticks(places, names, fontsize=min(10, 180 / len(names)), parse_math=False)
+    axis.tick_params(axis="y", length=0, pad=16)
+    lines = np.stack([centres, places])
+    axis.plot([[0], [-0.03]], lines, color="0.5", linewidth=0.8, transform=axis.get_yaxis_transform(), clip_on=False)
+    axis.set_xticks([])
+    axis.set_title(title, fontsize=10)
+    return figure
+
+
+def apart(centres: np.ndarray, length: int) -> np.ndarray:
+    """Places for the names of bands with these ascending ``centres`` (k,) in 0..length: near them, not overlapping."""
+    number = np.arange(len(centres))
+    gap = length * min(0.05, 1 / len(centres))
+    places = np.maximum.accumulate(centres - gap * number) + gap * number
+    return np.minimum(places, length - 0.5 - gap * (len(centres) - 1 - number))
+
+
+def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """``counts`` (C, C) of true (row) and predicted (column) classes; a class that never was is a row of zeros."""
+    side = float(np.clip(1.9 + 0.42 * len(classes), 3.5, 12))
+    figure = Figure(figsize=(side + 0.6, side), dpi=DPI, layout="compressed")
+    axis = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axis.imshow(shares, vmin=0, vmax=1, cmap="cividis")
+    figure.colorbar(image, ax=axis, fraction=0.045, pad=0.02)
+    fontsize = min(9, 0.6 * 72 * side / len(classes) / (0.6 * len(f"{counts.max():,}")))  # within a cell
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "black" if shares[row, column] > 0.5 else "white"
+        axis.text(
+            column, row, f"{count:,}" if count else "·", color=colour, ha="center", va="center", fontsize=fontsize
+        )
+    names = [_text(name) for name in classes]
+    axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+    axis.set_yticks(range(len(names)), names, parse_math=False)
+    axis.tick_params(labelsize=10, length=0)
+    axis.set_xlabel("predicted", fontsize=10)
+    axis.set_ylabel("true", fontsize=10)
+    axis.set_title(f"{title}\ncolour: share of the true class", fontsize=10)
+    return figure
+
+
+def thumbnails(root: Path, paths: Sequence[str], size: int = 48) -> np.ndarray | None:
+    """The images at ``paths`` under ``root``, letterboxed: (n, size, size, 3) uint8 RGB.
+
+    One that cannot be read is a grey square; None where none can be.
+    """
+    squares = np.full((len(paths), size, size, 3), GREY, dtype=np.uint8)
+    read = [_letterbox(root / path, square) for path, square in zip(paths, squares, strict=True)]
+    return squares if any(read) else None
+
+
+def _letterbox(path: Path, square: np.ndarray) -> bool:
+    """Draws the image into the middle of ``square`` (size, size, 3), aspect kept; False where it cannot be read."""
+    try:
+        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):  # no such file; an empty or too large one
+        return False
+    if image is None:
+        return False
+    scale = len(square) / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    top, left = (len(square) - height) // 2, (len(square) - width) // 2
+    square[top : top + height, left : left + width] = small[..., ::-1]
+    return True
+
+
+def _table(hparams: Mapping[str, Any], metrics: Sequence[str]) -> tuple[Summary, Summary, Summary]:
+    """What the columns of the table of hyperparameters are, this run's values, and that it is a finished row.
+
+    TensorBoard sorts columns by name and opens with five; those said to differ come first.
+    """
+    cells = {name: _cell(value) for name, value in hparams.items()}
+    columns, start, end = hparams_summaries(cells, dict.fromkeys(metrics, 0))
+    plugin = columns.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.hparam_infos[:FIRST_COLUMNS]:
+        info.differs = True
+    plugin.content = content.SerializeToString()
+    return columns, start, end
+
+
+def _cell(value: Any) -> float | str:
+    """What the table of hyperparameters can hold: a number, or a short text.
+
+    Never a text in a column of numbers: TensorBoard cannot sort that, and answers with an error. NaN is an empty cell.
+    """
+    if value is None:
+        return math.nan
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    text = _text(_short(value))
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+
+
+def _short(value: Any) -> str:
+    """Nested mappings and sequences as one reads them: 'arcface: 1.0, triplet: {weight: 0.5, margin: 0.2}'."""
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{k}: {{{_short(v)}}}" if isinstance(v, Mapping) else f"{k}: {_short(v)}" for k, v in value.items()
+        )
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_short, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _text(value: Any) -> str:
+    """One line without tabs, for a table cell or a label; None and NaN are empty."""
+    return "" if pd.isna(value) else " ".join(str(value).split())

@@ -1,0 +1,54 @@
+"""What the losses share: what a term is, and the checks of its options."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class Loss(nn.Module):
+    """One term: ``forward(embeddings, *entries)`` gives a scalar, with the entries of the batch that ``takes`` names.
+
+    labels (B,) int64 >= 0; groups (B,) int64 or None; va (B, 2), aus (B, A) 0/1 with NaN for unknown;
+    frames (B, T, E), valid (B, T), frame_labels (B, T) (-1: none), videos (B,); pair_logits (B // 2,).
+
+    A pair of equal label is positive, one of unequal label negative. With ``groups`` (who a window shows) a pair of
+    equal group is no positive; it is no negative for that either.
+    """
+
+    takes: tuple[str, ...] = ("labels",)
+    # 'classes', 'va' or 'aus': then predict(embeddings) gives logits (B, C), values (B, 2) or logits (B, A).
+    predicts: str | None = None
+    positional: bool = False  # anchors at even, their partners at odd positions; the last of an odd batch is left out
+    source: str = ""  # one line: paper and link
+
+    def __init__(self) -> None:  # nn.Module's own takes anything, and would be asked for it
+        super().__init__()
+
+
+def zero(*tensors: torch.Tensor) -> torch.Tensor:
+    """Zero, with a gradient of zeros to each of the tensors."""
+    return sum((x.sum() * 0.0 for x in tensors), torch.zeros(()))
+
+
+def positive(what: str, value: float) -> float:
+    if not is_number(value) or not 0 < value < math.inf:
+        raise ValueError(f"{what} must be above 0, and is {value!r}")
+    return value
+
+
+def in_range(what: str, value: float, low: float, high: float) -> float:
+    if not is_number(value) or not low <= value < high:
+        raise ValueError(f"{what} must be in [{low}, {high}), and is {value!r}")
+    return value
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def choice(what: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ValueError(f"{what} must be one of {list(known)}, and is {value!r}")
+    return value

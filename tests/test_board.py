@@ -1,0 +1,393 @@
+import dataclasses
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import ROOT
+from google.protobuf import text_format
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+from pipeline.training import board
+from pipeline.training.board import Board, thumbnails
+
+CLASSES = ["Neutral", "Anger", "Fear"]
+HPARAMS = {
+    "model": "mlp", "loss": "supcon", "sampler": "balanced", "temperature": 15.0, "margin": 0.2, "reduce": True,
+    "model_options": {}, "epochs": 3,
+}  # fmt: skip
+METRICS = ["auc_same_different/val", "macro_f1/val"]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Calls ``what`` with a board of the run ``name`` and gives all that is in its event files."""
+
+    def _write(what=lambda b: None, name="run", hparams=HPARAMS, **options):
+        with Board(tmp_path / name, hparams, METRICS, **options) as b:
+            what(b)
+        return EventAccumulator(str(tmp_path / name), size_guidance={"images": 0, "histograms": 0}).Reload()
+
+    return _write
+
+
+def table(events, tag):
+    content = events.summary_metadata[f"_hparams_/{tag}"].plugin_data.content
+    return HParamsPluginData.FromString(content)
+
+
+def columns(events):
+    return [(info.name, info.type, info.differs) for info in table(events, "experiment").experiment.hparam_infos]
+
+
+def cells(events):
+    found = table(events, "session_start_info").session_start_info.hparams
+    return {name: getattr(cell, cell.WhichOneof("kind")) for name, cell in found.items()}
+
+
+def image(events, tag):
+    (found,) = events.Images(tag)
+    return found, cv2.imdecode(np.frombuffer(found.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+
+
+def ramp(n, width=5, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32)
+
+
+def test_scalars_are_curves_named_metric_first(write):
+    def what(b):
+        for epoch in (0, 1):
+            b.scalars({"loss": 3.5 - epoch, "cosine_opposite": float("nan")}, "train", epoch)
+        b.scalars({"loss": 7}, "val", 1)
+
+    events = write(what)
+    assert set(events.Tags()["scalars"]) == {"loss/train", "loss/val", "cosine_opposite/train"}
+    assert [(e.step, e.value) for e in events.Scalars("loss/train")] == [(0, 3.5), (1, 2.5)]
+    assert [(e.step, e.value) for e in events.Scalars("loss/val")] == [(1, 7.0)]
+    assert [math.isnan(e.value) for e in events.Scalars("cosine_opposite/train")] == [True, True]
+
+
+def test_what_was_given_is_on_disk_before_the_board_is_closed(tmp_path):
+    """So that a run killed after its checkpoint loses no curve."""
+    code = "import os, sys; from pathlib import Path; from pipeline.training.board import Board; "
+    code += "Board(Path(sys.argv[1]), {'a': 1}, []).scalars({'loss': 2.0}, 'train', 1); os._exit(9)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False).returncode == 9
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss/train")] == [(1, 2.0)]
+    assert columns(events) == [("a", 3, True)]
+
+
+def test_cosines_are_counted_in_bins_that_do_not_move(write):
+    same = np.array([0.96, 0.99, 1.0000001, 0.51], dtype=np.float32)
+    different = np.array([-1.0, 0.0126])
+    events = write(lambda b: b.cosines(same, different, np.array([]), "val", 2))
+    assert set(events.Tags()["histograms"]) == {"cosines/same/val", "cosines/different/val"}
+    for kind, values in (("same", same.clip(-1, 1)), ("different", different)):
+        (event,) = events.Histograms(f"cosines/{kind}/val")
+        found = event.histogram_value
+        assert (event.step, found.num) == (2, len(values))
+        np.testing.assert_allclose([found.min, found.max], [values.min(), values.max()], rtol=1e-6)
+        # each bin by itself: its right end, and how many are between the last end and it
+        ends = np.round(found.bucket_limit, 6)
+        assert np.allclose(ends * 40, np.round(ends * 40))
+        wanted = [np.sum((values >= end - 0.025) & ((values < end) | (end == 1))) for end in ends[1:]]
+        assert list(found.bucket[1:]) == wanted
+        assert sum(found.bucket) == len(values)
+
+
+def test_the_table_has_the_same_columns_in_every_run_whatever_the_values(write):
+    one = write(name="one")
+    other = dict(HPARAMS, loss={"arcface": 1.0, "triplet": {"weight": 0.5, "margin": 0.2}}, margin=None, reduce=False)
+    other |= {"model": "tcn", "model_options": {"num_layers": 2}, "temperature": 10}
+    two = write(name="two", hparams=other)
+    assert columns(one) == columns(two)
+    assert [name for name, _, _ in columns(one)] == list(HPARAMS)
+    assert list(cells(one)) == list(cells(two))
+    assert sorted(cells(one)) == sorted(HPARAMS)
+
+
+def test_the_table_holds_numbers_as_numbers_and_the_rest_as_short_text(write):
+    given = {
+        "text": "mlp", "int": 3, "numpy": np.int64(4), "float": 1e-3, "none": None, "yes": True, "empty": {},
+        "sum": {"arcface": 1.0, "triplet": {"weight": 0.5, "margin": 0.2}}, "pairs": [["a", "b"], ["c", "d"]],
+        "path": Path("runs/x"), "lines": "a\tb\nc", "long": "x" * 200,
+    }  # fmt: skip
+    events = write(hparams=given)
+    found = cells(events)
+    assert math.isnan(found.pop("none"))  # TensorBoard leaves such a cell empty, and can still sort the column
+    assert found == {
+        "text": "mlp", "int": 3.0, "numpy": 4.0, "float": 1e-3, "yes": "true", "empty": "",
+        "sum": "arcface: 1.0, triplet: {weight: 0.5, margin: 0.2}", "pairs": "a, b, c, d", "path": "runs/x",
+        "lines": "a b c", "long": "x" * 59 + "…",
+    }  # fmt: skip
+
+
+def test_the_table_opens_with_the_first_five_columns(write):
+    assert [name for name, _, differs in columns(write()) if differs] == list(HPARAMS)[:5]
+
+
+def test_the_table_shows_the_metrics_asked_for_and_a_finished_row(write):
+    events = write()
+    assert [m.name.tag for m in table(events, "experiment").experiment.metric_infos] == METRICS
+    assert table(events, "session_end_info").session_end_info.status == 1  # STATUS_SUCCESS
+
+
+def test_a_resumed_run_hides_what_the_killed_one_wrote_from_there_on(tmp_path, write):
+    for epoch in (1, 2, 3):  # a writer a file; those of one second are read in the order of their numbers
+        write(lambda b, epoch=epoch: b.scalars({"loss": epoch, "late": epoch}, "train", epoch))
+    for number, file in enumerate(sorted((tmp_path / "run").glob("events.*"), key=lambda f: f.stat().st_mtime_ns)):
+        file.rename(file.with_name(f"events.out.tfevents.000000000{number}.host"))
+    events = write(lambda b: b.scalars({"loss": 20}, "train", 2), purge_from=2)
+    assert [(e.step, e.value) for e in events.Scalars("loss/train")] == [(1, 1.0), (2, 20.0)]
+    assert [e.step for e in events.Scalars("late/train")] == [1]
+
+
+def test_the_similarity_matrix_is_sorted_by_class_then_video_and_thinned(write, monkeypatch):
+    """Class 2 has no row, one row has no class; 9 of 12 rows may be shown."""
+    labels = np.array([1, 0, 1, -1, 0, 0, 1, 0, 1, 1, 0, 0, 0])
+    videos = np.array([2, 3, 1, 9, 1, 3, 4, 1, 2, 4, 3, 1, 2])
+    z, seen = ramp(13), {}
+    monkeypatch.setattr(board, "MOST_ROWS", 9)
+    real = board.similarity_figure
+
+    def spy(rows, codes, classes, title):
+        seen.update(rows=rows, codes=codes, title=title)
+        return real(rows, codes, classes, title)
+
+    monkeypatch.setattr(board, "similarity_figure", spy)
+    events = write(lambda b: b.similarity(z, labels, videos, CLASSES, "val", 3))
+    order = sorted(np.flatnonzero(labels >= 0), key=lambda i: (labels[i], videos[i], i))
+    kept = [order[i] for i in np.linspace(0, 11, 9).round().astype(int)]
+    assert seen["codes"].tolist() == [labels[i] for i in kept]
+    np.testing.assert_allclose(seen["rows"], [z[i] / np.linalg.norm(z[i]) for i in kept], rtol=1e-5)
+    assert seen["title"].startswith("cosine, val: 9 of 12 windows")
+    found, pixels = image(events, "similarity/val")
+    assert found.step == 3
+    assert pixels.shape == (found.height, found.width, 3) == (540, 648, 3)
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+def test_the_similarity_figure_shows_the_cosines_and_marks_the_classes():
+    labels = np.array([0, 0, 0, 2, 2])
+    z = ramp(5) / np.linalg.norm(ramp(5), axis=1, keepdims=True)
+    axis = board.similarity_figure(z, labels, CLASSES, "title").axes[0]
+    wanted = [[float(np.dot(a, b)) for b in z] for a in z]
+    np.testing.assert_allclose(axis.images[0].get_array(), wanted, atol=1e-6)
+    assert axis.images[0].get_clim() == (-1, 1)
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["Neutral", "Fear"]
+    boundaries, names = axis.lines[:2], axis.lines[2:]
+    assert sorted([*map(tuple, line.get_xydata().tolist())] for line in boundaries) == [
+        [(0, 2.5), (1, 2.5)],
+        [(2.5, 0), (2.5, 1)],
+    ]
+    assert [line.get_ydata()[0] for line in names] == [1, 3.5]  # middles of rows 0..2 and 3..4
+
+
+def test_names_of_narrow_bands_stand_near_them_and_apart():
+    centres = np.array([30.0, 61, 63, 65, 98.5, 99])
+    places = board.apart(centres, 100)
+    gap = 100 * 0.05
+    assert (np.diff(places) >= gap - 1e-9).all()
+    assert places[0] == 30
+    assert places.max() <= 99.5
+    assert np.abs(places - centres).max() < 2.5 * gap
+    many = board.apart(np.full(40, 99.0), 100)
+    assert (np.diff(many) > 0).all()
+    assert many.min() >= -0.5
+
+
+def test_the_confusion_matrix_counts_each_known_window_once(write, monkeypatch):
+    truth, predicted = np.array([0, 0, 1, -1, 1, 0]), np.array([0, 1, 1, 2, 2, 0])
+    seen, real = {}, board.confusion_figure
+    monkeypatch.setattr(board, "confusion_figure", lambda *given: real(*seen.setdefault("given", given)))
+    found, pixels = image(write(lambda b: b.confusion(truth, predicted, CLASSES, "val", 1)), "confusion/val")
+    counts, _, title = seen["given"]
+    assert counts.tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 0]]
+    assert title == "predictions, val: 5 windows"
+    assert found.step == 1
+    assert pixels.shape == (found.height, found.width, 3)
+    assert min(pixels.shape[:2]) >= 400
+
+
+def test_the_confusion_figure_colours_shares_and_writes_counts():
+    counts = np.array([[3, 1, 0], [0, 2000, 0], [0, 0, 0]])
+    axis = board.confusion_figure(counts, ["a$b$", "b\tc", "d"], "title").axes[0]
+    np.testing.assert_allclose(axis.images[0].get_array(), [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]])
+    assert [t.get_text() for t in axis.texts] == ["3", "1", "·", "·", "2,000", "·", "·", "·", "·"]
+    for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
+        assert [t.get_text() for t in labels] == ["a$b$", "b c", "d"]
+    axis.figure.savefig(os.devnull, format="png")  # the dollars are not taken for a formula
+
+
+@pytest.mark.parametrize("num_classes", [2, 8, 30])
+def test_pictures_hold_all_their_names(num_classes):
+    """Everything drawn lies inside the picture, for few classes and many."""
+    names = [f"Happily Surprised {i}" for i in range(num_classes)]
+    labels = np.sort(np.arange(100) ** 3 % num_classes)
+    z = ramp(100) / np.linalg.norm(ramp(100), axis=1, keepdims=True)
+    counts = np.full((num_classes, num_classes), 12345)
+    for figure in (board.similarity_figure(z, labels, names, "t"), board.confusion_figure(counts, names, "t")):
+        figure.draw_without_rendering()
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert box.x0 >= -0.01
+        assert box.y0 >= -0.01
+        assert box.x1 <= width + 0.01
+        assert box.y1 <= height + 0.01
+
+
+def test_no_picture_is_made_of_nothing(write):
+    none, no_embeddings = np.full(4, -1), ramp(0)
+
+    def what(b):
+        b.similarity(ramp(4), none, np.arange(4), CLASSES, "val", 1)
+        b.similarity(no_embeddings, np.array([], dtype=int), np.array([], dtype=int), CLASSES, "val", 1)
+        b.confusion(none, np.zeros(4, dtype=int), CLASSES, "val", 1)
+
+    assert write(what).Tags()["images"] == []
+
+
+@dataclasses.dataclass
+class Projected:
+    header: list[str]
+    rows: list[list[str]]
+    points: np.ndarray
+    sprite: np.ndarray | None
+
+
+def projected(folder):
+    """The projector's files as the browser reads them, from the config on."""
+    config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
+    (about,) = config.embeddings
+    points = np.loadtxt(folder / about.tensor_path, delimiter="\t", ndmin=2)
+    header, *rows = [line.split("\t") for line in (folder / about.metadata_path).read_text("utf-8").split("\n")[:-1]]
+    sprite = None
+    if about.sprite.image_path:
+        sprite = cv2.imread(str(folder / about.sprite.image_path))[..., ::-1]
+        assert len(set(about.sprite.single_image_dim)) == 1
+    return Projected(header, rows, points, sprite)
+
+
+def test_the_projector_has_points_columns_and_faces(tmp_path, write):
+    z = ramp(7)
+    pictures = np.random.default_rng(1).integers(0, 256, (7, 6, 6, 3), dtype=np.uint8)
+    given = {"emotion": ["A", "B", "A", "B", "A", "B", "A"], "valence": [0.5, float("nan"), None, 0, 1, -1, 0.25]}
+    write(lambda b: b.projector(z, given, pictures))
+    found = projected(tmp_path / "run")
+    np.testing.assert_allclose(found.points, [row / np.linalg.norm(row) for row in z], atol=1e-5)
+    assert found.header == ["emotion", "valence", "row"]
+    assert found.rows[:3] == [["A", "0.5", "0"], ["B", "", "1"], ["A", "", "2"]]
+    assert [row[1] for row in found.rows[3:]] == ["0", "1", "-1", "0.25"]
+    assert found.sprite.shape == (18, 18, 3)  # three by three
+    for number, picture in enumerate(pictures):
+        top, left = 6 * (number // 3), 6 * (number % 3)
+        np.testing.assert_array_equal(found.sprite[top : top + 6, left : left + 6], picture)
+
+
+def test_a_tab_or_a_line_break_in_a_name_moves_no_column(tmp_path, write):
+    given = {"the\temotion": ["An\tger", "Fe\nar", "Sad\r\nness"], "video": ["a", " b ", "c\u2028d"]}
+    write(lambda b: b.projector(ramp(3), given))
+    found = projected(tmp_path / "run")
+    assert found.header == ["the emotion", "video", "row"]
+    assert found.rows == [["An ger", "a", "0"], ["Fe ar", "b", "1"], ["Sad ness", "c d", "2"]]
+    assert found.sprite is None
+
+
+def test_one_column_without_any_text_still_has_a_line_a_point(tmp_path, write):
+    write(lambda b: b.projector(ramp(3), {"emotion": [None, "", "A"]}))
+    found = projected(tmp_path / "run")
+    assert found.header == ["emotion", "row"]
+    assert found.rows == [["", "0"], ["", "1"], ["A", "2"]]
+
+
+@pytest.mark.parametrize(("size", "kept"), [(2, 20), (4, 16), (5, 9)])
+def test_more_points_than_a_sprite_can_hold_are_thinned_evenly(tmp_path, write, monkeypatch, size, kept):
+    """A sprite of 16 pixels holds 64, 16 or 9 faces of 2, 4 or 5 pixels; never are there more than 20 points."""
+    monkeypatch.setattr(board, "SPRITE_PIXELS", 16)
+    monkeypatch.setattr(board, "MOST_POINTS", 20)
+    pictures = np.repeat(np.arange(40, dtype=np.uint8), size * size * 3).reshape(40, size, size, 3)
+    write(lambda b: b.projector(ramp(40), {"video": list(range(40))}, pictures))
+    found = projected(tmp_path / "run")
+    numbers = [int(row[0]) for row in found.rows]
+    assert numbers == np.linspace(0, 39, kept).round().astype(int).tolist()
+    assert max(found.sprite.shape) <= 16
+    across = found.sprite.shape[1] // size
+    for place, number in enumerate(numbers):
+        assert found.sprite[size * (place // across), size * (place % across), 0] == number
+    np.testing.assert_allclose(found.points[-1], ramp(40)[39] / np.linalg.norm(ramp(40)[39]), atol=1e-5)
+
+
+def test_a_sprite_of_the_usual_faces_is_one_that_the_browser_takes():
+    across = math.ceil(math.sqrt(board.MOST_POINTS))
+    assert across * 48 <= board.SPRITE_PIXELS == 8192
+
+
+@pytest.mark.parametrize("entries", [2, 4])
+def test_columns_and_faces_of_another_length_are_refused(write, entries):
+    with pytest.raises(ValueError, match=f"3 embeddings have {entries} entries of 'emotion'"):
+        write(lambda b: b.projector(ramp(3), {"video": [1, 2, 3], "emotion": ["A"] * entries}))
+    with pytest.raises(ValueError, match=f"3 embeddings have {entries} entries of 'thumbnails'"):
+        write(lambda b: b.projector(ramp(3), {"video": [1, 2, 3]}, np.zeros((entries, 4, 4, 3), np.uint8)))
+
+
+def test_a_run_is_one_folder_of_events_also_when_it_is_projected_twice(tmp_path, write, capsys):
+    def what(b):
+        b.scalars({"loss": 1.0}, "train", 1)
+        b.cosines(np.array([0.5]), np.array([0.1]), np.array([-0.5]), "val", 1)
+        b.similarity(ramp(4), np.array([0, 0, 1, 1]), np.arange(4), CLASSES, "val", 1)
+        b.confusion(np.array([0, 1]), np.array([0, 0]), CLASSES, "val", 1)
+        b.projector(ramp(4), {"emotion": list("ABAB")}, np.zeros((4, 4, 4, 3), np.uint8))
+
+    write(what)
+    write(what, purge_from=1)
+    assert {str(f.parent.relative_to(tmp_path)) for f in tmp_path.rglob("*tfevents*")} == {"run"}
+    assert len(projected(tmp_path / "run").rows) == 4
+    assert capsys.readouterr().out == ""
+
+
+def test_thumbnails_are_letterboxed_and_a_missing_one_is_grey(tmp_path):
+    """A wide, a tall and a small picture, each of one colour; a damaged and a missing one."""
+    for name, size, colour in [("a/wide.png", (20, 80), 250), ("tall.png", (60, 30), 10), ("small.png", (3, 3), 90)]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.full((*size, 3), (colour, 40, 60), dtype=np.uint8))  # blue first
+    (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8not a picture")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    names = ["a/wide.png", "tall.png", "small.png", "damaged.jpg", "empty.jpg", "missing.jpg"]
+    wanted = np.full((6, 48, 48, 3), 128, dtype=np.uint8)
+    wanted[0, 18:30] = (60, 40, 250)
+    wanted[1, :, 12:36] = (60, 40, 10)
+    wanted[2] = (60, 40, 90)
+    np.testing.assert_array_equal(thumbnails(tmp_path, names), wanted)
+    assert thumbnails(tmp_path, ["a/wide.png"], size=16).shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize("names", [[], ["missing.jpg", "other.jpg"]])
+def test_without_any_readable_picture_there_are_no_thumbnails(tmp_path, names):
+    assert thumbnails(tmp_path, names) is None
+
+
+def test_pictures_leave_nothing_open(write):
+    from matplotlib import pyplot as plt
+
+    before = plt.get_fignums()
+    write(lambda b: b.confusion(np.array([0, 1]), np.array([0, 0]), CLASSES, "val", 1))
+    assert plt.get_fignums() == before
+
+
+def test_every_tag_is_metric_first_so_that_curves_share_a_card(write):
+    def what(b):
+        for part in ("select", "val"):
+            b.scalars({"loss": 1.0}, part, 1)
+            b.cosines(np.array([0.5]), np.array([0.1]), np.array([-0.5]), part, 1)
+            b.confusion(np.array([0, 1]), np.array([0, 0]), CLASSES, part, 1)
+
+    tags = write(what).Tags()
+    for tag in (*tags["scalars"], *tags["histograms"], *tags["images"]):
+        assert re.fullmatch(r"[a-z_]+(/[a-z]+)?/(select|val)", tag), tag

@@ -1,0 +1,350 @@
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+
+from pipeline.params import UserError
+from pipeline.store import FeatureStore, StoreDamaged, StoreWriter
+from pipeline.training import features, windows
+from pipeline.training.adapter import Front
+from pipeline.training.features import Blocks, FromDisk, InMemory, allowance, feed, fits, free_memory, load, open_inputs
+
+CPU = torch.device("cpu")
+D, N = 4, 46
+# Videos of 5, 1 and 40 frames, as in test_windows: the last starts late and lacks a frame.
+VIDEO = np.array([0] * 5 + [3] + [7] * 40)
+FRAME = np.array([1, 2, 3, 4, 5, 2, 1721, 1722, 1723, 1724, *range(1726, 1762)])
+VIEWS = ("original", "flipped")
+STORE_ROWS = np.random.default_rng(3).permutation(60)[:N]  # the store was not written in the order of training
+
+
+def make_store(path, num_rows: int, width: int, views=("original",), chunk_rows: int = 8) -> FeatureStore:
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, {"backbone": "tiny"}, {view: width for view in views}, chunk_rows) as writer:
+        for start in range(0, num_rows, chunk_rows):
+            size = min(chunk_rows, num_rows - start)
+            keys = pd.DataFrame({"video": "v", "frame": range(start, start + size), "size": 1})
+            writer.write(keys, {view: rng.standard_normal((size, width)).astype(np.float16) for view in views})
+    return FeatureStore(path)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return make_store(tmp_path_factory.mktemp("features") / "s.zarr", 60, D, VIEWS)
+
+
+def front(kind: str) -> Front:
+    made = Front(D, 3 if kind == "projected" else None)
+    generator = torch.Generator().manual_seed(1)
+    if kind != "none":
+        for name, buffer in made.named_buffers():
+            buffer.copy_(torch.rand(buffer.shape, generator=generator) + (0.5 if name == "scale" else 0.0))
+    return made
+
+
+def by_hand(store: FeatureStore, made: Front, rows: np.ndarray) -> torch.Tensor:
+    """Windows (B, T, K), a frame at a time, read by zarr alone; rows from N on are those of the second view."""
+    group, out = store.group, torch.zeros(*rows.shape, made.num_inputs)
+    for (b, t), row in np.ndenumerate(rows):
+        if row >= 0:
+            x = group[f"views/{VIEWS[row // N]}"][:][STORE_ROWS[row % N]]
+            out[b, t] = made(torch.from_numpy(x)[None])[0]
+    return out
+
+
+ROWS = np.array([[-1, 0, 1], [45, -1, 3], [7, 7, 7], [-1, -1, -1], [N, 2 * N - 1, 20]])
+
+
+@pytest.mark.parametrize("kind", ["none", "shifted", "projected"])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_windows_hold_what_the_front_makes_of_the_stored_rows_and_zeros_where_there_is_none(store, kind, where):
+    made = front(kind)
+    source = (load if where == "memory" else FromDisk)(store, STORE_ROWS, made, CPU, VIEWS)
+    taken, valid = source.gather(torch.from_numpy(ROWS))
+    assert taken.dtype == torch.float32
+    assert valid.tolist() == (ROWS >= 0).tolist()
+    torch.testing.assert_close(taken, by_hand(store, made, ROWS))
+    flat = torch.tensor([50, 3, 3, 0])
+    torch.testing.assert_close(source.take(flat), by_hand(store, made, flat.numpy()[:, None])[:, 0])
+    if kind != "projected":  # whose sums may be taken in another order
+        assert torch.equal(source.take(flat), by_hand(store, made, flat.numpy()[:, None])[:, 0])
+
+
+def test_without_a_projection_half_precision_is_kept_and_with_one_only_its_components(store):
+    plain, projected = (load(store, STORE_ROWS, front(kind), CPU, VIEWS).values for kind in ("shifted", "projected"))
+    assert (plain.dtype, plain.shape) == (torch.float16, (2 * N, D))
+    assert (projected.dtype, projected.shape) == (torch.float32, (2 * N, 3))
+
+
+def test_gathering_changes_nothing_that_is_held_and_gives_a_tensor_of_its_own(store):
+    for kind in ("none", "projected"):
+        source = load(store, STORE_ROWS, front(kind), CPU)
+        before = source.values.clone()
+        first, _ = source.gather(torch.tensor([[0, -1]]))
+        source.gather(torch.tensor([[5, 6]]))[0].add_(1.0)
+        torch.testing.assert_close(first, source.gather(torch.tensor([[0, -1]]))[0], rtol=0, atol=0)
+        assert torch.equal(source.values, before)
+
+
+def test_a_broken_first_row_does_not_reach_padded_frames():
+    source = InMemory(torch.full((2, D), float("nan")))
+    assert source.gather(torch.tensor([[-1, -1]]))[0].tolist() == [[[0.0] * D] * 2]
+
+
+def test_weights_learn_from_gathered_features(store):
+    taken, _ = load(store, STORE_ROWS, front("shifted"), CPU, VIEWS).gather(torch.from_numpy(ROWS))
+    layer = torch.nn.Linear(D, 2)
+    layer(taken).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, taken.sum((0, 1)).expand(2, D))
+
+
+@pytest.mark.parametrize("size", [1, 2 * D * 3, 10**6], ids=["a_row", "three_rows", "all"])
+def test_blocks_hold_every_row_once_in_the_order_of_the_store_and_can_be_had_again(store, size):
+    rows = np.array([40, 3, 4, 5, 3, 59, 0, 20, 22])
+    values = store.group["views/flipped"][:]
+    blocks = Blocks(store, rows, "flipped", size)
+    for _ in range(2):
+        np.testing.assert_array_equal(np.concatenate(list(blocks)), values[np.sort(rows)])
+    places, parts = zip(*blocks.placed(), strict=True)
+    assert max(len(part) for part in parts) <= max(size // (2 * D), 1)
+    assert all(np.ptp(rows[p]) < features.SPREAD * max(size // (2 * D), 1) for p in places)
+    np.testing.assert_array_equal(np.concatenate(parts), values[rows[np.concatenate(places)]])
+    assert sorted(np.concatenate(places)) == list(range(len(rows)))
+    assert list(Blocks(store, rows[:0])) == []
+
+
+def test_a_front_fitted_on_blocks_is_fitted_on_all_their_rows(store):
+    rows = np.arange(1, 60, 2)
+    made = Front(D, None)
+    made.fit(Blocks(store, rows, size=7 * 2 * D), "standardise")
+    x = store.group["views/original"][:][rows].astype(np.float64)
+    np.testing.assert_allclose(made.shift, x.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(made.scale, x.std(0), rtol=1e-5)
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def windows_of(num_frames: int = 3, every: int = 1) -> np.ndarray:
+    return windows.centred(VIDEO, FRAME, np.arange(0, N, every), num_frames)
+
+
+def dealt(store, made: Front, seed: int = 0, room: int = 700, rows=None):
+    return feed(FromDisk(store, STORE_ROWS, made, CPU, VIEWS, room), windows_of() if rows is None else rows, N, seed)
+
+
+@pytest.fixture
+def short_runs(monkeypatch):
+    monkeypatch.setattr(features, "SEGMENT", 4)
+    monkeypatch.setattr(features, "MIXED", 3)
+
+
+@pytest.mark.parametrize("kind", ["shifted", "projected"])
+def test_a_batch_is_the_same_windows_whether_from_memory_or_in_parts_from_disk(store, kind, short_runs):
+    made, rows = front(kind), windows_of()
+    (whole,) = feed(load(store, STORE_ROWS, made, CPU, VIEWS), rows, N, 0)(0)
+    parts = 0
+    for part in dealt(store, made)(0):
+        parts += 1
+        numbers = np.random.default_rng(0).permutation(2 * len(part.windows))
+        view, window = np.divmod(numbers, len(part.windows))
+        taken, valid = part.batch(numbers)
+        expected, there = whole.batch(view * len(rows) + part.windows[window])
+        assert torch.equal(valid, there)
+        torch.testing.assert_close(taken, expected)
+        torch.testing.assert_close(
+            taken, by_hand(store, made, np.where(there, rows[part.windows[window]] + view[:, None] * N, -1))
+        )
+    assert parts > 2
+
+
+def test_every_window_is_in_one_part_of_every_epoch(store, short_runs):
+    of = dealt(store, front("shifted"))
+    for epoch in range(5):
+        parts = of.deal(epoch)
+        assert len(parts) == of.num_parts > 2
+        assert sorted(np.concatenate(parts)) == list(range(N))
+        assert all(len(part) and (np.diff(part) > 0).all() for part in parts)
+
+
+def test_neighbouring_windows_stay_together(store, short_runs):
+    for part in dealt(store, front("shifted")).deal(0):
+        runs = np.split(part, np.flatnonzero(np.diff(part) != 1) + 1)
+        assert all(run[0] % 4 == 0 and (len(run) % 4 == 0 or run[-1] == N - 1) for run in runs)
+
+
+def test_the_parts_hang_on_seed_and_epoch_alone(store, short_runs):
+    def of(seed: int, epoch: int) -> list[list[int]]:
+        return [part.windows.tolist() for part in dealt(store, front("shifted"), seed)(epoch)]
+
+    assert of(0, 0) == of(0, 0)
+    assert of(0, 1) == of(0, 1)
+    assert len({str(of(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+@pytest.mark.parametrize(("num_frames", "every"), [(1, 1), (3, 1), (5, 1), (3, 5)])
+def test_two_parts_never_take_more_than_the_room(store, short_runs, num_frames, every):
+    made, rows = front("shifted"), windows_of(num_frames, every)
+    num_frames_used = len(np.unique(rows[rows >= 0]))
+    room = 2 * num_frames_used * 2 * D  # all would just fit, were nothing needed for reading
+    source = FromDisk(store, STORE_ROWS, made, CPU, VIEWS, room)
+    parts = feed(source, rows, N, 0)
+    held = [part.inputs.values.nbytes for epoch in range(20) for part in parts(epoch)]
+    assert len(held) > 20
+    assert 2 * max(held) <= room
+    assert sum(place.nbytes for place in parts._places) <= room
+
+
+def test_windows_whose_own_frames_fit_are_read_once(store, short_runs):
+    rows = windows_of()[:5]  # 5 of 46 frames
+    parts = dealt(store, front("none"), rows=rows)
+    (part,) = parts(0)
+    assert parts(1)[0] is part
+    assert part.inputs.values.shape == (2 * 5, D)
+    expected = by_hand(store, front("none"), rows[[1, 1]] + [[0], [N]])
+    torch.testing.assert_close(part.batch(np.array([1, 6]))[0], expected)
+
+
+def test_the_next_part_is_read_while_this_one_is_trained_on(store, short_runs, monkeypatch):
+    log, read = [], FromDisk.hold
+
+    def hold(self, rows, out=None):
+        log.append(("reads", time.monotonic()))
+        held = read(self, rows, out)
+        log.append(("has read", time.monotonic()))
+        return held
+
+    parts = dealt(store, front("none"))
+    monkeypatch.setattr(FromDisk, "hold", hold)
+    epoch = parts(0)
+    next(epoch)
+    deadline = time.monotonic() + 10
+    while len(log) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(log) == 4  # the first part, and the second before anybody asks for it
+    time.sleep(0.05)
+    assert len(log) == 4  # but not the third: it goes where the first one is
+    epoch.close()
+
+
+def test_a_part_stays_as_it_is_while_the_next_one_is_read(store, short_runs):
+    for part in dealt(store, front("none"))(0):
+        numbers = np.arange(len(part.windows))
+        values = part.batch(numbers)[0]
+        time.sleep(0.1)
+        assert torch.equal(part.batch(numbers)[0], values)
+
+
+def test_an_error_of_the_reading_thread_ends_the_training(tmp_path, short_runs):
+    store = make_store(tmp_path / "s.zarr", 60, D, VIEWS)
+    parts = dealt(store, front("none"))
+    for file in (store.path / "views/original/c").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    with pytest.raises(StoreDamaged, match="missing"):
+        list(parts(0))
+
+
+def test_too_little_room_is_refused_with_what_would_do(store, short_runs):
+    with pytest.raises(UserError, match=r"memory of 3e-07 GB is too little.* need ([\d.e-]+) GB") as caught:
+        dealt(store, front("none"), room=300)
+    least = float(str(caught.value).split()[-2])
+    assert 300 < least * 1e9 < 1e4
+    assert len(list(dealt(store, front("none"), room=int(least * 1.01e9))(0))) > 1
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_fits_the_room_is_held_and_what_does_not_stays_on_disk(store):
+    need = 2 * N * D * 2
+    assert fits(2 * N, 2 * D, need * 8 // 7 + 1)
+    assert not fits(2 * N, 2 * D, need)
+    assert isinstance(open_inputs(store, STORE_ROWS, front("none"), CPU, VIEWS, need * 8 // 7 + 1), InMemory)
+    assert isinstance(open_inputs(store, STORE_ROWS, front("none"), CPU, VIEWS, need), FromDisk)
+    assert isinstance(open_inputs(store, STORE_ROWS, front("none"), CPU, VIEWS), InMemory)
+
+
+def test_the_allowance_is_what_was_asked_for_or_a_share_of_what_is_free():
+    assert allowance(CPU, 1.5) == 1_500_000_000
+    assert 0 < allowance(CPU) <= features.SHARE * free_memory() * 1.2
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(UserError, match="above 0"):
+            allowance(CPU, wrong)
+
+
+GROUPS = {
+    "version_2": ("0::/a/b", "", "memory.max", "memory.current", ""),
+    "version_1": ("7:memory:/a/b", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+}
+
+
+@pytest.mark.parametrize("version", GROUPS)
+def test_the_tightest_control_group_above_the_process_limits_what_is_free(tmp_path, version):
+    line, controllers, limit, used, prefix = GROUPS[version]
+
+    def group(path: str, limit_bytes: object) -> None:
+        folder = tmp_path / "sys/fs/cgroup" / controllers / path
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / limit).write_text(f"{limit_bytes}\n")
+        (folder / used).write_text("600\n")
+        (folder / "memory.stat").write_text(f"anon 250\n{prefix}active_file 50\n{prefix}inactive_file 300\n")
+
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemFree: 1 kB\nMemAvailable: 3 kB\n")
+    assert free_memory(tmp_path) == 3 * 1024
+    (tmp_path / "proc/self/cgroup").write_text(f"3:cpuset:/x\n{line}\n")
+    assert free_memory(tmp_path) == 3 * 1024  # in a container the path may be one of the host's
+    group("a/b", "max" if version == "version_2" else 9223372036854771712)
+    assert free_memory(tmp_path) == 3 * 1024
+    group("a", 2000)
+    assert free_memory(tmp_path) == 2000 - 600 + 350
+    group("a/b", 700)
+    assert free_memory(tmp_path) == 700 - 600 + 350
+
+
+PEAK = """
+import sys
+import numpy as np, torch
+from pipeline.store import FeatureStore
+from pipeline.training.adapter import Front
+from pipeline.training.features import feed, open_inputs
+
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+
+torch.set_num_threads(1)
+store, room = FeatureStore(sys.argv[1]), int(sys.argv[2])
+n = len(store.keys)
+rows = np.clip(np.arange(n)[:, None] + np.arange(5) - 2, -1, n - 1)
+front, device = Front(store.num_features, None), torch.device("cpu")
+torch.randn(1000, 512).half().index_select(0, torch.arange(9)).float()
+before, batches = peak(), 0
+source = open_inputs(store, np.arange(n), front, device, room=room)
+parts = feed(source, rows, n, 0)
+for epoch in range(2):
+    for part in parts(epoch):
+        for start in range(0, len(part.windows) - 64, 64):
+            part.batch(np.arange(start, start + 64))
+            batches += 1
+print(type(source).__name__, batches, peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
+def test_peak_memory_stays_within_the_room_and_without_a_limit_is_all_features(tmp_path):
+    store = make_store(tmp_path / "s.zarr", 65536, 512, chunk_rows=4096)  # 67 MB
+    peaks = {}
+    for room in (16 << 20, 1 << 30):
+        command = [sys.executable, "-c", PEAK, str(store.path), str(room)]
+        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        source, batches, peak = ran.stdout.split()
+        assert int(batches) > 1900
+        peaks[source] = int(peak)
+    assert peaks["InMemory"] > 65e6
+    assert peaks["FromDisk"] < (16 << 20) + 12e6  # batches, window numbers, the reading thread

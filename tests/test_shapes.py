@@ -1,0 +1,66 @@
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.datasets import readers, shapes
+from pipeline.datasets.found import DatasetConfig
+from pipeline.params import UserError
+
+
+def drawn(tmp_path, name="shapes", **others):
+    shapes.write(shapes.ShapesConfig(out=tmp_path / name, **{"pairs": 12, "size": 48} | others))
+    return tmp_path / name
+
+
+def test_what_is_drawn_is_read_with_shape_as_class_and_half_of_the_pairs_the_same(tmp_path):
+    root = drawn(tmp_path)
+    found = readers.read(DatasetConfig(name="shapes", root=root, val_fraction=0.5))
+    table = found.labels.table
+    assert found.labels.classes == ["circle", "square"]
+    assert found.report["pairs"] == {"same": 6, "different": 6}
+    wide = table.pivot(index="pair", columns="side", values="expression")
+    assert list(wide["left"] == wide["right"]) == list(table[table["side"] == "left"]["same"] == 1)
+    assert table.groupby("pair")["expression_split"].nunique().max() == 1
+    val = table[table["expression_split"] == "val"]
+    assert (val["same"] == 1).sum() == (val["same"] == 0).sum() == 6
+    image = cv2.imread(str(root / found.frames.table["path"].iloc[0]))
+    assert image.shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize("shape", shapes.SHAPES)
+def test_the_whole_shape_is_in_the_image_and_fills_as_much_of_its_box_as_it_should(shape):
+    for seed in range(20):
+        image = shapes.draw(shape, 64, np.random.default_rng(seed)).astype(int)
+        ground = image[0, 0]
+        inside = np.abs(image - ground).sum(axis=2) > 0.5 * np.abs(image - ground).sum(axis=2).max()
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        assert (image[[0, -1]] == ground).all()
+        assert (image[:, [0, -1]] == ground).all()
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert abs(height - width) <= 1
+        assert inside.sum() / (height * width) == pytest.approx(np.pi / 4 if shape == "circle" else 1, abs=0.06)
+
+
+def test_the_same_seed_draws_the_same_and_another_seed_something_else(tmp_path):
+    def content(root):
+        return [path.read_bytes() for path in sorted(root.rglob("*.*"))]
+
+    first = content(drawn(tmp_path, "a"))
+    assert first == content(drawn(tmp_path, "b"))
+    assert first != content(drawn(tmp_path, "c", seed=1))
+
+
+def test_the_command_draws_and_never_draws_over_anything(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("")
+    assert shapes.main(["--out", "new", "--pairs", "4"]) == 0
+    assert "4 pairs of 64 x 64 pixels" in capsys.readouterr().out
+    with pytest.raises(UserError, match="new is there and not empty"):
+        shapes.main(["--out", "new"])
+    with pytest.raises(UserError, match="pairs must be 4 or more"):
+        shapes.main(["--out", "other", "--pairs", "1"])
+
+
+def test_nothing_drawn_yet_is_an_error_that_says_how(tmp_path):
+    with pytest.raises(UserError, match=r"python -m pipeline\.datasets\.shapes"):
+        shapes.read(DatasetConfig(name="shapes", root=tmp_path))
