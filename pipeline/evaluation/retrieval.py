@@ -81,15 +81,24 @@ def knn_predict(
     train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray, neighbours: int, num_classes: int
 ) -> np.ndarray:
     """Labels (m,) by the vote of the nearest ``train`` rows by cosine; of equal votes the greater sum of cosines."""
+    return knn_votes(train, train_labels, asked, neighbours, num_classes).argmax(axis=1)
+
+
+def knn_votes(
+    train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray, neighbours: int, num_classes: int
+) -> np.ndarray:
+    """Share of each class (m, C) among the nearest ``train`` rows; rows sum to 1.
+
+    A vote is 1 and a thousandth of the cosine, so that of equal votes the greater sum of cosines wins.
+    """
     neighbours = min(neighbours, len(train))
-    out = np.empty(len(asked), dtype=np.int64)
+    out = np.empty((len(asked), num_classes))
     for start, cosine in _blocks(asked, train):
         nearest = _nearest(cosine, neighbours)
         near = np.take_along_axis(cosine, nearest, axis=1).astype(np.float64)  # 1 + 1e-3 * cosine needs the digits
-        weight = 1 + 1e-3 * near / neighbours
         votes = np.zeros((len(cosine), num_classes))
-        np.add.at(votes, (np.arange(len(cosine))[:, None], train_labels[nearest]), weight)
-        out[start : start + len(cosine)] = votes.argmax(axis=1)
+        np.add.at(votes, (np.arange(len(cosine))[:, None], train_labels[nearest]), 1 + 1e-3 * near / neighbours)
+        out[start : start + len(cosine)] = votes / votes.sum(axis=1, keepdims=True)
     return out
 
 
