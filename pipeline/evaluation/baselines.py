@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             answers[_name(config, width)].append(boxed(found, adapter, source, single, width))
     # What is smoothed already is not smoothed again.
     once, about = dataclasses.replace(config, smoothing="none"), found.about | {"baseline": True}
-    for name, of_seeds in answers.items():
-        about_it = about | {"run": name, "seeds": len(adapters), "seed": facts["seed"]}
+    for (name, of_seeds), width in zip(answers.items(), config.widths, strict=True):
+        about_it = about | {"run": name, "seeds": len(adapters), "seed": facts["seed"], "box_before": width}
         report(dataclasses.replace(once, output=config.output / name), found.part, of_seeds, about_it)
     backbone = backbone_answers(found)
     if backbone is None:

@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.measures import Answers, Part, Seen, best_source, by_groups
+from pipeline.evaluation.measures import SUFFIXES, Answers, Part, Seen, best_source, by_groups
 from pipeline.evaluation.protocol import confusions
 from pipeline.evaluation.separability import cosine_matrix
 from pipeline.evaluation.uncertainty import Estimate, Measure
@@ -77,7 +77,7 @@ def read(folder: Path) -> Evaluation:
         path = folder / "resampled.npz"
         with np.load(path) as file:
             resampled, groups = {name: file[f"metric/{name}"] for name in values}, file["groups"].tolist()
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): evaluate the run again") from None
     return Evaluation(folder, about, {n: Estimate(v, resampled[n]) for n, v in values.items()}, seeds, groups)
 
@@ -103,10 +103,10 @@ def emotion_cosines(part: Part, answers: Sequence[Answers]) -> np.ndarray:
     return np.mean(matrices, axis=0)
 
 
-def confusion(part: Part, seen: Sequence[Seen], smoothed: bool = False) -> np.ndarray:
+def confusion(part: Part, seen: Sequence[Seen]) -> np.ndarray:
     """Mean numbers of frames (C, C) by true and predicted class, of ``best_source``."""
     source, nobody = best_source(seen[0]), np.zeros(len(part.has), dtype=np.int64)
-    said = [s.predicted[source][smoothed][part.has].argmax(1) for s in seen]
+    said = [s.predicted[source][0][part.has].argmax(1) for s in seen]
     return np.mean([confusions(part.label[part.has], x, nobody, len(part.classes))[0] for x in said], axis=0)
 
 
@@ -136,7 +136,7 @@ def _per_class(
         with np.errstate(invalid="ignore"):
             table["precision"] = np.diag(counts) / counts.sum(0)
             table["recall"] = np.diag(counts) / counts.sum(1)
-        for suffix in ("", "_smoothed"):
+        for suffix in SUFFIXES[: len(seen[0].predicted[source])]:
             of = [found[f"{prefix}f1_{c}{suffix}"] for c in part.classes]
             table[f"f1{suffix}"] = [e.value for e in of]
             table[[f"f1{suffix}_low", f"f1{suffix}_high"]] = [e.interval() for e in of]
@@ -151,15 +151,15 @@ def _predictions(part: Part, seen: Sequence[Seen]) -> pd.DataFrame:
     if source := best_source(seen[0]):
         names = np.array([*part.classes, None], dtype=object)
         table["truth"] = names[part.label]
-        for suffix, smoothed in (("", 0), ("_smoothed", 1)):
-            mean = np.mean([s.predicted[source][smoothed] for s in seen], axis=0).astype(np.float32)
+        for k, suffix in enumerate(SUFFIXES[: len(seen[0].predicted[source])]):
+            mean = np.mean([s.predicted[source][k] for s in seen], axis=0).astype(np.float32)
             table[f"predicted{suffix}"] = names[mean.argmax(1)]
             table[[f"p_{c}{suffix}" for c in part.classes]] = mean
     for what, names, truth in (("va", ["valence", "arousal"], part.va), ("aus", part.au_names, part.aus)):
         if what in seen[0].predicted:
             table[[f"{name}_truth" for name in names]] = truth
-            for suffix, smoothed in (("", 0), ("_smoothed", 1)):
-                mean = np.mean([s.predicted[what][smoothed] for s in seen], axis=0).astype(np.float32)
+            for k, suffix in enumerate(SUFFIXES[: len(seen[0].predicted[what])]):
+                mean = np.mean([s.predicted[what][k] for s in seen], axis=0).astype(np.float32)
                 table[[f"{name}{suffix}" for name in names]] = mean
     return table
 

@@ -16,6 +16,7 @@ from pipeline.evaluation.steadiness import neighbours, steadiness_by_group, swit
 from pipeline.evaluation.uncertainty import Measure, of_means
 
 STEADY = ("cosine_neighbours", "cosine_strangers", "cosine_same_video", "steadiness", "steadiness_in_video")
+SUFFIXES = ("", "_smoothed")
 STEPS = ("flips_per_100", "frames_late", "switches_missed")
 
 
@@ -87,10 +88,10 @@ class Seen:
     """What the tables and plots of a seed are made of.
 
     ``predicted``: of each of 'classes', 'va', 'aus' and 'knn' the values (n, .) as said, and smoothed with the class
-    biases added. ``pairs`` are None where there are no pairs of embeddings.
+    biases added, where that is asked for. ``pairs`` are None where there are no pairs of embeddings.
     """
 
-    predicted: dict[str, tuple[np.ndarray, np.ndarray]]
+    predicted: dict[str, list[np.ndarray]]
     pairs: PairCounts | None
 
 
@@ -119,7 +120,10 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
     bias = np.zeros(len(part.classes))
     if settings.class_bias and answers.said_train is not None and known.any():
         bias = fit_class_bias(_log(answers.said_train[known]), part.train_label[known])[0]
-    predicted = {what: (values, _smoothed(part, what, values, bias, settings)) for what, values in said.items()}
+    predicted = {what: [values] for what, values in said.items()}
+    if settings.smoothing != "none" or settings.class_bias:
+        for what, values in said.items():
+            predicted[what].append(_smoothed(part, what, values, bias, settings))
     seen = Seen(predicted, pairs)
     return joined([*measures, by_groups(part, answers.z, seen, part.group)]), seen
 
@@ -135,7 +139,7 @@ def by_groups(part: Part, z: np.ndarray | None, seen: Seen, group: np.ndarray) -
         steady = steadiness_by_group(z[has], label, label, video, frame, part.step, of)
         measures.append(_named(_of(steady, of), {name: name for name in STEADY}))
     for what, values in seen.predicted.items():
-        for scores, suffix in zip(values, ("", "_smoothed"), strict=True):
+        for scores, suffix in zip(values, SUFFIXES, strict=False):
             if what == "va":
                 names = {name: f"{name}{suffix}" for name in ("ccc", "ccc_valence", "ccc_arousal")}
                 measures.append(_named(_of(va_by_group(part.va, scores, group), group), names))
