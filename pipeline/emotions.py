@@ -55,6 +55,15 @@ def opposites(choice: Sequence[Any], classes: Sequence[str]) -> list[tuple[int, 
     return sorted(found)
 
 
+def partners(names: Sequence[str], classes: Sequence[str]) -> list[int | None]:
+    """For each of ``names`` the class of that name or emotion, None where there is none or more than one."""
+    found = []
+    for name in names:
+        same = [k for k, c in enumerate(classes) if c.lower() == name.lower()] or _same(name, classes)
+        found.append(same[0] if len(same) == 1 else None)
+    return found
+
+
 def _named(name: str, classes: Sequence[str]) -> list[int]:
     """The class of that name, or else those of the same emotion; at least one."""
     found = [number for number, c in enumerate(classes) if c.lower() == name.lower()] or _same(name, classes)

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.emotions import NAMES, SETS, opposites
+from pipeline.emotions import NAMES, SETS, opposites, partners
 from pipeline.params import UserError
 from pipeline.tables import ABAW_CLASSES
 
@@ -89,3 +89,9 @@ def test_every_name_in_a_set_is_known_and_no_word_names_two_emotions():
     assert {name for chosen in SETS.values() for pair in chosen for name in pair} <= set(NAMES)
     words = [word for names in NAMES.values() for word in names]
     assert len(words) == len(set(words))
+
+
+def test_names_meet_the_one_class_of_their_emotion():
+    assert partners(["sad", "NEUTRAL", "contempt", "happy"], ["Neutral", "Sadness", "Joy"]) == [1, 0, None, 2]
+    assert partners(["joy"], ["Joy", "Happiness"]) == [0]  # its own name before its likes
+    assert partners(["happy"], ["Joy", "Happiness"]) == [None]  # either could be meant

@@ -8,10 +8,13 @@ import torch
 import yaml
 from sklearn.metrics import f1_score
 
-from pipeline.evaluation import evaluate
-from pipeline.evaluation.retrieval import knn_predict, recall_at_k
+from pipeline.evaluation import evaluate, files
+from pipeline.evaluation.probes import linear_probe
+from pipeline.evaluation.retrieval import knn_predict, map_at_r, recall_at_k
 from pipeline.evaluation.separation import pair_cosines, separation
-from pipeline.evaluation.steadiness import steadiness
+from pipeline.evaluation.smoothing import smooth
+from pipeline.evaluation.steadiness import steadiness, switch_scores, switches
+from pipeline.evaluation.uncertainty import group_weights
 from pipeline.params import UserError
 from pipeline.store import StoreWriter
 from pipeline.tables import Labels, write_labels
@@ -21,7 +24,7 @@ MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32}
 CLASSES = ["Neutral", "Happiness", "Sadness", "Fear"]  # Fear is labelled nowhere
 SECTION = {
     "top_k": [1, 3], "neighbours": 5, "most_pairs_of": 60, "most_neighbours": 50, "device": "cpu",
-    "opposites": ["plutchik"],
+    "opposites": ["plutchik"], "width": 3, "width_aus": 5, "resamples": 50, "timelines": 1,
 }  # fmt: skip
 FACTS = {
     "model": "mlp", "loss": "cross_entropy", "sampler": "balanced", "num_features": 4, "num_components": None,
@@ -82,6 +85,12 @@ def evaluated(place, *more):
     return [json.loads((place / f"out/{name}.json").read_text(encoding="utf-8")) for name in ("metrics", "details")]
 
 
+def of_label(found):
+    """Without the F1 of each class and what pairs are counted for by bins: for these there are other tests."""
+    rough = ("eer", "best_f1", "d_prime", "tpr", "f1_", "knn_f1_")
+    return {name: value for name, value in found.items() if not name.startswith(rough)}
+
+
 def embeddings_by_hand(adapter, chosen):
     """Each labelled frame's window of 5, its missing frames left out, mean of the head's outputs."""
     frames, out = table(), []
@@ -109,14 +118,24 @@ def expected_of_seed(seed, train_chosen):
     sixty = np.linspace(0, val.sum() - 1, 60).round().astype(int)
     y, who = label[val], video[val]  # a person has one video here
     knn = knn_predict(database, label[train], z.numpy(), 5, 4)
-    predicted = adapter.loss.terms["cross_entropy"].classifier(z).argmax(1).numpy()
-    return (
-        separation(pair_cosines(z.numpy()[sixty], y[sixty], who[sixty], [(1, 2)]))
-        | recall_at_k(z.numpy()[sixty], y[sixty], who[sixty], [1, 3])[0]
-        | {"knn_accuracy": (knn == y).mean(), "knn_macro_f1": f1_score(y, knn, average="macro", labels=[0, 1, 2])}
-        | {"macro_f1": f1_score(y, predicted, average="macro", labels=[0, 1, 2])}
-        | steadiness(z.numpy(), knn, y, who, frames["frame"].to_numpy()[val], 1)
-    )
+    probability = adapter.loss.terms["cross_entropy"].classifier(z).softmax(1).detach().numpy()
+    frame, cosines = frames["frame"].to_numpy()[val], pair_cosines(z.numpy()[sixty], y[sixty], who[sixty], [(1, 2)])
+    every = separation(pair_cosines(z.numpy(), y, who, [(1, 2)]))  # of means, all pairs are taken
+    found = {k: separation(cosines)[k] if k.startswith("auc") else v for k, v in every.items()}
+    found |= recall_at_k(z.numpy()[sixty], y[sixty], who[sixty], [1, 3])[0]
+    found["map_at_r"] = map_at_r(z.numpy()[sixty], y[sixty], who[sixty])[0]
+    found["probe_macro_f1"] = f1(y, linear_probe(database, label[train], z.numpy()))
+    for prefix, said in (("", probability.argmax(1)), ("knn_", knn)):
+        found |= {f"{prefix}macro_f1": f1(y, said), f"{prefix}accuracy": (said == y).mean()}
+        late = switch_scores(switches(said, y, who, frame, 1))
+        found |= {f"{prefix}{k}": late[k] for k in ("frames_late", "switches_missed")}
+        steady = steadiness(z.numpy(), said, y, who, frame, 1)
+        found[f"{prefix}flips_per_100"] = steady.pop("flips_per_100")
+    return found | steady
+
+
+def f1(truth, said):
+    return f1_score(truth, said, average="macro", labels=[0, 1, 2])
 
 
 def test_the_metrics_are_those_of_the_functions_called_by_hand(place, capsys):
@@ -126,34 +145,173 @@ def test_the_metrics_are_those_of_the_functions_called_by_hand(place, capsys):
     train = (table()["expression"].notna() & (table()["expression_split"] == "train")).to_numpy()
     seeds = [expected_of_seed(seed, train) for seed in (0, 1)]
     for found, expected in zip(details["seeds"], seeds, strict=True):
-        assert found == pytest.approx(expected, abs=1e-5)
-    one, two = seeds
-    assert metrics == details["mean"] == pytest.approx({k: (one[k] + two[k]) / 2 for k in one}, abs=1e-5)
-    deviation = {k: abs(one[k] - two[k]) / 2**0.5 for k in one}  # of two values
-    assert details["deviation"] == pytest.approx(deviation, abs=1e-5)
+        found = {k: v for k, v in of_label(found).items() if not k.endswith("_smoothed")}
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            rough = 2e-3 if name.startswith("auc") else 1e-5  # an AUC is counted in bins
+            assert found[name] == pytest.approx(value, abs=rough), name
+    one, two = details["seeds"]
+    assert metrics == pytest.approx({k: (one[k] + two[k]) / 2 for k in metrics}, abs=1e-9)
+    assert {k: e["value"] for k, e in details["estimates"].items() if k in metrics} == metrics
     assert metrics["macro_f1"] != metrics["knn_macro_f1"]
-    assert max(deviation.values()) > 0.01
 
     val = table()[table()["expression"].notna() & (table()["expression_split"] == "val")]
     about = details["about"]
     assert about == {
         "run": "tried", "dataset": "by hand", "backbone": "tiny", "backbone_weights": "random", "input_size": 32,
         "model": "mlp", "loss": "cross_entropy", "sampler": "balanced", "temperature": 15.0, "window": 5,
-        "pooling": "mean", "epochs": 3, "reduce": False, "seeds": 2, "val_split": "official",
-        "train_frames": int(train.sum()), "val_frames": len(val), "val_videos": 4, "pairs_of": 60, "knn_candidates": 50,
+        "pooling": "mean", "epochs": 3, "reduce": False, "seeds": 2, "seed": 0, "val_split": "official",
+        "train_frames": int(train.sum()), "val_frames": len(val), "val_videos": 4, "compared": 60,
+        "frames_scored": {"expression": len(val)}, "knn_candidates": 50, "neighbours": 5, "class_bias": False,
+        "smoothing": {"kind": "box", "width": 3, "width_aus": 5}, "commit": None, "baseline": False,
         "opposites": [["Happiness", "Sadness"]],  # there is no Anger
     }  # fmt: skip
     printed = capsys.readouterr().out
-    assert f"{len(val)} validation frames of 4 videos (by hand)" in printed
-    assert f"auc_same_different       {metrics['auc_same_different']:.3f} ± " in printed
+    assert f"scored on {len(val)} expression frames of 4 videos (by hand)" in printed
+    assert f"auc_same_different           {metrics['auc_same_different']:.3f}  " in printed
 
 
-def test_one_seed_has_no_deviation(place, capsys):
-    run(place, seeds=[3])
+def probabilities_of_seed(seed):
+    """Of all frames of the validation videos, unlabelled ones too."""
+    torch.manual_seed(seed)
+    adapter = build_adapter(FACTS)
+    adapter.front.fit([FEATURES], "standardise")
+    frames = table()
+    val = (frames["expression_split"] == "val").to_numpy()
+    logits = adapter.loss.terms["cross_entropy"].classifier(embeddings_by_hand(adapter, val))
+    return frames[val].reset_index(drop=True), logits.softmax(1).detach().numpy()
+
+
+def test_predictions_are_smoothed_over_all_frames_and_scored_on_the_labelled_ones(place):
+    run(place, seeds=[0])
+    metrics, _ = evaluated(place)
+    frames, probability = probabilities_of_seed(0)
+    # frame numbers of a video have no gaps here, so a mean of 3 is the frame and its neighbours
+    smoothed = pd.DataFrame(probability).groupby(frames["video"]).rolling(3, center=True, min_periods=1).mean()
+    said, has = smoothed.to_numpy().argmax(1), frames["expression"].notna().to_numpy()
+    truth = frames["expression"].map(CLASSES.index, "ignore")[has].astype(int)
+    assert metrics["macro_f1_smoothed"] == pytest.approx(f1(truth, said[has]), abs=1e-9)
+    assert metrics["macro_f1_smoothed"] != metrics["macro_f1"]
+    assert metrics["flips_per_100_smoothed"] < metrics["flips_per_100"]
+
+
+def test_the_predictions_of_each_frame_are_written_as_the_mean_over_seeds(place):
+    run(place)
+    evaluated(place)
+    (frames, one), (_, two) = probabilities_of_seed(0), probabilities_of_seed(1)
+    found = pd.read_parquet(place / "out/predictions.parquet")
+    assert found["video"].tolist() == frames["video"].tolist()
+    assert found["frame"].tolist() == frames["frame"].tolist()
+    assert found["truth"].isna().tolist() == frames["expression"].isna().tolist()
+    assert found["truth"].dropna().tolist() == frames["expression"].dropna().tolist()
+    columns = [f"p_{c}" for c in CLASSES]
+    np.testing.assert_allclose(found[columns], (one + two) / 2, atol=1e-5)
+    assert found["predicted"].tolist() == [CLASSES[k] for k in ((one + two) / 2).argmax(1)]
+    mean = smooth((one + two) / 2, pd.factorize(found["video"])[0], found["frame"].to_numpy(), "box", 3)
+    np.testing.assert_allclose(found[[f"{c}_smoothed" for c in columns]], mean, atol=1e-5)
+
+
+def test_the_tables_of_videos_and_classes_add_up_to_the_metrics(place):
+    run(place, seeds=[0])
+    _, details = evaluated(place)
+    found = pd.read_parquet(place / "out/predictions.parquet").dropna(subset="truth")
+    videos = pd.read_csv(place / "out/per_video.csv").set_index("video")
+    right = (found["truth"] == found["predicted"]).groupby(found["video"]).mean()
+    assert videos["accuracy"].to_dict() == pytest.approx(right.to_dict())
+    assert videos["frames"].to_dict() == found["video"].value_counts().to_dict()
+    classes = pd.read_csv(place / "out/per_class.csv").set_index("class")
+    for name in CLASSES[:3]:
+        truth, said = found["truth"] == name, found["predicted"] == name
+        assert classes.loc[name, "f1"] == pytest.approx(f1_score(truth, said))
+        assert classes.loc[name, "f1"] == pytest.approx(details["estimates"][f"f1_{name}"]["value"])
+        assert classes.loc[name, "recall"] == pytest.approx((truth & said).sum() / truth.sum())
+    assert np.isnan(classes.loc["Fear", "f1"])
+    own = [details["emotions"]["cosines"][k][k] for k in range(3)]
+    assert classes["cosine_to_own_class"][:3].tolist() == pytest.approx(own)
+
+
+def test_intervals_are_of_resampled_groups_and_what_was_resampled_can_be_read_again(place):
+    run(place, seeds=[0])
+    _, details = evaluated(place)
+    found = files.read(place / "out")
+    assert found.groups == ["v07", "v08", "v09", "v10"]
+    assert found.name == "tried"
+    table = pd.read_parquet(place / "out/predictions.parquet").dropna(subset="truth")
+    right = [(of["truth"] == of["predicted"]) for _, of in table.groupby("video")]
+    weights = group_weights(4, 50)
+    expected = weights @ [x.sum() for x in right] / (weights @ [len(x) for x in right])
+    np.testing.assert_allclose(found.estimates["accuracy"].resampled, expected, atol=1e-6)
+    entry = details["estimates"]["accuracy"]
+    assert (entry["low"], entry["high"]) == pytest.approx(tuple(np.quantile(expected, [0.025, 0.975])))
+
+
+def test_the_criterion_is_same_at_least_opposite(place):
+    run(place, seeds=[0])
     metrics, details = evaluated(place)
-    assert set(details["deviation"].values()) == {None}
-    assert details["seeds"] == [metrics]
-    assert "±" not in capsys.readouterr().out
+    criterion = details["criterion"]
+    assert criterion["gap"] == pytest.approx(metrics["cosine_same"] - metrics["cosine_opposite"])
+    assert criterion["passed"] == (criterion["gap"] >= 0)
+    assert criterion["beyond_noise"] == (criterion["low"] > 0 or criterion["high"] < 0)
+
+
+def test_class_biases_are_added_to_smoothed_predictions_only(place):
+    run(place, seeds=[0])
+    plain = evaluated(place)[0]
+    biased = evaluated(place, "--class-bias")[0]
+    assert biased["macro_f1"] == plain["macro_f1"]
+    assert biased["macro_f1_smoothed"] != plain["macro_f1_smoothed"]
+
+
+def test_plots_of_an_earlier_evaluation_do_not_stay(place):
+    run(place, seeds=[0])
+    evaluated(place)
+    drawn = {"cosines", "roc", "emotions", "similarity", "projection", "confusion", "f1", "timeline_1"}
+    assert {path.stem for path in (place / "out/plots").glob("*.png")} == drawn
+    evaluated(place, "--timelines", "0")
+    assert {path.stem for path in (place / "out/plots").glob("*.png")} == drawn - {"timeline_1"}
+
+
+def test_expressions_are_measured_of_a_run_that_learned_something_else(place):
+    frames = table()
+    frames["valence"], frames["arousal"] = np.random.default_rng(1).uniform(-1, 1, (2, len(frames)))
+    frames["va_split"] = frames["expression_split"]
+    write_labels(place / "labels.parquet", Labels(frames, CLASSES, "by hand"))
+    run(place, seeds=[0], tracks=["va"], loss="ccc", classes=[], class_counts=None)
+    metrics, details = evaluated(place)
+    assert metrics["ccc"] is not None
+    assert metrics["knn_macro_f1"] > 0
+    assert details["about"]["frames_scored"] == {
+        "expression": int((frames["expression"].notna() & (frames["expression_split"] == "val")).sum()),
+        "valence and arousal": int((frames["expression_split"] == "val").sum()),
+    }
+
+
+def test_pairs_are_found_from_either_side(place):
+    """Eight pairs, each a class and a person of its own: no expression to separate, but partners to find."""
+    names = [f"{side}/{pair}" for pair in range(8) for side in ("left", "right")]
+    pairs = pd.DataFrame({"video": names, "frame": 0, "pair": [n[-1] for n in names]})
+    pairs = pairs.assign(side=pairs["video"].str.split("/").str[0], same=1, group=pairs["pair"])
+    pairs = pairs.assign(expression=pairs["pair"], expression_split=["train"] * 8 + ["val"] * 8)
+    features = np.random.default_rng(3).standard_normal((16, 4)).astype(np.float16)
+    with StoreWriter(place / "pairs.zarr", MADE_BY, {"original": 4}) as writer:
+        writer.write(pairs[["video", "frame"]].assign(size=1), {"original": features})
+    classes = sorted(set(pairs["pair"]))
+    write_labels(place / "pairs.parquet", Labels(pairs, classes, "pairs"))
+    run(place, seeds=[0], model="identity", loss="triplet", classes=classes, window=1, class_counts=[2] * 4 + [0] * 4,
+        select_split=0.0)  # fmt: skip
+    metrics, details = evaluated(place, "-d", "pairs.zarr", "--labels", "pairs.parquet", "-k", "1", "2")
+    assert set(metrics) == {"paired_recall_at_1", "paired_recall_at_2"}
+    assert details["about"]["frames_scored"] == {"paired": 8}
+    torch.manual_seed(0)
+    adapter = build_adapter(FACTS | {"model": "identity", "loss": "triplet"})
+    adapter.front.fit([FEATURES], "standardise")
+    z = adapter.front(torch.from_numpy(features[8:])).numpy()
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    cosine = z[::2] @ z[1::2].T
+    found = [
+        min((cosine[i] >= cosine[i, i]).sum(), (cosine[:, i] >= cosine[i, i]).sum()) <= 1 for i in range(4)
+    ]  # fmt: skip
+    assert metrics["paired_recall_at_1"] == pytest.approx(np.mean(found))
 
 
 def test_valence_arousal_and_action_units_are_evaluated_where_a_loss_predicts_them(place):
@@ -177,8 +335,9 @@ def test_valence_arousal_and_action_units_are_evaluated_where_a_loss_predicts_th
         ccc = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
         assert metrics[f"ccc_{name}"] == pytest.approx(ccc, abs=1e-4)
     units = adapter.loss.predict("aus", z).detach().numpy() >= 0
-    f1 = [f1_score(frames.loc[val, name], units[:, k]) for k, name in enumerate(("au1", "au12"))]
-    assert metrics["au_f1"] == pytest.approx(np.mean(f1), abs=1e-6)
+    f1s = [f1_score(frames.loc[val, name], units[:, k]) for k, name in enumerate(("au1", "au12"))]
+    assert metrics["au_f1"] == pytest.approx(np.mean(f1s), abs=1e-6)
+    assert {"ccc_smoothed", "au_f1_smoothed"} <= set(metrics)
 
 
 def test_a_loss_without_classes_has_no_macro_f1(place):
@@ -200,7 +359,10 @@ def test_what_cannot_be_measured_is_null(place):
     metrics, _ = evaluated(place, "-d", "few.zarr", "--labels", "few.parquet")
     measured = {name for name, value in metrics.items() if value is not None}
     opposite = {"cosine_different", "cosine_opposite", "cosine_strangers"}  # the one pair there is
-    assert measured == opposite | {"knn_accuracy", "knn_macro_f1", "macro_f1"}
+    said = {
+        f"{who}{what}{how}" for who in ("", "knn_") for what in ("accuracy", "macro_f1") for how in ("", "_smoothed")
+    }
+    assert measured == opposite | said | {"probe_macro_f1"}
 
 
 def test_seeds_are_taken_in_the_order_of_their_numbers(place):

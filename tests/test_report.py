@@ -1,48 +1,56 @@
-import copy
+import base64
 import csv
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
-from matplotlib import pyplot as plt
 
-from pipeline.evaluation import report
+from pipeline.evaluation import files, report
 from pipeline.params import UserError
 
 ABOUT = {
-    "dataset": "by hand", "backbone": "tiny", "backbone_weights": "random", "input_size": 32, "seeds": 1,
-    "val_split": "official", "train_frames": 30, "val_frames": 12000, "val_videos": 9, "pairs_of": 2000,
-    "knn_candidates": 30, "opposites": [["Happiness", "Sadness"]],
+    "dataset": "by hand", "backbone": "tiny", "backbone_weights": "random", "input_size": 32, "seeds": 1, "seed": 0,
+    "val_split": "official", "train_frames": 30, "val_frames": 12000, "val_videos": 9, "compared": 2000,
+    "knn_candidates": 30, "neighbours": 20, "opposites": [["Happiness", "Sadness"]], "commit": "abc123",
+    "frames_scored": {"expression": 12000}, "smoothing": {"kind": "box", "width": 101, "width_aus": 11},
+    "class_bias": False, "baseline": False,
 }  # fmt: skip
-ADAPTER = {
-    "auc_same_different": 0.8, "auc_same_opposite": None, "gap_same_different": 0.25, "recall_at_1": 0.5,
-    "recall_at_5": 0.75, "knn_macro_f1": 0.4, "macro_f1": 0.41, "steadiness": 0.9, "flips_per_100": 12.34,
-}  # fmt: skip
-FROZEN = {k: v for k, v in ADAPTER.items() if k != "macro_f1"} | {"auc_same_different": 0.6, "flips_per_100": 3.21}
+GROUPS = [f"person {k}" for k in range(9)]
+NOISE = np.random.default_rng(0).normal(0, 0.05, 400)  # what groups do to all runs alike
+FROZEN = {"auc_same_different": 0.6, "gap_same_opposite": 0.1, "steadiness": 0.8, "knn_flips_per_100": 38.45}
+ADAPTER = {"auc_same_different": 0.8, "gap_same_opposite": 0.3, "steadiness": 0.995, "knn_flips_per_100": 4.3}
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """Two evaluated runs: 'frozen', one seed and no classifier, and 'adapter', better and of three seeds."""
+    """Two evaluated runs: 'frozen', a baseline, and 'adapter', better and of three seeds."""
     monkeypatch.chdir(tmp_path)
-    evaluated("frozen", FROZEN)
-    evaluated("adapter", ADAPTER, seeds=3, deviation=0.0125)
+    evaluated("frozen", FROZEN, baseline=True)
+    evaluated("adapter", ADAPTER, seeds=3)
     named("frozen", "adapter")
-    yield tmp_path
-    plt.close("all")
+    return tmp_path
 
 
-def evaluated(name, mean, deviation=None, folder="evaluation", **about):
+def evaluated(name, values, own_noise=0.001, folder="evaluation", groups=GROUPS, resamples=400, **about):
+    """As evaluate.py leaves it: each metric moves with the groups as all others do, and a little by itself."""
+    rng = np.random.default_rng(len(name))
+    place = Path(folder, about.pop("folder_name", name))
+    (place / "plots").mkdir(parents=True, exist_ok=True)
+    resampled = {k: v + (NOISE[:resamples] + rng.normal(0, own_noise, resamples)) * v for k, v in values.items()}
     details = {
-        "about": ABOUT | {"run": name} | about,
-        "mean": mean,
-        "deviation": {metric: None if value is None else deviation for metric, value in mean.items()},
-    }
-    Path(folder, name).mkdir(parents=True, exist_ok=True)
-    Path(folder, name, "details.json").write_text(json.dumps(details), encoding="utf-8")
+        "about": ABOUT | {"run": name} | about, "seeds": [values], "criterion": None,
+        "estimates": {k: {"value": v, "low": None, "high": None} for k, v in values.items()},
+    }  # fmt: skip
+    (place / "details.json").write_text(json.dumps(details), encoding="utf-8")
+    np.savez(place / "resampled.npz", groups=np.array(groups), **{f"metric/{k}": v for k, v in resampled.items()})
+    picture = np.full((40, 60, 3), 10 * len(name), np.uint8)
+    for kind in ("cosines", "timeline_1"):
+        (place / f"plots/{kind}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 def named(*runs):
@@ -50,61 +58,151 @@ def named(*runs):
     Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-def table_of_page(place):
+def table_of_page(place, section):
     page = (place / "report/report.md").read_text(encoding="utf-8")
-    lines = [line for line in page.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    part = page.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert set(cells[1]) == {"---"}
-    assert {len(row) for row in cells} == {9}
+    assert len({len(row) for row in cells}) == 1
     return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
 
 
-def test_the_page_holds_every_run_with_the_best_one_first(place):
+def interval(name, metric):
+    low, high = files.read(Path("evaluation", name)).estimates[metric].interval()
+    return low, high
+
+
+def test_the_page_holds_every_run_adapters_first_and_with_intervals(place):
     report.main([])
-    assert table_of_page(place) == [
-        {
-            "run": "adapter (3 seeds)", "AUC same/different": "0.800 ± 0.013", "AUC same/opposite": "",
-            "cosine gap": "0.250 ± 0.013", "recall@1": "0.500 ± 0.013", "kNN macro-F1": "0.400 ± 0.013",
-            "classifier macro-F1": "0.410 ± 0.013", "steadiness": "0.900 ± 0.013", "flips/100": "12.3 ± 0.0",
-        },
-        {
-            "run": "frozen", "AUC same/different": "0.600", "AUC same/opposite": "", "cosine gap": "0.250",
-            "recall@1": "0.500", "kNN macro-F1": "0.400", "classifier macro-F1": "", "steadiness": "0.900",
-            "flips/100": "3.210",
-        },
-    ]  # fmt: skip
+    adapter, frozen = table_of_page(place, "Results")
+    assert adapter["run"] == "adapter (3 seeds)"
+    assert frozen["run"] == "baseline: frozen"
+    low, high = interval("frozen", "auc_same_different")
+    assert frozen["AUC same/different"] == f"0.600 ({low:.3f} to {high:.3f})"
+    assert set(adapter) == {"run", "AUC same/different", "cosine same - opposite", "steadiness", "flips/100"}
+
+
+def test_the_best_is_bold_only_where_it_is_beyond_noise(place):
+    evaluated("near", ADAPTER | {"auc_same_different": 0.8001, "knn_flips_per_100": 9.0}, own_noise=0.01)
+    named("frozen", "adapter", "near")
+    report.main([])
+    rows = {row["run"]: row for row in table_of_page(place, "Results")}
+    bold = {(run, k) for run, row in rows.items() for k, cell in row.items() if cell.startswith("**")}
+    assert bold == {("adapter (3 seeds)", "flips/100")}  # fewer flips are better
+    page = (place / "report/report.md").read_text(encoding="utf-8")
+    assert "AUC same/different: near is best; within noise of it: adapter." in page
+    assert "flips/100: adapter is best; beyond noise of all others, one by one." in page
+
+
+def test_a_gain_is_over_the_best_baseline_of_each_metric(place):
+    evaluated("steady", {"auc_same_different": 0.5, "steadiness": 0.996}, baseline=True, folder_name="baselines/steady")
+    report.main([])
+    best, adapter = table_of_page(place, "Gains")
+    assert best["AUC same/different"] == "frozen: 0.600"
+    assert best["steadiness"] == "steady: 0.9960"
+    assert adapter["AUC same/different"] == "**+0.200**"
+    assert adapter["steadiness"] == "~ -0.0010"
+    assert adapter["flips/100"] == "**-34.2**"
+    rows = {row["baseline"]: row for row in table_of_page(place, "Against each baseline")}
+    assert set(rows) == {"frozen", "steady"}
+    assert rows["steady"]["flips/100"] == ""  # it has none
+
+
+def test_what_is_worse_beyond_noise_is_neither_bold_nor_within_noise(place):
+    evaluated("adapter", ADAPTER | {"auc_same_different": 0.4})
+    report.main([])
+    assert table_of_page(place, "Gains")[1]["AUC same/different"] == "-0.200"
+
+
+def test_the_criterion_is_said_with_its_interval(place):
+    evaluated("adapter", ADAPTER | {"gap_same_opposite": -0.3})
+    report.main([])
+    page = (place / "report/report.md").read_text(encoding="utf-8")
+    low, high = interval("frozen", "gap_same_opposite")
+    assert f"* cosine(same) >= cosine(opposite), frozen: passed; 0.100 ({low:.3f} to {high:.3f})." in page
+    assert "cosine(same) >= cosine(opposite), adapter: failed; -0.300" in page
 
 
 def test_the_page_says_what_the_numbers_are_of(place):
     report.main([])
     page = (place / "report/report.md").read_text(encoding="utf-8")
     assert page.startswith("# Adapters on by hand, frozen tiny at 32 pixels\n")
-    assert "12,000 validation frames of 9 videos; pairs of 2,000 and neighbours among 30 evenly" in page
-    assert "![all runs](runs.png)" in page
+    assert "Scored on 12,000 expression frames of 9 validation videos (official split)" in page
+    assert "400 resamples of the 9 persons" in page
+    assert "Backbone's weights: random. Commit: abc123." in page
+    assert "synthetic" not in page
+    for name in ("frozen", "adapter"):
+        evaluated(name, FROZEN, dataset="synthetic abaw")
+    report.main([])
+    assert "**The data are synthetic**" in (place / "report/report.md").read_text(encoding="utf-8")
 
 
-def test_the_terminal_shows_the_same_table_in_columns(place, capsys):
+class Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.addresses, self.open, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_html_page_is_whole_and_needs_nothing_else(place):
+    report.main([])
+    page = Page()
+    page.feed((place / "report/index.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    assert len(page.addresses) == 1 + 2 * 2  # all runs, and of each run two plots
+    for address in page.addresses:
+        kind, content = address.split(",", 1)
+        assert kind == "data:image/png;base64"
+        assert cv2.imdecode(np.frombuffer(base64.b64decode(content), np.uint8), cv2.IMREAD_COLOR) is not None
+    assert "Cosines of pairs" in page.text
+    assert "Timeline 1" in page.text
+    assert "baseline: frozen" in page.text
+
+
+def test_a_name_is_no_markup(place):
+    evaluated("a|b<i>*c*", ADAPTER, folder_name="odd")
+    named("frozen", "odd")
+    report.main([])
+    assert table_of_page(place, "Results")[0]["run"] == r"a\|b\<i>\*c\*"
+    page = Page()
+    page.feed((place / "report/index.html").read_text(encoding="utf-8"))
+    assert "a|b<i>*c*" in page.text
+    assert page.open == []
+
+
+def test_the_terminal_shows_the_table_in_columns(place, capsys):
     report.main([])
     lines = capsys.readouterr().out.splitlines()
     head, adapter, frozen = lines[lines.index("") + 1 :][:3]
-    for title, one, two in [("AUC same/different", "0.800 ± 0.013", "0.600"), ("flips/100", "12.3 ± 0.0", "3.210")]:
+    for title, one, two in [("AUC same/different", "0.800 ", "0.600 "), ("flips/100", "4.300", "38.5")]:
         at = head.index(title)
         assert adapter[at:].startswith(one)
         assert frozen[at:].startswith(two)
 
 
 def test_the_csv_holds_every_metric_unrounded(place):
+    evaluated("adapter", ADAPTER | {"recall_at_7": 1 / 3}, seeds=3)
     report.main([])
     with (place / "report/metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = {row["run"]: row for row in csv.DictReader(file)}
     assert list(rows) == ["adapter", "frozen"]
-    assert set(rows["frozen"]) == {"run", "seeds"} | {c for m in ADAPTER for c in (m, f"{m}_deviation")}
-    for name, mean, deviation in [("adapter", ADAPTER, 0.0125), ("frozen", FROZEN, None)]:
-        for metric in ADAPTER:
-            value = mean.get(metric)
-            assert rows[name][metric] == ("" if value is None else repr(value))
-            assert rows[name][f"{metric}_deviation"] == ("" if value is None or deviation is None else repr(deviation))
-    assert (rows["adapter"]["seeds"], rows["frozen"]["seeds"]) == ("3", "1")
+    assert (rows["adapter"]["seeds"], rows["adapter"]["baseline"]) == ("3", "0")
+    assert rows["frozen"]["baseline"] == "1"
+    assert rows["adapter"]["recall_at_7"] == repr(1 / 3)
+    assert rows["frozen"]["recall_at_7"] == ""
+    low, high = interval("adapter", "steadiness")
+    assert (float(rows["adapter"]["steadiness_low"]), float(rows["adapter"]["steadiness_high"])) == (low, high)
 
 
 def test_the_picture_opens_and_is_not_empty(place):
@@ -114,24 +212,13 @@ def test_the_picture_opens_and_is_not_empty(place):
     assert len(np.unique(picture)) > 20
 
 
-def test_the_figure_has_a_panel_for_each_metric_that_any_run_has(place):
-    runs = [json.loads((place / f"evaluation/{n}/details.json").read_text("utf-8")) for n in ("adapter", "frozen")]
-    panels = [axis for axis in report.figure(runs, "title").axes if axis.axison]
-    titles = [axis.get_title() for axis in panels]
-    assert titles == [f"{t} ({b} is better)" for m, (t, b) in report.COLUMNS.items() if m != "auc_same_opposite"]
-    dots = [[c.lines[0].get_xydata().tolist() for c in axis.containers] for axis in panels]
-    assert dots[titles.index("AUC same/different (higher is better)")] == [[[0.8, 0]], [[0.6, 1]]]
-    assert dots[titles.index("classifier macro-F1 (higher is better)")] == [[[0.41, 0]]]  # 'frozen' has none
-    bars = panels[0].containers[0].lines[2][0].get_segments()[0]
-    np.testing.assert_allclose(bars, [[0.7875, 0], [0.8125, 0]])
-
-
 def test_a_run_that_left_the_parameters_leaves_the_report(place):
     report.main([])
     named("frozen")
     report.main([])
-    assert [row["run"] for row in table_of_page(place)] == ["frozen"]
+    assert [row["run"] for row in table_of_page(place, "Results")] == ["baseline: frozen"]
     assert "adapter" not in (place / "report/metrics.csv").read_text(encoding="utf-8")
+    assert "## Gains" not in (place / "report/report.md").read_text(encoding="utf-8")
 
 
 def test_a_run_that_was_not_evaluated_is_named(place):
@@ -141,7 +228,16 @@ def test_a_run_that_was_not_evaluated_is_named(place):
     assert not (place / "report").exists()
 
 
-@pytest.mark.parametrize("runs", [[], None], ids=["empty", "null"])
+@pytest.mark.parametrize("name", ["details.json", "resampled.npz"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"about": {}, "estimates": {"x": 3}, "seeds": []}'])
+def test_a_damaged_file_is_one_line(place, name, content):
+    (place / "evaluation/adapter" / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"adapter/{name} is damaged .*: evaluate the run again") as error:
+        report.main([])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("runs", [{}, None], ids=["empty", "null"])
 def test_a_report_on_no_runs_is_refused(place, runs):
     (place / "params.yaml").write_text(yaml.safe_dump({"report": {}, "runs": runs or {}}), encoding="utf-8")
     with pytest.raises(UserError, match="names no runs"):
@@ -158,32 +254,57 @@ def test_a_report_on_no_runs_is_refused(place, runs):
         ("val_split", "0.25 of the groups, drawn with seed 1", "seed 1' and 'official'"),
         ("val_frames", 11999, "11999 and 12000"),
         ("val_videos", 8, "8 and 9"),
-        ("pairs_of", 500, "500 and 2000"),
+        ("compared", 500, "500 and 2000"),
+        ("frames_scored", {"expression": 1}, "'expression': 1} and .*12000}"),
+        ("smoothing", {"kind": "none"}, "'none'} and .*'box'.*"),
         ("opposites", [], r"\[\] and \[\['Happiness', 'Sadness'\]\]"),
     ],
 )
 def test_runs_of_other_data_cannot_stand_in_one_table(place, fact, value, words):
-    evaluated("frozen", FROZEN, **{fact: value})
-    with pytest.raises(UserError, match=f"the runs frozen and adapter cannot stand in one table: {fact} .*{words}$"):
+    evaluated("adapter", ADAPTER, **{fact: value})
+    with pytest.raises(UserError, match=f"the runs adapter and frozen cannot stand in one table: {fact} .*{words}$"):
         report.main([])
     assert not (place / "report").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"groups": [*GROUPS[:8], "else"]}, "9 and 9 groups of other names"),
+        ({"resamples": 300}, "resamples 300 and 400"),
+    ],
+)
+def test_runs_that_were_resampled_otherwise_are_no_pairs(place, change, words):
+    evaluated("adapter", ADAPTER, **change)
+    with pytest.raises(UserError, match=words):
+        report.main([])
+
+
+def test_two_runs_of_one_name_are_refused(place):
+    evaluated("frozen", FROZEN, folder_name="again")
+    named("frozen", "again")
+    with pytest.raises(UserError, match="two evaluations are of a run called frozen"):
+        report.main([])
+
+
 def test_runs_may_differ_in_how_they_were_trained(place):
-    evaluated("frozen", FROZEN, model="identity", loss="triplet", train_frames=10)
+    evaluated("frozen", FROZEN, model="identity", loss="triplet", train_frames=10, commit=None)
     report.main([])
-    assert len(table_of_page(place)) == 2
+    page = (place / "report/report.md").read_text(encoding="utf-8")
+    assert "Commit: abc123, not known (no git)." in page
 
 
 def test_a_run_without_any_pairs_stands_last(place):
-    mean = copy.deepcopy(ADAPTER) | {"auc_same_different": None}
-    evaluated("adapter", mean, seeds=3, deviation=0.01)
+    evaluated("adapter", {k: v for k, v in ADAPTER.items() if not k.startswith("auc")})
+    evaluated("other", ADAPTER | {"auc_same_different": 0.3})
+    named("adapter", "frozen", "other")
     report.main([])
-    assert [row["run"] for row in table_of_page(place)] == ["frozen", "adapter (3 seeds)"]
+    assert [row["run"] for row in table_of_page(place, "Results")] == ["other", "adapter", "baseline: frozen"]
 
 
 def test_other_folders_can_be_given(place):
     evaluated("frozen", FROZEN, folder="elsewhere")
     named("frozen")
     report.main(["-i", "elsewhere", "-o", "out/deep"])
-    assert sorted(p.name for p in (place / "out/deep").iterdir()) == ["metrics.csv", "report.md", "runs.png"]
+    made = ["index.html", "metrics.csv", "report.md", "runs.png"]
+    assert sorted(p.name for p in (place / "out/deep").iterdir()) == made

@@ -2,10 +2,22 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from pytorch_metric_learning.distances import CosineSimilarity
+from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
+from pytorch_metric_learning.utils.inference import CustomKNN
 from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.evaluation import retrieval
-from pipeline.evaluation.retrieval import knn_predict, recall_at_k
+from pipeline.evaluation.retrieval import (
+    found_at_k,
+    knn_predict,
+    map_at_r,
+    pair_ranks,
+    paired_recall_at_k,
+    precision_at_r,
+    recall_at_k,
+)
 
 # Videos of 5, 1 and 40 frames and one more, D = 4.
 GROUP = np.repeat([0, 1, 2, 3], [5, 1, 40, 20])
@@ -119,3 +131,82 @@ def test_a_row_of_zeros_gets_the_most_frequent_class_and_no_error():
 
 def test_nobody_asked_is_nobody_answered():
     assert knn_predict(ROWS, LABEL, ROWS[:0], 5, 4).shape == (0,)
+
+
+def precision_by_a_double_loop(rows, label, group):
+    out = []
+    for i, row in enumerate(unit(rows)):
+        others = [j for j in range(len(rows)) if group[j] != group[i]]
+        num_right = sum(label[j] == label[i] for j in others)
+        nearest = sorted(others, key=lambda j: -float(row @ unit(rows)[j]))[:num_right]
+        right = [label[j] == label[i] for j in nearest]
+        total = sum(sum(right[: p + 1]) / (p + 1) for p in range(num_right) if right[p])
+        out.append(total / num_right if num_right else math.nan)
+    return out
+
+
+def test_precision_at_r_is_that_of_a_double_loop_over_other_groups(block):
+    expected = precision_by_a_double_loop(ROWS, LABEL, GROUP)
+    np.testing.assert_allclose(precision_at_r(ROWS, LABEL, GROUP), expected)
+    found, asked = map_at_r(ROWS, LABEL, GROUP)
+    assert found == pytest.approx(np.nanmean(expected))
+    assert asked == 63
+
+
+def test_map_at_r_without_groups_is_that_of_pytorch_metric_learning():
+    peer = AccuracyCalculator(
+        include=("mean_average_precision_at_r",), k="max_bin_count", device=torch.device("cpu"),
+        knn_func=CustomKNN(CosineSimilarity()),
+    )  # fmt: skip
+    z, label = torch.from_numpy(unit(ROWS)), torch.from_numpy(LABEL)
+    expected = peer.get_accuracy(z, label)["mean_average_precision_at_r"]
+    assert map_at_r(ROWS, LABEL, np.arange(66))[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_map_at_r_is_solved_by_hand():
+    angle = np.array([0, 0.1, 0.2, 0.3, 3])
+    rows, label = np.stack([np.cos(angle), np.sin(angle)], axis=1), np.array([0, 0, 1, 0, 0])
+    # The first asks for R = 3: right, wrong, right: (1 + 0 + 2/3) / 3.
+    assert precision_at_r(rows, label, np.arange(5))[0] == pytest.approx(5 / 9)
+    assert math.isnan(precision_at_r(rows, label, np.arange(5))[2])
+
+
+def test_where_nobody_can_be_asked_there_is_no_precision():
+    found, asked = map_at_r(ROWS[:3], np.array([0, 1, 2]), np.arange(3))
+    assert math.isnan(found)
+    assert asked == 0
+
+
+def test_hits_of_rows_are_what_recall_is_the_mean_of(block):
+    hits = found_at_k(ROWS, LABEL, GROUP, [1, 3])
+    assert hits.shape == (66, 2)
+    assert np.isnan(hits).all(1).sum() == 3
+    assert recall_at_k(ROWS, LABEL, GROUP, [1, 3])[0] == {
+        "recall_at_1": np.nanmean(hits[:, 0]), "recall_at_3": np.nanmean(hits[:, 1])
+    }  # fmt: skip
+
+
+def test_a_pair_is_found_from_either_side(block):
+    rng = np.random.default_rng(1)
+    left = rng.standard_normal((40, 4))
+    right = left + 0.8 * rng.standard_normal((40, 4))
+    cosine = unit(left) @ unit(right).T
+    forth = [sorted(range(40), key=lambda j: -cosine[i, j]).index(i) for i in range(40)]
+    back = [sorted(range(40), key=lambda j: -cosine[j, i]).index(i) for i in range(40)]
+    np.testing.assert_array_equal(pair_ranks(left, right), np.transpose([forth, back]))
+    found = paired_recall_at_k(left, right, [1, 5, 40])
+    for k in (1, 5, 40):
+        assert found[f"paired_recall_at_{k}"] == np.mean([a < k or b < k for a, b in zip(forth, back, strict=True)])
+    assert found["paired_recall_at_1"] > max(np.mean(np.array(forth) < 1), np.mean(np.array(back) < 1))
+    assert found["paired_recall_at_40"] == 1
+
+
+def test_one_point_for_everything_finds_no_pair():
+    rows = np.tile([1.0, 0], (5, 1))
+    assert paired_recall_at_k(rows, rows, [1, 4, 5]) == {
+        "paired_recall_at_1": 0, "paired_recall_at_4": 0, "paired_recall_at_5": 1
+    }  # fmt: skip
+
+
+def test_no_pairs_have_no_recall():
+    assert math.isnan(paired_recall_at_k(ROWS[:0], ROWS[:0], [1])["paired_recall_at_1"])

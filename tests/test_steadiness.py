@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation.steadiness import neighbours, steadiness
+from pipeline.evaluation.steadiness import neighbours, steadiness, steadiness_by_group, switch_scores, switches
 
 # Videos of 5, 1 and 40 frames, D = 4; the last starts late and lacks frame 1725.
 VIDEO = np.array([0] * 5 + [3] + [7] * 40)
@@ -39,16 +39,22 @@ def test_no_frames_have_no_neighbours():
 
 
 def test_steadiness_is_that_of_a_double_loop():
-    near, far, flips = [], [], []
+    near, far, flips, own = [], [], [], [[] for _ in ROWS]
     for i, j in itertools.combinations(range(46), 2):
         if VIDEO[i] != VIDEO[j]:
             far.append(cosine(ROWS[i], ROWS[j]))
-        elif FRAME[j] - FRAME[i] == 1 and LABEL[i] == LABEL[j]:
+        else:
+            own[i].append(cosine(ROWS[i], ROWS[j]))
+            own[j].append(cosine(ROWS[i], ROWS[j]))
+        if VIDEO[i] == VIDEO[j] and FRAME[j] - FRAME[i] == 1 and LABEL[i] == LABEL[j]:
             near.append(cosine(ROWS[i], ROWS[j]))
             flips.append(PREDICTED[i] != PREDICTED[j])
-    n, f = np.mean(near), np.mean(far)
+    n, f, s = np.mean(near), np.mean(far), np.mean([np.mean(cosines) for cosines in own if cosines])
     assert len(near) == 3 + 18 + 19  # 4 and 38 neighbours, less one change of label in each video
-    expected = {"cosine_neighbours": n, "cosine_strangers": f, "steadiness": (n - f) / (1 - f)}
+    expected = {
+        "cosine_neighbours": n, "cosine_strangers": f, "cosine_same_video": s,
+        "steadiness": (n - f) / (1 - f), "steadiness_in_video": (n - s) / (1 - s),
+    }  # fmt: skip
     found = steadiness(ROWS, PREDICTED, LABEL, VIDEO, FRAME, 1)
     assert found == pytest.approx(expected | {"flips_per_100": 100 * np.mean(flips)}, rel=1e-5)
 
@@ -58,8 +64,11 @@ def test_two_videos_that_each_stand_still_at_a_right_angle_are_as_steady_as_can_
     video, frame = np.repeat([0, 1], [5, 40]), np.r_[np.arange(5), np.arange(40)]
     label, predicted = np.zeros(45, dtype=int), np.r_[[0, 1, 0, 1, 0], [1] * 40]
     found = steadiness(rows, predicted, label, video, frame, 1)
-    expected = {"cosine_neighbours": 1, "cosine_strangers": 0, "steadiness": 1, "flips_per_100": 100 * 4 / 43}
-    assert found == pytest.approx(expected, abs=1e-6)
+    expected = {
+        "cosine_neighbours": 1, "cosine_strangers": 0, "cosine_same_video": 1, "steadiness": 1,
+        "steadiness_in_video": math.nan, "flips_per_100": 100 * 4 / 43,
+    }  # fmt: skip
+    assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
 def test_frames_like_strangers_have_no_steadiness():
@@ -94,5 +103,92 @@ def test_videos_of_one_frame_have_strangers_but_no_neighbours():
         np.mean([cosine(ROWS[a], ROWS[b]) for a, b in itertools.combinations(range(3), 2)])
     )
     assert [name for name, value in found.items() if math.isnan(value)] == [
-        "cosine_neighbours", "steadiness", "flips_per_100",
+        "cosine_neighbours", "cosine_same_video", "steadiness", "steadiness_in_video", "flips_per_100",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [2, 0], [0, 3], [3, 2]])
+def test_a_resample_counts_the_videos_of_a_group_as_often_as_it_is_drawn(weights):
+    group = np.repeat([0, 1, 1], [5, 1, 40])  # a person with one video and one with two
+    measure = steadiness_by_group(ROWS, PREDICTED, LABEL, VIDEO, FRAME, 1, group)
+    copies = [(np.flatnonzero(group == g), c) for g, w in enumerate(weights) for c in range(w)]
+    near, far, own, flips = [], [], [], []
+    for (a, c), (b, d) in itertools.product(copies, copies):
+        for i, j in itertools.product(a, b):
+            value = cosine(ROWS[i], ROWS[j])
+            if group[i] != group[j] or (c == d and VIDEO[i] != VIDEO[j]):
+                far.append(value)
+            elif c == d and FRAME[j] - FRAME[i] == 1 and LABEL[i] == LABEL[j]:
+                near.append(value)
+                flips.append(PREDICTED[i] != PREDICTED[j])
+            if c == d and VIDEO[i] == VIDEO[j] and i != j:
+                own.append((value, 1 / (np.count_nonzero(VIDEO[i] == VIDEO) - 1)))
+    found = {k: float(v[0]) for k, v in measure(np.array([weights])).items()}
+    assert found["cosine_neighbours"] == pytest.approx(np.mean(near), rel=1e-5)
+    assert found["flips_per_100"] == pytest.approx(100 * np.mean(flips))
+    assert found["cosine_same_video"] == pytest.approx(
+        np.average([o[0] for o in own], weights=[o[1] for o in own]), rel=1e-5
+    )
+    assert found["cosine_strangers"] == pytest.approx(np.mean(far) if far else math.nan, rel=1e-5, nan_ok=True)
+    assert math.isnan(found["cosine_strangers"]) == (weights == [2, 0])
+
+
+def test_frames_of_a_still_scene_are_steady_against_strangers_but_not_inside_their_video():
+    rng = np.random.default_rng(3)
+    rows = np.repeat(3 * np.eye(4)[:2], 200, axis=0) + rng.standard_normal((400, 4)) * 0.3
+    video, frame = np.repeat([0, 1], 200), np.tile(np.arange(200), 2)
+    found = steadiness(rows, video, video, video, frame, 1)
+    assert found["steadiness"] > 0.9
+    assert abs(found["steadiness_in_video"]) < 0.1
+
+
+def changes(predicted, labels, video=None, frame=None, step=1):
+    video = np.zeros(len(labels), dtype=int) if video is None else np.array(video)
+    frame = np.arange(len(labels)) * step if frame is None else np.array(frame)
+    found = switches(np.array(predicted), np.array(labels), video, frame, step)
+    return [tuple(None if math.isnan(x) else int(x) for x in row) for row in zip(*found.values(), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected"),
+    [
+        ([0, 0, 0, 1, 1, 1], (3, 0, 0)),
+        ([0, 0, 0, 0, 0, 1], (3, 2, None)),
+        ([0, 0, 0, 2, 1, 0], (3, 1, None)),
+        ([0, 0, 0, 0, 2, 0], (3, None, None)),  # never
+        ([0, 1, 1, 1, 0, 0], (3, 0, 2)),
+        ([1, 0, 1, 1, 1, 1], (3, 0, 1)),  # early without a break
+        ([1, 1, 1, 1, 1, 1], (3, 0, 3)),  # as early as the segment before
+    ],
+)
+def test_how_late_a_switch_comes(predicted, expected):
+    assert changes(predicted, [0, 0, 0, 1, 1, 1]) == [expected]
+
+
+def test_late_is_in_frame_numbers_and_ends_with_the_segment():
+    labels = [0, 0, 1, 1, 0, 0, 0]
+    assert changes([0, 0, 0, 0, 1, 1, 0], labels, step=10) == [(2, None, None), (4, 20, None)]
+    assert changes([0, 0, 0, 1, 1, 1, 1], labels, step=10) == [(2, 10, None), (4, None, None)]
+
+
+def test_a_new_video_and_a_gap_are_no_change_and_a_segment_goes_on_over_a_gap():
+    video, labels = [0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 0, 0]
+    assert changes([0] * 6, labels, video, [1, 2, 1, 2, 5, 6]) == []
+    assert changes([1] * 5 + [0], labels, video, [1, 2, 1, 2, 3, 9]) == [(4, 6, None)]
+    assert changes([1, 1, 0, 0, 0, 0], labels, video, [1, 2, 1, 2, 3, 4]) == [(4, 0, 2)]  # not early by the last video
+
+
+def test_no_changes_have_no_lateness():
+    nothing = np.zeros(0, dtype=int)
+    for rows in (nothing, np.zeros(5, dtype=int)):
+        found = switch_scores(switches(rows, rows, rows, np.arange(len(rows)), 1))
+        assert found.pop("switches") == 0
+        assert all(map(math.isnan, found.values()))
+
+
+def test_lateness_is_of_those_caught_and_misses_are_counted_apart():
+    nan = math.nan
+    found = switch_scores({"late": np.array([0, 0, 4, nan, 8]), "early": np.array([0, 3, nan, nan, nan])})
+    assert found == {
+        "switches": 5, "switches_missed": 0.2, "frames_late_median": 2, "frames_late": 3, "switches_early": 0.25,
+    }  # fmt: skip

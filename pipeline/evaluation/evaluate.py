@@ -1,30 +1,33 @@
-"""The evaluate stage: what the embeddings of a trained run are worth on the validation part.
+"""The evaluate stage: what the embeddings and predictions of a trained run are worth on the validation part.
 
 python -m pipeline.evaluation.evaluate --run runs/tcn_supcon
 """
 
-import json
-import math
-from collections.abc import Sequence
+import dataclasses
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline.device import pick_device
 from pipeline.emotions import opposites
-from pipeline.evaluation.protocol import au_scores, expression_scores, va_scores
-from pipeline.evaluation.retrieval import knn_predict, recall_at_k
-from pipeline.evaluation.separation import evenly, pair_cosines, separation
-from pipeline.evaluation.steadiness import steadiness
+from pipeline.evaluation import files
+from pipeline.evaluation.drawing import drawn, thumbnail
+from pipeline.evaluation.measures import Answers, Part, Settings, measured
+from pipeline.evaluation.separation import evenly
+from pipeline.evaluation.smoothing import SMOOTHINGS
+from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
-from pipeline.tables import Labels, read_labels
+from pipeline.tables import KEY, Labels, read_frames, read_labels
 from pipeline.training import features
-from pipeline.training.adapter import Adapter, load_adapter
+from pipeline.training.adapter import Adapter, Source, load_adapter
 from pipeline.training.data import FrameSet, frame_set
 from pipeline.training.windows import centred, typical_step
 
@@ -34,130 +37,240 @@ class EvaluateConfig:
     """Section ``evaluate`` of params.yaml."""
 
     run: Path = option(Path("runs/manual"), help="the folder of the run")
-    output: Path = option(Path("evaluation"), "-o", help="the folder for metrics.json and details.json")
+    output: Path = option(Path("evaluation"), "-o", help="the folder for metrics.json and all else")
     data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table")
+    frames: Path = option(Path("data/frames.parquet"), help="the frame table, for thumbnails; none where it is not")
     top_k: list[int] = option([1, 5, 10], "-k", help="recall at these")
     neighbours: int = option(20, help="that vote on a frame's class")
-    most_pairs_of: int = option(2000, help="evenly spaced validation frames whose pairs are compared")
+    most_pairs_of: int = option(4000, help="evenly spaced validation frames that are compared with each other")
     most_neighbours: int = option(20000, help="evenly spaced training frames that are candidates for neighbours")
+    smoothing: str = option("box", help="of predictions in time", choices=SMOOTHINGS)
+    width: int = option(101, help="of the smoothing, in frame numbers, odd")
+    width_aus: int = option(11, help="the same, for action units")
+    class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
+    resamples: int = option(1000, help="of whole groups, for the intervals")
+    timelines: int = option(3, help="validation videos that are drawn as a strip")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
+
+    def __post_init__(self) -> None:
+        for name in ("neighbours", "most_pairs_of", "most_neighbours", "resamples"):
+            if getattr(self, name) < 1:
+                raise UserError(f"evaluate: {name} must be at least 1, and is {getattr(self, name)}")
+        if not self.top_k or min(self.top_k) < 1 or self.timelines < 0:
+            raise UserError("evaluate: top_k must be numbers from 1 on, and timelines 0 or more")
+        for name in ("width", "width_aus"):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise UserError(f"evaluate: {name} must be odd and at least 1, and is {getattr(self, name)}")
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)})
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all seeds of a run are evaluated on: ``rows`` (n,) and ``train`` (m,) are the frames of ``part``."""
+
+    store: FeatureStore
+    frames: FrameSet
+    rows: np.ndarray
+    train: np.ndarray
+    part: Part
+    about: dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__)
-    checkpoints = sorted(config.run.glob("seed_*/best.safetensors"), key=lambda p: int(p.parent.name[5:]))
-    if not checkpoints:
-        raise UserError(f"no trained run in {config.run}: seed_*/best.safetensors is what train.py makes")
     store, labels = FeatureStore(config.data), read_labels(config.labels)
     device = pick_device(config.device)
-    seeds = []
-    for path in checkpoints:
-        adapter = load_adapter(path, store.made_by)
-        facts = adapter.facts
-        frames = frame_set(
-            store, labels, tracks=facts["tracks"], test_split=facts["test_split"], select_split=facts["select_split"],
-            split_seed=facts["split_seed"],
-        )  # fmt: skip
-        if frames.classes != facts["classes"]:
-            raise UserError(f"{path} knows the classes {facts['classes']}, and {config.labels} has {frames.classes}")
-        seeds.append(scores(config, adapter, store, frames, device))
-    metrics = {name: _over(np.mean, [s[name] for s in seeds]) for name in seeds[0]}
-    deviation = {name: _over(_deviation, [s[name] for s in seeds]) for name in seeds[0]}
-    about = _about(config, facts, labels, frames, len(seeds))
-    config.output.mkdir(parents=True, exist_ok=True)
-    _write(config.output / "metrics.json", metrics)
-    _write(config.output / "details.json", {"about": about, "mean": metrics, "deviation": deviation, "seeds": seeds})
-    print(f"{config.run}: {about['val_frames']:,} validation frames of {about['val_videos']} videos ({labels.dataset})")
-    for name, value in metrics.items():
-        if value is not None:
-            spread = f" ± {deviation[name]:.3f}" if deviation[name] is not None else ""
-            print(f"  {name:24} {value:.3f}{spread}")
+    adapters = load_run(config.run, store)
+    found = material(config, store, labels, adapters[0])
+    answers = []
+    for adapter in adapters:
+        adapter.modules().to(device)
+        source = features.open_inputs(store, found.frames.row, adapter.front, device)
+        answers.append(answered(found, adapter, source, device))
+    about = found.about | {"run": config.run.name, "seeds": len(adapters), "seed": adapters[0].facts["seed"]}
+    report(config, found.part, answers, about | {"baseline": adapters[0].facts["epochs"] == 0})
 
 
-def scores(
-    config: EvaluateConfig, adapter: Adapter, store: FeatureStore, frames: FrameSet, device: torch.device
-) -> dict[str, float | None]:
-    """All metrics of one trained adapter; None where a metric has nothing to be measured on."""
-    adapter.modules().to(device)
-    source = features.open_inputs(store, frames.row, adapter.front, device)
-    val, embedded = frames.centres("val"), {}
+def load_run(folder: Path, store: FeatureStore) -> list[Adapter]:
+    """The trained adapters of a run, by seed. Raises ``UserError`` where there is none, or they are not of one kind."""
+    paths = sorted(folder.glob("seed_*/best.safetensors"), key=lambda p: int(p.parent.name[5:]))
+    if not paths:
+        raise UserError(f"no trained run in {folder}: seed_*/best.safetensors is what train.py makes")
+    adapters = [load_adapter(path, store.made_by) for path in paths]
+    for path, adapter in zip(paths, adapters, strict=True):
+        adapter.facts["seed"] = int(path.parent.name[5:])
+        first = adapters[0].facts
+        for name in ("tracks", "classes", "test_split", "select_split", "split_seed"):
+            if adapter.facts[name] != first[name]:
+                raise UserError(f"{path} and {paths[0]} are of two runs: {name} {adapter.facts[name]}, {first[name]}")
+    return adapters
+
+
+def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapter: Adapter) -> Material:
+    """The frames that a run is evaluated on: its own validation part, with all labels there are of it.
+
+    Expressions are looked at also where the run was trained on others. Raises ``UserError`` where the labels have other
+    classes than those it learned.
+    """
+    facts = adapter.facts
+    frames = frame_set(
+        store, labels, tracks=facts["tracks"], test_split=facts["test_split"], select_split=facts["select_split"],
+        split_seed=facts["split_seed"],
+    )  # fmt: skip
+    if frames.classes != facts["classes"]:
+        raise UserError(f"{config.run} knows the classes {facts['classes']}, and {config.labels} has {frames.classes}")
+    frames = _with_expressions(frames, labels)
+    val = frames.centres("val")
+    rows = np.flatnonzero(np.isin(frames.video, frames.video[val]))
+    scored = np.isin(rows, val)
+    group = np.unique(frames.group[rows], return_inverse=True)[1]
+    first_of = rows[np.unique(group, return_index=True)[1]]
     train = np.union1d(frames.centres("train"), frames.centres("select"))
-    train = train[frames.label[train] >= 0] if frames.classes else train
-    train = train[evenly(len(train), config.most_neighbours)]
-    for part, centres in (("train", train), ("val", val)):
-        rows = centred(frames.video, frames.frame, centres, adapter.facts["window"], adapter.facts["step"])
-        embedded[part] = adapter.embed(source, torch.from_numpy(rows).to(device))
-    said = {}
-    for what in adapter.loss.predictors:
-        with torch.inference_mode():
-            said[what] = adapter.loss.predict(what, embedded["val"]).cpu().numpy()
-    found = {}
-    if (has := frames.label[val] >= 0).any():
-        step = typical_step(frames.video, frames.frame)
-        z = {part: x.cpu().numpy() for part, x in embedded.items()}
-        found |= _of_expressions(config, frames, train, z["train"], val[has], z["val"][has], step)
-        if "classes" in said:
-            found["macro_f1"] = expression_scores(frames.label[val], said["classes"].argmax(1), frames.classes)[
-                "macro_f1"
-            ]
-    if "va" in said:
-        found |= {k: v for k, v in va_scores(frames.va[val], said["va"]).items() if k != "frames_scored"}
-    if "aus" in said:
-        found["au_f1"] = au_scores(frames.aus[val], said["aus"], frames.au_names, threshold=0.0)["au_f1"]
-    return {name: None if math.isnan(value) else float(value) for name, value in found.items()}
+    train = train[frames.label[train] >= 0] if (frames.label[train] >= 0).any() else train
+    candidates = train[evenly(len(train), config.most_neighbours)]
+    part = Part(
+        video=np.unique(frames.video[rows], return_inverse=True)[1],
+        frame=frames.frame[rows],
+        group=group,
+        label=np.where(scored, frames.label[rows], -1),
+        va=np.where(scored[:, None], frames.va[rows], np.nan),
+        aus=np.where(scored[:, None], frames.aus[rows], np.nan),
+        videos=[frames.videos[v] for v in np.unique(frames.video[rows])],
+        groups=[frames.videos[frames.video[row]] for row in first_of],
+        classes=frames.classes,
+        au_names=frames.au_names,
+        step=typical_step(frames.video, frames.frame),
+        opposites=opposites(config.opposites, frames.classes) if frames.classes else [],
+        train_label=frames.label[candidates],
+        pairs=_pairs(frames, rows, scored, labels),
+    )
+    return Material(store, frames, rows, candidates, part, _about(config, facts, labels, part, len(val), len(train)))
 
 
-def _of_expressions(
-    config: EvaluateConfig, frames: FrameSet, train: np.ndarray, z_train: np.ndarray, val: np.ndarray, z: np.ndarray,
-    step: int,
-) -> dict[str, float]:  # fmt: skip
-    label, group = frames.label[val], frames.group[val]
-    opposite = opposites(config.opposites, frames.classes)
-    found = separation(pair_cosines(z, label, group, opposite, config.most_pairs_of))
-    chosen = evenly(len(val), config.most_pairs_of)
-    found |= recall_at_k(z[chosen], label[chosen], group[chosen], config.top_k)[0]
-    knn = knn_predict(z_train, frames.label[train], z, config.neighbours, len(frames.classes))
-    found["knn_accuracy"] = accuracy_score(label, knn)
-    found["knn_macro_f1"] = f1_score(label, knn, labels=np.unique(label), average="macro")
-    return found | steadiness(z, knn, label, frames.video[val], frames.frame[val], step)
+def _with_expressions(frames: FrameSet, labels: Labels) -> FrameSet:
+    """With the expressions of the label table, which the run's own tracks may lack. The parts stay as they are."""
+    if frames.classes or "expression" not in labels.table or not labels.classes:
+        return frames
+    keys = pd.DataFrame({"video": np.array(frames.videos, dtype=object)[frames.video], "frame": frames.frame})
+    named = keys.merge(labels.table[[*KEY, "expression"]], on=KEY, how="left")["expression"]
+    label = pd.Categorical(named, categories=labels.classes).codes.astype(np.int64)
+    return dataclasses.replace(frames, label=label, classes=labels.classes)
+
+
+def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Labels) -> np.ndarray | None:
+    """Places (P, 2) in ``rows`` of the two sides of each pair of the same; None where the labels have no pairs."""
+    if not {"pair", "side"} <= set(labels.table):
+        return None
+    keys = pd.DataFrame({"video": np.array(frames.videos, dtype=object)[frames.video[rows]]})
+    keys = keys.assign(frame=frames.frame[rows], place=np.arange(len(rows)))[scored]
+    table = keys.merge(labels.table, on=KEY)
+    table = table[table["same"] == 1] if "same" in table else table
+    sides = table.pivot(index="pair", columns="side", values="place").reindex(columns=["left", "right"]).dropna()
+    return sides.to_numpy(dtype=np.int64)
+
+
+def answered(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Answers:
+    """What an adapter on the device makes of the part's frames, each in a window around it."""
+    frames, facts = found.frames, adapter.facts
+    z, z_train = (
+        adapter.embed(
+            source,
+            torch.from_numpy(centred(frames.video, frames.frame, rows, facts["window"], facts["step"])).to(device),
+        )
+        for rows in (found.rows, found.train)
+    )
+    predictors = adapter.loss.predictors
+    said = {what: _predicted(adapter, what, z) for what in predictors}
+    said_train = _predicted(adapter, "classes", z_train) if "classes" in predictors else None
+    return Answers(z.cpu().numpy(), z_train.cpu().numpy(), said, said_train)
+
+
+def _predicted(adapter: Adapter, what: str, z: torch.Tensor) -> np.ndarray:
+    """Probabilities of classes (n, C) or action units (n, A), or valence and arousal (n, 2)."""
+    with torch.inference_mode():
+        values = adapter.loss.predict(what, z)
+        to_probabilities = {"classes": lambda x: x.softmax(1), "aus": torch.sigmoid}
+        return to_probabilities.get(what, lambda x: x)(values.float()).cpu().numpy()
+
+
+def report(config: EvaluateConfig, part: Part, answers: Sequence[Answers], about: dict[str, Any]) -> None:
+    """Measures all seeds, writes the files and prints the numbers."""
+    seeds = [measured(part, answer, config.settings) for answer in answers]
+    weights = group_weights(len(part.groups), config.resamples)
+    found = estimates(about["run"], [measure for measure, _ in seeds], weights)
+    config.output.mkdir(parents=True, exist_ok=True)
+    files.write(config.output, part, answers, seeds, found, about)
+    pictures = drawn(part, answers[0], seeds[0][1], found, about, _thumbnails(config.frames), config.timelines)
+    folder = config.output / "plots"
+    shutil.rmtree(folder, ignore_errors=True)  # those of other videos or classes
+    folder.mkdir()
+    for name, figure in pictures:
+        figure.savefig(folder / f"{name}.png")
+    scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
+    print(
+        f"{about['run']}: scored on {scored} frames of {about['val_videos']} videos ({about['dataset']}); "
+        f"intervals by {config.resamples:,} resamples of {len(part.groups)} groups"
+    )
+    for name, estimate in found.items():
+        if not np.isnan(estimate.value) and not files.is_of_one_class(name):
+            low, high = estimate.interval()
+            print(f"  {name:28} {estimate.value:.3f}" + ("" if np.isnan(low) else f"  {low:.3f} to {high:.3f}"))
+
+
+def _thumbnails(path: Path) -> Callable[[str, int], np.ndarray | None]:
+    """A picture by video and frame number; None for those that are not there."""
+    if not path.is_file():
+        return lambda video, frame: None
+    frames = read_frames(path)
+    paths = frames.table.set_index(KEY)["path"]
+    return lambda video, frame: thumbnail(frames.root / paths[video, frame]) if (video, frame) in paths.index else None
 
 
 def _about(
-    config: EvaluateConfig, facts: dict[str, Any], labels: Labels, frames: FrameSet, num_seeds: int
+    config: EvaluateConfig, facts: dict[str, Any], labels: Labels, part: Part, num_val: int, num_train: int
 ) -> dict[str, Any]:
-    val, train = frames.centres("val"), np.union1d(frames.centres("train"), frames.centres("select"))
     split = facts["test_split"]
+    scored = {
+        "expression": len(part.has),
+        "valence and arousal": int((~np.isnan(part.va).any(1)).sum()),
+        "action unit": int((~np.isnan(part.aus)).any(1).sum()),
+    }
+    if part.pairs is not None:
+        scored["paired"] = 2 * len(part.pairs)
     return {
-        "run": config.run.name,
         "dataset": labels.dataset,
         "backbone": facts["made_by"]["backbone"],
         "backbone_weights": facts["made_by"]["source"],
         "input_size": facts["made_by"]["input_size"],
         **{k: facts[k] for k in ("model", "loss", "sampler", "temperature", "window", "pooling", "epochs", "reduce")},
-        "seeds": num_seeds,
         "val_split": "official" if split is None else f"{split} of the groups, drawn with seed {facts['split_seed']}",
-        "train_frames": len(train),
-        "val_frames": len(val),
-        "val_videos": len(np.unique(frames.video[val])),
-        "pairs_of": min(len(val), config.most_pairs_of),
-        "knn_candidates": min(len(train), config.most_neighbours),
-        "opposites": [[frames.classes[a], frames.classes[b]] for a, b in opposites(config.opposites, frames.classes)],
+        "train_frames": num_train,
+        "val_frames": num_val,
+        "val_videos": len(part.videos),
+        "frames_scored": {what: count for what, count in scored.items() if count},
+        "compared": min(len(part.has), config.most_pairs_of),
+        "knn_candidates": len(part.train_label),
+        "neighbours": config.neighbours,
+        "smoothing": {"kind": config.smoothing, "width": config.width, "width_aus": config.width_aus},
+        "class_bias": config.class_bias,
+        "opposites": [[part.classes[a], part.classes[b]] for a, b in part.opposites],
+        "commit": commit(),
     }
 
 
-def _over(function: Any, values: list[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return None if not known or (function is _deviation and len(known) < 2) else float(function(known))
-
-
-def _deviation(values: list[float]) -> float:
-    return float(np.std(values, ddof=1))
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def commit() -> str | None:
+    """The commit of the working tree here, '+' behind it where files were changed since; None without git."""
+    words = ["git", "describe", "--always", "--dirty=+", "--abbrev=10", "--exclude=*"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -1,34 +1,55 @@
-"""The report stage: all evaluated runs in one table, in the terminal and as report/report.md, metrics.csv and runs.png.
+"""The report stage: all evaluated runs side by side, in the terminal and as a page.
+
+    report/index.html    tables and plots in one file, which needs no network
+    report/report.md     the tables
+    report/metrics.csv   every metric of every run, unrounded, with its interval
+    report/runs.png      the main metrics
 
 python -m pipeline.evaluation.report
 """
 
 import csv
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import numpy as np
 
+from pipeline.evaluation import files
+from pipeline.evaluation.files import Evaluation
+from pipeline.evaluation.page import Bold, Section, html_page, markdown_page, terminal
+from pipeline.evaluation.plots import compare
+from pipeline.evaluation.uncertainty import Estimate, best_beyond_noise
 from pipeline.params import UserError, entry, option, parse
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 # Metric, its title, and what is better.
 COLUMNS = {
     "auc_same_different": ("AUC same/different", "higher"),
     "auc_same_opposite": ("AUC same/opposite", "higher"),
-    "gap_same_different": ("cosine gap", "higher"),
+    "gap_same_opposite": ("cosine same - opposite", "higher"),
     "recall_at_1": ("recall@1", "higher"),
+    "map_at_r": ("mAP@R", "higher"),
     "knn_macro_f1": ("kNN macro-F1", "higher"),
+    "probe_macro_f1": ("linear probe macro-F1", "higher"),
     "macro_f1": ("classifier macro-F1", "higher"),
+    "macro_f1_smoothed": ("classifier, smoothed", "higher"),
+    "ccc": ("CCC", "higher"),
+    "ccc_smoothed": ("CCC, smoothed", "higher"),
+    "au_f1": ("AU F1", "higher"),
+    "au_f1_smoothed": ("AU F1, smoothed", "higher"),
+    "paired_recall_at_1": ("paired recall@1", "higher"),
     "steadiness": ("steadiness", "higher"),
-    "flips_per_100": ("flips/100", "lower"),
+    "knn_flips_per_100": ("flips/100", "lower"),
+    "knn_switches_missed": ("switches missed", "lower"),
 }
+# What "better than a baseline" is asked of: standing apart, and steady without being deaf to change.
+CLAIMS = ("auc_same_different", "auc_same_opposite", "steadiness", "knn_flips_per_100", "knn_switches_missed")
+PLOTS = {
+    "cosines": "Cosines of pairs", "roc": "ROC", "emotions": "Mean cosine of emotions",
+    "similarity": "Similarity of frames", "projection": "Projection", "confusion": "Confusion", "f1": "F1 by class",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,101 +63,235 @@ class ReportConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReportConfig, argv, sections=["report"], borrow=[""], description=__doc__)
-    runs = [_read(config.evaluations / name / "details.json") for name in config.runs]
-    if not runs:
+    if not config.runs:
         raise UserError("params.yaml names no runs to report on")
-    runs.sort(key=lambda run: -(run["mean"]["auc_same_different"] or 0))
-    heading, table = headline(runs), [["run", *(title for title, _ in COLUMNS.values())], *map(_row, runs)]
+    extra = sorted(path.parent for path in (config.evaluations / "baselines").glob("*/details.json"))
+    runs = [files.read(folder) for folder in [*(config.evaluations / name for name in config.runs), *extra]]
+    check(runs)
+    runs = ordered(runs)
+    title, facts = headline(runs)
+    sections = [results(runs), gains(runs), against(runs), notes(runs)]
+    sections = [section for section in sections if section is not None]
     config.output.mkdir(parents=True, exist_ok=True)
-    page = f"# {heading[0]}\n\n{heading[1]}\n\n{_markdown(table)}\n\n![all runs](runs.png)\n"
-    (config.output / "report.md").write_text(page, encoding="utf-8")
     with (config.output / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
         _write_csv(csv.writer(file), runs)
-    figure(runs, heading[0]).savefig(config.output / "runs.png", dpi=120)
-    print(f"{heading[0]}\n{heading[1]}\n\n{_terminal(table)}\n\nwritten to {config.output}/")
+    figure(runs, title).savefig(config.output / "runs.png")
+    (config.output / "report.md").write_text(markdown_page(title, facts, sections), encoding="utf-8")
+    page = html_page(title, facts, sections, config.output / "runs.png", _pictures(runs))
+    (config.output / "index.html").write_text(page, encoding="utf-8")
+    print(terminal(title, facts, sections) + f"\n\nwritten to {config.output}/: open index.html")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"the run '{path.parent.name}' is not evaluated: there is no {path} ('dvc repro' makes it)")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def headline(runs: list[dict[str, Any]]) -> tuple[str, str]:
-    """What the numbers are of: data, backbone, frames. Runs of different data or features are not compared."""
+def check(runs: Sequence[Evaluation]) -> None:
+    """Raises ``UserError`` where runs are of different data, features, frames or resamples, or have one name."""
     facts = (
-        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_frames", "val_videos", "pairs_of",
-        "opposites",
+        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_frames", "val_videos",
+        "frames_scored", "compared", "neighbours", "smoothing", "opposites",
     )  # fmt: skip
-    first = runs[0]["about"]
-    for run in runs:
-        other = [f"{k} {run['about'][k]!r} and {first[k]!r}" for k in facts if run["about"][k] != first[k]]
+    first = runs[0]
+    for run in runs[1:]:
+        other = [f"{k} {run.about[k]!r} and {first.about[k]!r}" for k in facts if run.about[k] != first.about[k]]
+        if run.groups != first.groups:
+            other.append(f"{len(run.groups)} and {len(first.groups)} groups of other names")
+        sizes = [len(next(iter(r.estimates.values())).resampled) for r in (run, first)]
+        if sizes[0] != sizes[1]:
+            other.append(f"resamples {sizes[0]} and {sizes[1]}")
         if other:
-            names = f"{run['about']['run']} and {first['run']}"
-            raise UserError(f"the runs {names} cannot stand in one table: {'; '.join(other)}")
-    title = f"Adapters on {first['dataset']}, frozen {first['backbone']} at {first['input_size']} pixels"
-    scored = (
-        f"{first['val_frames']:,} validation frames of {first['val_videos']} videos; pairs of {first['pairs_of']:,} "
-        f"and neighbours among {first['knn_candidates']:,} evenly spaced frames; pairs and neighbours of one person "
-        "or video are left out. ± is the standard deviation over seeds, where there are several."
+            raise UserError(f"the runs {run.name} and {first.name} cannot stand in one table: {'; '.join(other)}")
+    names = [run.name for run in runs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"two evaluations are of a run called {twice[0]}: evaluate one of them under another name")
+
+
+def ordered(runs: Sequence[Evaluation]) -> list[Evaluation]:
+    """Adapters first, each part by the first column that any run has, the best first."""
+    metric = next((name for name in COLUMNS if any(name in run.estimates for run in runs)), None)
+
+    def key(run: Evaluation) -> tuple[bool, bool, float]:
+        value = run.estimates[metric].value if metric in run.estimates else np.nan
+        sign = -1 if metric is None or COLUMNS[metric][1] == "higher" else 1
+        return run.about["baseline"], bool(np.isnan(value)), sign * value
+
+    return sorted(runs, key=key)
+
+
+def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
+    """What the numbers are of: data, backbone, frames, commit."""
+    about = runs[0].about
+    title = f"Adapters on {about['dataset']}, frozen {about['backbone']} at {about['input_size']} pixels"
+    facts = []
+    if about["dataset"].startswith("synthetic"):
+        facts.append(
+            "**The data are synthetic**, drawn faces: the numbers say that the pipeline works, nothing about people."
+        )
+    scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
+    facts.append(
+        f"Scored on {scored} frames of {about['val_videos']} validation videos ({about['val_split']} split). Pairs and "
+        f"recall are of {about['compared']:,} evenly spaced ones; the {about['neighbours']} nearest neighbours are "
+        f"among {about['knn_candidates']:,} evenly spaced training frames. Pairs and neighbours of one person or video "
+        "are left out."
     )
-    return title, scored
-
-
-def figure(runs: list[dict[str, Any]], title: str) -> plt.Figure:
-    """A panel a metric, a dot a run with its deviation over seeds."""
-    shown = [name for name in COLUMNS if any(run["mean"].get(name) is not None for run in runs)]
-    columns = 4
-    rows = -(-len(shown) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.2 * columns, 0.9 + rows * (0.9 + 0.28 * len(runs))), sharey=True, squeeze=False
+    smoothing = about["smoothing"]
+    resamples = len(next(iter(runs[0].estimates.values())).resampled)
+    facts.append(
+        f"In parentheses: 95 % intervals by {resamples:,} resamples of the {len(runs[0].groups)} persons or raw "
+        "videos, and of the seeds where there are several. Smoothed: "
+        f"{smoothing['kind']}, {smoothing['width']} frames wide, for action units {smoothing['width_aus']}."
     )
-    names = [run["about"]["run"] for run in runs]
-    for axis in axes.flat[len(shown) :]:
-        axis.axis("off")
-    for axis, name in zip(axes.flat, shown, strict=False):
-        label, better = COLUMNS[name]
-        for place, run in enumerate(runs):
-            if (value := run["mean"].get(name)) is not None:
-                axis.errorbar(value, place, xerr=run["deviation"].get(name) or 0, fmt="o", color="#0072B2", capsize=3)
-        axis.set_yticks(range(len(runs)), names)
-        axis.set_ylim(len(runs) - 0.5, -0.5)
-        axis.set_title(f"{label} ({better} is better)", fontsize=9)
-        axis.grid(axis="x", alpha=0.4)
-        axis.tick_params(labelsize=8)
-    figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
-    return figure
+    commits = sorted({run.about["commit"] or "not known (no git)" for run in runs})
+    facts.append(f"Backbone's weights: {about['backbone_weights']}. Commit: {', '.join(commits)}.")
+    return title, facts
 
 
-def _row(run: dict[str, Any]) -> list[str]:
-    name = run["about"]["run"] + (f" ({run['about']['seeds']} seeds)" if run["about"]["seeds"] > 1 else "")
-    return [name, *(_cell(run["mean"].get(c), run["deviation"].get(c)) for c in COLUMNS)]
-
-
-def _cell(mean: float | None, deviation: float | None) -> str:
-    if mean is None:
-        return ""
-    digits = 1 if mean >= 10 else 3
-    return f"{mean:.{digits}f}" + (f" ± {deviation:.{digits}f}" if deviation is not None else "")
-
-
-def _markdown(table: list[list[str]]) -> str:
-    head, *body = ["| " + " | ".join(row) + " |" for row in table]
-    return "\n".join([head, "|" + " --- |" * len(table[0]), *body])
-
-
-def _terminal(table: list[list[str]]) -> str:
-    wide = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in table)
-
-
-def _write_csv(writer: Any, runs: list[dict[str, Any]]) -> None:
-    metrics = sorted({name for run in runs for name in run["mean"]})
-    writer.writerow(["run", "seeds", *(c for name in metrics for c in (name, f"{name}_deviation"))])
+def results(runs: Sequence[Evaluation]) -> Section:
+    """All runs and main metrics, the best in bold where it is beyond noise."""
+    shown = _shown(runs, COLUMNS)
+    best = {name: best_beyond_noise(*_asked(runs, name)) for name in shown}
+    rows = []
     for run in runs:
-        values = [run[part].get(name) for name in metrics for part in ("mean", "deviation")]
-        writer.writerow([run["about"]["run"], run["about"]["seeds"], *values])
+        seeds = f" ({run.about['seeds']} seeds)" if run.about["seeds"] > 1 else ""
+        cells = [_cell(run.estimates.get(name)) for name in shown]
+        cells = [Bold(c) if best[name] == run.name else c for name, c in zip(shown, cells, strict=True)]
+        rows.append([f"{'baseline: ' if run.about['baseline'] else ''}{run.name}{seeds}", *cells])
+    words = "Bold: better than every other run beyond noise, each comparison paired and at 1 - 0.05 / number of others."
+    return Section("Results", [words], [["run", *(COLUMNS[name][0] for name in shown)], *rows])
+
+
+def gains(runs: Sequence[Evaluation]) -> Section | None:
+    """Each adapter against the best baseline of each metric; None without baselines or adapters."""
+    adapters, baselines = _parts(runs)
+    shown = [name for name in _shown(baselines, COLUMNS) if name in _shown(adapters, COLUMNS)]
+    if not shown:
+        return None
+    best = {name: _best(baselines, name) for name in shown}
+    rows = [["best baseline", *(f"{best[name].name}: {_number(best[name].estimates[name].value)}" for name in shown)]]
+    for run in adapters:
+        cells = [_difference(run, best[name], name) for name in shown]
+        rows.append([run.name, *cells])
+    words = "Gain over the baseline that is best at that metric, paired. Bold: better beyond noise; ~: within noise."
+    return Section("Gains", [words], [["run", *(COLUMNS[name][0] for name in shown)], *rows])
+
+
+def against(runs: Sequence[Evaluation]) -> Section | None:
+    """Each adapter against each baseline in what is claimed; None without baselines or adapters."""
+    adapters, baselines = _parts(runs)
+    shown = [name for name in _shown(runs, CLAIMS) if name in _shown(adapters, CLAIMS)]
+    if not adapters or not baselines or not shown:
+        return None
+    rows = [
+        [run.name, baseline.name, *(_difference(run, baseline, name) for name in shown)]
+        for run in adapters
+        for baseline in baselines
+    ]
+    words = (
+        "Difference of each adapter to each baseline, paired. Bold: better beyond noise; ~: within noise. Steadiness "
+        "and flips are to be read beside the switches missed: the wider the smoothing, the steadier, and the more true "
+        "changes it is deaf to."
+    )
+    return Section(
+        "Against each baseline", [words], [["run", "baseline", *(COLUMNS[n][0] for n in shown)], *rows], folded=True
+    )
+
+
+def notes(runs: Sequence[Evaluation]) -> Section:
+    """In words: the project's criterion, what is best, and from what it cannot be told apart."""
+    lines = []
+    for run in runs:
+        if gap := files.criterion(run.estimates):
+            verdict = ("passed" if gap["passed"] else "failed") + ("" if gap["beyond_noise"] else ", within noise")
+            between = "" if gap["low"] is None else f" ({gap['low']:.3f} to {gap['high']:.3f})"
+            lines.append(f"cosine(same) >= cosine(opposite), {run.name}: {verdict}; {gap['gap']:.3f}{between}.")
+    for name in _shown(runs, COLUMNS):
+        known = [run for run in runs if _measured(run, name)]
+        best = _best(known, name)
+        near = [
+            run.name for run in known
+            if run is not best and not (best.estimates[name] - run.estimates[name]).beyond_noise()
+        ]  # fmt: skip
+        if len(known) > 1:
+            tail = f"within noise of it: {', '.join(near)}" if near else "beyond noise of all others, one by one"
+            lines.append(f"{COLUMNS[name][0]}: {best.name} is best; {tail}.")
+    return Section("In words", lines, [])
+
+
+def figure(runs: Sequence[Evaluation], title: str) -> Any:
+    """A panel a metric, a dot a run with its interval."""
+    shown = _shown(runs, COLUMNS)
+    numbers = {}
+    for name in shown:
+        known = [run.estimates.get(name, Estimate(np.nan, np.zeros(0))) for run in runs]
+        numbers[COLUMNS[name][0]] = np.array([(e.value, *e.interval()) for e in known])
+    lower = [COLUMNS[name][0] for name in shown if COLUMNS[name][1] == "lower"]
+    baselines = [run.name for run in runs if run.about["baseline"]]
+    return compare([run.name for run in runs], numbers, title, baselines, lower)
+
+
+def _pictures(runs: Sequence[Evaluation]) -> dict[str, list[tuple[str, Path]]]:
+    """The plots of each kind, by run; a kind that nobody has is left out."""
+    timelines = sorted({path.stem for run in runs for path in (run.folder / "plots").glob("timeline_*.png")})
+    kinds = PLOTS | {name: f"Timeline {name.removeprefix('timeline_')}" for name in timelines}
+    found = {}
+    for kind, title in kinds.items():
+        of_runs = [(run.name, run.folder / "plots" / f"{kind}.png") for run in runs]
+        found[title] = [(name, path) for name, path in of_runs if path.is_file()]
+    return {title: pictures for title, pictures in found.items() if pictures}
+
+
+def _parts(runs: Sequence[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:
+    return [r for r in runs if not r.about["baseline"]], [r for r in runs if r.about["baseline"]]
+
+
+def _measured(run: Evaluation, name: str) -> bool:
+    return name in run.estimates and not np.isnan(run.estimates[name].value)
+
+
+def _shown(runs: Sequence[Evaluation], names: Sequence[str]) -> list[str]:
+    return [name for name in names if any(_measured(run, name) for run in runs)]
+
+
+def _asked(runs: Sequence[Evaluation], name: str) -> tuple[dict[str, Estimate], bool]:
+    return {run.name: run.estimates[name] for run in runs if _measured(run, name)}, COLUMNS[name][1] == "higher"
+
+
+def _best(runs: Sequence[Evaluation], name: str) -> Evaluation:
+    sign = 1 if COLUMNS[name][1] == "higher" else -1
+    return max((run for run in runs if _measured(run, name)), key=lambda run: sign * run.estimates[name].value)
+
+
+def _difference(run: Evaluation, other: Evaluation, name: str) -> str:
+    if not (_measured(run, name) and _measured(other, name)):
+        return ""
+    gain = run.estimates[name] - other.estimates[name]
+    if not gain.beyond_noise():
+        return f"~ {_number(gain.value, '+')}"
+    better = (gain.value > 0) == (COLUMNS[name][1] == "higher")
+    return (Bold if better else str)(_number(gain.value, "+"))
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None or np.isnan(estimate.value):
+        return ""
+    low, high = estimate.interval()
+    return _number(estimate.value) + ("" if np.isnan(low) else f" ({_number(low)} to {_number(high)})")
+
+
+def _number(value: float, sign: str = "") -> str:
+    """Three digits; one from 10 on, and more next to 1, where steadiness differs."""
+    digits = 1 if abs(value) >= 10 else 4 if 0.99 <= abs(value) < 1 or abs(value) < 0.01 else 3
+    return f"{value:{sign}.{digits}f}"
+
+
+def _write_csv(writer: Any, runs: Sequence[Evaluation]) -> None:
+    metrics = sorted({name for run in runs for name in run.estimates})
+    writer.writerow(["run", "baseline", "seeds", *(c for m in metrics for c in (m, f"{m}_low", f"{m}_high"))])
+    for run in runs:
+        row = [run.name, int(run.about["baseline"]), run.about["seeds"]]
+        for name in metrics:
+            estimate = run.estimates.get(name)
+            values = (np.nan,) * 3 if estimate is None else (estimate.value, *estimate.interval())
+            row += ["" if np.isnan(value) else repr(float(value)) for value in values]
+        writer.writerow(row)
 
 
 if __name__ == "__main__":

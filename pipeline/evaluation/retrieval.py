@@ -18,35 +18,105 @@ def recall_at_k(
     A row without any candidate of its label is not asked (Musgrave et al. 2020, "A metric learning reality check",
     asks for the same database for all). NaN where none can be asked.
     """
-    hits, asked = {k: 0 for k in ks}, 0
-    most = max(ks)
-    for start, cosine in _blocks(embeddings, embeddings):
-        rows = np.arange(start, start + len(cosine))
-        apart = groups[rows][:, None] != groups[None, :]
-        own = labels[rows][:, None] == labels[None, :]
-        can = (apart & own).any(axis=1)
-        nearest = _nearest(np.where(apart, cosine, -np.inf), most)
-        hit = np.take_along_axis(own & apart, nearest, axis=1)
-        asked += int(can.sum())
-        for k in ks:
-            hits[k] += int(hit[can, :k].any(axis=1).sum())
-    return {f"recall_at_{k}": hits[k] / asked if asked else float("nan") for k in ks}, asked
+    found = found_at_k(embeddings, labels, groups, ks)
+    return {f"recall_at_{k}": _mean(found[:, i]) for i, k in enumerate(ks)}, int((~np.isnan(found[:, 0])).sum())
+
+
+def found_at_k(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """(n, len(ks)): whether each row has one of its own label among its k nearest, NaN where it is not asked."""
+    out = np.full((len(labels), len(ks)), np.nan)
+    for rows, cosine, own in _asked(embeddings, labels, groups):
+        hit = np.take_along_axis(own, _nearest(cosine, max(ks)), axis=1)
+        out[rows] = np.stack([hit[:, :k].any(axis=1) for k in ks], axis=1)
+    return out
+
+
+def map_at_r(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[float, int]:
+    """mAP@R over rows (n, E), and how many were asked; who is asked, and of whom, as in ``recall_at_k``.
+
+    For a row with R candidates of its label: the mean over the first R places of (right ones so far / place) where the
+    place is right, else 0 (Musgrave et al. 2020, section 3.2, https://arxiv.org/abs/2003.08505).
+    """
+    precision = precision_at_r(embeddings, labels, groups)
+    return _mean(precision), int((~np.isnan(precision)).sum())
+
+
+def precision_at_r(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """The average precision at R (n,) of each row, NaN where it is not asked. Sorts n cosines for each row."""
+    out = np.full(len(labels), np.nan)
+    for rows, cosine, own in _asked(embeddings, labels, groups):
+        right = np.take_along_axis(own, np.argsort(-cosine, axis=1, kind="stable"), axis=1)
+        place, wanted = np.arange(1, right.shape[1] + 1), own.sum(axis=1)
+        counts = right & (place <= wanted[:, None])
+        out[rows] = (np.cumsum(right, axis=1) / place * counts).sum(axis=1) / wanted
+    return out
+
+
+def paired_recall_at_k(left: np.ndarray, right: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+    """Asymmetric recall@k of pairs: row i of ``left`` (n, E) belongs to row i of ``right`` (n, E).
+
+    A pair is found at k if the right one is among the k of ``right`` nearest to the left one, or the left one among the
+    k of ``left`` nearest to the right one: either direction counts, so it is at least the recall of each (Risser-Maroix
+    et al. 2022, https://arxiv.org/abs/2206.01417). NaN without pairs.
+    """
+    ranks = pair_ranks(left, right).min(axis=1)
+    return {f"paired_recall_at_{k}": _mean((ranks < k).astype(np.float64)) for k in ks}
+
+
+def pair_ranks(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """How many strangers are as near as the partner or nearer (n, 2), from the left and from the right row.
+
+    Of equal cosines the partner comes last, else a network that gives one point for everything would find all.
+    """
+    out = np.empty((len(left), 2), dtype=np.int64)
+    for side, (asked, database) in enumerate(((left, right), (right, left))):
+        for start, cosine in _blocks(asked, database):
+            rows = np.arange(start, start + len(cosine))
+            own = cosine[rows - start, rows, None]
+            out[rows, side] = (cosine >= own).sum(axis=1) - 1
+    return out
 
 
 def knn_predict(
     train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray, neighbours: int, num_classes: int
 ) -> np.ndarray:
     """Labels (m,) by the vote of the nearest ``train`` rows by cosine; of equal votes the greater sum of cosines."""
+    return knn_votes(train, train_labels, asked, neighbours, num_classes).argmax(axis=1)
+
+
+def knn_votes(
+    train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray, neighbours: int, num_classes: int
+) -> np.ndarray:
+    """Share of each class (m, C) among the nearest ``train`` rows; rows sum to 1.
+
+    A vote is 1 and a thousandth of the cosine, so that of equal votes the greater sum of cosines wins.
+    """
     neighbours = min(neighbours, len(train))
-    out = np.empty(len(asked), dtype=np.int64)
+    out = np.empty((len(asked), num_classes))
     for start, cosine in _blocks(asked, train):
         nearest = _nearest(cosine, neighbours)
         near = np.take_along_axis(cosine, nearest, axis=1).astype(np.float64)  # 1 + 1e-3 * cosine needs the digits
-        weight = 1 + 1e-3 * near / neighbours
         votes = np.zeros((len(cosine), num_classes))
-        np.add.at(votes, (np.arange(len(cosine))[:, None], train_labels[nearest]), weight)
-        out[start : start + len(cosine)] = votes.argmax(axis=1)
+        np.add.at(votes, (np.arange(len(cosine))[:, None], train_labels[nearest]), 1 + 1e-3 * near / neighbours)
+        out[start : start + len(cosine)] = votes / votes.sum(axis=1, keepdims=True)
     return out
+
+
+def _asked(
+    embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Blocks of row numbers that can be asked, cosines to all rows (own group: -inf), and who is an answer."""
+    for start, cosine in _blocks(embeddings, embeddings):
+        rows = np.arange(start, start + len(cosine))
+        apart = groups[rows][:, None] != groups[None, :]
+        own = apart & (labels[rows][:, None] == labels[None, :])
+        can = own.any(axis=1)
+        yield rows[can], np.where(apart, cosine, -np.inf)[can], own[can]
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def _blocks(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

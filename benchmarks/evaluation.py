@@ -1,0 +1,85 @@
+"""What the metrics cost: each of them once on embeddings of as many frames as ABAW's validation part, with resamples.
+
+    python benchmarks/evaluation.py                     280,000 frames of 70 videos, 128 wide
+    python benchmarks/evaluation.py --frames 20000 --width 1280
+
+The embeddings are drawn, eight emotions in stretches of 300 frames; a metric costs the same whatever they are worth.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+
+from pipeline.evaluation.probes import linear_probe
+from pipeline.evaluation.protocol import expression_by_group
+from pipeline.evaluation.retrieval import knn_predict, map_at_r, recall_at_k
+from pipeline.evaluation.separability import mean_cosines, pair_counts, separability
+from pipeline.evaluation.separation import evenly
+from pipeline.evaluation.smoothing import fit_class_bias, smooth
+from pipeline.evaluation.steadiness import steadiness_by_group, switches
+from pipeline.evaluation.uncertainty import group_weights
+
+CLASSES = ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"]
+OPPOSITES = [(4, 5), (1, 3)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=280_000)
+    parser.add_argument("--videos", type=int, default=70)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--pairs-of", type=int, default=4000, help="frames whose pairs are counted")
+    parser.add_argument("--neighbours-of", type=int, default=20_000, help="candidates, and rows of the linear probe")
+    given = parser.parse_args()
+    rng = np.random.default_rng(0)
+    video = np.sort(rng.integers(0, given.videos, given.frames))
+    frame = np.arange(given.frames) - np.searchsorted(video, video)
+    label = (frame // 300 + video) % 8
+    z = rng.standard_normal((given.frames, given.width), dtype=np.float32)
+    z += 2 * np.eye(8, given.width, dtype=np.float32)[label]
+    predicted = np.where(rng.random(given.frames) < 0.3, rng.integers(0, 8, given.frames), label)
+    scores = rng.random((given.frames, 8)) + 0.3 * np.eye(8)[predicted]
+    weights = group_weights(given.videos, given.resamples)
+    few, train = evenly(given.frames, given.pairs_of), evenly(given.frames, given.neighbours_of)
+
+    title = f"{given.frames:,} frames of {given.videos} videos, {given.width} wide"
+    print(f"| {title} | s | resamples, s |\n| --- | --- | --- |")
+    row("mean cosines and gaps, all pairs", lambda: mean_cosines(z, label, video, 8, OPPOSITES), weights)
+    row(
+        f"AUC, EER, F1, d', TPR, pairs of {len(few):,} frames",
+        lambda: separability(pair_counts(z, label, video, 8, OPPOSITES, most=given.pairs_of)), weights,
+    )  # fmt: skip
+    row("steadiness", lambda: steadiness_by_group(z, predicted, label, video, frame, 1, video), weights)
+    row("expressions", lambda: expression_by_group(label, predicted, video, CLASSES), weights)
+    row("switches", lambda: switches(predicted, label, video, frame, 1))
+    row(f"recall@k, {len(few):,} frames", lambda: recall_at_k(z[few], label[few], video[few], [1, 5, 10]))
+    row(f"mAP@R, {len(few):,} frames", lambda: map_at_r(z[few], label[few], video[few]))
+    row(f"20 nearest of {len(train):,}", lambda: knn_predict(z[train], label[train], z, 20, 8))
+    row(f"linear probe, {len(train):,} rows", lambda: linear_probe(z, label, z, given.neighbours_of))
+    for kind in ("box", "gaussian", "median"):
+        row(f"smoothing, {kind} of 101", lambda kind=kind: smooth(scores, video, frame, kind, 101))
+    row("class biases", lambda: fit_class_bias(scores, label))
+    print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
+
+
+def row(name: str, make: Callable[[], Any], weights: np.ndarray | None = None) -> None:
+    start = time.perf_counter()
+    made = make()
+    made_at = time.perf_counter()
+    if weights is not None:
+        made(weights)
+    resampled = f"{time.perf_counter() - made_at:.2f}" if weights is not None else ""
+    print(f"| {name} | {made_at - start:.2f} | {resampled} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Baselines that no training makes: predictions of single frames smoothed in time, and the backbone's own classes.
+
+python -m pipeline.evaluation.baselines
+
+The others (frozen features, centred, principal components, untrained heads) are runs of params.yaml with 0 epochs.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.device import pick_device
+from pipeline.emotions import partners
+from pipeline.evaluation.evaluate import EvaluateConfig, Material, answered, load_run, material, report
+from pipeline.evaluation.measures import Answers
+from pipeline.evaluation.smoothing import smooth
+from pipeline.params import UserError, entry, option, parse
+from pipeline.store import FeatureStore
+from pipeline.tables import read_labels
+from pipeline.training import features
+from pipeline.training.adapter import Adapter, Source
+
+
+@dataclass(frozen=True)
+class BaselinesConfig(EvaluateConfig):
+    """Sections ``evaluate`` and ``baselines`` of params.yaml."""
+
+    run: Path = option(Path("runs/mlp_classifier"), help="a run of single frames")
+    output: Path = option(Path("evaluation/baselines"), "-o", help="the folder for a folder for each baseline")
+    widths: list[int] = option([15, 101], help="of the box means, in frame numbers, odd")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(width < 1 or width % 2 == 0 for width in self.widths):
+            raise UserError(f"baselines: widths must be odd and at least 1, and are {self.widths}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__)
+    store, labels, device = FeatureStore(config.data), read_labels(config.labels), pick_device(config.device)
+    adapters = load_run(config.run, store)
+    facts = adapters[0].facts
+    if facts["window"] != 1 or not adapters[0].head.framewise:
+        raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {facts['window']}")
+    found = material(config, store, labels, adapters[0])
+    shutil.rmtree(config.output, ignore_errors=True)  # those of other widths
+    answers: dict[str, list[Answers]] = {_name(config, width): [] for width in config.widths}
+    for adapter in adapters:
+        adapter.modules().to(device)
+        source = features.open_inputs(store, found.frames.row, adapter.front, device)
+        single = answered(found, adapter, source, device)
+        for width in config.widths:
+            answers[_name(config, width)].append(boxed(found, adapter, source, single, width))
+    # What is smoothed already is not smoothed again.
+    once, about = dataclasses.replace(config, smoothing="none"), found.about | {"baseline": True}
+    for (name, of_seeds), width in zip(answers.items(), config.widths, strict=True):
+        about_it = about | {"run": name, "seeds": len(adapters), "seed": facts["seed"], "box_before": width}
+        report(dataclasses.replace(once, output=config.output / name), found.part, of_seeds, about_it)
+    backbone = backbone_answers(found)
+    if backbone is None:
+        print(f"the backbone {store.made_by['backbone']} predicts none of the classes: it is no baseline for them")
+    else:
+        about_it = about | {"run": "backbone", "seeds": 1, "seed": 0, "model": None, "loss": None}
+        report(dataclasses.replace(config, output=config.output / "backbone"), found.part, [backbone], about_it)
+
+
+def _name(config: BaselinesConfig, width: int) -> str:
+    return f"{config.run.name}_box_{width}"
+
+
+def boxed(found: Material, adapter: Adapter, source: Source, single: Answers, width: int) -> Answers:
+    """A frame's embedding and predictions as the means over the frames up to ``width`` // 2 numbers away.
+
+    Embeddings of training frames, which are a frame's neighbours, are means as well.
+    """
+    frames = 2 * (width // 2 // adapter.facts["step"]) + 1
+    wide = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | {"window": frames, "pooling": "mean"})
+    z = answered(found, wide, source, next(iter(adapter.front.buffers())).device)
+    part = found.part
+    said = {what: smooth(values, part.video, part.frame, "box", width) for what, values in single.said.items()}
+    return Answers(z.z, z.z_train, said, single.said_train)
+
+
+def backbone_answers(found: Material) -> Answers | None:
+    """What the backbone's own logits say of the classes; None where it has none that are among them.
+
+    Classes and outputs meet by name. A class without output is never predicted, an output without class is left out.
+    """
+    outputs = found.store.made_by.get("outputs") or []
+    place = partners(outputs, found.part.classes)
+    known = [k for k, c in enumerate(place) if c is not None]
+    if len(known) < 2:
+        return None
+    logits = found.store.read(found.frames.row[found.rows], "logits")[:, known].astype(np.float64)
+    e = np.exp(logits - logits.max(1, keepdims=True))
+    said = np.zeros((len(logits), len(found.part.classes)))
+    np.add.at(said.T, [place[k] for k in known], e.T)
+    return Answers(None, None, {"classes": said / said.sum(1, keepdims=True)})
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,87 @@
+"""The pictures of one evaluated run, by ``plots``."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipeline.evaluation import plots
+from pipeline.evaluation.files import confusion, emotion_cosines
+from pipeline.evaluation.measures import Answers, Part, Seen, best_source
+from pipeline.evaluation.separation import evenly, normalised
+from pipeline.evaluation.steadiness import neighbours
+from pipeline.evaluation.uncertainty import Estimate
+
+THUMBNAILS = 10  # a timeline
+THUMBNAIL = 96  # pixels
+
+
+def drawn(
+    part: Part, answers: Answers, seen: Seen, found: Mapping[str, Estimate], about: Mapping[str, Any],
+    picture: Callable[[str, int], np.ndarray | None], timelines: int,
+) -> Iterator[tuple[str, Figure]]:  # fmt: skip
+    """Names and figures of one seed; what there is nothing of is left out. F1 and its intervals are of all seeds."""
+    name = about["run"] if about["seeds"] == 1 else f"{about['run']}, seed {about['seed']}"
+    title = plots.heading(name, about["dataset"], len(part.has))
+    has, source = part.has, best_source(seen)
+    if len(has) == 0:
+        return
+    label, video = part.label[has], part.video[has]
+    if seen.pairs is not None:
+        same, other, opposite = seen.pairs.histogram(np.ones((1, len(part.groups))))[0]
+        counts = (seen.pairs.edges, same, other + opposite, opposite)
+        yield "cosines", plots.cosine_histograms(*counts, title)
+        yield "roc", plots.roc_curves(*counts, title)
+        yield "emotions", plots.emotion_matrix(emotion_cosines(part, [answers]), part.classes, title)
+        yield "similarity", plots.similarity_matrix(answers.z[has], label, video, part.classes, title)
+        yield "projection", plots.projection_2d(answers.z[has], label, part.classes, title)
+    if source is None:
+        return
+    whose = "" if source == "classes" else f" · by {about['neighbours']} nearest neighbours"
+    yield "confusion", plots.confusion_matrix(confusion(part, [seen]), part.classes, title + whose)
+    of = [found[f"{'knn_' if source == 'knn' else ''}f1_{c}"] for c in part.classes]
+    f1, intervals = np.array([e.value for e in of]), np.array([e.interval() for e in of])
+    heading = plots.heading(about["run"], about["dataset"], len(has)) + whose
+    yield "f1", plots.f1_bars(f1, part.classes, heading, intervals)
+    said = seen.predicted[source][0].argmax(1)
+    for number, code in enumerate(_chosen(part, timelines), start=1):
+        yield f"timeline_{number}", _timeline(part, code, said, answers.z, picture, title + whose)
+
+
+def _chosen(part: Part, most: int) -> list[int]:
+    """The videos with the most changes of label, of equal ones the longest: the same for every run."""
+    changed = (np.diff(part.label) != 0) & (np.diff(part.video) == 0) & (part.label[1:] >= 0) & (part.label[:-1] >= 0)
+    changes = np.bincount(part.video[1:][changed], minlength=len(part.videos))
+    length = np.bincount(part.video[part.has], minlength=len(part.videos))
+    return [code for code in np.lexsort((-length, -changes)) if length[code]][:most]
+
+
+def _timeline(
+    part: Part, code: int, said: np.ndarray, z: np.ndarray | None, picture: Callable[[str, int], np.ndarray | None],
+    title: str,
+) -> Figure:  # fmt: skip
+    rows = np.flatnonzero(part.video == code)
+    frames, cosines, name = part.frame[rows], np.full(len(rows), np.nan), part.videos[code]
+    if z is not None:
+        unit = normalised(z[rows])
+        first, second = neighbours(part.video[rows], frames, part.step)
+        cosines[second] = (unit[first] * unit[second]).sum(1)
+    wanted = frames[evenly(len(frames), THUMBNAILS)]
+    shown = [(int(frame), image) for frame in wanted if (image := picture(name, int(frame))) is not None]
+    return plots.timeline(name, frames, part.label[rows], said[rows], cosines, part.classes, part.step, title, shown)
+
+
+def thumbnail(path: Path) -> np.ndarray | None:
+    """The image, its longer side ``THUMBNAIL`` pixels, RGB; None where it cannot be read."""
+    try:
+        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):  # no such file; an empty one
+        return None
+    if image is None:
+        return None
+    scale = THUMBNAIL / max(image.shape[:2])
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)[..., ::-1]

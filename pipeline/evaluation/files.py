@@ -1,0 +1,176 @@
+"""The files of an evaluated run: written here, and read again for the report.
+
+metrics.json         one number a metric, for DVC
+details.json         what was evaluated ('about'), each metric with its interval, the numbers of each seed
+resampled.npz        each metric in each resample, for differences between runs
+per_video.csv        the same metrics of each video, where it has them; mean over seeds
+per_class.csv        frames, precision, recall, F1, cosine to the own class; mean over seeds
+predictions.parquet  truth and prediction of each frame, as said and smoothed; mean over seeds
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+
+from pipeline.evaluation.measures import SUFFIXES, Answers, Part, Seen, best_source, by_groups
+from pipeline.evaluation.protocol import confusions
+from pipeline.evaluation.separability import cosine_matrix
+from pipeline.evaluation.uncertainty import Estimate, Measure
+from pipeline.params import UserError
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluated run, as its files have it. ``seeds`` are the numbers of each; ``groups`` were resampled."""
+
+    folder: Path
+    about: dict[str, Any]
+    estimates: dict[str, Estimate]
+    seeds: list[dict[str, float | None]]
+    groups: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.about["run"]
+
+
+def write(
+    folder: Path, part: Part, answers: Sequence[Answers], seeds: Sequence[tuple[Measure, Seen]],
+    found: Mapping[str, Estimate], about: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Writes all files but the plots into a folder that is there."""
+    once = np.ones((1, len(part.groups)))
+    each = [{name: _number(value[0]) for name, value in measure(once).items()} for measure, _ in seeds]
+    flat = {name: _number(estimate.value) for name, estimate in found.items() if not is_of_one_class(name)}
+    _write_json(folder / "metrics.json", flat)
+    intervals = {name: (estimate.value, *estimate.interval()) for name, estimate in found.items()}
+    of = {
+        name: dict(zip(("value", "low", "high"), map(_number, values), strict=True))
+        for name, values in intervals.items()
+    }
+    details = {"about": about, "criterion": criterion(found), "estimates": of, "seeds": each}
+    if len(part.has) and answers[0].z is not None:
+        details["emotions"] = {"classes": part.classes, "cosines": _nested(emotion_cosines(part, answers))}
+    _write_json(folder / "details.json", details)
+    resampled = {f"metric/{name}": estimate.resampled.astype(np.float32) for name, estimate in found.items()}
+    np.savez_compressed(folder / "resampled.npz", groups=np.array(part.groups), **resampled)
+    _per_video(part, answers, [seen for _, seen in seeds]).to_csv(folder / "per_video.csv", index=False)
+    _per_class(part, answers, [seen for _, seen in seeds], found).to_csv(folder / "per_class.csv", index=False)
+    _predictions(part, [seen for _, seen in seeds]).to_parquet(folder / "predictions.parquet", index=False)
+
+
+def read(folder: Path) -> Evaluation:
+    """Raises ``UserError`` where there is no evaluation, or a file of it is damaged."""
+    path = folder / "details.json"
+    if not path.is_file():
+        raise UserError(f"the run '{folder.name}' is not evaluated: there is no {path} ('dvc repro' makes it)")
+    try:
+        details = json.loads(path.read_text(encoding="utf-8"))
+        values = {name: np.nan if e["value"] is None else e["value"] for name, e in details["estimates"].items()}
+        about, seeds = details["about"], details["seeds"]
+        path = folder / "resampled.npz"
+        with np.load(path) as file:
+            resampled, groups = {name: file[f"metric/{name}"] for name in values}, file["groups"].tolist()
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): evaluate the run again") from None
+    return Evaluation(folder, about, {n: Estimate(v, resampled[n]) for n, v in values.items()}, seeds, groups)
+
+
+def criterion(found: Mapping[str, Estimate]) -> dict[str, Any] | None:
+    """Whether mean cosine(same) >= mean cosine(opposite), by how much, and whether that is beyond noise.
+
+    None where there are no such pairs.
+    """
+    gap = found.get("gap_same_opposite")
+    if gap is None or np.isnan(gap.value):
+        return None
+    low, high = map(_number, gap.interval())
+    return {
+        "gap": gap.value, "low": low, "high": high, "passed": gap.value >= 0, "beyond_noise": gap.beyond_noise(),
+    }  # fmt: skip
+
+
+def emotion_cosines(part: Part, answers: Sequence[Answers]) -> np.ndarray:
+    """Mean cosines (C, C) of classes, mean over the seeds."""
+    has = part.has
+    matrices = [cosine_matrix(a.z[has], part.label[has], part.group[has], len(part.classes)) for a in answers]
+    return np.mean(matrices, axis=0)
+
+
+def confusion(part: Part, seen: Sequence[Seen]) -> np.ndarray:
+    """Mean numbers of frames (C, C) by true and predicted class, of ``best_source``."""
+    source, nobody = best_source(seen[0]), np.zeros(len(part.has), dtype=np.int64)
+    said = [s.predicted[source][0][part.has].argmax(1) for s in seen]
+    return np.mean([confusions(part.label[part.has], x, nobody, len(part.classes))[0] for x in said], axis=0)
+
+
+def is_of_one_class(name: str) -> bool:
+    """Whether a metric is the F1 of one class or action unit."""
+    return name.removeprefix("knn_").startswith("f1_")
+
+
+def _per_video(part: Part, answers: Sequence[Answers], seen: Sequence[Seen]) -> pd.DataFrame:
+    each = np.eye(len(part.videos))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = [by_groups(part, a.z, s, part.video)(each) for a, s in zip(answers, seen, strict=True)]
+    scored = (part.label >= 0) | ~np.isnan(part.va).any(1) | (~np.isnan(part.aus)).any(1)
+    group = np.array(part.groups)[part.group[np.unique(part.video, return_index=True)[1]]]
+    table = {"video": part.videos, "group": group, "frames": np.bincount(part.video, scored).astype(int)}
+    means = {name: np.mean([f[name] for f in found], axis=0) for name in found[0] if not is_of_one_class(name)}
+    return pd.DataFrame(table | means).dropna(axis=1, how="all")
+
+
+def _per_class(
+    part: Part, answers: Sequence[Answers], seen: Sequence[Seen], found: Mapping[str, Estimate]
+) -> pd.DataFrame:
+    label = part.label[part.has]
+    table = pd.DataFrame({"class": part.classes, "frames": np.bincount(label, minlength=len(part.classes))})
+    if (source := best_source(seen[0])) and len(label):
+        counts, prefix = confusion(part, seen), "knn_" if source == "knn" else ""
+        with np.errstate(invalid="ignore"):
+            table["precision"] = np.diag(counts) / counts.sum(0)
+            table["recall"] = np.diag(counts) / counts.sum(1)
+        for suffix in SUFFIXES[: len(seen[0].predicted[source])]:
+            of = [found[f"{prefix}f1_{c}{suffix}"] for c in part.classes]
+            table[f"f1{suffix}"] = [e.value for e in of]
+            table[[f"f1{suffix}_low", f"f1{suffix}_high"]] = [e.interval() for e in of]
+    if answers[0].z is not None and len(label):
+        table["cosine_to_own_class"] = np.diag(emotion_cosines(part, answers))
+    return table
+
+
+def _predictions(part: Part, seen: Sequence[Seen]) -> pd.DataFrame:
+    """Every frame of the validation videos; an empty truth is a frame without label, which is not scored."""
+    table = pd.DataFrame({"video": np.array(part.videos, dtype=object)[part.video], "frame": part.frame})
+    if source := best_source(seen[0]):
+        names = np.array([*part.classes, None], dtype=object)
+        table["truth"] = names[part.label]
+        for k, suffix in enumerate(SUFFIXES[: len(seen[0].predicted[source])]):
+            mean = np.mean([s.predicted[source][k] for s in seen], axis=0).astype(np.float32)
+            table[f"predicted{suffix}"] = names[mean.argmax(1)]
+            table[[f"p_{c}{suffix}" for c in part.classes]] = mean
+    for what, names, truth in (("va", ["valence", "arousal"], part.va), ("aus", part.au_names, part.aus)):
+        if what in seen[0].predicted:
+            table[[f"{name}_truth" for name in names]] = truth
+            for k, suffix in enumerate(SUFFIXES[: len(seen[0].predicted[what])]):
+                mean = np.mean([s.predicted[what][k] for s in seen], axis=0).astype(np.float32)
+                table[[f"{name}{suffix}" for name in names]] = mean
+    return table
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _nested(matrix: np.ndarray) -> list[list[float | None]]:
+    return [[_number(value) for value in row] for row in matrix]
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

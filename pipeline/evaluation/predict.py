@@ -1,0 +1,331 @@
+"""A trained run's predictions for every frame of a list, as ABAW's submission files.
+
+    python -m pipeline.evaluation.predict --run runs/NAME --list LIST.txt --task expr -o submission
+    ... --task va --smooth box --width 101           means over the 50 frames before and after
+    ... --task au --format per-video --seed 0        the files of the early editions, from one seed alone
+    ... --frames FOLDER                              frames that are in no store yet: they are extracted first
+    ... --by knn                                     for a run without a classifier: by its nearest training frames
+    python -m pipeline.evaluation.predict --validate submission --list LIST.txt --task expr
+
+The list's lines are '<video>/00001.jpg,' as in the challenge's samples, or '<video>,<number of frames>', or '<video>'.
+The formats are in pipeline/evaluation/submission.py.
+
+Each frame that has features is predicted from the window around it; several seeds are averaged, as probabilities.
+Frames without features (no face was found) are interpolated between their neighbours, then all are smoothed. A video
+without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
+name: a folder that is there is finished.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.neighbors import KNeighborsRegressor
+
+from pipeline.device import pick_device
+from pipeline.evaluation.protocol import on_every_frame
+from pipeline.evaluation.separation import evenly, normalised
+from pipeline.evaluation.smoothing import SMOOTHINGS, smooth
+from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
+from pipeline.params import UserError, entry, one_of, option, parse
+from pipeline.store import FeatureStore, differences
+from pipeline.tables import ABAW_AUS, ABAW_CLASSES, read_labels
+from pipeline.training import features
+from pipeline.training.adapter import Adapter, load_adapter
+from pipeline.training.data import frame_set
+from pipeline.training.windows import centred, typical_step
+
+BY = ("loss", "knn")
+BLOCK = 65_536  # windows whose row numbers are in memory at a time
+MOST = 10  # wrong lines that are printed
+OFFICIAL = {"classes": ABAW_CLASSES, "va": ["valence", "arousal"], "aus": ABAW_AUS}
+TRACKS = {"classes": "expression", "va": "va", "aus": "aus"}
+WORDS = {"classes": "classes", "va": "valence and arousal", "aus": "action units"}
+
+Predictor = Callable[[torch.Tensor], np.ndarray]  # embeddings (n, E) -> values (n, C), in ABAW's order
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """The flags; params.yaml has no section for them."""
+
+    run: Path | None = option(None, help="the folder of the run")
+    list_of: Path | None = option(None, "--list", help="the list of frames, or of videos")
+    task: str | None = option(None, help=f"one of {', '.join(TASKS)}")
+    output: Path = option(Path("submission"), "-o", help="the folder to make")
+    format: str = option("single", help="a single file, or per-video: one a video, as in the early editions")
+    data: Path | None = option(None, "-d", help="the feature store; default: data/features.zarr")
+    frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT.zarr")
+    seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
+    smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
+    width: int = option(101, help="frames that are smoothed over, odd")
+    width_aus: int = option(11, help="the same, for action units")
+    by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
+    labels: Path = option(Path("data/labels.parquet"), help="with --by knn: the label table")
+    labelled: Path = option(Path("data/features.zarr"), help="with --by knn: the store of the labelled frames")
+    neighbours: int = option(20, help="with --by knn: training frames that a frame's prediction is the mean of")
+    most_neighbours: int = option(20000, help="with --by knn: evenly spaced training frames that are candidates")
+    device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
+    validate: Path | None = option(None, help="a submission to check against --list and --task; nothing is predicted")
+
+    def __post_init__(self) -> None:
+        wanted = {"--list": self.list_of, "--task": self.task} | ({} if self.validate else {"--run": self.run})
+        if missing := [flag for flag, value in wanted.items() if value is None]:
+            raise UserError(f"predict: {' and '.join(missing)} must be given")
+        for name, known in {"task": TASKS, "format": FORMATS, "smoothing": SMOOTHINGS, "by": BY}.items():
+            one_of(f"predict: {name}", getattr(self, name), known)
+        for name in ("width", "width_aus"):
+            if (width := getattr(self, name)) < 1 or width % 2 == 0:
+                raise UserError(f"predict: {name} must be odd, so that its middle is a frame, and is {width}")
+        if self.neighbours < 1 or self.most_neighbours < 1:
+            raise UserError("predict: neighbours and most_neighbours must be at least 1")
+
+    @property
+    def store(self) -> Path:
+        beside = self.output.with_name(self.output.name + ".zarr")
+        return self.data or (beside if self.frames else Path("data/features.zarr"))
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        return TASKS[self.task]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The frames of the listed videos that have features, sorted by (video, frame): ``video`` (n,) are codes."""
+
+    row: np.ndarray
+    video: np.ndarray
+    frame: np.ndarray
+    videos: pd.Index
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config = parse(PredictConfig, argv, sections=[], description=__doc__)
+    if config.validate:
+        return _validate(config, config.validate)
+    if config.output.exists():
+        raise UserError(f"{config.output} is there already: give another --output, or delete it")
+    checkpoints = _checkpoints(config)
+    if config.frames:
+        _extract(config)
+    wanted = read_list(config.list_of, config.store)
+    check_format(wanted, config.task, config.format)
+    store = FeatureStore(config.store)
+    rows = _rows(store, wanted, config)
+    said = _mean_of_seeds(config, checkpoints, store, rows)
+    code = rows.videos.get_indexer(wanted["video"])
+    frame = wanted["frame"].to_numpy()
+    values = {what: _decided(what, _at(config, what, rows, said[what], code, frame)) for what in config.wants}
+    with _finished(config.output) as folder:
+        write(folder, wanted, values, config.task, config.format)
+        if found := problems(folder, wanted, config.task, config.format):
+            raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(found[:MOST])}")
+    _tell(config, rows, wanted, code)
+    return 0
+
+
+def _checkpoints(config: PredictConfig) -> list[Path]:
+    found = {int(p.parent.name[5:]): p for p in config.run.glob("seed_*/best.safetensors")}
+    if not found:
+        raise UserError(f"no trained run in {config.run}: seed_*/best.safetensors is what train.py makes")
+    if config.seed is None:
+        return [found[seed] for seed in sorted(found)]
+    if config.seed not in found:
+        raise UserError(f"{config.run} has no seed {config.seed}, but {sorted(found)}")
+    return [found[config.seed]]
+
+
+def _extract(config: PredictConfig) -> None:
+    """In a process of its own, as section ``extract`` of params.yaml says: evaluation never imports extraction."""
+    report = config.store.with_suffix(".extract.json")
+    command = [sys.executable, "-m", "extract", "--data", str(config.frames), "--store", str(config.store)]
+    command += ["--report", str(report), "--device", config.device]
+    if subprocess.run(command, check=False).returncode:
+        raise UserError(f"{config.frames} could not be extracted: {' '.join(command[1:])}")
+
+
+def _rows(store: FeatureStore, wanted: pd.DataFrame, config: PredictConfig) -> Rows:
+    keys = store.keys.astype({"video": "str"})
+    keys = keys[keys["video"].isin(wanted["video"].unique())]
+    if keys.empty:
+        raise UserError(f"none of the {wanted['video'].nunique():,} videos in {config.list_of} is in {store.path}")
+    video, videos = pd.factorize(keys["video"])
+    return Rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), pd.Index(videos))
+
+
+def _mean_of_seeds(
+    config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
+) -> dict[str, np.ndarray]:
+    """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12)."""
+    device, total = pick_device(config.device), {}
+    predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
+    for path in checkpoints:
+        adapter = load_adapter(path, store.made_by)
+        adapter.modules().to(device)
+        predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
+        embedded = _embedded(adapter, store, rows, np.arange(len(rows.row)), device)
+        for what, predict in predictors.items():
+            total[what] = total.get(what, 0) + predict(embedded) / len(checkpoints)
+    for what, said in total.items():
+        if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
+            raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
+    return total
+
+
+def _embedded(
+    adapter: Adapter, store: FeatureStore, rows: Rows, centres: np.ndarray, device: torch.device
+) -> torch.Tensor:
+    """Embeddings (m, E) of the windows around ``centres`` (m,), which are numbers into ``rows``.
+
+    Raises ``UserError`` where all windows are empty but for their centre, though videos have several frames.
+    """
+    num_frames, step = adapter.facts["window"], adapter.facts["step"]
+    spacing = typical_step(rows.video, rows.frame)
+    source = features.open_inputs(store, rows.row, adapter.front, device)
+    embedded, filled = [], 0
+    for block in np.split(centres, range(BLOCK, len(centres), BLOCK)):
+        windows = centred(rows.video, rows.frame, block, num_frames, step)
+        filled += int((windows >= 0).sum())
+        embedded.append(adapter.embed(source, torch.from_numpy(windows).to(device)))
+    if num_frames > 1 and step % spacing:
+        apart = f"the run looks at frames that are {step} apart, and {store.path} has every {spacing}th of these videos"
+        if filled == len(centres):
+            raise UserError(f"{apart}: no window has more than one frame. Extract with another --stride")
+        print(f"{apart}: windows of {num_frames} hold {filled / len(centres):.1f} frames on average")
+    return torch.cat(embedded)
+
+
+def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
+    facts = adapter.facts
+    if what not in adapter.loss.predictors:
+        raise UserError(
+            f"{config.run} predicts no {WORDS[what]}, for its loss is {facts['loss']}: take a run whose loss does, "
+            "or --by knn, which asks the labels of the nearest training frames"
+        )
+    names = {"classes": facts["classes"], "va": OFFICIAL["va"], "aus": facts.get("au_names")}[what]
+    order = _order(what, names, config.run)
+
+    def predict(embedded: torch.Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            said = adapter.loss.predict(what, embedded).double()
+            if what != "va":
+                said = said.softmax(dim=1) if what == "classes" else said.sigmoid()
+        return said.cpu().numpy()[:, order]
+
+    return predict
+
+
+def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
+    """Means over the nearest frames by cosine, out of all that were not held out: of classes, the shares of votes."""
+    facts, store = adapter.facts, FeatureStore(config.labelled)
+    if other := differences(facts["made_by"], store.made_by):
+        raise UserError(f"{config.run} was trained on other features than {config.labelled} has: {other}")
+    frames = frame_set(
+        store, read_labels(config.labels), tracks=[TRACKS[what]], test_split=facts["test_split"],
+        select_split=facts["select_split"], split_seed=facts["split_seed"],
+    )  # fmt: skip
+    names = {"classes": frames.classes, "va": OFFICIAL["va"], "aus": frames.au_names}[what]
+    order = _order(what, names, config.labels)
+    target = {"classes": np.eye(len(names))[frames.label], "va": frames.va, "aus": frames.aus}[what][:, order]
+    train = np.union1d(frames.centres("train"), frames.centres("select"))
+    train = train[~np.isnan(target[train]).any(axis=1)]  # where only some of the action units are known
+    train = train[evenly(len(train), config.most_neighbours)]
+    if len(train) == 0:
+        raise UserError(f"no training frame in {config.labels} has all of ABAW's {WORDS[what]}")
+    rows = Rows(frames.row, frames.video, frames.frame, pd.Index(frames.videos))
+    database = _embedded(adapter, store, rows, train, device).cpu().numpy()
+    # Of rows of length one the nearest by distance is the nearest by cosine.
+    nearest = KNeighborsRegressor(min(config.neighbours, len(train)), algorithm="brute")
+    nearest.fit(normalised(database), target[train])
+
+    def predict(embedded: torch.Tensor) -> np.ndarray:
+        return np.concatenate([nearest.predict(normalised(z.cpu().numpy())) for z in embedded.split(BLOCK)])
+
+    return predict
+
+
+def _order(what: str, names: Sequence[str], whose: Path) -> list[int]:
+    """Where ABAW's classes, or action units, are among ``names``; further action units are passed over."""
+    lacking = [name for name in OFFICIAL[what] if name not in names]
+    foreign = [name for name in names if name not in OFFICIAL[what]] if what == "classes" else []
+    if lacking or foreign:
+        found = [f"lacks {', '.join(lacking)}"] if lacking else []
+        found += [f"has {', '.join(foreign)}, which ABAW has not"] if foreign else []
+        hint = "; index the data set with --class-map abaw" if what == "classes" else ""
+        raise UserError(f"{whose} has not ABAW's {WORDS[what]}: it {' and it '.join(found)}{hint}")
+    return [list(names).index(name) for name in OFFICIAL[what]]
+
+
+def _at(
+    config: PredictConfig, what: str, rows: Rows, said: np.ndarray, video: np.ndarray, frame: np.ndarray
+) -> np.ndarray:
+    """``said`` (n, C) of ``rows`` at wanted frames (m,): interpolated and smoothed; NaN where ``video`` is -1.
+
+    Smoothed is over all frames that are wanted or have features, so that a sparse list loses nothing.
+    """
+    stretch = int(max(rows.frame.max(), frame.max())) + 1
+    has, known = rows.video * stretch + rows.frame, video >= 0
+    wanted = (video * stretch + frame)[known]
+    axis = np.union1d(has, wanted)
+    of_video, number = np.divmod(axis, stretch)
+    every = on_every_frame(rows.video, rows.frame, said, of_video, number)
+    width = config.width_aus if what == "aus" else config.width
+    out = np.full((len(video), said.shape[1]), np.nan)
+    out[known] = smooth(every, of_video, number, config.smoothing, width)[np.searchsorted(axis, wanted)]
+    return out
+
+
+def _decided(what: str, values: np.ndarray) -> np.ndarray:
+    """What is written, (m, columns), for values (m, C); without any, NaN, it is Neutral and zeros."""
+    values = np.where(np.isnan(values), 0, values)
+    if what == "classes":
+        return values.argmax(axis=1)[:, None]  # of equal ones the first, which is Neutral
+    return (values >= 0.5).astype(int) if what == "aus" else values
+
+
+@contextmanager
+def _finished(path: Path) -> Iterator[Path]:
+    """A folder that gets the name ``path`` when the block has ended well, and else is no more."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        if partial.exists():  # of a run that was killed
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray) -> None:
+    print(f"{config.output}: {len(wanted):,} frames of {wanted['video'].nunique():,} videos, checked")
+    keys = pd.MultiIndex.from_arrays([video, wanted["frame"]])
+    gap = (video >= 0) & ~keys.isin(pd.MultiIndex.from_arrays([rows.video, rows.frame]))
+    if gap.any():
+        print(f"  {int(gap.sum()):,} frames of {len(np.unique(video[gap])):,} videos have no features: interpolated")
+    if len(faceless := wanted["video"][video < 0].unique()):
+        print(f"  {len(faceless):,} videos have none at all, and are called Neutral, or 0: {', '.join(faceless)}")
+
+
+def _validate(config: PredictConfig, path: Path) -> int:
+    wanted = read_list(config.list_of, config.store)
+    check_format(wanted, config.task, config.format)
+    if found := problems(path, wanted, config.task, config.format):
+        print("\n".join([f"{path}: {len(found):,} problems", *(f"  {problem}" for problem in found[:MOST])]))
+        return 1
+    print(f"{path}: as it must be, {len(wanted):,} frames of {wanted['video'].nunique():,} videos")
+    return 0
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,220 @@
+"""How far emotions stand apart over all pairs of frames of two groups, ready to be resampled by groups.
+
+What is measured is a function of ``weights`` (R, G), the number of times that each of G groups counts in each of R
+resamples (``uncertainty``); ``np.ones((1, G))`` is the data as it is. A pair of groups g and h counts w_g · w_h times.
+Pairs inside a group, and between two copies of it, are left out: neighbouring frames of a video are twins under any
+network. ``groups`` (n,) are codes from 0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from pipeline.evaluation.separation import evenly, normalised
+
+KINDS = ("same", "other", "opposite")  # 'different' is other and opposite together
+FALSE_POSITIVE_RATES = {"1e-1": 0.1, "1e-2": 0.01, "1e-3": 0.001}
+BLOCK = 256
+MOST_AT_ONCE = 20_000_000  # numbers in a block of weights of pairs
+
+
+def mean_cosines(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    num_classes: int,
+    opposites: Sequence[tuple[int, int]] = (),
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Measures cosine_same, _different, _opposite and both gaps (R,), exactly, of all rows (n, E).
+
+    ``gap_same_opposite`` >= 0 is the project's criterion: mean cosine(same) >= mean cosine(opposite). Linear in n: the
+    cosines of all pairs of two sets sum to the product of the sets' sums. NaN where there are no such pairs.
+    """
+    sums, counts = _sums(embeddings, labels, groups, num_classes)
+    same = np.eye(num_classes, dtype=bool)
+    kinds = {"same": same, "different": ~same, "opposite": _opposite(opposites, num_classes)}
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        total, pairs = _over_groups(sums, weights), _over_groups(counts, weights)
+        mean = {kind: _mean(total[:, where].sum(1), pairs[:, where].sum(1)) for kind, where in kinds.items()}
+        return {
+            **{f"cosine_{kind}": value for kind, value in mean.items()},
+            "gap_same_different": mean["same"] - mean["different"],
+            "gap_same_opposite": mean["same"] - mean["opposite"],
+        }
+
+    return measure
+
+
+def cosine_matrix(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int) -> np.ndarray:
+    """Mean cosine (C, C) of every class with every class, pairs of two groups only; NaN where there are none."""
+    sums, counts = _sums(embeddings, labels, groups, num_classes)
+    once = np.ones((1, len(sums)))
+    return _mean(_over_groups(sums, once), _over_groups(counts, once))[0]
+
+
+def _sums(
+    embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (G, C, E) of normalised rows and their number (G, C, 1), float64."""
+    num_groups = int(groups.max(initial=-1)) + 1
+    cell = groups * num_classes + labels
+    sums = np.zeros((num_groups * num_classes, embeddings.shape[1]))
+    for start in range(0, len(cell), 8192):  # rows of float64 would take twice the memory of the features
+        rows = slice(start, start + 8192)
+        within = np.arange(len(cell[rows]))
+        chosen = sparse.csr_array((np.ones(len(within)), (cell[rows], within)), shape=(len(sums), len(within)))
+        sums += chosen @ normalised(embeddings[rows]).astype(np.float64)
+    counts = np.bincount(cell, minlength=len(sums)).astype(np.float64)
+    return sums.reshape(num_groups, num_classes, embeddings.shape[1]), counts.reshape(num_groups, num_classes, 1)
+
+
+def _over_groups(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(R, C, C): products of the sums (G, C, E) of all ordered pairs of two groups, each w_g · w_h times."""
+    drawn = np.tensordot(weights, sums, 1)
+    inside = sums @ sums.swapaxes(1, 2)
+    return drawn @ drawn.swapaxes(1, 2) - np.tensordot(np.square(weights), inside, 1)
+
+
+def _mean(total: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    return np.where(pairs > 0, total / np.maximum(pairs, 1), np.nan)
+
+
+def _opposite(opposites: Sequence[tuple[int, int]], num_classes: int) -> np.ndarray:
+    table = np.zeros((num_classes, num_classes), dtype=bool)
+    for a, b in opposites:
+        table[a, b] = table[b, a] = a != b
+    return table
+
+
+@dataclass(frozen=True)
+class PairCounts:
+    """How many pairs of ``pairs`` (P, 2) of groups have a cosine between two of ``edges`` (bins + 1,).
+
+    ``counts`` (P, 3 * bins) has the bins of each of ``KINDS`` one after the other. ``num_frames`` were compared.
+    """
+
+    edges: np.ndarray
+    pairs: np.ndarray
+    counts: sparse.csr_array
+    num_frames: int
+
+    def histogram(self, weights: np.ndarray) -> np.ndarray:
+        """Numbers of pairs (R, 3, bins)."""
+        out = np.empty((len(weights), self.counts.shape[1]))
+        step = max(1, MOST_AT_ONCE // max(1, len(self.pairs)))
+        transposed = self.counts.T
+        for start in range(0, len(weights), step):
+            part = weights[start : start + step].astype(np.float64)
+            out[start : start + step] = (transposed @ (part[:, self.pairs[:, 0]] * part[:, self.pairs[:, 1]]).T).T
+        return out.reshape(len(weights), len(KINDS), -1)
+
+
+def pair_counts(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    num_classes: int,
+    opposites: Sequence[tuple[int, int]] = (),
+    most: int = 4000,
+    bins: int = 1024,
+) -> PairCounts:
+    """Counts of the cosines of all pairs of at most ``most`` evenly spaced rows (n, E), by kind and pair of groups.
+
+    In blocks, never (most, most). The bins lie evenly around the cosines of 500 rows; what lies beyond is in the first
+    and last. Measured: the bins move an AUC by less than 1e-4; 70 videos and 4,000 rows take 1 s and as much again for
+    1,000 resamples, 20,000 rows 15 s. Groups of one row each (photographs) cost 13 ns a pair and resample: 25 s for
+    2,000 rows.
+    """
+    chosen = evenly(len(labels), most)
+    chosen = chosen[np.argsort(groups[chosen], kind="stable")]
+    z, label, group = normalised(embeddings[chosen]), labels[chosen], groups[chosen]
+    edges = _edges(z, bins)
+    num_groups = int(groups.max(initial=-1)) + 1
+    kind = np.where(np.eye(num_classes, dtype=bool), 0, np.where(_opposite(opposites, num_classes), 2, 1))
+    after = np.searchsorted(group, group, side="right")  # rows are sorted by group: the first of a later one
+    keys, numbers = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for start in range(0, len(chosen), BLOCK):
+        rows, columns = slice(start, start + BLOCK), slice(after[start], None)
+        place = (z[rows] @ z[columns].T - edges[0]) * (bins / (edges[-1] - edges[0]))
+        key = place.clip(0, bins - 1).astype(np.int64)
+        key += kind[np.ix_(label[rows], label[columns])] * bins
+        key += (group[rows, None] * num_groups + group[None, columns]) * (len(KINDS) * bins)
+        key, number = np.unique(key[group[rows, None] < group[None, columns]], return_counts=True)
+        keys.append(key)
+        numbers.append(number)
+    pair, place = np.divmod(np.concatenate(keys), len(KINDS) * bins)
+    pair, row = np.unique(pair, return_inverse=True)
+    counts = sparse.csr_array(
+        (np.concatenate(numbers).astype(np.float64), (row, place)), shape=(len(pair), len(KINDS) * bins)
+    )
+    pairs = np.stack([pair // max(1, num_groups), pair % max(1, num_groups)], axis=1)
+    return PairCounts(edges, pairs, counts, len(chosen))
+
+
+def _edges(z: np.ndarray, bins: int) -> np.ndarray:
+    few = z[evenly(len(z), 500)]
+    cosine = (few @ few.T)[np.triu_indices(len(few), 1)]
+    low, high = float(cosine.min(initial=1)), float(cosine.max(initial=-1))
+    if low > high:  # no pairs
+        low, high = -1.0, 1.0
+    margin = max((high - low) / 8, 1e-6)
+    return np.linspace(low - margin, high + margin, bins + 1)
+
+
+def separability(pairs: PairCounts) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Measures how well a threshold on the cosine tells 'same' from 'different' and from 'opposite', each (R,).
+
+    ``auc``, ``eer``, ``best_f1``, ``d_prime`` and ``tpr_at_fpr_1e-1`` to ``1e-3`` (identification rate), as
+    ``threshold_scores`` has them.
+    """
+    centres = (pairs.edges[:-1] + pairs.edges[1:]) / 2
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        same, other, opposite = np.moveaxis(pairs.histogram(weights), 1, 0)
+        found = {}
+        for name, negative in (("different", other + opposite), ("opposite", opposite)):
+            scores = threshold_scores(same, negative, centres)
+            found |= {f"{score}_same_{name}": value for score, value in scores.items()}
+        return found
+
+    return measure
+
+
+def threshold_scores(positive: np.ndarray, negative: np.ndarray, values: np.ndarray) -> dict[str, np.ndarray]:
+    """What a threshold does that passes what is above it; numbers (R, bins) of positives and negatives at ``values``.
+
+    ``auc``: probability that a positive is above a negative, ties half. ``eer``: where false positive and false
+    negative rate are equal. ``tpr_at_fpr_*``: share of positives above the threshold that this share of negatives
+    passes. Both interpolate the ROC linearly inside a bin (Fawcett 2006, https://doi.org/10.1016/j.patrec.2005.10.010).
+    ``best_f1``: of the best threshold; it depends on how many of each there are, and is at least that of calling
+    everything positive. ``d_prime``: (mean+ - mean-) / sqrt((var+ + var-) / 2), the d_a of Simpson & Fitter 1973. NaN
+    where one side is empty; d_prime also where all values are in one bin.
+    """
+    total = positive.sum(1, keepdims=True), negative.sum(1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p, n = positive / total[0], negative / total[1]
+        tpr, fpr = (np.pad(x[:, ::-1].cumsum(1), ((0, 0), (1, 0))) for x in (p, n))
+        f1 = 2 * tpr * total[0] / (tpr * total[0] + fpr * total[1] + total[0])
+        mean = (p @ values)[:, None], (n @ values)[:, None]
+        variance = sum((x * np.square(values - m)).sum(1) for x, m in zip((p, n), mean, strict=True)) / 2
+        d_prime = (mean[0] - mean[1])[:, 0] / np.sqrt(variance)
+        auc = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1]) / 2).sum(1)
+        found = {
+            "auc": auc,
+            "eer": _crossing(fpr + tpr - 1, 0, fpr),
+            "best_f1": np.where(np.isnan(auc), np.nan, f1.max(1)),
+            "d_prime": np.where(variance > 0, d_prime, np.nan),
+        }
+        rates = {f"tpr_at_fpr_{name}": _crossing(fpr, rate, tpr) for name, rate in FALSE_POSITIVE_RATES.items()}
+    return found | rates
+
+
+def _crossing(x: np.ndarray, at: float, y: np.ndarray) -> np.ndarray:
+    """y (R,) where rows of x (R, K) that never fall pass ``at``, between the last place not above it and the next."""
+    rows = np.arange(len(x))
+    left = ((x <= at).sum(1) - 1).clip(0, x.shape[1] - 2)
+    a, b = x[rows, left], x[rows, left + 1]
+    return y[rows, left] + (at - a) / (b - a) * (y[rows, left + 1] - y[rows, left])

@@ -1,0 +1,136 @@
+"""Predictions made steady in time, by video and frame number, and biases that weigh classes against each other."""
+
+import numpy as np
+import pandas as pd
+
+from pipeline.params import UserError, one_of
+
+SMOOTHINGS = ("none", "box", "gaussian", "median")
+
+
+def odd_width(frames: int | None = None, seconds: float | None = None, fps: float | None = None) -> int:
+    """The width of a window in frames, from frames or from seconds and ``fps``: the next odd number, at least 1.
+
+    "±50 frames" is 101. Raises ``UserError`` unless one of both is given and positive, and seconds with their fps.
+    """
+    if (frames is None) == (seconds is None):
+        raise UserError(f"a width is given in frames or in seconds, and came as {frames} frames and {seconds} s")
+    if seconds is not None and not (fps and fps > 0):
+        raise UserError(f"a width of {seconds} s needs the frames per second of the video, and they are {fps}")
+    width = frames if frames is not None else seconds * fps
+    if width <= 0:
+        raise UserError(f"the width of a window must be positive, and is {width}")
+    return 2 * int(width / 2) + 1
+
+
+def smooth(values: np.ndarray, video: np.ndarray, frame: np.ndarray, kind: str, width: int) -> np.ndarray:
+    """Values (n, C) smoothed over the frames of their video that lie up to ``width`` // 2 numbers away, float64.
+
+    Rows are sorted by (video, frame), ``video`` (n,) are codes. 'box' is the mean and 'median' the median of each
+    column of what is there; 'gaussian' the mean with weights of deviation sqrt((width² - 1) / 12), that of a box of
+    this width, cut off at 4 deviations. A missing frame has no weight, and neither has what would lie beyond an end
+    of the video: windows shrink there. Medians of probabilities need not sum to 1. Width 1 and 'none' change nothing.
+
+    Raises ``UserError`` for an unknown kind or a width that is no odd number, ``ValueError`` for rows out of order.
+    """
+    one_of("smoothing", kind, SMOOTHINGS)
+    if width < 1 or width % 2 == 0:
+        raise UserError(f"the width of a smoothing must be odd, so that its middle is a frame, and is {width}")
+    values = values.astype(np.float64)
+    if kind == "none" or width == 1 or len(values) == 0:
+        return values
+    deviation = np.sqrt((width**2 - 1) / 12)
+    half = int(4 * deviation) if kind == "gaussian" else width // 2
+    place = _apart(video, frame, half)
+    axis = np.full((place[-1] + 1, values.shape[1]), np.nan)
+    axis[place] = values
+    options = {"window": 2 * half + 1, "center": True, "min_periods": 1}
+    if kind == "gaussian":
+        smoothed = pd.DataFrame(axis).rolling(win_type="gaussian", **options).mean(std=deviation)
+    else:
+        rolling = pd.DataFrame(axis).rolling(**options)
+        smoothed = rolling.median() if kind == "median" else rolling.mean()
+    return smoothed.to_numpy()[place]
+
+
+def _apart(video: np.ndarray, frame: np.ndarray, margin: int) -> np.ndarray:
+    """Places (n,) on one axis for all videos: frame numbers keep their distances, videos are ``margin`` apart."""
+    new = np.diff(video) != 0
+    step = np.where(new, margin + 1, np.diff(frame))
+    if (np.diff(video) < 0).any() or (step < 1).any():
+        raise ValueError("smoothing needs rows sorted by (video, frame), each key once")
+    return np.concatenate([[0], np.cumsum(step)])
+
+
+def fit_class_bias(
+    scores: np.ndarray, truth: np.ndarray, most: int = 100_000, most_rounds: int = 20
+) -> tuple[np.ndarray, float]:
+    """Biases (C,) for which argmax(scores + bias) has the greatest macro-F1, and that macro-F1; to be fitted on train.
+
+    ``scores`` (n, C) are logits or log-probabilities; the mean is over the classes that ``truth`` (n,) has. One class
+    after the other is moved to its best value among all there are, the middle of the widest stretch of those; rounds go
+    on until none gains. A local optimum, the same every time. Starting from none, it is never worse than no bias on
+    the rows it saw: at most ``most`` evenly spaced ones. A class that truth lacks is not moved; the mean is 0. Raises
+    ``ValueError`` without rows.
+    """
+    if len(truth) == 0:
+        raise ValueError("class biases need frames with a label to be fitted on, and there are none")
+    rows = np.arange(len(truth)) if len(truth) <= most else np.linspace(0, len(truth) - 1, most).round().astype(int)
+    scores, truth = scores[rows].astype(np.float64), truth[rows]
+    bias = np.zeros(scores.shape[1])
+    present = np.unique(truth)
+    best = _macro_f1((scores + bias).argmax(1), truth, len(bias), present)
+    for _ in range(most_rounds):
+        before = best
+        for c in present:
+            bias[c], best = _best_value(scores + bias, truth, c, present, best, bias[c])
+        if best <= before + 1e-12:
+            break
+    return bias - bias.mean(), best
+
+
+def _macro_f1(predicted: np.ndarray, truth: np.ndarray, num_classes: int, present: np.ndarray) -> float:
+    true, said = np.bincount(truth, minlength=num_classes), np.bincount(predicted, minlength=num_classes)
+    hits = np.bincount(truth[predicted == truth], minlength=num_classes)
+    return float((2 * hits[present] / (true + said)[present]).mean())
+
+
+def _best_value(
+    scores: np.ndarray, truth: np.ndarray, c: int, present: np.ndarray, now: float, bias: float
+) -> tuple[float, float]:
+    """The bias of class c with the greatest macro-F1, others held, and that; ``bias``, ``now`` where none is greater.
+
+    As the bias grows, rows go over to class c one by one, in the order of what they lack: after each step the counts of
+    hits and predictions of all classes are known from running sums.
+    """
+    num_classes = scores.shape[1]
+    rest = scores.copy()
+    rest[:, c] = -np.inf
+    loser = rest.argmax(1)
+    lacking = rest[np.arange(len(rest)), loser] - scores[:, c]
+    order = np.argsort(lacking, kind="stable")
+    lacking, loser, truth = lacking[order], loser[order], truth[order]
+
+    true = np.bincount(truth, minlength=num_classes)
+    f1 = np.zeros(len(order) + 1)  # after the first 0, 1, ..., n rows went over
+    for k in present:
+        if k == c:
+            said, hits = np.arange(len(order) + 1), _running(truth == c)
+        else:
+            lost, lost_hits = _running(loser == k), _running((loser == k) & (truth == k))
+            said, hits = lost[-1] - lost, lost_hits[-1] - lost_hits
+        f1 += 2 * hits / (true[k] + said)
+    f1 /= len(present)
+
+    low, high = np.append(lacking[0] - 2, lacking), np.append(lacking, lacking[-1] + 2)
+    width = high - low  # of the stretch of values at which just so many went over
+    f1[width < 1e-9] = -1
+    top = f1.max()
+    if top <= now + 1e-12:
+        return bias, now
+    widest = np.flatnonzero(f1 >= top - 1e-12)[width[f1 >= top - 1e-12].argmax()]
+    return bias + (low[widest] + high[widest]) / 2, float(top)
+
+
+def _running(mask: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(mask)])

@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from test_evaluate import (
+    CLASSES,
+    FACTS,
+    FEATURES,
+    MADE_BY,
+    SECTION,
+    evaluated,
+    f1,
+    params,
+    place,  # noqa: F401 - a fixture
+    probabilities_of_seed,
+    run,
+    table,
+)
+
+from pipeline.evaluation import baselines
+from pipeline.params import UserError
+from pipeline.store import StoreWriter
+from pipeline.training.adapter import build_adapter
+
+SINGLE = {"window": 1, "pooling": "centre"}
+
+
+@pytest.fixture
+def made(place):  # noqa: F811
+    def made(*more, widths=(5,), **section):
+        content = {"evaluate": SECTION | section, "baselines": {"run": "runs/tried", "widths": list(widths)}}
+        (place / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        baselines.main(["-d", "features.zarr", "--labels", "labels.parquet", "-o", "out", *more])
+        folders = {path.parent.name: path.parent for path in place.glob("out/*/details.json")}
+        return {name: json.loads((folder / "metrics.json").read_text("utf-8")) for name, folder in folders.items()}
+
+    return made
+
+
+def test_embeddings_of_single_frames_are_averaged_over_the_box(place, made):  # noqa: F811
+    """The embedding of the run with a window of 5 and mean pooling, as test_evaluate computes it by hand."""
+    run(place, seeds=[0], **SINGLE)
+    found = made()["tried_box_5"]
+    run(place, seeds=[0], window=5, pooling="mean")
+    params(SECTION)
+    windowed = evaluated(place)[0]
+    for name in ("auc_same_different", "steadiness", "knn_macro_f1", "recall_at_1"):
+        assert found[name] == pytest.approx(windowed[name], abs=1e-5)
+
+
+def test_probabilities_of_single_frames_are_averaged_over_the_box(place, made):  # noqa: F811
+    run(place, seeds=[0], **SINGLE)
+    found = made()["tried_box_5"]
+    frames, _ = probabilities_of_seed(0)
+    torch.manual_seed(0)
+    adapter = build_adapter(FACTS | SINGLE)
+    adapter.front.fit([FEATURES], "standardise")
+    val = (table()["expression_split"] == "val").to_numpy()
+    x = adapter.front(torch.from_numpy(FEATURES[val]))[:, None]
+    with torch.inference_mode():
+        z = adapter.head.eval()(x, torch.ones(len(x), 1, dtype=torch.bool))[:, 0]
+        probability = adapter.loss.predict("classes", z).softmax(1).numpy()
+    mean = pd.DataFrame(probability).groupby(frames["video"]).rolling(5, center=True, min_periods=1).mean().to_numpy()
+    has = frames["expression"].notna().to_numpy()
+    truth = frames["expression"][has].map(CLASSES.index).to_numpy()
+    assert found["macro_f1"] == pytest.approx(f1(truth, mean[has].argmax(1)), abs=1e-9)
+    assert "macro_f1_smoothed" not in found  # it is smoothed already
+
+
+def test_there_is_a_baseline_for_each_width_and_none_stays_of_another(place, made):  # noqa: F811
+    run(place, seeds=[0], **SINGLE)
+    assert set(made(widths=[3, 5])) == {"tried_box_3", "tried_box_5"}
+    assert set(made(widths=[7])) == {"tried_box_7"}
+    about = json.loads((place / "out/tried_box_7/details.json").read_text("utf-8"))["about"]
+    assert (about["baseline"], about["box_before"], about["run"]) == (True, 7, "tried_box_7")
+
+
+def test_the_backbones_own_logits_are_a_baseline_where_it_has_classes(place, made, capsys):  # noqa: F811
+    """Its outputs by name: happy is Happiness, contempt is nobody's, and Fear has no output."""
+    outputs = ["sad", "contempt", "happy", "NEUTRAL"]
+    logits = np.random.default_rng(7).standard_normal((len(table()), 4)).astype(np.float16) * 3
+    logits[:, 1] += 9  # would win everywhere
+    keys, made_by = table()[["video", "frame"]].assign(size=1), MADE_BY | {"outputs": outputs}
+    with StoreWriter(place / "own.zarr", made_by, {"original": 4, "logits": 4}, chunk_rows=256) as writer:
+        writer.write(keys, {"original": FEATURES, "logits": logits})
+    run(place, seeds=[0], made_by=made_by, **SINGLE)
+    found = made("-d", "own.zarr")["backbone"]
+    frames = table()
+    has = ((frames["expression_split"] == "val") & frames["expression"].notna()).to_numpy()
+    said = np.array([2, 1, 0])[logits[has][:, [0, 2, 3]].argmax(1)]
+    assert found["macro_f1"] == pytest.approx(f1(frames["expression"][has].map(CLASSES.index), said))
+    assert "macro_f1_smoothed" in found
+    assert "auc_same_different" not in found  # it has no embeddings of its own
+    assert "is no baseline" not in capsys.readouterr().out
+
+
+def test_a_backbone_without_classes_is_said_to_be_none(place, made, capsys):  # noqa: F811
+    run(place, seeds=[0], **SINGLE)
+    assert set(made()) == {"tried_box_5"}
+    assert "the backbone tiny predicts none of the classes" in capsys.readouterr().out
+
+
+def test_a_run_of_windows_is_refused(place, made):  # noqa: F811
+    run(place, seeds=[0])
+    with pytest.raises(UserError, match="run must be one of single frames, and runs/tried has window 5"):
+        made()
+
+
+@pytest.mark.parametrize("widths", [[4], [5, 0], [-1]])
+def test_a_box_has_a_middle(place, made, widths):  # noqa: F811
+    with pytest.raises(UserError, match="widths must be odd and at least 1"):
+        made(widths=widths)

@@ -1,0 +1,422 @@
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT, draw_folder
+
+import extract
+from pipeline.evaluation import predict
+from pipeline.params import UserError
+from pipeline.store import FeatureStore, StoreWriter
+from pipeline.tables import ABAW_AUS, ABAW_CLASSES, Labels, write_labels
+from pipeline.training.adapter import build_adapter, save_adapter
+
+MADE_BY = {"backbone": "tiny", "input_size": 32}
+# A late start, gaps, one frame alone, every frame; and one that the list does not name.
+FRAMES = {"a": [2, 3, 5, 9], "b": [4], "c": list(range(1, 41)), "unlisted": [1, 2, 3]}
+LISTED = {"c": 40, "a": 11, "ghost": 3, "b": 5}
+KEYS = pd.DataFrame([(v, f) for v, of in FRAMES.items() for f in of], columns=["video", "frame"])
+FEATURES = np.random.default_rng(0).standard_normal((len(KEYS), 4)).astype(np.float16)
+CLASSES = sorted(ABAW_CLASSES)  # as a reader of class folders has them: in another order
+AUS = ["au26", "au9", *ABAW_AUS[:-1]]  # one more than ABAW has
+FACTS = {
+    "model": "identity", "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "sampler": "balanced", "num_features": 4,
+    "num_components": None, "embedding_size": 4, "dropout": 0.0, "classes": CLASSES, "temperature": 15.0,
+    "margin": None, "window": 1, "step": 1, "pooling": "mean", "test_split": None, "select_split": 0.5,
+    "split_seed": 0, "made_by": MADE_BY, "tracks": ["expression", "va", "aus"], "model_options": {},
+    "loss_options": {}, "class_counts": [5] * 8, "au_names": AUS, "num_aus": 13,
+}  # fmt: skip
+
+
+def untrained(seed, **changes):
+    torch.manual_seed(seed)
+    return build_adapter(FACTS | changes)
+
+
+def run(place, seeds=(0,), **changes):
+    """Adapters as train.py would leave them, of untrained weights."""
+    for seed in seeds:
+        (place / f"run/seed_{seed}").mkdir(parents=True, exist_ok=True)
+        save_adapter(place / f"run/seed_{seed}/best.safetensors", untrained(seed, **changes), epoch=2)
+
+
+def store(path, keys, values, made_by=MADE_BY):
+    with StoreWriter(path, made_by, {"original": 4}, chunk_rows=16) as writer:
+        for start in range(0, len(keys), 16):
+            writer.write(keys[start : start + 16].assign(size=1), {"original": values[start : start + 16]})
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shuffled = np.random.default_rng(1).permutation(len(KEYS))
+    store(tmp_path / "data/features.zarr", KEYS.iloc[shuffled], FEATURES[shuffled])
+    Path("params.yaml").write_text("evaluate: {frames: data/frames.parquet}  # is not meant\n", encoding="utf-8")
+    lines = [f"{video}/{frame:05d}.jpg,\n" for video, most in LISTED.items() for frame in range(1, most + 1)]
+    Path("list.txt").write_text("image_location,whatever\n" + "".join(lines), encoding="utf-8")
+    return tmp_path
+
+
+def predicted(*more, run="run", out="out"):
+    """The fields of the lines of predictions.txt, by the name of the frame, in their order."""
+    predict.main(["--run", run, "--list", "list.txt", "-o", out, "--device", "cpu", *more])
+    lines = Path(out, "predictions.txt").read_text().splitlines()[1:]
+    return {line.split(",")[0]: line.split(",")[1:] for line in lines}
+
+
+def logits(what, seed=0, features=FEATURES, **changes):
+    """By hand, for window 1 and model 'identity': the loss's linear map of each row of features."""
+    adapter = untrained(seed, **changes)
+    with torch.inference_mode():
+        return adapter.loss.predict(what, torch.from_numpy(features).float()).double().numpy()
+
+
+def on_all(values):
+    """Values (n, C) of KEYS on frames 1 to the listed number, by video: np.interp, which holds its ends."""
+    every = {}
+    for video, most in LISTED.items():
+        mine = (KEYS["video"] == video).to_numpy()
+        if mine.any():
+            wanted = np.arange(1, most + 1)
+            every[video] = np.stack([np.interp(wanted, KEYS["frame"][mine], x) for x in values[mine].T], axis=1)
+    return every
+
+
+def softmax(x):
+    e = np.exp(x - x.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def by_video(found, video):
+    return [fields for name, fields in found.items() if name.startswith(f"{video}/")]
+
+
+def test_every_listed_frame_gets_its_own_or_its_neighbours_valence_and_arousal(place, capsys):
+    run(place)
+    found = predicted("--task", "va")
+    assert list(found) == [f"{v}/{f:05d}.jpg" for v, most in LISTED.items() for f in range(1, most + 1)]
+    said = logits("va")
+    for video, expected in on_all(said).items():
+        np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=1e-6)
+    a = np.array(by_video(found, "a"), dtype=float)
+    two, three, five, nine = said[:4]
+    by_hand = [two, two, three, (three + five) / 2, five, 0.75 * five + 0.25 * nine, (five + nine) / 2]
+    by_hand += [0.25 * five + 0.75 * nine, nine, nine, nine]
+    np.testing.assert_allclose(a, by_hand, atol=1e-6)
+    assert by_video(found, "ghost") == [["0.000000", "0.000000"]] * 3
+    assert a.std() > 0.05
+    printed = capsys.readouterr().out
+    assert "out: 59 frames of 4 videos, checked" in printed
+    assert "11 frames of 2 videos have no features: interpolated" in printed  # 7 of a, 4 of b
+    assert "1 videos have none at all, and are called Neutral, or 0: ghost" in printed
+    assert sorted(p.name for p in place.iterdir()) == ["data", "list.txt", "out", "params.yaml", "run"]
+
+
+def test_classes_are_those_of_abaw_whatever_the_order_of_the_runs_own(place):
+    run(place)
+    found = predicted("--task", "expr")
+    for video, expected in on_all(softmax(logits("classes"))).items():
+        names = [CLASSES[k] for k in expected.argmax(1)]
+        assert [ABAW_CLASSES[int(field)] for (field,) in by_video(found, video)] == names
+    assert by_video(found, "ghost") == [["0"]] * 3  # Neutral
+    assert len({field for (field,) in found.values()}) >= 4
+
+
+def test_action_units_are_abaws_twelve_where_the_probability_is_a_half(place):
+    run(place)
+    found = predicted("--task", "au")
+    for video, expected in on_all(1 / (1 + np.exp(-logits("aus")))).items():
+        by_name = dict(zip(AUS, expected.T, strict=True))
+        np.testing.assert_array_equal(
+            np.array(by_video(found, video), dtype=int), np.stack([by_name[au] >= 0.5 for au in ABAW_AUS], axis=1)
+        )
+    assert by_video(found, "ghost") == [["0"] * 12] * 3
+
+
+def test_the_multi_task_file_is_the_three_side_by_side(place):
+    run(place)
+    found = predicted("--task", "mtl")
+    alone = [predicted("--task", task, out=task) for task in ("va", "expr", "au")]
+    assert found == {name: [*alone[0][name], *alone[1][name], *alone[2][name]] for name in found}
+    header = Path("out/predictions.txt").read_text().splitlines()[0]
+    assert header == "image,valence,arousal,expression,aus"
+
+
+def test_seeds_are_averaged_as_probabilities_and_each_can_stand_alone(place):
+    run(place, seeds=(3, 10))
+    mean = (softmax(logits("classes", 3)) + softmax(logits("classes", 10))) / 2
+    both, found = on_all(mean), predicted("--task", "expr")
+    for video in both:
+        assert [CLASSES.index(ABAW_CLASSES[int(f)]) for (f,) in by_video(found, video)] == both[video].argmax(
+            1
+        ).tolist()
+    ten = predicted("--task", "va", "--seed", "10", out="ten")
+    np.testing.assert_allclose(np.array(by_video(ten, "c"), dtype=float), on_all(logits("va", 10))["c"], atol=1e-6)
+    three = predicted("--task", "expr", "--seed", "3", out="three")
+    assert three != found
+    with pytest.raises(UserError, match=r"run has no seed 4, but \[3, 10\]"):
+        predicted("--task", "va", "--seed", "4", out="four")
+
+
+def test_a_window_is_of_the_frames_that_are_there_and_mean_pooled(place):
+    changes = {"model": "mlp", "window": 5, "step": 2, "embedding_size": 8}
+    run(place, **changes)
+    found = predicted("--task", "va")
+    adapter = untrained(0, **changes)
+    place_of = {key: i for i, key in enumerate(zip(KEYS["video"], KEYS["frame"], strict=True))}
+    said = []
+    for video, frame in place_of:
+        window = [place_of[video, f] for f in range(frame - 4, frame + 5, 2) if (video, f) in place_of]
+        x = torch.from_numpy(FEATURES[window]).float()[None]
+        with torch.inference_mode():
+            z = adapter.head.eval()(x, torch.ones(1, len(window), dtype=torch.bool))[0].mean(0, keepdim=True)
+            said.append(adapter.loss.predict("va", z)[0].numpy())
+    for video, expected in on_all(np.array(said)).items():
+        np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=2e-6)
+
+
+def test_what_is_smoothed_is_the_interpolated_axis(place):
+    run(place)
+    found = predicted("--task", "mtl", "--smooth", "box", "--width", "5", "--width-aus", "3")
+    for video, every in on_all(logits("va")).items():
+        expected = [every[max(i - 2, 0) : i + 3].mean(0) for i in range(len(every))]
+        said = np.array([fields[:2] for fields in by_video(found, video)], dtype=float)
+        np.testing.assert_allclose(said, expected, atol=1e-6)
+    order = [AUS.index(au) for au in ABAW_AUS]
+    for video, every in on_all(1 / (1 + np.exp(-logits("aus"))[:, order])).items():
+        expected = np.array([every[max(i - 1, 0) : i + 2].mean(0) for i in range(len(every))])
+        said = np.array([fields[3:] for fields in by_video(found, video)], dtype=int)
+        np.testing.assert_array_equal(said, expected >= 0.5)
+
+
+def test_a_sparse_list_is_smoothed_over_the_frames_between(place):
+    Path("list.txt").write_text("c/00020.jpg,\na/00007.jpg\nc/00010.jpg,\n", encoding="utf-8")
+    run(place)
+    found = predicted("--task", "va", "--smooth", "box", "--width", "5")
+    c = on_all(logits("va"))["c"]
+    np.testing.assert_allclose(np.array(found["c/00020.jpg"], dtype=float), c[17:22].mean(0), atol=1e-6)
+    np.testing.assert_allclose(np.array(found["c/00010.jpg"], dtype=float), c[7:12].mean(0), atol=1e-6)
+    five, nine = logits("va")[2:4]
+    mean = (five + (five + nine) / 2 + nine) / 3  # frames 5, 7 and 9: no other is wanted or there
+    np.testing.assert_allclose(np.array(found["a/00007.jpg"], dtype=float), mean, atol=1e-6)
+
+
+def test_files_per_video_hold_the_same_values(place):
+    run(place)
+    single = predicted("--task", "va")
+    predict.main(["--run", "run", "--list", "list.txt", "--task", "va", "--format", "per-video", "-o", "each"])
+    for video in LISTED:
+        header, *lines = Path("each", f"{video}.txt").read_text().splitlines()
+        assert header == "valence,arousal"
+        assert [line.split(",") for line in lines] == by_video(single, video)
+    assert len(list(Path("each").iterdir())) == 4
+
+
+def labels(place):
+    """Of c (train), and of further people who are not listed: one for each part, at least."""
+    rng, rows = np.random.default_rng(7), []
+    keys = KEYS[KEYS["video"] == "c"]
+    others = pd.DataFrame([(f"p{n}", f) for n in range(5) for f in range(1, 25)], columns=["video", "frame"])
+    rows = pd.concat([keys, others], ignore_index=True)
+    values = rng.standard_normal((len(others), 4)).astype(np.float16)
+    store(place / "labelled.zarr", rows, np.concatenate([FEATURES[(KEYS["video"] == "c").to_numpy()], values]))
+    rows["group"] = rows["video"]
+    rows["expression"] = [CLASSES[k] for k in rng.integers(0, 8, len(rows))]
+    rows["valence"], rows["arousal"] = rng.uniform(-1, 1, (2, len(rows))).astype(np.float32)
+    for au in AUS:
+        rows[au] = pd.array((rng.random(len(rows)) < 0.2).astype(int), dtype="Int8")
+    rows.loc[::3, "au4"] = pd.NA  # labelled in part: no example of all twelve
+    rows["expression_split"] = rows["va_split"] = rows["au_split"] = np.where(rows["video"] == "p4", "val", "train")
+    write_labels(place / "labels.parquet", Labels(rows, CLASSES, "by hand"))
+    x = FeatureStore(place / "labelled.zarr")
+    keys = x.keys.astype({"video": "str"})
+    rows = keys.merge(rows, on=["video", "frame"])
+    return rows, x.read(rows["row"].to_numpy()).astype(np.float64)
+
+
+def test_a_run_without_a_classifier_asks_its_training_frames(place):
+    run(place, loss="supcon", classes=CLASSES, tracks=["expression"])
+    with pytest.raises(UserError, match=r"run predicts no classes, for its loss is supcon: .* or --by knn"):
+        predicted("--task", "expr")
+    table, x = labels(place)
+    knn = ["--by", "knn", "--labels", "labels.parquet", "--labelled", "labelled.zarr", "--neighbours", "3"]
+    train = (table["video"] != "p4").to_numpy()
+    z, database = FEATURES / np.linalg.norm(FEATURES.astype(float), axis=1, keepdims=True), x[train]
+    cosine = z @ (database / np.linalg.norm(database, axis=1, keepdims=True)).T
+    nearest = np.argsort(-cosine, axis=1)[:, :3]
+
+    va = table.loc[train, ["valence", "arousal"]].to_numpy(dtype=float)[nearest].mean(1)
+    found = predicted("--task", "va", *knn, out="va")
+    for video, expected in on_all(va).items():
+        np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=1e-5)
+    code = table.loc[train, "expression"].map(ABAW_CLASSES.index).to_numpy()
+    found = predicted("--task", "expr", *knn, out="expr")
+    for video, votes in on_all(np.eye(8)[code][nearest].mean(1)).items():
+        for (field,), share in zip(by_video(found, video), votes, strict=True):
+            assert share[int(field)] == pytest.approx(share.max())
+    known = table.loc[train, "au4"].notna().to_numpy()
+    nearest = np.argsort(-cosine[:, known], axis=1)[:, :3]
+    aus = table.loc[train, ABAW_AUS].to_numpy(dtype=float, na_value=np.nan)[known][nearest].mean(1)
+    found = predicted("--task", "au", *knn, out="au")
+    for video, expected in on_all(aus).items():
+        clear = np.abs(expected - 0.5) > 1e-9
+        np.testing.assert_array_equal((np.array(by_video(found, video)) == "1")[clear], (expected > 0.5)[clear])
+    one = predicted("--task", "va", *knn, "--neighbours", "1", out="one")
+    first = table.loc[train, ["valence", "arousal"]].to_numpy(dtype=float)[cosine.argmax(axis=1)]
+    np.testing.assert_allclose(np.array(by_video(one, "c"), dtype=float), on_all(first)["c"], atol=1e-5)
+
+
+def test_neighbours_of_other_features_are_refused(place):
+    run(place)
+    store(place / "other.zarr", KEYS, FEATURES, MADE_BY | {"input_size": 64})
+    with pytest.raises(UserError, match=r"other features than other\.zarr has: input_size 32 there, 64 here"):
+        predicted("--task", "va", "--by", "knn", "--labelled", "other.zarr")
+
+
+def test_a_class_that_abaw_lacks_or_misses_is_named(place):
+    run(place, classes=["Contempt", *CLASSES[:-1]])
+    with pytest.raises(
+        UserError, match=r"it lacks Surprise and it has Contempt, which ABAW has not; index .* --class-map"
+    ):
+        predicted("--task", "expr")
+    run(place, au_names=["au9", "au17", *ABAW_AUS[1:]])
+    with pytest.raises(UserError, match=r"run has not ABAW's action units: it lacks au1$"):
+        predicted("--task", "au")
+    assert len(predicted("--task", "va")) == 59
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--task must be given"),
+        (["--task", "exp"], r"predict: task 'exp' is not one of .* \(did you mean 'expr'\?\)"),
+        (["--task", "va", "--format", "one"], "predict: format 'one' is not one of"),
+        (["--task", "va", "--width", "10"], "width must be odd, so that its middle is a frame, and is 10"),
+        (["--task", "va", "--width-aus", "-1"], "width_aus must be odd, so that its middle is a frame, and is -1"),
+        (["--task", "va", "--smooth", "boxes"], "predict: smoothing 'boxes' is not one of"),
+        (["--task", "va", "--neighbours", "0"], "must be at least 1"),
+        (["--task", "mtl", "--format", "per-video"], "give --format single"),
+        (["--task", "va", "-o", "data"], "data is there already"),
+        (["--task", "va", "--run", "nowhere"], "no trained run in nowhere"),
+        (["--task", "va", "--list", "nowhere.txt"], r"cannot read nowhere\.txt"),
+        (["--task", "va", "-d", "other.zarr"], "other features than this store has: input_size 32 there, 64 here"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(place, flags, message):
+    run(place)
+    store(place / "other.zarr", KEYS, FEATURES, MADE_BY | {"input_size": 64})
+    with pytest.raises(UserError, match=message):
+        predicted(*flags)
+    assert not Path("out").exists()
+
+
+def test_a_list_of_another_data_set_is_refused(place):
+    run(place)
+    Path("list.txt").write_text("x,3\ny,4\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"none of the 2 videos in list\.txt is in data/features\.zarr"):
+        predicted("--task", "va")
+
+
+def test_a_store_of_every_tenth_frame_is_no_good_to_windows_of_neighbours(place, capsys):
+    tenth = pd.DataFrame({"video": "c", "frame": range(10, 50, 10)})
+    store(place / "tenth.zarr", tenth, FEATURES[:4])
+    run(place, window=19)
+    apart = r"frames that are 1 apart, and tenth\.zarr has every 10th of these videos"
+    with pytest.raises(UserError, match=f"{apart}: no window has more than one frame"):
+        predicted("--task", "va", "-d", "tenth.zarr")
+    run(place, window=21)
+    predicted("--task", "va", "-d", "tenth.zarr", out="some")
+    assert "every 10th of these videos: windows of 21 hold 2.5 frames on average" in capsys.readouterr().out
+    run(place, window=3, step=20)
+    predicted("--task", "va", "-d", "tenth.zarr", out="twentieth")
+    assert "apart" not in capsys.readouterr().out
+    run(place, window=1)
+    found = predicted("--task", "va", "-d", "tenth.zarr", out="alone")
+    said = logits("va")
+    expected = np.stack([np.interp(range(1, 41), [10, 20, 30, 40], x) for x in said[:4].T], axis=1)
+    np.testing.assert_allclose(np.array(by_video(found, "c"), dtype=float), expected, atol=1e-6)
+
+
+def test_features_that_are_not_finite_are_named_by_their_videos(place):
+    values = FEATURES.copy()
+    values[KEYS.index[KEYS["video"] == "b"][0], 0] = np.inf
+    store(place / "spoilt.zarr", KEYS, values)
+    run(place)
+    with pytest.raises(UserError, match=r"run predicts classes that are not finite in b$"):
+        predicted("--task", "expr", "-d", "spoilt.zarr")
+
+
+def test_nothing_half_written_stays(place, monkeypatch):
+    run(place)
+    Path("out.partial/old").mkdir(parents=True)  # of a run that was killed
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "problems", lambda *_: ["line 3 is wrong"])
+        with pytest.raises(UserError, match="make no submission, and are not kept: line 3 is wrong"):
+            predicted("--task", "va")
+    assert not Path("out").exists()
+    assert not Path("out.partial").exists()
+    Path("out.partial/old").mkdir(parents=True)
+    predicted("--task", "va")
+    assert [p.name for p in Path("out").iterdir()] == ["predictions.txt"]
+    Path("file").write_text("")
+    with pytest.raises(UserError, match="cannot write file/out: Not a directory"):
+        predicted("--task", "va", out="file/out")
+
+
+def test_the_validator_names_the_first_wrong_lines_and_fails(place, capsys):
+    run(place)
+    predicted("--task", "expr")
+    check = ["--validate", "out", "--list", "list.txt", "--task", "expr"]
+    assert predict.main(check) == 0
+    assert "out: as it must be, 59 frames of 4 videos" in capsys.readouterr().out
+    file = Path("out/predictions.txt")
+    file.write_text(file.read_text().replace(".jpg,", ".jpg,9"))
+    assert predict.main(["--validate", "out/predictions.txt", *check[2:]]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "out/predictions.txt: 59 problems"
+    assert printed[1].startswith("  out/predictions.txt:2: '9")
+    assert len(printed) == 11
+    with pytest.raises(UserError, match="--list must be given"):
+        predict.main(["--validate", "out", "--task", "expr"])
+
+
+def test_videos_that_are_only_named_end_with_their_last_frame_in_the_store(place):
+    run(place)
+    Path("list.txt").write_text("c\na\n", encoding="utf-8")
+    found = predicted("--task", "va")
+    assert [len(by_video(found, video)) for video in "ac"] == [9, 40]
+    assert predict.main(["--validate", "out", "--list", "list.txt", "--task", "va"]) == 0
+
+
+def test_a_folder_of_frames_is_extracted_first(workplace):
+    tiny = ["backbone: tf_efficientnet_lite0", "backbone: test_efficientnet"]
+    params = (ROOT / "params.yaml").read_text().replace(*tiny).replace("weights: auto", "weights: random")
+    Path("params.yaml").write_text(params)
+    draw_folder(workplace / "old/batch1/cropped_aligned", {"v1": 3})
+    draw_folder(workplace / "new/batch1/cropped_aligned", {"t1": 4, "t2": 2})
+    extract.main(["-d", "old", "-s", "old.zarr", "--device", "cpu"])
+    made_by = FeatureStore(workplace / "old.zarr").made_by
+    width = FeatureStore(workplace / "old.zarr").num_features
+    run(workplace, made_by=made_by, num_features=width, embedding_size=width)
+    Path("list.txt").write_text("t2,3\nt1,4\n")
+    found = predicted("--task", "va", "--frames", "new")
+    assert list(found) == [f"t2/0000{i}.jpg" for i in (1, 2, 3)] + [f"t1/0000{i}.jpg" for i in (1, 2, 3, 4)]
+    stored = FeatureStore(workplace / "out.zarr")
+    x = stored.read(stored.keys["row"].to_numpy())
+    changes = {"made_by": made_by, "num_features": width, "embedding_size": width}
+    said = logits("va", features=x, **changes)  # t1, then t2
+    expected = said[[4, 5, 5, 0, 1, 2, 3]]
+    np.testing.assert_allclose(np.array(list(found.values()), dtype=float), expected, atol=1e-6)
+
+
+def test_what_cannot_be_extracted_is_not_predicted(place, monkeypatch):
+    run(place)
+    asked = []
+    failed = subprocess.CompletedProcess([], 2)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: asked.append(command) or failed)
+    with pytest.raises(UserError, match=r"new could not be extracted: -m extract --data new --store mine\.zarr "):
+        predicted("--task", "va", "--frames", "new", "-d", "mine.zarr")
+    assert len(asked) == 1

@@ -1,0 +1,177 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
+
+from pipeline.evaluation import separability as pairs
+from pipeline.evaluation.separability import (
+    cosine_matrix,
+    mean_cosines,
+    pair_counts,
+    separability,
+    threshold_scores,
+)
+from pipeline.evaluation.separation import pair_cosines, separation
+
+# Videos of 5, 1 and 40 frames and two more, D = 4; three classes and one that no frame has; a row of zeros.
+GROUP = np.repeat([0, 1, 2, 3, 4], [5, 1, 40, 17, 30])
+LABEL = np.r_[[0, 0, 1, 1, 2], [0], np.arange(87) % 3]
+ROWS = np.random.default_rng(0).standard_normal((93, 4)) + 0.8 * np.eye(4)[LABEL]
+ROWS[3] = 0
+OPPOSITES = [(0, 2)]
+ONCE = np.ones((1, 5))
+WEIGHTS = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 3, 1], [0, 0, 5, 0, 0], [0, 1, 0, 2, 1]])
+
+
+@pytest.fixture(params=[7, 256], ids=["blocks_of_7", "one_block"])
+def block(request, monkeypatch):
+    monkeypatch.setattr(pairs, "BLOCK", request.param)
+    monkeypatch.setattr(pairs, "MOST_AT_ONCE", request.param)
+
+
+def copies(weights):
+    """Rows as often as their group is drawn, the copies of a group with its own code."""
+    return np.concatenate([np.flatnonzero(g == GROUP) for g in np.repeat(np.arange(5), weights)])
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_mean_cosines_of_a_resample_are_those_of_all_pairs_of_the_rows_copied(weights):
+    rows = copies(weights)
+    cosines = pair_cosines(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES, most=10**6)
+    expected = {k: v for k, v in separation(cosines).items() if not k.startswith("auc")}
+    found = mean_cosines(ROWS, LABEL, GROUP, 4, OPPOSITES)(weights[None])
+    assert {k: float(v[0]) for k, v in found.items()} == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    assert math.isnan(expected["cosine_same"]) == (weights.sum() == weights[2])
+
+
+def test_the_criterion_is_solved_by_hand():
+    rows = np.array([[1.0, 0], [0.6, 0.8], [0, 2]])
+    found = mean_cosines(rows, np.array([0, 0, 1]), np.array([0, 1, 2]), 2, [(0, 1)])(np.ones((1, 3)))
+    assert found["cosine_same"] == pytest.approx([0.6])
+    assert found["gap_same_opposite"] == pytest.approx([0.6 - (0 + 0.8) / 2])
+
+
+def test_the_matrix_has_the_mean_cosine_of_each_two_classes_by_a_double_loop():
+    found = cosine_matrix(ROWS, LABEL, GROUP, 4)
+    z = ROWS / np.maximum(np.linalg.norm(ROWS, axis=1, keepdims=True), 1e-12)
+    cells = {}
+    for i, j in itertools.permutations(range(93), 2):
+        if GROUP[i] != GROUP[j]:
+            cells.setdefault((LABEL[i], LABEL[j]), []).append(z[i] @ z[j])
+    expected = [[np.mean(cells[a, b]) for b in range(3)] for a in range(3)]
+    np.testing.assert_allclose(found[:3, :3], expected, atol=1e-6)
+    assert np.isnan(found[3]).all()
+    assert np.isnan(found[:, 3]).all()
+
+
+def test_the_counts_of_pairs_are_all_pairs_of_two_groups(block):
+    counts = pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=64)
+    cosines = pair_cosines(ROWS, LABEL, GROUP, OPPOSITES)
+    same, other, opposite = counts.histogram(ONCE)[0]
+    np.testing.assert_array_equal(same, np.histogram(cosines["same"], counts.edges)[0])
+    np.testing.assert_array_equal(other + opposite, np.histogram(cosines["different"], counts.edges)[0])
+    np.testing.assert_array_equal(opposite, np.histogram(cosines["opposite"], counts.edges)[0])
+    assert len(counts.pairs) == 5 * 4 / 2
+    assert counts.num_frames == 93
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+def test_a_resample_counts_the_pairs_of_the_rows_copied(weights, block):
+    counts = pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=64)
+    rows = copies(weights)
+    cosines = pair_cosines(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES, most=10**6)
+    expected = [np.histogram(cosines[kind], counts.edges)[0] for kind in ("same", "opposite")]
+    np.testing.assert_array_equal(counts.histogram(WEIGHTS)[WEIGHTS.tolist().index(weights.tolist())][[0, 2]], expected)
+
+
+def test_of_many_rows_the_evenly_spaced_ones_are_counted():
+    counts = pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, most=20)
+    expected = pair_cosines(ROWS, LABEL, GROUP, OPPOSITES, most=20)
+    same, other, opposite = counts.histogram(ONCE)[0].sum(1)
+    assert (same, other + opposite, opposite) == tuple(len(expected[k]) for k in ("same", "different", "opposite"))
+    assert counts.num_frames == 20
+
+
+def test_with_fine_bins_the_scores_are_those_of_sklearn_on_the_cosines_themselves():
+    found = separability(pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=100_000))(ONCE)
+    cosines = pair_cosines(ROWS, LABEL, GROUP, OPPOSITES)
+    for other in ("different", "opposite"):
+        p, n = cosines["same"], cosines[other]
+        truth, score = np.r_[np.ones(len(p)), np.zeros(len(n))], np.r_[p, n]
+        fpr, tpr, _ = roc_curve(truth, score, drop_intermediate=False)
+        precision, recall, _ = precision_recall_curve(truth, score)
+        expected = {
+            "auc": roc_auc_score(truth, score),
+            "eer": brentq(lambda x: 1 - x - np.interp(x, fpr, tpr), 0, 1),  # noqa: B023
+            "best_f1": np.max(2 * precision * recall / np.maximum(precision + recall, 1e-9)),
+            "d_prime": (p.mean() - n.mean()) / math.sqrt((p.var() + n.var()) / 2),
+            "tpr_at_fpr_1e-1": tpr[fpr <= 0.1].max(),
+            "tpr_at_fpr_1e-2": tpr[fpr <= 0.01].max(),
+            "tpr_at_fpr_1e-3": tpr[fpr <= 0.001].max(),
+        }
+        for name, value in expected.items():
+            assert found[f"{name}_same_{other}"][0] == pytest.approx(value, abs=3e-3), name
+        assert found[f"auc_same_{other}"][0] == pytest.approx(expected["auc"], abs=1e-5)
+        assert 0 < expected["tpr_at_fpr_1e-2"] < expected["tpr_at_fpr_1e-1"] < 0.9
+
+
+def test_the_usual_bins_do_not_move_an_auc():
+    rng = np.random.default_rng(3)
+    label, group = rng.integers(0, 3, 400), np.arange(400) // 10
+    for spread in (1, 0.01, 0.001):  # a network whose cosines are all above 0.999 has bins of its own
+        rows = 1 + spread * (rng.standard_normal((400, 6)) + 0.7 * np.eye(6)[label])
+        expected = separation(pair_cosines(rows, label, group, OPPOSITES))
+        found = separability(pair_counts(rows, label, group, 3, OPPOSITES))(np.ones((1, 40)))
+        assert 0.52 < expected["auc_same_different"] < 0.9
+        for name in ("auc_same_different", "auc_same_opposite"):
+            assert found[name][0] == pytest.approx(expected[name], abs=1e-4)
+
+
+def test_threshold_scores_are_solved_by_hand():
+    # Cosines of .9 (3 positives, 1 negative), .5 (1 and 1) and .1 (0 and 2).
+    found = threshold_scores(np.array([[0, 1, 3]]), np.array([[2, 1, 1]]), np.array([0.1, 0.5, 0.9]))
+    # ROC: (0, 0), (1/4, 3/4), (1/2, 1), (1, 1).
+    expected = {
+        "auc": (0.75 / 2 + 1.75 / 2) / 4 + 0.5,
+        "eer": 0.25,
+        "best_f1": 2 * 4 / (2 * 4 + 2 + 0),
+        "d_prime": (0.8 - 0.4) / math.sqrt((0.03 + 0.11) / 2),
+        "tpr_at_fpr_1e-1": 0.3,
+        "tpr_at_fpr_1e-2": 0.03,
+        "tpr_at_fpr_1e-3": 0.003,
+    }
+    assert {k: float(v[0]) for k, v in found.items()} == pytest.approx(expected)
+
+
+def test_what_is_apart_altogether_has_no_errors():
+    found = threshold_scores(np.array([[0, 0, 2]]), np.array([[3, 0, 0]]), np.array([0.0, 0.5, 1.0]))
+    d_prime = found.pop("d_prime")
+    assert np.isnan(d_prime[0])  # neither side has any spread
+    assert {k: float(v[0]) for k, v in found.items()} == pytest.approx({k: float(k != "eer") for k in found})
+
+
+def test_one_point_for_everything_separates_nothing():
+    found = separability(pair_counts(np.ones((93, 4)), LABEL, GROUP, 4, OPPOSITES))(ONCE)
+    assert found["auc_same_different"] == pytest.approx([0.5])
+    assert found["eer_same_different"] == pytest.approx([0.5])
+    assert found["tpr_at_fpr_1e-2_same_different"] == pytest.approx([0.01])
+    assert np.isnan(found["d_prime_same_different"][0])
+
+
+@pytest.mark.parametrize(
+    ("label", "group"), [([0, 0, 0], [0, 1, 2]), ([0, 1, 2], [0, 1, 2]), ([0, 0, 1], [0, 0, 0]), ([], [])],
+    ids=["one_class", "no_class_twice", "one_video", "nothing"],
+)  # fmt: skip
+def test_what_there_are_no_pairs_for_is_not_a_number(label, group):
+    label, group = np.array(label, dtype=int), np.array(group, dtype=int)
+    once = np.ones((1, len(np.unique(group))))
+    found = separability(pair_counts(ROWS[: len(label)], label, group, 4, OPPOSITES))(once)
+    assert all(np.isnan(value[0]) for value in found.values())
+    assert np.isnan(mean_cosines(ROWS[: len(label)], label, group, 4, OPPOSITES)(once)["gap_same_different"][0])
+
+
+def test_a_class_is_never_its_own_opposite():
+    assert np.isnan(mean_cosines(ROWS, LABEL, GROUP, 4, [(1, 1)])(ONCE)["cosine_opposite"][0])
