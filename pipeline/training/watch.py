@@ -86,27 +86,36 @@ class Watched:
         return np.searchsorted(self.centres, self.frames.pairs[there]), self.frames.same[there]
 
     def _scores_of_pairs(self, adapter: Adapter, source: Source) -> dict[str, float]:
-        """AUC same/different and F1 of the head's own logits, over as many same as different pairs.
+        """AUC same/different and F1 of the head's own logits, each over as many same as different pairs.
 
-        They are the label table's own; where it names none of a kind, they are frames of two groups.
+        The AUC is that of pairs of two groups and of the label table's own, the F1 that of the table's own alone where
+        it names same and different ones.
         """
         label, group = self.frames.label[self.centres], self.frames.group[self.centres]
         first, second = np.triu_indices(len(label), k=1)
         apart = (group[first] != group[second]) & (label[first] >= 0) & (label[second] >= 0)
-        others = np.stack([first[apart], second[apart]], axis=1)
-        alike = label[others[:, 0]] == label[others[:, 1]]
-        own, same = self._own_pairs()
-        kinds = [own[same] if same.any() else others[alike], own[~same] if (~same).any() else others[~alike]]
+        own, own_same = self._own_pairs()
+        pairs = np.concatenate([own, np.stack([first[apart], second[apart]], axis=1)])
+        same = np.concatenate([own_same, label[first[apart]] == label[second[apart]]])
+        truth, logits = self._asked(adapter, source, pairs, same)
+        if not len(truth):
+            return {"auc_same_different": float("nan")}
+        auc = float(roc_auc_score(truth, logits))
+        if own_same.any() and not own_same.all():
+            truth, logits = self._asked(adapter, source, own, own_same)
+        return {"auc_same_different": auc, "pair_f1": float(f1_score(truth, logits > 0))}
+
+    def _asked(
+        self, adapter: Adapter, source: Source, pairs: np.ndarray, same: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The truth (p,) and the head's logits (p,) of as many same as different ``pairs`` (P, 2), evenly spaced."""
+        kinds = pairs[same], pairs[~same]
         count = min(MOST_PAIRS, *map(len, kinds))
         if not count:
-            return {"auc_same_different": float("nan")}
+            return np.zeros(0, dtype=bool), np.zeros(0)
         pairs = np.concatenate([kind[evenly(len(kind), count)] for kind in kinds])
-        truth = np.arange(2 * count) < count
-        logits = adapter.compare(source, self.rows[pairs[:, 0]], self.rows[pairs[:, 1]]).cpu().numpy()
-        return {
-            "auc_same_different": float(roc_auc_score(truth, logits)),
-            "pair_f1": float(f1_score(truth, logits > 0)),
-        }
+        logits = adapter.compare(source, self.rows[pairs[:, 0]], self.rows[pairs[:, 1]])
+        return np.arange(2 * count) < count, logits.cpu().numpy()
 
 
 def rank_correlation(embeddings: np.ndarray, va: np.ndarray, groups: np.ndarray) -> float:
