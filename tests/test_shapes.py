@@ -92,5 +92,6 @@ def test_the_pair_head_tells_unseen_pairs_apart_after_2000_and_less_well_after_1
         found[pairs] = f1[seed["epoch"]]
     assert found[2000] >= 0.985
     assert 0.9 < found[100] < 0.97
-    train.main("--model original -e 20 -r 1 -t 15 --test-split 0.25 -k 1 3 5 --cpu --name command".split())
+    command = "--model original -e 20 -r 1 -t 15 --test-split 0.25 -k 1 3 5 --cpu --name command"
+    train.main(command.split())
     assert json.loads(Path("runs/manual/command/metrics.json").read_text())["recall_at_1"] > 0.9

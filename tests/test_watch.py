@@ -34,11 +34,8 @@ class Plain(Nearness):
     pairs = False
 
 
-def adapter_of(head):
-    class Nothing(nn.Module):
-        predictors = {}
-
-    return Adapter(nn.Identity(), head, Nothing(), {"pooling": "mean"})
+class NoLoss(nn.Module):
+    predictors = ()
 
 
 def frame_set(label, group, pairs=(), same=()) -> FrameSet:
@@ -55,7 +52,7 @@ def frame_set(label, group, pairs=(), same=()) -> FrameSet:
 def look(frames: FrameSet, features, head: nn.Module):
     centres = watched_frames(frames, "val", 1000)
     scores, cosines, _ = Watched(frames, centres, torch.from_numpy(centres)[:, None], []).look(
-        adapter_of(head), Rows(features)
+        Adapter(nn.Identity(), head, NoLoss(), {}), Rows(features)
     )
     return scores, cosines
 

@@ -5,8 +5,8 @@
 Place, size and both colours are random, so that nothing but the shape tells same from different. Half of the pairs
 are of one shape. What is read is the table ``pairs.csv`` beside the images; see ``pairs``. The group is the pair.
 
-The figures are small, 9 to 31 of 112 pixels across, so that there is something to learn: with figures of 27 to 67 pixels
-even an untrained projection of ``tf_efficientnet_lite0``'s features ranks same above different in 99 of 100 cases.
+The figures are small, 9 to 31 of 112 pixels across, so that there is something to learn: with 27 to 67 pixels even an
+untrained projection of ``tf_efficientnet_lite0``'s features ranks same above different in 99 of 100 cases.
 """
 
 import csv
