@@ -326,10 +326,10 @@ def test_pairs_are_held_out_whole_and_same_and_different_alike_though_each_is_a_
 
 
 def test_a_pair_of_which_one_image_is_missing_is_none_and_its_other_image_is_still_a_frame(tmp_path):
-    labels = paired(12)
+    labels = paired(30)
     store = stored(tmp_path / "s.zarr", {v: [0] for v in labels.table["video"] if v != "right/03"})
     frames = frame_set(store, labels, **WITHOUT_SPLIT)
-    assert (len(frames.row), len(frames.pairs)) == (23, 11)
+    assert (len(frames.row), len(frames.pairs)) == (59, 29)
 
 
 def test_pairs_of_two_data_sets_that_have_one_name_are_kept_apart_and_frames_without_pair_have_none(tmp_path):

@@ -118,12 +118,8 @@ def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]
     tasks: dict[str, Task] = {}
     for source in sources:
         path = PurePosixPath(source)
-        video = {
-            "stem": path.stem,
-            "path": "_".join([*path.parts[:-1], path.stem]),
-            "tree": f"{path.parent / path.stem}",
-        }
-        video = video[config.names]
+        with_folders = path.with_suffix("").parts
+        video = {"stem": path.stem, "path": "_".join(with_folders), "tree": "/".join(with_folders)}[config.names]
         if video in tasks:
             hint = "" if config.names == "path" else ", or set names: path"
             raise UserError(
