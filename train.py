@@ -53,7 +53,7 @@ from pipeline.training.heads import HEADS, build_head
 from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trainer
 from pipeline.training.losses import LOSSES, build_loss
 from pipeline.training.samplers import SAMPLERS, build_sampler, options_of
-from pipeline.training.watch import Watched
+from pipeline.training.watch import Watched, watched_frames
 from pipeline.training.windows import centred, typical_step
 
 WATCHED = 1000  # evenly spaced frames of a part that are looked at after each epoch
@@ -231,10 +231,9 @@ def _material(config: TrainConfig) -> Material:
     front = _front(config, store, frames)
     step = config.step or typical_step(frames.video, frames.frame)
     opposite = _opposites(config, frames)
-    centres = {part: frames.centres(part) for part in PARTS}
     watched = {}
     for part in ("select", "val"):
-        at = centres[part][evenly(len(centres[part]), WATCHED)]
+        at = watched_frames(frames, part, WATCHED)
         rows = torch.from_numpy(centred(frames.video, frames.frame, at, config.window, step)).to(device)
         watched[part] = Watched(frames, at, rows, opposite)
     views = store.views if SAMPLERS[config.sampler].uses_views else ["original"]
@@ -246,7 +245,7 @@ def _material(config: TrainConfig) -> Material:
             raise UserError(f"sampler '{config.sampler}' needs all features in memory: give --memory-gb or --reduce")
     return Material(
         config, _facts(config, frames, store, front, step), frames, front, source, views, device,
-        centred(frames.video, frames.frame, centres["train"], config.window, step), watched,
+        centred(frames.video, frames.frame, frames.centres("train"), config.window, step), watched,
     )  # fmt: skip
 
 

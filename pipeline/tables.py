@@ -16,6 +16,10 @@
     au1, au2, ...     Int8 or null  0 or 1
     expression_split, va_split, au_split   'train', 'val', 'test' or null, each track its own
 
+    dataset           str           whose row it is, where several data sets were read at once
+    pair, side, same  str, 'left' or 'right', Int8   in a data set of pairs: the pair, the side of it that the frame is,
+                                    and whether its two sides show the same (1) or not (0), alike in both its rows
+
 Every column but the key and ``group`` may be left out by a data set that has no such labels.
 """
 

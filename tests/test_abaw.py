@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.datasets import abaw
+from pipeline.datasets import abaw, numbered
 from pipeline.datasets.found import DatasetConfig
 from pipeline.params import UserError
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, write_labels
@@ -287,7 +287,7 @@ def test_left_and_right_of_a_video_are_one_group_and_a_number_at_the_end_is_no_s
         "a_Left",
         "c_p2",
     ]
-    assert [abaw.group_of(name) for name in names] == [
+    assert [numbered.group_of(name) for name in names] == [
         "7", "7", "7", "video10_1", "10-60-1280x720", "left_7", "my_left_foot", "_left", "a", "c",
     ]  # fmt: skip
 

@@ -81,21 +81,18 @@ def test_a_broken_annotation_file_is_skipped_and_named(tmp_path, content):
     assert (found.skipped, len(found.labels.table)) == (1, 0)
 
 
-def test_five_points_are_eye_means_nose_tip_and_corners_of_the_mouth():
-    expected = [POINTS[36:42].mean(0), POINTS[42:48].mean(0), POINTS[30], POINTS[48], POINTS[54]]
-    np.testing.assert_allclose(afew_va.five_points(POINTS), expected)
-    several = np.stack([POINTS, 2 * POINTS])
-    np.testing.assert_allclose(afew_va.five_points(several)[1], 2 * np.array(expected))
-
-
 def test_landmarks_are_given_frame_by_frame_and_those_that_are_not_68_are_named(tmp_path):
     frames(tmp_path, "001", [0])
     frames(tmp_path, "002", [4])
     annotation(tmp_path, "001/001.json", {0: (1, 1)})
     annotation(tmp_path, "002/002.json", {4: (1, 1)}, points=POINTS[:49])
     config = DatasetConfig(name="afew_va", root=tmp_path)
-    ((video, frame, points),) = afew_va.landmarks(config)
-    assert (video, frame, points.shape) == ("001", 0, (5, 2))
+    found = afew_va.landmarks(config)
+    assert {video: (path, list(points)) for video, (path, points) in found.items()} == {
+        "001": ("001/001.json", [0]),
+        "002": ("002/002.json", []),
+    }
+    np.testing.assert_array_equal(found["001"][1][0], POINTS)
     assert afew_va.read(config).report["frames_without_68_points"]["first"] == ["002/002.json: frame '00004'"]
     assert len(afew_va.read(config).labels.table) == 2
 

@@ -292,3 +292,56 @@ def test_a_person_on_both_sides_of_a_track_is_refused_with_its_name(tmp_path):
 def test_a_track_without_labels_is_named(people, track, words):
     with pytest.raises(UserError, match=f"have no {words} to train on"):
         frame_set(*people, tracks=[track], **OFFICIAL)
+
+
+# --- pairs that the label table names
+
+
+def paired(num_pairs: int, **columns):
+    """``left/i`` and ``right/i``, each pair a class and a group of its own; every fifth pair is a different one."""
+    rows = [
+        (f"{side}/{i:02}", 0, f"g{i:02}", f"c{i:02}", f"{i:02}", side, int(i % 5 > 0))
+        for i in range(num_pairs)
+        for side in ("left", "right")
+    ]
+    names = ["video", "frame", "group", "expression", "pair", "side", "same"]
+    table = pd.DataFrame(rows, columns=names).astype({"same": "Int8"}).assign(**columns)
+    return Labels(table, sorted(table["expression"].unique()), "pairs")
+
+
+def test_pairs_are_held_out_whole_and_same_and_different_alike_though_each_is_a_class(tmp_path):
+    labels = paired(40)
+    frames = frame_set(stored(tmp_path / "s.zarr", {v: [0] for v in labels.table["video"]}), labels, **WITHOUT_SPLIT)
+    assert len(frames.pairs) == 40
+    number = {(video.split("/")[0], int(video.split("/")[1])): i for i, video in enumerate(frames.videos)}
+    for (left, right), same in zip(frames.pairs, frames.same, strict=True):
+        pair = int(frames.videos[frames.video[left]].split("/")[1])
+        assert (frames.video[left], frames.video[right]) == (number["left", pair], number["right", pair])
+        assert same == (pair % 5 > 0)
+    for part, size in {"train": 24, "select": 6, "val": 10}.items():
+        pairs, same = frames.pairs_of(part)
+        assert sorted(pairs.ravel()) == frames.centres(part).tolist()
+        assert len(pairs) == size
+        assert 1 <= (~same).sum() <= size / 5 + 1
+
+
+def test_a_pair_of_which_one_image_is_missing_is_none_and_its_other_image_is_still_a_frame(tmp_path):
+    labels = paired(30)
+    store = stored(tmp_path / "s.zarr", {v: [0] for v in labels.table["video"] if v != "right/03"})
+    frames = frame_set(store, labels, **WITHOUT_SPLIT)
+    assert (len(frames.row), len(frames.pairs)) == (59, 29)
+
+
+def test_pairs_of_two_data_sets_that_have_one_name_are_kept_apart_and_frames_without_pair_have_none(tmp_path):
+    one, other = (paired(8).table.assign(dataset=name) for name in "ab")
+    plain = pd.DataFrame([(f"v{i}", 0, f"v{i}", "c00", "c") for i in range(8)], columns=[*one.columns[:4], "dataset"])
+    parts = [t.assign(video=t["dataset"] + "/" + t["video"], group=t["dataset"] + t["group"]) for t in (one, other)]
+    labels = Labels(pd.concat([*parts, plain], ignore_index=True), paired(8).classes, "both")
+    frames = frame_set(stored(tmp_path / "s.zarr", {v: [0] for v in labels.table["video"]}), labels, **WITHOUT_SPLIT)
+    names = [tuple(frames.videos[v] for v in frames.video[pair]) for pair in frames.pairs]
+    assert sorted(names) == sorted((f"{d}/left/{i:02}", f"{d}/right/{i:02}") for d in "ab" for i in range(8))
+
+
+def test_a_data_set_without_pairs_has_none(people):
+    frames = frame_set(*people, **OFFICIAL)
+    assert (frames.pairs.shape, frames.same.shape) == ((0, 2), (0,))

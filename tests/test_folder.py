@@ -186,3 +186,11 @@ def test_hidden_folders_are_no_classes(tmp_path):
     found = read(made(tmp_path, "a/1.jpg", ".ipynb_checkpoints/1.jpg", "__MACOSX/a/1.jpg"))
     assert found.labels.classes == ["a"]
     assert found.report["stray_files"]["first"] == [".ipynb_checkpoints/", "__MACOSX/"]
+
+
+def test_two_people_cut_out_of_one_video_are_one_group(tmp_path):
+    made(tmp_path, "hat/1_left/00001.jpg", "hat/1_right/00001.jpg", "hat/2/00001.jpg", "hat/a_left.jpg")
+    groups = rows(read(tmp_path).labels.table, "video", "group")
+    assert groups == [
+        ("hat/1_left", "hat/1"), ("hat/1_right", "hat/1"), ("hat/2", "hat/2"), ("hat/a_left", "hat/a_left"),
+    ]  # fmt: skip

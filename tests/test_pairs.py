@@ -1,10 +1,15 @@
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import draw
 
-from pipeline.datasets import pairs, readers
+import extract
+import train
+from pipeline.datasets import index, pairs, readers
 from pipeline.datasets.found import DatasetConfig
+from pipeline.extraction import reduce
 from pipeline.params import UserError
 
 COLUMNS = ["video", "frame", "group", "expression", "pair", "side", "same"]
@@ -128,3 +133,23 @@ def test_no_pairs_names_twice_and_columns_without_a_table_are_errors(tmp_path):
     made(tmp_path, "a.jpg", table="left,right,pair\na.jpg,a.jpg,p\na.jpg,a.jpg,p\n")
     with pytest.raises(UserError, match=r"1 pairs stand twice, such as \['p'\]"):
         read(tmp_path, table=True)
+
+
+TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--workers", "1"]
+
+
+def test_the_readmes_command_trains_on_pairs_and_evaluates_them(workplace):
+    for i in range(60):
+        for side in pairs.SIDES:
+            draw(Path(f"tll/{side}/{i:05d}.jpg"), i)
+    index.main(["--name", "pairs", "--root", "tll"])
+    extract.main(TINY)
+    reduce.main(["--components", "16"])
+    command = "--model original -e 150 -r 1 -t 15 --test-split 0.25 -k 1 3 5"
+    train.main(["--cpu", *command.split()])
+    (folder,) = Path("runs/manual").iterdir()
+    about = json.loads((folder / "details.json").read_text())["about"]
+    assert (about["train_frames"], about["val_frames"]) == (90, 30)
+    (seed,) = json.loads((folder / "summary.json").read_text())["seeds"]
+    assert seed["select"] == pytest.approx(1)  # left and right are the same picture
+    assert set(json.loads((folder / "metrics.json").read_text())) >= {f"paired_recall_at_{k}" for k in (1, 3, 5)}

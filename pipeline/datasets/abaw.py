@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 
 from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
-from pipeline.datasets.numbered import by_name, frame_table, number
+from pipeline.datasets.numbered import by_name, frame_table, group_of, number
 from pipeline.datasets.scan import Folder, Scan, parts, scan
 from pipeline.params import UserError
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, Frames, Labels
@@ -41,7 +41,6 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # TrainSet, Train_Set and "
 _MTL_FILE = re.compile(r"(training|train|validation|val|test)_set_annotations?\.txt", re.IGNORECASE)
 _MTL_HEADER = ["image", "valence", "arousal", "expression"]
 _MTL_IMAGE = re.compile(r"(?:.*/)?([^/]+)/(\d{1,18})\.(?:jpg|jpeg|png)", re.IGNORECASE)
-_SIDE = re.compile(r"(.+?)_(left|right|p\d+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -97,12 +96,6 @@ def read(config: DatasetConfig) -> Found:
         },
         skipped=len(malformed) + len(skipped_files) + len(scanned.unreadable) + len(unreadable),
     )
-
-
-def group_of(video: str) -> str:
-    """The raw video that ``video`` was cut from: ``7_left`` or ``7_p3`` -> ``7``, but ``video10_1`` is itself."""
-    match = _SIDE.fullmatch(video)
-    return match[1] if match else video
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------

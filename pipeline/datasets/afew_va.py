@@ -2,8 +2,9 @@
 
     .../001/00000.png  and  .../001/001.json                                                     at any depth
 
-The images are whole film frames, of which faces are cut out by the points (``landmarks``). A folder of such cut faces,
-named and numbered as the frames are, is read in the same way; ``annotations`` then names the folder of the .json files.
+The images are whole film frames: ``python -m pipeline.faces --landmarks afew_va`` cuts the faces out by the points. The
+folder of such cut faces, named and numbered as the frames are, is read in the same way; ``annotations`` then names the
+folder of the .json files.
 Valence and arousal are integers from -10 to 10, divided by 10 here. The group is the actor where the file names one,
 else the clip. There is no official split.
 Kossaifi et al. 2017, https://doi.org/10.1016/j.imavis.2017.02.001
@@ -11,7 +12,6 @@ Kossaifi et al. 2017, https://doi.org/10.1016/j.imavis.2017.02.001
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,24 +73,18 @@ def read(config: DatasetConfig) -> Found:
     )
 
 
-def landmarks(config: DatasetConfig) -> Iterator[tuple[str, int, np.ndarray]]:
-    """(video, frame, (5, 2) points in pixels) of each annotated frame, to cut the face by; see ``five_points``.
+def landmarks(config: DatasetConfig) -> dict[str, tuple[str, dict[int, np.ndarray]]]:
+    """Of each annotated video its .json file and, frame by frame, iBUG's 68 points (68, 2) in pixels.
 
-    A frame without 68 points is passed over here and named in the report of ``read``.
-    """
-    ready(config, WANTED, uses=["annotations"])
-    for video, frame, points in _read_clips(*_files(config, scan(config.root, EXTENSIONS).others)).points:
-        yield video, frame, five_points(points)
-
-
-def five_points(points: np.ndarray) -> np.ndarray:
-    """(..., 68, 2) of iBUG's 68 points -> (..., 5, 2): left eye, right eye, nose, left and right corner of the mouth.
-
-    Left is left in the image; an eye is the mean of its six points, the nose its tip.
+    A frame without 68 points is left out here and named in the report of ``read``.
     https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/
     """
-    eyes = [points[..., a:b, :].mean(axis=-2) for a, b in ((36, 42), (42, 48))]
-    return np.stack([*eyes, points[..., 30, :], points[..., 48, :], points[..., 54, :]], axis=-2)
+    ready(config, WANTED, uses=["annotations"])
+    clips = _read_clips(*_files(config, scan(config.root, EXTENSIONS).others))
+    found: dict[str, tuple[str, dict[int, np.ndarray]]] = {video: (path, {}) for video, path in clips.files.items()}
+    for video, frame, points in clips.points:
+        found[video][1][frame] = points
+    return found
 
 
 def _files(config: DatasetConfig, others: list[str]) -> tuple[Path, list[str]]:

@@ -1,8 +1,9 @@
 """Reads folders of images, one folder a class: ``<class>/*.jpg`` or ``<split>/<class>/*.jpg``.
 
 An image directly in a class folder is a video of its own, with frame 0, named ``[<split>/]<class>/<stem>``. A folder
-inside a class folder is a video whose frames are its images. The group is the video: where several images
-show one person, this reader cannot know it. Video files are named and not read: faces are cut out of them first.
+inside a class folder is a video whose frames are its images. The group is the video, or the raw one that
+``<video>_left`` and ``<video>_right`` were cut from: where others show one person, this reader cannot know it. Video
+files are named and not read: faces are cut out of them first.
 """
 
 import re
@@ -11,6 +12,7 @@ from collections import Counter
 import pandas as pd
 
 from pipeline.datasets.found import CUT_FIRST, DatasetConfig, Found, named, nothing_found, ready, title, videos_among
+from pipeline.datasets.numbered import group_of
 from pipeline.datasets.scan import Folder, Scan, parts, scan
 from pipeline.params import UserError
 from pipeline.tables import Frames, Labels
@@ -21,6 +23,7 @@ SPLIT_FOLDERS = {
     "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
+COLUMNS = ["video", "frame", "path", "size", "group", "expression", "expression_split"]
 WANTED = "a folder of images for each class: ROOT/<class>/*.jpg, or ROOT/<train, val or test>/<class>/*.jpg"
 _LAST_NUMBER = re.compile(r"(\d{1,18})\D*$")
 
@@ -45,15 +48,15 @@ def read(config: DatasetConfig) -> Found:
         split = official.get(where[0])
         classes[split][where[depth - 1]] += len(folder.names)
         taken = _images(folder, paths) if len(where) == depth else _sequence(folder)
-        rows += [(*row, where[depth - 1], split) for row in taken]
+        group = None if len(where) == depth else group_of(folder.path)
+        rows += [(*row, group or row[0], where[depth - 1], split) for row in taken]
     videos = videos_among(scanned.others)
     if not rows:
         problem = f"no image was found in a class folder under {config.root}"
         problem += f", but {len(videos)} such as '{videos[0]}': {CUT_FIRST}" if videos else ""
         raise nothing_found(config, problem, WANTED, scanned.unreadable)
 
-    table = pd.DataFrame(rows, columns=["video", "frame", "path", "size", "expression", "expression_split"])
-    table["group"] = table["video"]
+    table = pd.DataFrame(rows, columns=COLUMNS)
     names = sorted(table["expression"].unique())
     split_column = ["expression_split"] if official else []
     return Found(

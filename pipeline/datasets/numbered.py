@@ -1,10 +1,20 @@
 """Folders of frames whose file names are their numbers, as ABAW and the stage ``faces`` lay them out."""
 
+import re
+
 import numpy as np
 import pandas as pd
 
 from pipeline.datasets.scan import Folder, parts
 from pipeline.params import UserError
+
+_SIDE = re.compile(r"(.+?)_(left|right|p\d+)", re.IGNORECASE)
+
+
+def group_of(video: str) -> str:
+    """The raw video that ``video`` was cut from: ``7_left`` or ``7_p3`` -> ``7``, but ``video10_1`` is itself."""
+    match = _SIDE.fullmatch(video)
+    return match[1] if match else video
 
 
 def number(name: str) -> str | None:

@@ -4,6 +4,9 @@
 
 Place, size and both colours are random, so that nothing but the shape tells same from different. Half of the pairs
 are of one shape. What is read is the table ``pairs.csv`` beside the images; see ``pairs``. The group is the pair.
+
+The figures are small, 9 to 31 of 112 pixels across, so that there is something to learn: with 27 to 67 pixels even an
+untrained projection of ``tf_efficientnet_lite0``'s features ranks same above different in 99 of 100 cases.
 """
 
 import csv
@@ -22,6 +25,7 @@ from pipeline.params import UserError, entry, option, parse
 SHAPES = ("circle", "square")
 TABLE = "pairs.csv"
 HEADER = ["left", "right", "same", "left_label", "right_label"]
+RADIUS = (0.04, 0.14)  # of the image's side
 LEAST_CONTRAST = 100  # Euclidean distance of the two colours, of at most 442: a shape must be there to be seen
 WANTED = f"drawn pairs: ROOT/{TABLE}, ROOT/left/00001.png, ROOT/right/00001.png"
 
@@ -30,7 +34,7 @@ WANTED = f"drawn pairs: ROOT/{TABLE}, ROOT/left/00001.png, ROOT/right/00001.png"
 class ShapesConfig:
     out: Path = option(Path("data/shapes"), help="folder to draw into; new or empty")
     pairs: int = option(2000, help="number of pairs, 4 or more")
-    size: int = option(64, help="side of the square images in pixels, 16 or more")
+    size: int = option(112, help="side of the square images in pixels, 32 or more")
     seed: int = option(0, help="everything follows from it")
 
 
@@ -44,7 +48,7 @@ def read(config: DatasetConfig) -> Found:
 
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse(ShapesConfig, argv, sections=[], description=__doc__)
-    for name, least in {"pairs": 4, "size": 16, "seed": 0}.items():
+    for name, least in {"pairs": 4, "size": 32, "seed": 0}.items():
         if getattr(config, name) < least:
             raise UserError(f"shapes: {name} must be {least} or more, and is {getattr(config, name)}")
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
@@ -75,7 +79,7 @@ def write(config: ShapesConfig) -> None:
 
 def draw(shape: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """(size, size, 3) uint8 with one whole shape; a circle and a square of one radius have one area."""
-    radius = rng.uniform(0.12, 0.3) * size
+    radius = rng.uniform(*RADIUS) * size
     half = radius if shape == "circle" else radius * np.sqrt(np.pi) / 2
     x, y = rng.uniform(half + 2, size - half - 3, 2)  # its smoothed edge stays inside
     ground, colour = rng.integers(0, 256, (2, 3))

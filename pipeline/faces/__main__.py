@@ -7,6 +7,9 @@ data/faces/faces.parquet (one row a face: video, frame, time, box, five points, 
 data/faces/faces.json (what was found, and every problem by the name of its file). 'dataset: {name: abaw, root:
 data/faces}' in params.yaml reads them on.
 
+    python -m pipeline.faces --names tree              folders are kept: class folders of videos become those of frames
+    python -m pipeline.faces --landmarks afew_va       AFEW-VA's whole frames, cut by the points that come with them
+
 A frame without a face leaves a gap. Several people become <video>_left and <video>_right, or <video>_p1, <video>_p2...
 Stopped, it goes on with the video that it had not finished.
 """
@@ -23,10 +26,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.datasets.found import named
+from pipeline.datasets import afew_va
+from pipeline.datasets.found import DatasetConfig, named
 from pipeline.datasets.scan import scan
 from pipeline.faces.detect import DETECTORS
-from pipeline.faces.loop import CROPS, PARTIAL, RECORDS, SCHEMA, Settings, Task, cut_all, is_done, read_record
+from pipeline.faces.loop import CROPS, PARTIAL, RECORDS, SCHEMA, Clip, Settings, Task, cut_all, is_done, read_record
 from pipeline.faces.video import STILLS, VIDEOS, expected_frames
 from pipeline.params import UserError, entry, option, parse
 
@@ -37,7 +41,12 @@ class FacesConfig:
 
     input: Path = option(Path("data/videos"), help="the folder of videos and pictures, at any depth")
     out: Path = option(Path("data/faces"), help="the folder to write")
-    names: str = option("stem", choices=("stem", "path"), help="what a video is called: its file's name or its path")
+    names: str = option(
+        "stem", choices=("stem", "path", "tree"), help="what a video is called: its file; its path; tree: keep folders"
+    )
+    landmarks: str | None = option(
+        None, choices=("afew_va",), help="input is this data set, whose frames are cut by the points that it gives"
+    )
     detector: str = option("mtcnn", choices=DETECTORS, help="what finds the faces")
     min_face: int = option(40, help="pixels of the smallest face looked for; half of it takes four times as long")
     confidence: float = option(0.9, help="of the detector, from 0 to 1; less is no face")
@@ -74,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse(FacesConfig, argv, sections=["faces"], description=__doc__)
     started = time.perf_counter()
     settings = Settings(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Settings)})
-    tasks, others = find(config, settings)
+    tasks, others = find_clips(config, settings) if config.landmarks else find(config, settings)
     _check_settings(config.out, settings, config.rebuild)
     todo = [task for task in tasks if not is_done(task)]
-    expected = sum(expected_frames(task.root / task.source) for task in todo)
+    expected = sum(len(t.clip.paths) if t.clip else expected_frames(t.root / t.source) for t in todo)
     try:
         failed = cut_all(todo, expected, min(config.workers or os.cpu_count() or 1, max(len(todo), 1)))
     except OSError as error:  # of the output, such as a full disk: what cannot be read is a problem of its file
@@ -109,27 +118,45 @@ def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]
     tasks: dict[str, Task] = {}
     for source in sources:
         path = PurePosixPath(source)
-        video = path.stem if config.names == "stem" else "_".join([*path.parts[:-1], path.stem])
+        with_folders = path.with_suffix("").parts
+        video = {"stem": path.stem, "path": "_".join(with_folders), "tree": "/".join(with_folders)}[config.names]
         if video in tasks:
             hint = "" if config.names == "path" else ", or set names: path"
             raise UserError(
                 f"faces: '{tasks[video].source}' and '{source}' would both be called '{video}': rename one{hint}"
             )
         tasks[video] = Task(config.input, source, video, config.out, settings)
+    for video, task in tasks.items():
+        for parent in PurePosixPath(video).parents:
+            if f"{parent}" in tasks:
+                raise UserError(f"faces: '{tasks[f'{parent}'].source}' would lie around '{task.source}': rename one")
     return list(tasks.values()), scanned.others + scanned.unreadable
+
+
+def find_clips(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]]:
+    """One task a clip of AFEW-VA; its record is made again when the clip's .json file is another.
+
+    Raises ``UserError`` where there is none, as the reader of the data set does.
+    """
+    dataset = DatasetConfig(name="afew_va", root=config.input)
+    frames, given = afew_va.read(dataset).frames.table, afew_va.landmarks(dataset)
+    tasks = []
+    for video, rows in frames.groupby("video"):
+        source, landmarks = given.get(video, (str(PurePosixPath(rows["path"].iloc[0]).parent), {}))
+        clip = Clip(dict(zip(rows["frame"], rows["path"], strict=True)), landmarks)
+        tasks.append(Task(config.input, source, video, config.out, settings, clip))
+    return tasks, [path for video, (path, _) in given.items() if video not in set(frames["video"])]
 
 
 def _check_settings(out: Path, settings: Settings, rebuild: bool) -> None:
     """Faces cut in two ways never lie in one folder; ``rebuild`` removes those of the other way."""
     file, now = out / RECORDS / "settings.json", dataclasses.asdict(settings)
     before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
-    if before != now:
-        changed = ", ".join(
-            f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value
-        )
+    changed = ", ".join(f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value)
+    if changed:
         if not rebuild:
             raise UserError(f"faces: {out} was cut with other settings ({changed}): name another --out, or --rebuild")
-        for record in (out / RECORDS).glob("*.parquet"):
+        for record in (out / RECORDS).rglob("*.parquet"):
             for name in read_record(record)["folders"]:
                 shutil.rmtree(out / CROPS / name, ignore_errors=True)
             record.unlink()
@@ -142,18 +169,25 @@ def _report(tasks: list[Task], failed: dict[str, str], others: list[str], out: P
     problems = [{"file": source, "problem": why} for source, why in failed.items()]
     problems += [{"file": r["source"], "problem": why} for r in records.values() for why in r["problems"]]
     folders = {name: faces for record in records.values() for name, faces in record["folders"].items()}
-    there = {path.name for path in (out / CROPS).iterdir()} if (out / CROPS).is_dir() else set()
     return {
         "files": len(tasks),
         "folders": len(folders),
         "faces": sum(folders.values()),
         "problems": sorted(problems, key=lambda problem: (problem["file"], problem["problem"])),
         "other_files": named(sorted(others)),
-        "folders_of_no_file": named(sorted(there - set(folders))),
+        "folders_of_no_file": named(_folders_of_no_file(out / CROPS, set(folders))),
         "videos": {
             video: {key: r[key] for key in ("source", "frames", "fps", "folders")} for video, r in records.items()
         },
     }
+
+
+def _folders_of_no_file(crops: Path, folders: set[str]) -> list[str]:
+    parents = {".", *(str(parent) for name in folders for parent in PurePosixPath(name).parents)}
+    there = {
+        str(PurePosixPath(p, found.name)) for p in parents if (crops / p).is_dir() for found in (crops / p).iterdir()
+    }
+    return sorted(there - folders - parents)
 
 
 def _write_table(out: Path, records: list[Path]) -> None:

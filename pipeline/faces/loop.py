@@ -21,8 +21,8 @@ import torch
 
 from pipeline.faces.align import POINTS
 from pipeline.faces.detect import DETECTORS, Detector
-from pipeline.faces.tracks import Sighting, follow, people, suffixes
-from pipeline.faces.video import STILLS, UnreadableVideo, read
+from pipeline.faces.tracks import Sighting, follow, people, placed, suffixes
+from pipeline.faces.video import STILLS, UnreadableVideo, read, read_stills
 from pipeline.params import UserError
 
 CROPS = "cropped_aligned"
@@ -47,17 +47,30 @@ class Settings:
     quality: int
     min_frames: int
     most_people: int | None
+    landmarks: str | None = None
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video that is cut into images already: their paths below the root and their landmarks, by frame number."""
+
+    paths: dict[int, str]
+    landmarks: dict[int, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Task:
-    """One file to cut: ``source`` relative to ``root``, to be known as ``video`` below ``out``."""
+    """One file to cut: ``source`` relative to ``root``, to be known as ``video`` below ``out``.
+
+    With a ``clip``, that is what is cut, and ``source`` is the file of its landmarks.
+    """
 
     root: Path
     source: str
     video: str
     out: Path
     settings: Settings
+    clip: Clip | None = None
 
     @property
     def record(self) -> Path:
@@ -96,8 +109,13 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
     aside = task.out / PARTIAL / task.video
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        video = read(task.root / task.source)
-        table, looks = _write_crops(_counted(video.frames, step, count := [0]), detect, task.settings, aside)
+        video = read_stills(task.root, task.clip.paths) if task.clip else read(task.root / task.source)
+        frames = _counted(video.frames, step, count := [0])
+        if task.clip:
+            seen = placed(frames, task.clip.landmarks, task.settings.size)
+        else:
+            seen = follow(frames, detect, task.settings.every, task.settings.size)
+        table, looks = _write_crops(seen, task.settings.quality, aside)
     except UnreadableVideo as error:
         shutil.rmtree(aside, ignore_errors=True)
         return str(error)
@@ -108,18 +126,18 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
         shutil.rmtree(aside)
         return f"folder {CROPS}/{foreign[0]} is there already and was not made from this file"
     for name in folders:
-        (aside / name).mkdir()
+        (aside / name).mkdir(parents=True)
     for row in table[["video", "frame", "track"]].itertuples(index=False):
-        (aside / str(row.track) / _file(row.frame)).rename(aside / row.video / _file(row.frame))
+        (aside / _aside(row.track) / _file(row.frame)).rename(aside / row.video / _file(row.frame))
     table = table.assign(fps=video.fps, source=task.source)
     record = {
         "fps": None if np.isnan(video.fps) else video.fps,
-        "frames": count[0],
+        "frames": len(task.clip.paths) if task.clip else count[0],
         "folders": folders,
         "problems": video.problems + problems,
     }
     _write_record(task, table, record)
-    (task.out / CROPS).mkdir(exist_ok=True)
+    (task.out / CROPS / task.video).parent.mkdir(parents=True, exist_ok=True)
     for name in folders:
         (aside / name).rename(task.out / CROPS / name)
     shutil.rmtree(aside, ignore_errors=True)
@@ -127,16 +145,16 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
 
 
 def _write_crops(
-    frames: Iterator, detect: Detector, settings: Settings, aside: Path
+    sightings: Iterator[Sighting], quality: int, aside: Path
 ) -> tuple[pd.DataFrame, dict[int, np.ndarray]]:
     """The table of all sightings and the sum of looks of each track; the crops lie in ``aside``, a folder a track."""
     rows: list[tuple] = []
     looks: dict[int, np.ndarray] = {}
-    for seen in follow(frames, detect, settings.every, settings.size):
+    for seen in sightings:
         if seen.track not in looks:
-            (aside / str(seen.track)).mkdir(parents=True)
+            (aside / _aside(seen.track)).mkdir(parents=True)
         looks[seen.track] = looks.get(seen.track, 0) + seen.look
-        (aside / str(seen.track) / _file(seen.frame)).write_bytes(_jpeg(seen, settings.quality))
+        (aside / _aside(seen.track) / _file(seen.frame)).write_bytes(_jpeg(seen, quality))
         rows.append((seen.frame, seen.time_sec, seen.track, *seen.box, *seen.points.ravel(), seen.confidence))
     return pd.DataFrame(rows, columns=["frame", "time_sec", "track", *PLACES]), looks
 
@@ -148,17 +166,19 @@ def _jpeg(seen: Sighting, quality: int) -> bytes:
 
 def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) -> tuple[pd.DataFrame, list[str]]:
     """The sightings of those who stay, with ``video`` as each is called, and what was left out."""
+    problems = []
+    if task.clip and len(table) < len(task.clip.paths):
+        problems.append(f"{len(task.clip.paths) - len(table)} of {len(task.clip.paths)} frames have no face")
     if table.empty:
-        return table.assign(video=pd.Series(dtype="str")), ["no face was found"]
+        return table.assign(video=pd.Series(dtype="str")), [*problems, "no face was found"]
     groups = people({t: rows["frame"].to_numpy() for t, rows in table.groupby("track")}, looks)
     table = table.assign(person=table["track"].map({t: p for p, tracks in enumerate(groups) for t in tracks}))
     seen = table["person"].value_counts()
     # Those who are seen most stay, measured by the area of all their faces: it also tells a speaker from passers-by.
     area = ((table["right"] - table["left"]) * (table["bottom"] - table["top"])).groupby(table["person"]).sum()
-    least = 1 if Path(task.source).suffix.lower() in STILLS else task.settings.min_frames
+    least = 1 if task.clip or Path(task.source).suffix.lower() in STILLS else task.settings.min_frames
     long = [p for p in area.sort_values(ascending=False).index if seen[p] >= least]
     staying = long[: task.settings.most_people]
-    problems = []
     if short := len(groups) - len(long):
         faces = int(seen.drop(long).sum())
         problems.append(f"{short} people in fewer than {least} frames were left out, with {faces} faces")
@@ -187,6 +207,10 @@ def _remove(task: Task) -> None:
     for name in read_record(task.record)["folders"]:
         shutil.rmtree(task.out / CROPS / name, ignore_errors=True)
     task.record.unlink()
+
+
+def _aside(track: int) -> str:
+    return f".{track}"  # hidden, as no video is: one may be called 1
 
 
 def _file(frame: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
-from pipeline.faces.align import align_from
+from pipeline.faces.align import align_from, five_points
 from pipeline.faces.detect import Detector, Faces
 from pipeline.faces.video import Frame
 
@@ -30,7 +30,7 @@ BESIDE = 0.95  # part of the common frames in which left and right must be the s
 class Sighting:
     """One face in one frame: box (4,), points (5, 2), the aligned ``crop`` and its ``look``.
 
-    ``confidence`` is NaN where the place was interpolated between two frames in which the face was detected.
+    ``confidence`` is NaN where the face was not detected, but interpolated between two frames or placed by landmarks.
     """
 
     frame: int
@@ -83,6 +83,21 @@ def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int 
     if between:
         for seen in reach(between.pop(), before):
             yield from seen.sightings()
+
+
+def placed(frames: Iterable[Frame], landmarks: Mapping[int, np.ndarray], size: int = 112) -> Iterator[Sighting]:
+    """The face of each frame whose number has ``landmarks`` (68, 2) or the like, all as one track.
+
+    The box is around the landmarks, the confidence NaN. Landmarks that place no face are passed over.
+    """
+    for frame in frames:
+        try:
+            points = five_points(landmarks[frame.number])
+            crop = align_from(frame.image, points, size)
+        except (KeyError, ValueError):
+            continue
+        box = np.concatenate([landmarks[frame.number].min(axis=0), landmarks[frame.number].max(axis=0)])
+        yield Sighting(frame.number, frame.time_sec, 1, box, points, float("nan"), crop, look(crop))
 
 
 @dataclass

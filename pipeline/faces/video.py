@@ -1,6 +1,6 @@
 """Videos and stills to upright RGB pictures, one at a time, with their numbers and exact times."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,10 @@ class UnreadableVideo(Exception):
 
 @dataclass(frozen=True)
 class Frame:
-    """``number`` counts decoded frames from 1; ``time_sec`` is from the first; ``image`` (H, W, 3) uint8 RGB."""
+    """``number`` counts decoded frames from 1; ``time_sec`` is from the first; ``image`` (H, W, 3) uint8 RGB.
+
+    Frames that were images already have the number of their file's name, and NaN as time.
+    """
 
     number: int
     time_sec: float
@@ -55,6 +58,13 @@ def read(path: Path) -> Video:
     return video
 
 
+def read_stills(root: Path, paths: Mapping[int, str]) -> Video:
+    """Single images as the frames ``paths`` {number: path below ``root``} of a video without times."""
+    video = Video(float("nan"), len(paths), iter(()))
+    video.frames = _stills(root, paths, video)
+    return video
+
+
 def expected_frames(path: Path) -> int:
     """What the header says without decoding; 0 where it does not, or cannot be read."""
     if path.suffix.lower() in STILLS:
@@ -65,6 +75,19 @@ def expected_frames(path: Path) -> int:
         return 0
     with container:
         return _expected(container, stream)
+
+
+def _stills(root: Path, paths: Mapping[int, str], video: Video) -> Iterator[Frame]:
+    unreadable = []
+    for number in sorted(paths):
+        try:
+            image = _still(root / paths[number])
+        except UnreadableVideo as error:
+            unreadable.append(f"{paths[number]}: {error}")
+        else:
+            yield Frame(number, float("nan"), image)
+    if unreadable:
+        video.problems.append(f"{len(unreadable)} of {len(paths)} images cannot be read, such as {unreadable[0]}")
 
 
 def _still(path: Path) -> np.ndarray:

@@ -15,6 +15,7 @@ from pipeline.tables import KEY, Labels
 PARTS = ("train", "select", "val")
 # Kinds of labels, and the column of the label table that holds their official split.
 TRACKS = {"expression": "expression_split", "va": "va_split", "aus": "au_split"}
+PAIR = ["dataset", "pair", "side", "same"]  # of the label tables that name pairs, and whose pair it is among several
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class FrameSet:
     ``row`` (N,) is the place in the store, ``video`` (N,) a code into ``videos``, ``frame`` (N,) the number,
     ``group`` (N,) a code, ``label`` (N,) a code into ``classes`` or -1, ``va`` (N, 2) valence and arousal or NaN,
     ``aus`` (N, A) 0, 1 or NaN, ``part`` (N,) a code into ``PARTS`` or -1: a frame has a part where it has a label of
-    one of ``tracks``; the others are context for their neighbours.
+    one of ``tracks``; the others are context for their neighbours. ``pairs`` (P, 2) are the pairs that the label table
+    itself names, left and right, as row numbers, and ``same`` (P,) says which show the same: none for most data sets.
     """
 
     row: np.ndarray
@@ -35,6 +37,8 @@ class FrameSet:
     va: np.ndarray
     aus: np.ndarray
     part: np.ndarray
+    pairs: np.ndarray
+    same: np.ndarray
     videos: list[str]
     classes: list[str]
     au_names: list[str]
@@ -43,6 +47,11 @@ class FrameSet:
     def centres(self, part: str) -> np.ndarray:
         """Row numbers of the labelled frames of a part, in order."""
         return np.flatnonzero(self.part == PARTS.index(part))
+
+    def pairs_of(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """The ``pairs`` (p, 2) of which both frames are in a part, and their ``same`` (p,)."""
+        there = (self.part[self.pairs] == PARTS.index(part)).all(axis=1)
+        return self.pairs[there], self.same[there]
 
 
 def frame_set(
@@ -55,16 +64,17 @@ def frame_set(
     with ``test_split``, of that share of all groups whatever the official split says. ``train`` are the frames that
     one of the tracks calls training, and whose group is not in ``val``; of such a frame only the labels count whose
     own track calls it training. ``select`` is a share of the training groups, on which the best epoch is chosen, so
-    that what is reported was not chosen for. Both cuts are stratified (by class; by the quadrant of valence and
-    arousal; by the number of action units) and the same for every training seed. Frames that the official split calls
-    test, or puts nowhere, are left out; with ``test_split`` they are used like all others. Raises ``UserError`` where
-    a track has no labels, a part would be empty, or a group stands on both sides of a track's official split.
+    that what is reported was not chosen for. Both cuts are stratified (by class, or, where the label table names pairs,
+    each of which may be a class, by same and different; by the quadrant of valence and arousal; by the number of action
+    units) and the same for every training seed. Frames that the official split calls test, or puts nowhere, are left
+    out; with ``test_split`` they are used like all others. Raises ``UserError`` where a track has no labels, a part
+    would be empty, or a group stands on both sides of a track's official split.
     """
     table, columns = labels.table, {track: _columns(labels, track) for track in tracks}
     used = [c for names in columns.values() for c in names]
     has = {track: table[names].notna().any(axis=1) for track, names in columns.items()}
     table = table.loc[np.logical_or.reduce(list(has.values()))]
-    table = table.reindex(columns=[*KEY, "group", *used, *(TRACKS[track] for track in tracks)])
+    table = table.reindex(columns=[*KEY, "group", *used, *(TRACKS[track] for track in tracks), *PAIR])
     keys = store.keys.astype({"video": "str"})
     frames = keys[keys["video"].isin(table["video"].unique())]
     frames = frames.merge(table, on=KEY, how="left")
@@ -80,6 +90,8 @@ def frame_set(
     target = {track: _values(frames, track, names, labels.classes) for track, names in columns.items()}
     splits = {track: frames[TRACKS[track]].to_numpy() for track in tracks}
     strata = _strata(tracks, target)
+    paired = frames["pair"].notna().to_numpy()
+    strata[paired] = strata.max() + 1 + frames.loc[paired, "same"].to_numpy(dtype=np.int64)
     part = _parts(there, splits, strata, group, test_split, select_split, split_seed)
     if test_split is None:
         training = np.isin(part, [PARTS.index("train"), PARTS.index("select")])
@@ -90,7 +102,7 @@ def frame_set(
         label=target.get("expression", np.full(len(frames), -1, dtype=np.int64)),
         va=target.get("va", np.full((len(frames), 2), np.nan, dtype=np.float32)),
         aus=target.get("aus", np.zeros((len(frames), 0), dtype=np.float32)),
-        part=part, videos=list(videos), classes=labels.classes if "expression" in tracks else [],
+        part=part, **_pairs(frames), videos=list(videos), classes=labels.classes if "expression" in tracks else [],
         au_names=columns.get("aus", []), labels_without_features=len(table) - num_labels,
     )  # fmt: skip
 
@@ -124,6 +136,14 @@ def _strata(tracks: Sequence[str], target: dict[str, np.ndarray]) -> np.ndarray:
     if tracks[0] == "va":
         return (2 * (first[:, 0] > 0) + (first[:, 1] > 0)).astype(np.int64)
     return np.minimum(np.nansum(first, axis=1), 4).astype(np.int64)
+
+
+def _pairs(frames: pd.DataFrame) -> dict[str, np.ndarray]:
+    """``pairs`` and ``same`` of a frame set; a pair of which one image is not in the store is none."""
+    table = frames[PAIR].assign(row=np.arange(len(frames))).dropna(subset="pair")
+    left, right = (table[table["side"] == side] for side in ("left", "right"))
+    both = left.merge(right, on=["dataset", "pair"], suffixes=("", "_right"))
+    return {"pairs": both[["row", "row_right"]].to_numpy(), "same": both["same"].to_numpy(dtype=np.int64) == 1}
 
 
 def _parts(

@@ -6,14 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from pipeline.evaluation.protocol import au_scores, expression_scores, va_scores
-from pipeline.evaluation.separation import evenly, pair_cosines, separation
+from pipeline.evaluation.separation import evenly, normalised, pair_cosines, separation
 from pipeline.training.adapter import Adapter, Source
 from pipeline.training.data import FrameSet
 
-MOST_PAIRS = 4000  # that a head for pairs is asked about
+MOST_PAIRS = 4000  # of each kind, that a head for pairs is asked about
+
+
+def watched_frames(frames: FrameSet, part: str, most: int) -> np.ndarray:
+    """About ``most`` evenly spaced labelled frames (n,) of a part; where its labels name pairs, whole pairs."""
+    pairs, _ = frames.pairs_of(part)
+    if len(pairs):
+        return np.unique(pairs[evenly(len(pairs), most // 2)])
+    centres = frames.centres(part)
+    return centres[evenly(len(centres), most)]
 
 
 @dataclass
@@ -31,7 +40,9 @@ class Watched:
     def look(self, adapter: Adapter, source: Source) -> tuple[dict[str, float], dict[str, np.ndarray], torch.Tensor]:
         """Scores, the cosines of same, different and opposite pairs, and the embeddings (n, E).
 
-        A score whose labels or predictions there are not is left out.
+        A score whose labels or predictions there are not is left out. ``pair_f1`` is that of a head for pairs, which
+        says "the same" above a logit of 0. Pairs inside a group are left out, as neighbouring frames are twins, but for
+        those that the label table names.
         """
         embeddings = adapter.embed(source, self.rows)
         scores, cosines = {}, {}
@@ -40,10 +51,16 @@ class Watched:
         if has.any():
             z = embeddings.cpu().numpy()[has]
             cosines = pair_cosines(z, label[has], group[has], self.opposites, most=len(z))
+            pairs, same = self._own_pairs()
+            if len(pairs):
+                left, right = (normalised(embeddings.cpu().numpy()[pairs[:, side]]) for side in (0, 1))
+                cosine = (left * right).sum(axis=1)
+                for kind, own in (("same", cosine[same]), ("different", cosine[~same])):
+                    cosines[kind] = np.concatenate([cosines[kind], own])
             found = separation(cosines)
             scores = {k: found[k] for k in ("cosine_same", "cosine_different", "cosine_opposite", "auc_same_different")}
             if adapter.head.pairs:
-                scores["auc_same_different"] = self._auc_of_pairs(adapter, source)
+                scores |= self._scores_of_pairs(adapter, source)
             if "classes" in adapter.loss.predictors:
                 predicted = self.predicted(adapter, "classes", embeddings).argmax(1)
                 scores["macro_f1"] = expression_scores(label, predicted, self.frames.classes)["macro_f1"]
@@ -63,18 +80,42 @@ class Watched:
         with torch.inference_mode():
             return adapter.loss.predict(what, embeddings).cpu().numpy()
 
-    def _auc_of_pairs(self, adapter: Adapter, source: Source) -> float:
-        """As AUC same/different, of the head's own logits, over as many same as different pairs."""
+    def _own_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs (p, 2) that the label table names, as numbers into ``centres``, and whether each is the same."""
+        there = np.isin(self.frames.pairs, self.centres).all(axis=1)
+        return np.searchsorted(self.centres, self.frames.pairs[there]), self.frames.same[there]
+
+    def _scores_of_pairs(self, adapter: Adapter, source: Source) -> dict[str, float]:
+        """AUC same/different and F1 of the head's own logits, each over as many same as different pairs.
+
+        The AUC is that of pairs of two groups and of the label table's own, the F1 that of the table's own alone where
+        it names same and different ones.
+        """
         label, group = self.frames.label[self.centres], self.frames.group[self.centres]
         first, second = np.triu_indices(len(label), k=1)
         apart = (group[first] != group[second]) & (label[first] >= 0) & (label[second] >= 0)
-        first, second = first[apart], second[apart]
-        same = label[first] == label[second]
-        chosen = np.concatenate([np.flatnonzero(kind)[evenly(int(kind.sum()), MOST_PAIRS)] for kind in (same, ~same)])
-        if same[chosen].all() or not same[chosen].any():
-            return float("nan")
-        logits = adapter.compare(source, self.rows[first[chosen]], self.rows[second[chosen]])
-        return float(roc_auc_score(same[chosen], logits.cpu().numpy()))
+        own, own_same = self._own_pairs()
+        pairs = np.concatenate([own, np.stack([first[apart], second[apart]], axis=1)])
+        same = np.concatenate([own_same, label[first[apart]] == label[second[apart]]])
+        truth, logits = self._asked(adapter, source, pairs, same)
+        if not len(truth):
+            return {"auc_same_different": float("nan")}
+        auc = float(roc_auc_score(truth, logits))
+        if own_same.any() and not own_same.all():
+            truth, logits = self._asked(adapter, source, own, own_same)
+        return {"auc_same_different": auc, "pair_f1": float(f1_score(truth, logits > 0))}
+
+    def _asked(
+        self, adapter: Adapter, source: Source, pairs: np.ndarray, same: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The truth (p,) and the head's logits (p,) of as many same as different ``pairs`` (P, 2), evenly spaced."""
+        kinds = pairs[same], pairs[~same]
+        count = min(MOST_PAIRS, *map(len, kinds))
+        if not count:
+            return np.zeros(0, dtype=bool), np.zeros(0)
+        pairs = np.concatenate([kind[evenly(len(kind), count)] for kind in kinds])
+        logits = adapter.compare(source, self.rows[pairs[:, 0]], self.rows[pairs[:, 1]])
+        return np.arange(2 * count) < count, logits.cpu().numpy()
 
 
 def rank_correlation(embeddings: np.ndarray, va: np.ndarray, groups: np.ndarray) -> float:
