@@ -59,10 +59,12 @@ def test_one_command_rebuilds_everything_and_nothing_twice(place):
     first = dvc(place, "repro")
     assert ran(first)[:5] == ["synthesize", "index", "weights", "extract", "reduce"]
     runs = ("frozen", "mlp_classifier", "tcn_supcon")
-    assert set(ran(first)[5:]) == {f"{stage}@{run}" for stage in ("train", "evaluate") for run in runs} | {"report"}
+    of_runs = {f"{stage}@{run}" for stage in ("train", "evaluate") for run in runs}
+    assert set(ran(first)[5:]) == of_runs | {"baselines", "report"}
     report = (place / "report" / "report.md").read_text()
     assert "synthetic abaw" in report
-    assert all(f"| {run}" in report for run in runs)
+    assert all(f"| {run} |" in report for run in ("baseline: frozen", *runs[1:], "baseline: mlp_classifier_box_101"))
+    assert (place / "report" / "index.html").stat().st_size > 100_000
     assert (place / "report" / "runs.png").stat().st_size > 10_000
     assert "AUC same/different" in first
     assert len(list((place / "runs").glob("*/seed_0/events.*"))) == 3
@@ -94,6 +96,9 @@ def test_the_metrics_are_what_dvc_reads(place):
     shown = dvc(place, "metrics", "show")
     assert "auc_same_different" in shown
     assert "mlp_classifier" in shown
+    assert "about" not in shown
+    dvc(place, "plots", "show")
+    assert [path for path in (place / "dvc_plots").rglob("*.png") if "tcn_supcon" in path.name and "roc" in path.name]
 
 
 def test_the_commented_matrix_trains_every_loss_with_every_sampler(place):

@@ -138,6 +138,17 @@ def test_the_page_says_what_the_numbers_are_of(place):
     assert "**The data are synthetic**" in (place / "report/report.md").read_text(encoding="utf-8")
 
 
+def test_nothing_is_said_of_pairs_where_no_expressions_are_scored(place):
+    for name in ("frozen", "adapter"):
+        evaluated(name, {"ccc": 0.3}, compared=0, frames_scored={"valence and arousal": 70})
+    report.main([])
+    page = (place / "report/report.md").read_text(encoding="utf-8")
+    assert "Scored on 70 valence and arousal frames" in page
+    assert "nearest neighbours" not in page
+    assert "cosine(same)" not in page
+    assert set(table_of_page(place, "Results")[0]) == {"run", "CCC"}
+
+
 class Page(HTMLParser):
     def __init__(self):
         super().__init__()

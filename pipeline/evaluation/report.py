@@ -126,12 +126,13 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
             "**The data are synthetic**, drawn faces: the numbers say that the pipeline works, nothing about people."
         )
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
-    facts.append(
-        f"Scored on {scored} frames of {about['val_videos']} validation videos ({about['val_split']} split). Pairs and "
-        f"recall are of {about['compared']:,} evenly spaced ones; the {about['neighbours']} nearest neighbours are "
-        f"among {about['knn_candidates']:,} evenly spaced training frames. Pairs and neighbours of one person or video "
-        "are left out."
-    )
+    facts.append(f"Scored on {scored} frames of {about['val_videos']} validation videos ({about['val_split']} split).")
+    if about["compared"]:
+        facts[-1] += (
+            f" Pairs and recall are of {about['compared']:,} evenly spaced ones; the {about['neighbours']} nearest "
+            f"neighbours are among {about['knn_candidates']:,} evenly spaced training frames. Pairs and neighbours of "
+            "one person or video are left out."
+        )
     smoothing = about["smoothing"]
     resamples = len(next(iter(runs[0].estimates.values())).resampled)
     facts.append(
