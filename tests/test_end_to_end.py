@@ -106,5 +106,5 @@ def test_the_commented_matrix_trains_every_loss_with_every_sampler(place):
     text = re.sub(r"loss: \[contrastive.*\]", "loss: [supcon, cosface]", text)
     text = re.sub(r"sampler: \[balanced.*\]", "sampler: [opposite]", text)
     (place / "dvc.yaml").write_text(text)
-    assert ran(dvc(place, "repro", "matrix"))[-2:] == ["matrix@supcon-opposite", "matrix@cosface-opposite"]
+    assert set(ran(dvc(place, "repro", "matrix"))[-2:]) == {"matrix@supcon-opposite", "matrix@cosface-opposite"}
     assert (place / "matrix" / "supcon-opposite" / "metrics.json").is_file()
