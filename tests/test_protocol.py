@@ -11,7 +11,6 @@ from pipeline.evaluation.protocol import (
     expression_by_group,
     expression_scores,
     on_every_frame,
-    overlap_mean,
     va_by_group,
     va_scores,
 )
@@ -139,13 +138,6 @@ def test_without_frames_there_are_no_scores():
     assert va_scores(nothing, nothing)["frames_scored"] == 0
     assert math.isnan(va_scores(nothing, nothing)["ccc"])
     assert math.isnan(au_scores(nothing, nothing, UNITS[:2])["au_f1"])
-
-
-def test_overlapping_windows_are_averaged_and_padding_does_not_count():
-    rows = np.array([[0, 1, 2], [1, 2, -1]])
-    values = np.array([[[1.0, 0], [2, 0], [3, 0]], [[4, 6], [5, 6], [100, 100]]])
-    found = overlap_mean(rows, values, 4)
-    np.testing.assert_array_equal(found, [[1, 0], [3, 3], [4, 3], [np.nan, np.nan]])
 
 
 def test_every_frame_gets_a_value_by_hand():

@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import f1_score
 
-from pipeline.evaluation.smoothing import fit_class_bias, odd_width, smooth
+from pipeline.evaluation.smoothing import fit_class_bias, smooth
 from pipeline.params import UserError
 
 # Videos of 5, 1 and 40 frames; the last starts late and has gaps.
@@ -73,25 +73,6 @@ def test_a_wrong_smoothing_is_refused():
             smooth(VALUES, VIDEO, FRAME, "box", width)
     with pytest.raises(ValueError, match=r"sorted by \(video, frame\)"):
         smooth(VALUES, VIDEO, FRAME[::-1], "box", 5)
-
-
-@pytest.mark.parametrize(
-    ("given", "width"),
-    [({"frames": 101}, 101), ({"frames": 100}, 101), ({"frames": 1}, 1), ({"seconds": 2, "fps": 29.97}, 59),
-     ({"seconds": 0.01, "fps": 15}, 1)],
-)  # fmt: skip
-def test_a_width_in_frames_or_seconds_becomes_an_odd_number(given, width):
-    assert odd_width(**given) == width
-
-
-@pytest.mark.parametrize(
-    "given",
-    [{}, {"frames": 5, "seconds": 1}, {"seconds": 1}, {"frames": 0}, {"seconds": 1, "fps": 0},
-     {"seconds": -1, "fps": 9}],
-)  # fmt: skip
-def test_a_width_that_is_none_is_refused(given):
-    with pytest.raises(UserError):
-        odd_width(**given)
 
 
 def drawn(num_rows, num_classes, seed):

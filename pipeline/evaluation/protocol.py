@@ -149,18 +149,6 @@ def _plain(measure: Measure, truth: np.ndarray) -> dict[str, float]:
     return {name: float(value[0]) for name, value in measure(np.ones((1, num_groups))).items()}
 
 
-def overlap_mean(rows: np.ndarray, values: np.ndarray, num_frames: int) -> np.ndarray:
-    """Mean (N, C) of what windows say of each frame: ``values`` (W, T, C) for row numbers (W, T), -1 is padding.
-
-    NaN for a frame that no window covers.
-    """
-    kept = rows >= 0
-    place, said = rows[kept], values[kept]
-    total = np.stack([np.bincount(place, column, num_frames) for column in said.T], axis=1)
-    with np.errstate(invalid="ignore"):
-        return total / np.bincount(place, minlength=num_frames)[:, None]
-
-
 def on_every_frame(
     video: np.ndarray, frame: np.ndarray, values: np.ndarray, wanted_video: np.ndarray, wanted_frame: np.ndarray
 ) -> np.ndarray:

@@ -8,21 +8,6 @@ from pipeline.params import UserError, one_of
 SMOOTHINGS = ("none", "box", "gaussian", "median")
 
 
-def odd_width(frames: int | None = None, seconds: float | None = None, fps: float | None = None) -> int:
-    """The width of a window in frames, from frames or from seconds and ``fps``: the next odd number, at least 1.
-
-    "±50 frames" is 101. Raises ``UserError`` unless one of both is given and positive, and seconds with their fps.
-    """
-    if (frames is None) == (seconds is None):
-        raise UserError(f"a width is given in frames or in seconds, and came as {frames} frames and {seconds} s")
-    if seconds is not None and not (fps and fps > 0):
-        raise UserError(f"a width of {seconds} s needs the frames per second of the video, and they are {fps}")
-    width = frames if frames is not None else seconds * fps
-    if width <= 0:
-        raise UserError(f"the width of a window must be positive, and is {width}")
-    return 2 * int(width / 2) + 1
-
-
 def smooth(values: np.ndarray, video: np.ndarray, frame: np.ndarray, kind: str, width: int) -> np.ndarray:
     """Values (n, C) smoothed over the frames of their video that lie up to ``width`` // 2 numbers away, float64.
 
