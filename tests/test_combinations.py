@@ -27,6 +27,7 @@ def refused(**changes):
     [
         ({"model": "identity"}, "model 'identity' has nothing to learn, and loss 'supcon' no classifier"),
         ({"model": "attention_pool", "pooling": "centre"}, "one embedding a window: pooling 'centre'"),
+        ({"model": "attention_pool", "pooling": "hann"}, "one embedding a window: pooling 'hann'"),
         ({"model": "pair_gate"}, "model 'pair_gate' compares two windows, so its loss must be one of ['pair_bce']"),
         ({"loss": "pair_bce"}, "loss 'pair_bce' is for a head that compares two windows, ['pair_gate']"),
         ({"model": "pair_gate", "loss": "pair_bce"}, "take sampler 'pairs', not 'balanced'"),

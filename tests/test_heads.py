@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import scipy.signal
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,6 +19,7 @@ from pipeline.training.heads import (
     build_head,
     centre,
     pool,
+    pool_hann,
     sinusoids,
 )
 
@@ -155,7 +157,7 @@ def test_a_head_in_training_follows_the_seed_and_drops_something(variant, window
         torch.manual_seed(seed)
         found.append(head(*window))
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
-    drops = any(isinstance(m, nn.Dropout) and m.p > 0 for m in head.modules())
+    drops = any(isinstance(m, nn.Dropout | nn.Dropout1d) and m.p > 0 for m in head.modules())
     assert drops is (variant not in ("identity", "peterson", "original"))
     assert torch.equal(found[0], found[2]) is not drops
 
@@ -250,6 +252,16 @@ def test_the_tcn_sees_its_receptive_field_and_no_more(window):
     differs = (head(changed, valid) - head(window[0], valid)).abs().amax(-1) > 1e-6
     assert head.receptive_field == 15
     assert (differs == ((torch.arange(T) - 20).abs() <= 7)).all()
+
+
+def test_the_tcn_drops_channels_of_a_whole_window_in_training():
+    torch.manual_seed(0)
+    head = TCN(D, E, dropout=0.5, num_layers=1)
+    hidden = torch.ones(B, T, E)
+    change = head.layers[0](hidden) - hidden
+    dropped = (change == 0).all(dim=1)
+    assert torch.equal(dropped, (change == 0).any(dim=1))
+    assert 0.2 < dropped.float().mean() < 0.8
 
 
 def test_the_tcn_takes_padding_for_the_end_of_the_video(window):
@@ -513,6 +525,29 @@ def test_pooling_is_the_mean_over_valid_frames():
     assert pooled.tolist() == [[2.0, 3.0], [0.0, 0.0]]
     pooled.sum().backward()
     assert embeddings.grad[..., 0].tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
+
+
+def test_hann_pooling_weights_the_valid_frames_by_scipys_window():
+    embeddings = torch.randn(3, 7, 2, generator=torch.Generator().manual_seed(0))
+    valid = torch.tensor([[True] * 7, [False, False, True, True, True, False, True], [False] * 7])
+    weights = torch.from_numpy(scipy.signal.windows.hann(9)[1:-1]).float()  # without the two zeros at its ends
+    expected = [
+        sum(w * e for w, e, v in zip(weights, row, there, strict=True) if v) / max(weights[there].sum(), 1e-9)
+        for row, there in zip(embeddings, valid, strict=True)
+    ]
+    embeddings[1, 0] = float("nan")
+    pooled = pool_hann(embeddings, valid)
+    assert torch.allclose(pooled[:2], torch.stack(expected[:2]), atol=1e-6)
+    assert pooled[2].tolist() == [0.0, 0.0]
+    assert torch.equal(pool_hann(embeddings[:, 2:3], valid[:, 2:3]), pool(embeddings[:, 2:3], valid[:, 2:3]))
+
+
+def test_hann_pooling_of_noise_moves_less_from_frame_to_frame_than_a_mean_of_as_many_frames():
+    noise = torch.randn(1, 1000, 8, generator=torch.Generator().manual_seed(0))
+    windows = noise.unfold(1, 31, 1)[0].transpose(1, 2)
+    valid = torch.ones(windows.shape[:2], dtype=torch.bool)
+    moved = {of: of(windows, valid).diff(dim=0).square().mean() for of in (pool, pool_hann)}
+    assert moved[pool_hann] < 0.4 * moved[pool]
 
 
 @pytest.mark.parametrize(("num_frames", "place"), [(1, 0), (4, 2), (5, 2)])

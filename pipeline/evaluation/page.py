@@ -118,7 +118,7 @@ def _inline(path: Path) -> str:
     """A PNG as an address that holds it."""
     buffer = io.BytesIO()
     with Image.open(path) as image:
-        image.convert("RGB").quantize(COLOURS).save(buffer, "PNG", optimize=True)
+        image.convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -15,11 +15,11 @@ from torch import nn
 from pipeline.params import UserError, one_of
 from pipeline.projection import Projection
 from pipeline.store import differences
-from pipeline.training.heads import build_head, centre, pool
+from pipeline.training.heads import build_head, centre, pool, pool_hann
 from pipeline.training.losses import WeightedSum, build_loss
 from pipeline.training.windows import gather
 
-POOLINGS = {"centre": lambda embeddings, valid: centre(embeddings), "mean": pool}
+POOLINGS = {"centre": lambda embeddings, valid: centre(embeddings), "mean": pool, "hann": pool_hann}
 NORMALISATIONS = ("none", "centre", "standardise")
 # A channel that hardly ever moves is divided by a share of the mean deviation, not by its own: else its noise becomes
 # as large as every signal, and training collapses onto it.

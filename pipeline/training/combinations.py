@@ -49,8 +49,8 @@ def check(
 
     if not head.learns and epochs > 0 and not predicted:
         raise UserError(f"model '{model}' has nothing to learn, and loss '{listed}' no classifier: give --epochs 0")
-    if head.pools and pooling == "centre":
-        raise UserError(f"model '{model}' gives one embedding a window: pooling 'centre' has no frame to take")
+    if head.pools and pooling != "mean":
+        raise UserError(f"model '{model}' gives one embedding a window: pooling '{pooling}' has no frames to take")
     if head.pairs != ("pair_logits" in takes):
         pairing = [name for name, term in LOSSES.items() if "pair_logits" in term.takes]
         pair_heads = [name for name, h in HEADS.items() if h.pairs]

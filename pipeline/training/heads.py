@@ -126,9 +126,9 @@ class TCN(Head):
 
     One stage of MS-TCN (Farha and Gall, CVPR 2019, section 3.1, https://arxiv.org/abs/1903.01945), whose layer l is
     ``h + drop(W2 * ReLU(W1 *_d h))``: a convolution of width 3 and dilation d = 2^l, acausal, then one of width 1; the
-    dropout is ours. An embedding sees ``receptive_field`` = 2^(num_layers + 1) - 1 frames, centred on its own: 15 with
-    3 layers. The mask is applied again after every layer, since biases would otherwise fill padded frames: they count
-    as absent, exactly like the zeros beyond the window's ends.
+    dropout is ours, of whole channels of a window. An embedding sees ``receptive_field`` = 2^(num_layers + 1) - 1
+    frames, centred on its own: 15 with 3 layers. The mask is applied again after every layer, since biases would
+    otherwise fill padded frames: they count as absent, exactly like the zeros beyond the window's ends.
     """
 
     source = "one stage of MS-TCN, Farha and Gall 2019, https://arxiv.org/abs/1903.01945"
@@ -155,7 +155,7 @@ class _DilatedResidual(nn.Module):
         super().__init__()
         self.dilated = nn.Conv1d(num_channels, num_channels, kernel_size=3, padding=dilation, dilation=dilation)
         self.pointwise = nn.Conv1d(num_channels, num_channels, kernel_size=1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout1d(dropout)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         change = self.pointwise(torch.relu(self.dilated(hidden.transpose(1, 2))))
@@ -395,6 +395,20 @@ def pool(embeddings: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     """The mean over the valid frames (B, E); zeros for a window that has none."""
     counts = valid.sum(dim=1, keepdim=True).clamp(min=1)
     return mask(embeddings, valid).sum(dim=1) / counts
+
+
+def pool_hann(embeddings: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """The mean over the valid frames (B, E), frame j of T weighted by Hann's sin²(pi (j + 1) / (T + 1)).
+
+    A plain mean changes from one frame to the next by the two frames at its ends; this one fades them in and out, and
+    changes much less while it looks as far. (Harris, "On the use of windows for harmonic analysis with the discrete
+    Fourier transform", Proc. IEEE 1978.) Zeros for a window that has no valid frame.
+    """
+    num_frames = embeddings.shape[1]
+    place = torch.arange(1, num_frames + 1, device=embeddings.device, dtype=embeddings.dtype)
+    weights = torch.sin(torch.pi * place / (num_frames + 1)).square() * valid
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
+    return (mask(embeddings, valid) * weights.unsqueeze(-1)).sum(dim=1)
 
 
 def centre(embeddings: torch.Tensor) -> torch.Tensor:
