@@ -143,8 +143,9 @@ def load(path: Path, made_by: dict[str, Any], fold: int | None = None) -> Projec
         with safe_open(path, framework="np") as file:
             fitted_on = json.loads((file.metadata() or {}).get("made_by", "null"))
             folds = sorted(int(key[5:].split("/")[0]) for key in file.keys() if key.endswith("/mean"))  # noqa: SIM118
-            of = "" if not folds or fold not in folds else f"fold_{fold}/"
-            found = Projection(**{name: file.get_tensor(f"{of}{name}") for name in NAMES}) if of or not folds else None
+            of = f"fold_{fold}/" if folds else ""
+            known = fold in folds if folds else True
+            found = Projection(**{name: file.get_tensor(f"{of}{name}") for name in NAMES}) if known else None
     except SafetensorError as error:
         raise UserError(f"{path} is not a projection: {error}") from None
     if other := differences(fitted_on or {}, made_by):
