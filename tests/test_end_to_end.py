@@ -102,6 +102,7 @@ def test_the_metrics_are_what_dvc_reads(place):
 
 
 def test_folds_are_trained_one_after_the_other_and_reported_as_one(place):
+    dvc(place, "repro", "reduce")
     change(place, dataset={"folds": 3})
     params = yaml.safe_load((place / "params.yaml").read_text())
     done = ran(dvc(place, "repro"))
