@@ -241,6 +241,9 @@ def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
         select_split=config.select_split, split_seed=config.split_seed,
     )  # fmt: skip
     print(_found(frames, store, fold))
+    if config.select_by == "pair_f1" and not len(frames.pairs_of("select")[0]):
+        has = "none of them is in the selection part" if len(frames.pairs) else "names none"
+        raise UserError(f"select_by 'pair_f1' needs pairs, and of data set '{labels.dataset}' the label table {has}")
     front = _front(config, store, frames, fold)
     step = config.step or typical_step(frames.video, frames.frame)
     opposite = _opposites(config, frames)
