@@ -81,7 +81,7 @@ class Material:
     train: np.ndarray
     part: Part
     about: dict[str, Any]
-    fold: int | None = None
+    fold: int | None
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -125,7 +125,7 @@ def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]
         paths = [f"{folder.path}/{name}".lstrip("/") for name in folder.names]
         if config.stills == "frames" and (clip := _frames(paths, config.fps)):
             sources[folder.path or "."] = clip
-            paths = [path for path in paths if path not in clip.paths.values()]
+            paths = sorted(set(paths).difference(clip.paths.values()))
         sources |= dict.fromkeys(paths)
     if not sources:
         raise UserError(f"faces: no video ({' '.join(VIDEOS)}) and no picture ({' '.join(STILLS)}) in {config.input}")
