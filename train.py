@@ -9,6 +9,8 @@
     python train.py --cpu                            the same as --device cpu; --gpu as --device cuda
 
 The temperature is the scale on cosines: logits = t * cos. (The literature's tau is 1/t.)
+
+Of a label table that is cut into folds every seed is trained on each of them, into RUN/fold_0/seed_0 and so on.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
 from pipeline.params import UserError, build, entry, one_of, option, parse
 from pipeline.store import FeatureStore, differences
-from pipeline.tables import read_frames, read_labels
+from pipeline.tables import Labels, of_fold, read_frames, read_labels
 from pipeline.training import features
 from pipeline.training.adapter import (
     NORMALISATIONS,
@@ -168,14 +170,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         return print(listed({"heads": HEADS, "losses": LOSSES, "samplers": SAMPLERS}))
     config, resumed = _config(argv)
     folder = resumed or _folder(config)
-    material = _material(config)
-    _write_config(folder, config)
-    scores = [_train_one(material, folder, seed) for seed in range(config.seed, config.seed + config.runs)]
+    store, labels = FeatureStore(config.data), read_labels(config.labels)
+    if labels.folds and config.test_split is not None:
+        raise UserError(f"{config.labels} is cut into {len(labels.folds)} folds: leave --test-split out")
+    scores = [score for fold in labels.folds or [None] for score in _train_fold(config, folder, store, labels, fold)]
     _write(folder / "summary.json", {"run": folder.name, "seeds": scores})
     select_by = config.select_by or select_by_of(config.loss)
-    print(f"{folder}: {_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part")
+    of_folds = f" of {len(labels.folds)} folds" if labels.folds else ""
+    print(f"{folder}: {_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part{of_folds}")
     if config.evaluate:
         _evaluate(config, folder)
+
+
+def _train_fold(
+    config: TrainConfig, folder: Path, store: FeatureStore, labels: Labels, fold: int | None
+) -> list[dict[str, Any]]:
+    """All seeds of a fold, or of the only split."""
+    material = _material(config, store, of_fold(labels, fold), fold)
+    _write_config(folder, config)
+    place, of = (folder, {}) if fold is None else (folder / f"fold_{fold}", {"fold": fold})
+    return [of | _train_one(material, place, seed) for seed in range(config.seed, config.seed + config.runs)]
 
 
 def _config(argv: list[str]) -> tuple[TrainConfig, Path | None]:
@@ -220,15 +234,17 @@ def _folder(config: TrainConfig) -> Path:
     return folder
 
 
-def _material(config: TrainConfig) -> Material:
+def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: int | None) -> Material:
     device = pick_device(config.device)
-    store = FeatureStore(config.data)
     frames = frame_set(
-        store, read_labels(config.labels), tracks=tracks_of(config.loss), test_split=config.test_split,
+        store, labels, tracks=tracks_of(config.loss), test_split=config.test_split,
         select_split=config.select_split, split_seed=config.split_seed,
     )  # fmt: skip
-    print(_found(frames, store))
-    front = _front(config, store, frames)
+    print(_found(frames, store, fold))
+    if config.select_by == "pair_f1" and not len(frames.pairs_of("select")[0]):
+        has = "none of them is in the selection part" if len(frames.pairs) else "names none"
+        raise UserError(f"select_by 'pair_f1' needs pairs, and of data set '{labels.dataset}' the label table {has}")
+    front = _front(config, store, frames, fold)
     step = config.step or typical_step(frames.video, frames.frame)
     opposite = _opposites(config, frames)
     watched = {}
@@ -244,7 +260,7 @@ def _material(config: TrainConfig) -> Material:
         if SAMPLERS[config.sampler].needs_embeddings:
             raise UserError(f"sampler '{config.sampler}' needs all features in memory: give --memory-gb or --reduce")
     return Material(
-        config, _facts(config, frames, store, front, step), frames, front, source, views, device,
+        config, _facts(config, frames, store, front, step, fold), frames, front, source, views, device,
         centred(frames.video, frames.frame, frames.centres("train"), config.window, step), watched,
     )  # fmt: skip
 
@@ -253,18 +269,19 @@ def _opposites(config: TrainConfig, frames: FrameSet) -> list[tuple[int, int]]:
     return opposites(config.opposites, frames.classes) if frames.classes else []
 
 
-def _found(frames: FrameSet, store: FeatureStore) -> str:
+def _found(frames: FrameSet, store: FeatureStore, fold: int | None) -> str:
     counts = []
     for part in PARTS:
         centres = frames.centres(part)
         counts.append(f"{part} {len(centres):,} frames of {len(np.unique(frames.video[centres]))} videos")
     missing = f"; {frames.labels_without_features:,} labels have no features" if frames.labels_without_features else ""
-    return f"{store.path} ({store.made_by['backbone']}): {', '.join(counts)}{missing}"
+    of = "" if fold is None else f", fold {fold}"
+    return f"{store.path} ({store.made_by['backbone']}){of}: {', '.join(counts)}{missing}"
 
 
-def _front(config: TrainConfig, store: FeatureStore, frames: FrameSet) -> Front:
+def _front(config: TrainConfig, store: FeatureStore, frames: FrameSet, fold: int | None) -> Front:
     train = features.Blocks(store, frames.row[frames.centres("train")])
-    components = projection.load(config.projection, store.made_by) if config.reduce else None
+    components = projection.load(config.projection, store.made_by, fold) if config.reduce else None
     if components and config.test_split is not None:  # the stored one has seen frames that are now held out
         components = projection.fit(train, len(components.components))
     front = Front(store.num_features, len(components.components) if components else None)
@@ -274,7 +291,9 @@ def _front(config: TrainConfig, store: FeatureStore, frames: FrameSet) -> Front:
     return front
 
 
-def _facts(config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, step: int) -> dict[str, Any]:
+def _facts(
+    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, step: int, fold: int | None
+) -> dict[str, Any]:
     """All that it takes to use the adapter without its command line."""
     label = frames.label[frames.centres("train")]
     return {
@@ -292,6 +311,7 @@ def _facts(config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Fr
         "test_split": config.test_split,
         "select_split": config.select_split,
         "split_seed": config.split_seed,
+        **({} if fold is None else {"fold": fold}),
         "made_by": store.made_by,
     }
 

@@ -16,6 +16,8 @@
     au1, au2, ...     Int8 or null  0 or 1
     expression_split, va_split, au_split   'train', 'val', 'test' or null, each track its own
 
+    fold              Int16 or null where the labels are cut into folds: which of them holds the row's group. The splits
+                                    are then 'fold' in the place of 'train' and 'val' (``of_fold`` makes these of it)
     dataset           str           whose row it is, where several data sets were read at once
     pair, side, same  str, 'left' or 'right', Int8   in a data set of pairs: the pair, the side of it that the frame is,
                                     and whether its two sides show the same (1) or not (0), alike in both its rows
@@ -57,6 +59,11 @@ class Labels:
     classes: list[str]
     dataset: str
 
+    @property
+    def folds(self) -> list[int]:
+        """The numbers of the folds, rising; none where there is one split."""
+        return sorted(self.table["fold"].dropna().unique().astype(int).tolist()) if "fold" in self.table else []
+
 
 def write_frames(path: Path, frames: Frames) -> None:
     """Writes the table sorted by its key; raises ``UserError`` for a table that is empty, or holds a key twice."""
@@ -80,8 +87,9 @@ def write_labels(path: Path, labels: Labels) -> None:
         if unknown:
             raise UserError(f"label table: expressions {sorted(unknown)} are not among the classes {labels.classes}")
     for column in table.columns:
-        if column.endswith("_split") and (unknown := set(table[column].dropna()) - set(SPLITS)):
-            raise UserError(f"label table: {column} holds {sorted(unknown)}, and may only hold {list(SPLITS)}")
+        known = [*SPLITS, *(["fold"] if "fold" in table else [])]
+        if column.endswith("_split") and (unknown := set(table[column].dropna()) - set(known)):
+            raise UserError(f"label table: {column} holds {sorted(unknown)}, and may only hold {known}")
     _write(path, table, {"classes": labels.classes, "dataset": labels.dataset})
 
 
@@ -89,6 +97,25 @@ def read_labels(path: Path) -> Labels:
     """Raises ``UserError`` where the file is missing or is not a label table."""
     table, facts = _read(path, ["group"], "label table")
     return Labels(table, facts["classes"], facts["dataset"])
+
+
+def of_fold(labels: Labels, fold: int | None) -> Labels:
+    """The label table with the split of one fold: its own rows are 'val', those of the other folds 'train'.
+
+    Of labels without folds, ``fold`` None, it is the table as it is. Raises ``UserError`` for a fold that there is not,
+    and for none where there are folds.
+    """
+    if fold is None and not labels.folds:
+        return labels
+    if fold not in labels.folds:
+        have = f"has the folds {labels.folds}" if labels.folds else "has no folds"
+        wanted = "no fold" if fold is None else f"fold {fold}"
+        raise UserError(f"the label table of data set '{labels.dataset}' {have}, and {wanted} is asked for")
+    table = labels.table.drop(columns="fold")
+    side = pd.Series("train", index=table.index, dtype="str").mask(labels.table["fold"] == fold, "val")
+    for column in [c for c in table if c.endswith("_split")]:
+        table[column] = table[column].mask(table[column] == "fold", side)
+    return Labels(table, labels.classes, labels.dataset)
 
 
 def _checked(table: pd.DataFrame, columns: list[str], what: str, dataset: str) -> pd.DataFrame:

@@ -133,6 +133,16 @@ def test_raw_videos_grey_broken_and_mixed_images_are_odd(tmp_path, capsys):
     assert "odd: images are large" in printed
 
 
+def test_whole_frames_of_afew_va_are_to_be_cut_by_their_own_points(tmp_path, capsys):
+    afew_va(tmp_path)
+    hint = f"python -m pipeline.faces --landmarks afew_va --input {tmp_path} --out data/faces"
+    for size, hinted in (((576, 720), True), ((112, 112), False)):
+        for path in tmp_path.rglob("*.png"):
+            images(tmp_path, path.relative_to(tmp_path).as_posix(), size=size)
+        check.main(["--check", str(tmp_path)])
+        assert (hint in capsys.readouterr().out) == hinted
+
+
 def test_a_data_set_with_a_fault_is_told_with_the_readers_own_words(tmp_path, capsys):
     abaw(tmp_path)
     file(tmp_path, "5th/EXPR_Challenge/Train_Set/461.txt", "Neutral,Anger\n1\n")

@@ -101,6 +101,21 @@ def test_the_metrics_are_what_dvc_reads(place):
     assert [path for path in (place / "dvc_plots").rglob("*.png") if "tcn_supcon" in path.name and "roc" in path.name]
 
 
+def test_folds_are_trained_one_after_the_other_and_reported_as_one(place):
+    dvc(place, "repro", "reduce")
+    change(place, dataset={"folds": 3})
+    params = yaml.safe_load((place / "params.yaml").read_text())
+    done = ran(dvc(place, "repro"))
+    assert done[:2] == ["index", "reduce"]  # nothing is extracted again
+    assert done[-1] == "report"
+    for run in params["runs"]:
+        assert {p.parent.name for p in (place / "runs" / run).glob("fold_*/seed_0")} == {"fold_0", "fold_1", "fold_2"}
+    report = (place / "report" / "report.md").read_text()
+    assert "(3 folds by group: each frame once" in report
+    assert "| baseline: mlp_classifier_box_101" in report
+    assert ran(dvc(place, "repro")) == ["index"]
+
+
 def test_the_commented_matrix_trains_every_loss_with_every_sampler(place):
     text = re.sub(r"^#(  .*)$", r"\1", (place / "dvc.yaml").read_text(), flags=re.MULTILINE)
     text = re.sub(r"loss: \[contrastive.*\]", "loss: [supcon, cosface]", text)

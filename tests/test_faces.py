@@ -469,6 +469,80 @@ def test_wrong_values_and_empty_inputs_are_one_line(cut):
         cut("--detector", "mtcn")
 
 
+def stills(folder: str, numbers, **places) -> None:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for n in numbers:
+        cv2.imwrite(f"{folder}/{n:05d}.png", picture(**places)[:, :, ::-1])
+
+
+def test_numbered_pictures_of_a_folder_are_one_video_where_one_says_so(cut):
+    stills("in/deep/a.b", [0, 1, 2, 5, 6], red=100, blue=20)
+    stills("in/deep/a.b", [7, 40, 41, 42], red=100)
+    cv2.imwrite("in/deep/a.b/poster.png", picture(red=60)[:, :, ::-1])
+    film(Path("in/one.mp4"), [picture(red=40)] * 4)
+    report = cut("--stills", "frames", "--fps", "10")
+    assert {name: len(files) for name, files in folders().items()} == {
+        "a.b_left": 5, "a.b_right": 9, "one": 4, "poster": 1,
+    }  # fmt: skip
+    assert folders()["a.b_left"] == [f"{n:05d}.jpg" for n in (0, 1, 2, 5, 6)]
+    assert report["problems"] == []
+    assert report["videos"]["a.b"] == {
+        "source": "deep/a.b",
+        "frames": 9,
+        "fps": 10.0,
+        "folders": {"a.b_left": 5, "a.b_right": 9},
+    }
+    table = pd.read_parquet("out/faces.parquet").set_index("video")
+    assert table.loc["a.b_left", "time_sec"].tolist() == pytest.approx([0, 0.1, 0.2, 0.5, 0.6])
+    assert table.loc["a.b_right", "track"].nunique() == 2  # 3 s unseen, and then found to be the same person
+    assert set(table.loc["a.b_left", "fps"]) == {10.0}
+
+
+def test_frames_of_which_nobody_knows_the_rate_have_no_times_and_are_followed_all_the_same(cut):
+    stills("in/a", range(1, 9), red=40)
+    report = cut("--stills", "frames", "--every", "3")
+    table = pd.read_parquet("out/faces.parquet")
+    assert table["time_sec"].isna().all()
+    assert table["fps"].isna().all()
+    assert table["track"].nunique() == 1
+    assert (report["videos"]["a"]["fps"], report["faces"]) == (None, 8)
+
+
+def test_a_folder_of_frames_is_cut_again_when_one_of_them_or_the_rate_is_another(cut, monkeypatch):
+    for name in ("a", "b"):
+        stills(f"in/{name}", range(1, 5), red=40)
+    cut("--stills", "frames")
+    done, real = [], loop.cut
+    monkeypatch.setattr(loop, "cut", lambda task, *others: done.append(task.video) or real(task, *others))
+    cut("--stills", "frames")
+    assert done == []
+    stills("in/b", [3], red=90)
+    cut("--stills", "frames")
+    assert done == ["b"]
+    assert cut("--stills", "frames", "--fps", "30")["faces"] == 8
+    assert done == ["b", "a", "b"]
+
+
+def test_the_input_itself_may_be_the_folder_of_frames(cut):
+    stills("in", range(1, 5), red=40)
+    cut("--stills", "frames")
+    assert list(folders()) == ["in"]
+
+
+def test_numbered_pictures_that_are_no_video_are_told_how_to_be_one(cut):
+    for name in ("a", "b"):
+        stills(f"in/{name}", [1, 2], red=40)
+    with pytest.raises(
+        UserError, match=r"would both be called '00001'.*where they are the frames of videos, set stills"
+    ):
+        cut()
+    cv2.imwrite("in/a/1.jpg", picture(red=40))
+    with pytest.raises(UserError, match=r"'a/00001.png' and 'a/1.jpg' are the same frame; keep one"):
+        cut("--stills", "frames")
+    with pytest.raises(UserError, match="stills must be 'frames', with fps, and is single"):
+        cut("--fps", "25")
+
+
 # --- real faces ------------------------------------------------------------------------------------------------------
 
 real = pytest.mark.skipif(not REAL.is_dir(), reason="FACES names no folder of real clips")

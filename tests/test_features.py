@@ -270,6 +270,13 @@ def test_what_fits_the_room_is_held_and_what_does_not_stays_on_disk(store):
     assert isinstance(open_inputs(store, STORE_ROWS, front("none"), CPU, VIEWS), InMemory)
 
 
+def test_memory_that_an_earlier_fold_left_with_the_process_counts_as_free(monkeypatch):
+    """As torch keeps it on a CUDA device: 30 free there, 50 held, of which 10 are in use."""
+    for name, value in {"mem_get_info": (30, 80), "memory_reserved": 50, "memory_allocated": 10}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert allowance(torch.device("cuda")) == int(features.SHARE * 70)
+
+
 def test_the_allowance_is_what_was_asked_for_or_a_share_of_what_is_free():
     assert allowance(CPU, 1.5) == 1_500_000_000
     assert 0 < allowance(CPU) <= features.SHARE * free_memory() * 1.2

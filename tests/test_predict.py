@@ -161,6 +161,21 @@ def test_seeds_are_averaged_as_probabilities_and_each_can_stand_alone(place):
         predicted("--task", "va", "--seed", "4", out="four")
 
 
+def test_the_networks_of_all_folds_are_averaged(place):
+    for fold, seeds in ((0, (1, 2)), (10, (1, 2))):
+        run(place, seeds=[10 * fold + seed for seed in seeds])
+        for seed in seeds:
+            target = place / f"run/fold_{fold}/seed_{seed}"
+            target.parent.mkdir(exist_ok=True)
+            (place / f"run/seed_{10 * fold + seed}").rename(target)
+    found = np.array(by_video(predicted("--task", "va"), "c"), dtype=float)
+    expected = np.mean([logits("va", seed) for seed in (1, 2, 101, 102)], axis=0)
+    np.testing.assert_allclose(found, on_all(expected)["c"], atol=1e-6)
+    found = np.array(by_video(predicted("--task", "va", "--seed", "2", out="two"), "c"), dtype=float)
+    expected = np.mean([logits("va", seed) for seed in (2, 102)], axis=0)
+    np.testing.assert_allclose(found, on_all(expected)["c"], atol=1e-6)
+
+
 def test_a_window_is_of_the_frames_that_are_there_and_mean_pooled(place):
     changes = {"model": "mlp", "window": 5, "step": 2, "embedding_size": 8}
     run(place, **changes)

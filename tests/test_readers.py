@@ -9,7 +9,7 @@ import pytest
 from pipeline.datasets import classes, index, readers, splits
 from pipeline.datasets.found import DatasetConfig
 from pipeline.params import UserError
-from pipeline.tables import ABAW_CLASSES, Labels, read_frames, read_labels, write_frames, write_labels
+from pipeline.tables import ABAW_CLASSES, Labels, of_fold, read_frames, read_labels, write_frames, write_labels
 
 
 def made(root: Path, *paths: str) -> Path:
@@ -33,20 +33,50 @@ def table_of(groups: int, rows: int, seed: int = 0) -> pd.DataFrame:
 
 def test_each_group_is_val_in_just_one_fold_and_folds_are_of_like_make_up():
     table = table_of(40, 2000)
-    val = np.stack(
-        [splits.by_fold(table["group"], splits.strata(table), 5, i, 3).to_numpy() == "val" for i in range(5)]
-    )
-    assert (val.sum(axis=0) == 1).all()
-    assert pd.DataFrame({"group": table["group"], "fold": val.argmax(0)}).groupby("group")["fold"].nunique().max() == 1
+    fold = splits.by_fold(table["group"], splits.strata(table), 5, 3)
+    assert set(fold) == set(range(5))
+    assert fold.groupby(table["group"]).nunique().max() == 1
     for name, rows in table.groupby("expression"):
-        shares = val[:, rows.index].mean(axis=1)
+        shares = np.bincount(fold[rows.index], minlength=5) / len(rows)
         assert (np.abs(shares - 0.2) < 0.06).all(), (name, shares)
+
+
+def test_of_all_folds_each_has_its_own_validation_part_and_together_they_are_everything():
+    table = table_of(20, 300)
+    done, how = splits.with_split(table, DatasetConfig(folds=4, seed=1))
+    assert how == "4 folds by group, seed 1"
+    assert set(done["expression_split"]) == {"fold"}
+    every = Labels(done, list("012"), "x")
+    assert every.folds == [0, 1, 2, 3]
+    val = []
+    for k in every.folds:
+        one = of_fold(every, k).table
+        assert "fold" not in one
+        groups = one.groupby("expression_split")["group"].unique()
+        assert not set(groups["train"]) & set(groups["val"])
+        assert set(one["expression_split"]) == {"train", "val"}
+        alone, _ = splits.with_split(table, DatasetConfig(folds=4, fold=k, seed=1))
+        pd.testing.assert_frame_equal(one, alone)
+        val.append(one["expression_split"] == "val")
+    assert (np.sum(val, axis=0) == 1).all()
+
+
+def test_a_fold_that_there_is_not_is_refused():
+    plain = Labels(table_of(20, 300), list("012"), "x")
+    every = Labels(splits.with_split(plain.table, DatasetConfig(folds=4))[0], list("012"), "x")
+    assert of_fold(plain, None) is plain
+    for given, fold, words in (
+        (every, 4, r"has the folds \[0, 1, 2, 3\], and fold 4"), (every, None, "and no fold is asked for"),
+        (plain, 0, "has no folds, and fold 0"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            of_fold(given, fold)
 
 
 def test_folds_do_not_depend_on_the_order_of_rows():
     table = table_of(20, 300)
     mixed = table.sample(frac=1, random_state=0)
-    one, other = (splits.by_fold(t["group"], splits.strata(t), 4, 1, 0) for t in (table, mixed))
+    one, other = (splits.by_fold(t["group"], splits.strata(t), 4, 0) for t in (table, mixed))
     pd.testing.assert_series_equal(one, other.sort_index())
 
 
@@ -54,6 +84,8 @@ def test_folds_put_official_train_and_val_together_and_leave_test_and_none_alone
     table = table_of(12, 240)
     official = pd.Series(["train", "val", "test", None], dtype="str").take(table["group"].str[1:].astype(int) % 4)
     table["expression_split"] = official.to_numpy()
+    every, _ = splits.with_split(table, DatasetConfig(folds=3))
+    assert (every["fold"].notna() == (every["expression_split"] == "fold")).all()
     done, how = splits.with_split(table, DatasetConfig(folds=3, fold=2))
     kept = ~table["expression_split"].isin(["train", "val"])
     assert done.loc[kept, "expression_split"].equals(table.loc[kept, "expression_split"])
@@ -71,7 +103,7 @@ def test_one_draw_serves_all_tracks():
 def test_a_class_rarer_than_folds_is_no_hindrance():
     table = table_of(10, 100)
     table.loc[0, "expression"] = "rare"
-    assert set(splits.by_fold(table["group"], splits.strata(table), 5, 0, 0)) == {"train", "val"}
+    assert set(splits.by_fold(table["group"], splits.strata(table), 5, 0)) == set(range(5))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +113,7 @@ def test_a_class_rarer_than_folds_is_no_hindrance():
         ({"folds": 11}, "and is 11"),
         ({"folds": 5, "fold": 5}, "fold must be from 0 to 4"),
         ({"folds": 5, "fold": -1}, "fold must be from 0 to 4"),
-        ({"fold": 1}, "folds is not given"),
+        ({"fold": 0}, "folds is not given"),
     ],
 )
 def test_impossible_folds_are_errors(settings, error):
@@ -227,6 +259,11 @@ def test_all_of_it_can_be_said_in_params_yaml_and_on_the_command_line(tmp_path, 
     assert "split: fold 1 of 3 by group, seed 0" in printed
     assert "class map: happy -> Happiness, sad -> Sadness" in printed
     assert "classes dropped by class map: 1 (bored: 6 labels)" in printed
+    assert index.main([*outputs, "--folds", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "split: 3 folds by group, seed 0" in printed
+    assert "expression, labelled frames: fold 0: 4 in 4 videos; fold 1: 4 in 4 videos; fold 2: 4 in 4" in printed
+    assert read_labels(tmp_path / "l.parquet").folds == [0, 1, 2]
     index.main([*outputs, "--class-map", "abaw"])
     assert read_labels(tmp_path / "l.parquet").classes == ABAW_CLASSES
 

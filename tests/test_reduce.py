@@ -11,7 +11,7 @@ from pipeline import projection
 from pipeline.extraction import reduce
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreWriter
-from pipeline.tables import Labels, write_labels
+from pipeline.tables import Labels, of_fold, read_labels, write_labels
 
 MADE_BY = {"backbone": "tiny", "input_size": 32}
 # video: (group, its frames' splits for expression, its frames' splits for valence)
@@ -54,6 +54,10 @@ def place(tmp_path):
     return tmp_path
 
 
+def labels_of(place):
+    return read_labels(place / "labels.parquet")
+
+
 def arguments(place, *more):
     return [
         "--params", str(place / "params.yaml"), "-s", str(place / "s.zarr"), "--labels", str(place / "labels.parquet"),
@@ -63,7 +67,7 @@ def arguments(place, *more):
 
 def test_a_group_held_out_in_any_track_is_not_fitted_on(place):
     store = FeatureStore(place / "s.zarr")
-    rows = reduce.training_rows(store, place / "labels.parquet")
+    rows = reduce.training_rows(store, labels_of(place))
     keys = store.keys.set_index("row").loc[rows]
     assert {(str(v), int(f)) for v, f in zip(keys["video"], keys["frame"], strict=True)} == FITTED_ON
     assert len(rows) == len(FITTED_ON)
@@ -93,7 +97,7 @@ def test_a_flag_beats_the_parameter_file(place):
 def test_of_more_rows_than_asked_for_evenly_spaced_ones_are_fitted_on(place, capsys):
     reduce.main(arguments(place, "--most-rows", "6"))
     store = FeatureStore(place / "s.zarr")
-    rows = reduce.training_rows(store, place / "labels.parquet")[[0, 9, 18, 28, 37, 47]]
+    rows = reduce.training_rows(store, labels_of(place))[[0, 9, 18, 28, 37, 47]]
     peer = PCA(2).fit(store.read(rows).astype(np.float64))
     np.testing.assert_allclose(projection.load(place / "p.safetensors", MADE_BY).mean, peer.mean_, rtol=1e-6)
     assert "fitted on 6 of 48 training rows, evenly spaced" in capsys.readouterr().out
@@ -102,7 +106,7 @@ def test_of_more_rows_than_asked_for_evenly_spaced_ones_are_fitted_on(place, cap
 def test_labelled_frames_that_were_not_extracted_are_no_error(place):
     more = pd.concat([table(), table()[:40].assign(frame=range(100, 140))])
     write_labels(place / "labels.parquet", Labels(more, ["Anger"], "by hand"))
-    assert len(reduce.training_rows(FeatureStore(place / "s.zarr"), place / "labels.parquet")) == len(FITTED_ON)
+    assert len(reduce.training_rows(FeatureStore(place / "s.zarr"), labels_of(place))) == len(FITTED_ON)
 
 
 def nobody_trains(frames):
@@ -116,9 +120,54 @@ def nobody_trains(frames):
 )
 def test_nothing_to_fit_on_is_said_before_anything_is_written(place, change):
     write_labels(place / "labels.parquet", Labels(change(table()), ["Anger"], "by hand"))
-    with pytest.raises(UserError, match=r"no frame of .*s\.zarr is training data in .*labels\.parquet"):
+    with pytest.raises(UserError, match=r"no frame of .*s\.zarr is training data of 'by hand'"):
         reduce.main(arguments(place))
     assert not (place / "p.safetensors").exists()
+
+
+def folded():
+    """Two folds of whole groups."""
+    frames = table().replace({column: {"train": "fold", "val": "fold"} for column in ("expression_split", "va_split")})
+    return frames.assign(fold=pd.Series(pd.factorize(frames["group"])[0] % 2, dtype="Int16"))
+
+
+def test_of_folds_each_has_components_that_do_not_depend_on_the_frames_it_validates_on(place, capsys):
+    write_labels(place / "labels.parquet", Labels(folded(), ["Anger"], "by hand"))
+    reduce.main(arguments(place))
+    store, printed = FeatureStore(place / "s.zarr"), capsys.readouterr().out
+    fitted = [projection.load(place / "p.safetensors", MADE_BY, k) for k in (0, 1)]
+    for k in (0, 1):
+        assert f"fold {k}: 2 of 4 components keep" in printed
+        rows = reduce.training_rows(store, of_fold(labels_of(place), k))
+        peer = PCA(2).fit(store.read(rows).astype(np.float64))
+        np.testing.assert_allclose(np.abs(fitted[k].components), np.abs(peer.components_), atol=1e-6)
+        np.testing.assert_allclose(fitted[k].mean, peer.mean_, rtol=1e-6)
+
+    keys = store.keys.astype({"video": "str"})
+    features = store.read(keys["row"].to_numpy())
+    features[keys["video"].isin(folded().query("fold == 0")["video"])] = 99
+    with StoreWriter(place / "other.zarr", MADE_BY, {"original": 4}, chunk_rows=16) as writer:
+        for start in range(0, len(keys), 16):
+            part = slice(start, start + 16)
+            writer.write(keys[["video", "frame"]].assign(size=1)[part], {"original": features[part]})
+    reduce.main(arguments(place, "-s", str(place / "other.zarr")))
+    again = [projection.load(place / "p.safetensors", MADE_BY, k) for k in (0, 1)]
+    np.testing.assert_array_equal(again[0].components, fitted[0].components)
+    np.testing.assert_array_equal(again[0].mean, fitted[0].mean)
+    assert np.abs(again[1].mean - fitted[1].mean).max() > 1
+
+
+def test_a_projection_for_one_split_is_none_for_folds_and_the_other_way_round(place):
+    reduce.main(arguments(place))
+    with pytest.raises(UserError, match="was fitted for one split, and fold 1 is trained"):
+        projection.load(place / "p.safetensors", MADE_BY, 1)
+    write_labels(place / "labels.parquet", Labels(folded(), ["Anger"], "by hand"))
+    reduce.main(arguments(place))
+    for fold, words in ((None, "one split"), (2, "fold 2")):
+        with pytest.raises(UserError, match=rf"was fitted for the folds \[0, 1\], and {words} is trained"):
+            projection.load(place / "p.safetensors", MADE_BY, fold)
+    reduce.main(arguments(place, "-n", "0"))
+    assert projection.load(place / "p.safetensors", MADE_BY, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -140,7 +189,7 @@ def test_no_components_leave_the_features_as_they_are_and_need_no_training_data(
 def test_the_rows_are_gone_through_as_often_as_asked_in_blocks_of_bounded_size(place, monkeypatch):
     monkeypatch.setattr(reduce, "BLOCK", 4 * 10)
     store = FeatureStore(place / "s.zarr")
-    rows = reduce.training_rows(store, place / "labels.parquet")
+    rows = reduce.training_rows(store, labels_of(place))
     blocks = reduce.Blocks(store, rows)
     for _ in range(2):
         read = list(blocks)

@@ -99,6 +99,14 @@ def test_a_split_of_another_name_is_an_error(tmp_path):
         tables.write_labels(tmp_path / "labels.parquet", labels(va_split=["validation", None]))
 
 
+def test_a_split_by_folds_needs_the_column_that_says_which(tmp_path):
+    with pytest.raises(UserError, match=r"va_split holds \['fold'\], and may only hold"):
+        tables.write_labels(tmp_path / "labels.parquet", labels(va_split=["fold", None]))
+    fold = pd.array([1, None], dtype="Int16")
+    tables.write_labels(tmp_path / "labels.parquet", labels(va_split=["fold", None], fold=fold))
+    assert tables.read_labels(tmp_path / "labels.parquet").folds == [1]
+
+
 def test_a_label_table_may_be_empty(tmp_path):
     empty = Labels(labels().table.head(0), [], "abaw")
     tables.write_labels(tmp_path / "labels.parquet", empty)

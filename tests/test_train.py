@@ -18,7 +18,7 @@ import train
 from pipeline import projection
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreWriter
-from pipeline.tables import Labels, write_labels
+from pipeline.tables import Labels, of_fold, read_labels, write_labels
 from pipeline.training.adapter import load_adapter
 from pipeline.training.features import InMemory
 from pipeline.training.heads import HEADS
@@ -245,11 +245,84 @@ def test_with_a_test_split_the_projection_is_fitted_again_without_the_held_out_g
     assert np.abs(used - fitted.components).max() > 0.1
 
 
-# --- cut off and gone on with
-
-
 class Killed(BaseException):
     pass
+
+
+# --- folds
+
+
+def folded(num_folds=3):
+    """The label table of the place, cut into folds of whole videos instead of its own split."""
+    labels = read_labels(Path("data/labels.parquet"))
+    table = labels.table.assign(fold=pd.Series(pd.factorize(labels.table["group"])[0] % num_folds, dtype="Int16"))
+    table[["expression_split", "va_split", "au_split"]] = "fold"
+    write_labels(Path("data/labels.parquet"), Labels(table, labels.classes, labels.dataset))
+    return table
+
+
+def test_each_fold_is_trained_as_alone_with_its_own_frames_held_out(place, capsys):
+    table = folded()
+    folder = run("--name", "all", "-r", "2")
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "fold_0", "fold_1", "fold_2", "summary.json"]
+    summary = json.loads((folder / "summary.json").read_text())["seeds"]
+    assert [(s["fold"], s["seed"]) for s in summary] == [(k, s) for k in range(3) for s in range(2)]
+    assert "on the selection part of 3 folds" in capsys.readouterr().out
+    for k in range(3):
+        one = of_fold(read_labels(Path("data/labels.parquet")), k)
+        assert set(one.table.loc[one.table["expression_split"] == "val", "group"]) == set(
+            table.loc[table["fold"] == k, "group"]
+        )
+        write_labels(Path("one.parquet"), one)
+        alone = load_file(run("--name", f"one_{k}", "--labels", "one.parquet") / "seed_0" / "best.safetensors")
+        found = load_file(folder / f"fold_{k}" / "seed_0" / "best.safetensors")
+        assert all(torch.equal(found[name], alone[name]) for name in alone)
+        assert load_adapter(folder / f"fold_{k}/seed_1/best.safetensors", MADE_BY).facts["fold"] == k
+
+
+def test_each_fold_is_projected_by_its_own_components(place):
+    folded()
+    fitted = {k: projection.fit([np.random.default_rng(k).normal(size=(50, D))], 4) for k in range(3)}
+    projection.save(Path("data/projection.safetensors"), fitted, MADE_BY)
+    folder = run("--reduce")
+    for k in range(3):
+        used = load_file(folder / f"fold_{k}" / "seed_0" / "best.safetensors")["front.components"].numpy()
+        np.testing.assert_array_equal(used, fitted[k].components)
+    projection.save(Path("data/projection.safetensors"), fitted[0], MADE_BY)
+    with pytest.raises(UserError, match="was fitted for one split, and fold 0 is trained"):
+        run("--reduce")
+
+
+def test_folds_and_a_share_held_out_are_two_splits(place):
+    folded()
+    with pytest.raises(UserError, match="is cut into 3 folds: leave --test-split out"):
+        run("--test-split", "0.25")
+
+
+def test_a_run_of_folds_that_was_cut_off_goes_on_with_those_that_are_left(place, monkeypatch):
+    folded()
+    whole = run("--name", "whole")
+    plain = train._train_one
+
+    def cut(material, folder, seed):
+        if folder.name == "fold_1":
+            raise Killed
+        return plain(material, folder, seed)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "_train_one", cut)
+        with pytest.raises(Killed):
+            run("--name", "cut")
+    train.main(["--resume", "runs/manual/cut"])
+    both = whole, Path("runs/manual/cut")
+    scores = [json.loads((folder / "summary.json").read_text())["seeds"] for folder in both]
+    assert scores[0] == scores[1]
+    for k in range(3):
+        one, other = (load_file(folder / f"fold_{k}/seed_0/best.safetensors") for folder in both)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- cut off and gone on with
 
 
 def killed_after(epoch: int, monkeypatch, *flags: str) -> Path:
@@ -397,6 +470,24 @@ def test_the_list_names_everything_with_a_line_and_its_source(place, capsys):
         assert line.endswith("]")
 
 
+def test_the_best_epoch_of_pairs_may_be_that_of_the_best_f1(place):
+    labels = read_labels(Path("data/labels.parquet"))
+    frames = labels.table.sort_values(["video", "frame"], ignore_index=True)
+    pair = frames.assign(pair=frames["video"] + "/" + ((frames["frame"] + 1) // 2).astype("str"))
+    pair["side"] = np.where(frames["frame"] % 2 == 1, "left", "right")
+    alike = pair.groupby("pair")["expression"].transform("nunique") == 1
+    table = pair.assign(same=alike.astype("int8"))
+    assert 0 < alike.mean() < 1
+    write_labels(Path("data/labels.parquet"), Labels(table, labels.classes, labels.dataset))
+    folder = run("--select-by", "pair_f1", "-e", "6", "--loss", "supcon")
+    scalars = EventAccumulator(str(folder / "seed_0")).Reload().Scalars("pair_f1/select")
+    score = {event.step: event.value for event in scalars}
+    best = load_adapter(folder / "seed_0/best.safetensors", MADE_BY).facts
+    assert score[best["epoch"]] == pytest.approx(max(score[epoch] for epoch in range(1, 7)))
+    assert best["select"] == pytest.approx(score[best["epoch"]])
+    assert best["select_by"] == "pair_f1"
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -406,6 +497,7 @@ def test_the_list_names_everything_with_a_line_and_its_source(place, capsys):
         (["-d", "features.npy"], "no feature store at features.npy"),
         (["--labels", "none.parquet"], "no label table at none.parquet"),
         (["--select-by", "macro_f1"], "loss 'contrastive_cross_entropy' predicts no classes"),
+        (["--select-by", "pair_f1"], "select_by 'pair_f1' needs pairs, .* 'tiny' the label table names none"),
         (["--reduce"], "no projection at"),
         (["--batch-size", "3"], "batch_size must be at least 4"),
         (["--learning-rate", "1e30", "--loss", "cross_entropy"], "not finite in epoch"),

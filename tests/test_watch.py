@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch import nn
 
 from pipeline.training.adapter import Adapter
 from pipeline.training.data import FrameSet
-from pipeline.training.watch import Watched, watched_frames
+from pipeline.training.watch import Watched, best_f1, watched_frames
 
 
 class Nearness(nn.Module):
@@ -92,6 +93,33 @@ def test_where_each_pair_is_a_class_the_same_ones_are_the_tables_pairs_and_diffe
     assert scores["auc_same_different"] == pytest.approx(np.mean(won))
     asked, _ = look(frames, features, Nearness())  # no different ones in the table: those of two groups
     assert 0 < asked["pair_f1"] < 1
+
+
+def test_the_f1_of_another_head_is_that_of_the_best_threshold_on_the_cosines_of_the_tables_pairs():
+    rng = np.random.default_rng(0)
+    features, same = rng.normal(size=(40, 2)), np.arange(20) < 10
+    features[1:20:2] = features[:20:2] + rng.normal(size=(10, 2))
+    pairs = np.arange(40).reshape(20, 2)
+    frames = frame_set(np.zeros(40, int), pairs[:, 0].repeat(2), pairs, same)
+    scores, _ = look(frames, features, Plain())
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    cosine = (unit[::2] * unit[1::2]).sum(1)
+    expected = max(f1_score(same, cosine >= threshold - 1e-6) for threshold in cosine)
+    assert 2 / 3 < expected < 1  # better than to call everything the same
+    assert scores["pair_f1"] == pytest.approx(expected)
+
+
+def test_where_the_table_names_only_same_pairs_as_many_strangers_are_the_different_ones():
+    positive, negative = np.array([0.9, 0.5]), np.array([0.1, 0.8, 0.7, 0.6, 0.2])
+    # two of the five, evenly spaced: 0.1 and 0.2; all of them would make it 2/3
+    assert best_f1(positive, negative) == 1
+    # above 0.8: one of two found, none wrong, 2/3; at 0.5 and above: both found, two wrong, 2/3
+    assert best_f1(positive, np.array([0.8, 0.6])) == pytest.approx(2 / 3)
+    assert np.isnan(best_f1(positive, negative[:0]))
+
+
+def test_without_pairs_there_is_no_f1_of_pairs():
+    assert "pair_f1" not in look(frame_set([0, 0, 1, 1], [0, 1, 2, 3]), np.eye(4)[:, :2] + 0.1, Plain())[0]
 
 
 def test_whole_pairs_are_watched_where_there_are_more_than_can_be():

@@ -10,7 +10,7 @@ import argparse
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{args.check}: {survey.num_images:,} images in {len(survey.images):,} folders, {len(survey.videos):,} videos"
     )
-    for line in oddities(survey):
+    for line in oddities(survey, fitting):
         print(f"odd: {line}")
     if not fitting:
         print("no data set that is known lies here: docs/datasets.md shows how each must lie")
@@ -135,8 +135,8 @@ def fits(survey: Survey) -> dict[str, dict[str, object]]:
     return found
 
 
-def oddities(survey: Survey) -> list[str]:
-    """What should be looked at before anything is run: videos, empty and unreadable images, sizes."""
+def oddities(survey: Survey, fitting: Collection[str]) -> list[str]:
+    """What should be looked at before anything is run: videos, broken images, sizes, frames that are not cut yet."""
     lines = []
     if survey.videos:
         lines.append(f"{len(survey.videos)} videos, such as '{survey.videos[0]}': {CUT_FIRST}")
@@ -158,7 +158,13 @@ def oddities(survey: Survey) -> list[str]:
         lines.append(f"of {sum(sizes.values())} images that were opened, {len(sizes)} sizes: {few}")
     if grey:
         lines.append(f"{grey} of {sum(sizes.values())} images that were opened are grey")
-    if any(min(size) > LARGE for size in sizes):
+    if "afew_va" in fitting and any(width != height for width, height in sizes):  # faces are cut square
+        lines.append(
+            "these are whole film frames: cut the faces by the points that come with them (python -m pipeline.faces "
+            f"--landmarks afew_va --input {survey.root} --out data/faces), and read them with root: data/faces, "
+            f"annotations: {survey.root}, crop_source: cropped_aligned"
+        )
+    elif any(min(size) > LARGE for size in sizes):
         lines.append("images are large: if they show more than a face, cut faces first (python -m pipeline.faces)")
     return lines
 

@@ -18,7 +18,7 @@ ABAW = {
     "surprise": "Surprise", "surprised": "Surprise",
     "other": "Other", "contempt": "Other",
 }  # fmt: skip
-NO_LABELS = (*KEY, "group", "dataset", "pair", "side", "same")
+NO_LABELS = (*KEY, "group", "fold", "dataset", "pair", "side", "same")
 
 
 def mapped(labels: Labels, class_map: str | dict[str, str] | None) -> tuple[Labels, dict[str, Any]]:

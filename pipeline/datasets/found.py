@@ -48,8 +48,8 @@ class DatasetConfig:
     report: Path = option(Path("data/index.json"), help="the report to write: what was found, and what was not")
     val_fraction: float = option(0.2, help="the part of the groups held out where a data set has no split of its own")
     seed: int = option(0, help="which groups are held out where a data set has no split of its own")
-    folds: int | None = option(None, help="val is one of so many folds, cut by group; null: the data set's own split")
-    fold: int = option(0, help="which of the folds is val, from 0")
+    folds: int | None = option(None, help="so many folds, cut by group; null: the data set's own split")
+    fold: int | None = option(None, help="val is this fold alone, from 0; null: each of them in turn")
     also: list = option([], help="further data sets, such as [{name: ravdess, root: data/ravdess}]")
     strict: bool = option(False, help="exit status 1, after all is written, when anything had to be skipped")
 

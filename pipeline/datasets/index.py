@@ -43,7 +43,7 @@ def describe(frames: Frames, labels: Labels) -> dict[str, Any]:
     """What two tables hold, as JSON values: counts, how frames and labels match, gaps, groups in two splits.
 
     A *late* video starts after frame 1. ``labelled_frames`` and ``frames_per_class`` count labels that have a frame;
-    a split is 'none' where the track is labelled and has no split.
+    a split is 'none' where the track is labelled and has no split, and 'fold 0' and so on where it is cut into folds.
     """
     table, valid = frames.table, _valid(labels.table)
     tracks = [column for column in valid if column not in KEY]
@@ -116,7 +116,8 @@ def _valid(table: pd.DataFrame) -> pd.DataFrame:
 def _split(table: pd.DataFrame, track: str) -> pd.Series:
     if f"{track}_split" not in table:
         return pd.Series("none", index=table.index)
-    return table[f"{track}_split"].fillna("none")
+    split = table[f"{track}_split"].fillna("none")
+    return split.mask(split == "fold", "fold " + table["fold"].astype("str")) if "fold" in table else split
 
 
 def _videos_per_split(table: pd.DataFrame, track: str) -> dict[str, int]:
@@ -130,7 +131,13 @@ def _per_split(table: pd.DataFrame, track: str, rows: pd.Series) -> dict[str, in
 
 
 def _in_order(counts: pd.Series) -> dict[str, int]:
-    return {split: int(counts[split]) for split in (*SPLITS, "none") if split in counts}
+    return {split: int(counts[split]) for split in _ordered(counts.index)}
+
+
+def _ordered(splits: pd.Index) -> list[str]:
+    """Train, val and test, folds by their numbers, and none at all."""
+    folds = sorted((s for s in splits if s.startswith("fold ")), key=lambda s: int(s.removeprefix("fold ")))
+    return [split for split in (*SPLITS, *folds, "none") if split in splits]
 
 
 def _per_class(labels: Labels, rows: Any) -> dict[str, dict[str, int]]:
@@ -141,8 +148,7 @@ def _per_class(labels: Labels, rows: Any) -> dict[str, dict[str, int]]:
     counts = table[rows].dropna().value_counts()
     return {
         split: {name: int(counts.get((split, name), 0)) for name in labels.classes}
-        for split in (*SPLITS, "none")
-        if split in counts.index.get_level_values(0)
+        for split in _ordered(counts.index.get_level_values(0).unique())
     }
 
 

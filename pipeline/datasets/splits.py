@@ -8,6 +8,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.datasets.found import DatasetConfig
 from pipeline.params import UserError
+from pipeline.tables import Labels, of_fold
 
 MOST_ROWS = 100_000
 
@@ -15,11 +16,12 @@ MOST_ROWS = 100_000
 def with_split(table: pd.DataFrame, config: DatasetConfig) -> tuple[pd.DataFrame, str]:
     """The label table with a split for each of its tracks, and where the split is from.
 
-    Without ``folds``, a track that brings its split keeps it; to the others one is drawn. With ``folds``, ``val`` is
-    fold ``fold`` and ``train`` the rest, whatever was official; only ``test`` stays, and what is in no part. One draw
-    serves all tracks, so that a group is on the same side in each.
+    Without ``folds``, a track that brings its split keeps it; to the others one is drawn. With ``folds``, whatever was
+    official train or val is ``fold`` now, and the column ``fold`` says which; only ``test`` stays, and what is in no
+    part. Of a single ``fold`` it is ``val``, and the rest ``train``. One draw serves all tracks, so that a group is on
+    the same side in each.
     """
-    if config.folds is None and config.fold:
+    if config.folds is None and config.fold is not None:
         raise UserError(f"dataset: fold is {config.fold}, and folds is not given")
     tracks = tracks_of(table)
     lacking = [track for track in tracks if f"{track}_split" not in table]
@@ -29,12 +31,20 @@ def with_split(table: pd.DataFrame, config: DatasetConfig) -> tuple[pd.DataFrame
         drawn = by_group(table["group"], strata(table), config.val_fraction, config.seed)
         how = f"drawn by group, val_fraction {config.val_fraction}, seed {config.seed}"
         return table.assign(**{f"{track}_split": drawn for track in lacking}), how
-    drawn = by_fold(table["group"], strata(table), config.folds, config.fold, config.seed)
-    columns = {}
+    if config.fold is not None and not 0 <= config.fold < config.folds:
+        last = config.folds - 1
+        raise UserError(f"dataset: fold must be from 0 to {last}, for {config.folds} folds, and is {config.fold}")
+    columns, taken = {}, pd.Series(False, index=table.index)
     for track in tracks:
-        given = table.get(f"{track}_split", drawn)
-        columns[f"{track}_split"] = drawn.where(given.isin(["train", "val"]), given)
-    return table.assign(**columns), f"fold {config.fold} of {config.folds} by group, seed {config.seed}"
+        given = table.get(f"{track}_split", pd.Series("train", index=table.index, dtype="str"))
+        columns[f"{track}_split"] = given.mask(given.isin(["train", "val"]), "fold")
+        taken |= columns[f"{track}_split"] == "fold"
+    fold = by_fold(table.loc[taken, "group"], strata(table)[taken], config.folds, config.seed)
+    table = table.assign(**columns, fold=fold.astype("Int16").reindex(table.index))
+    if config.fold is None:
+        return table, f"{config.folds} folds by group, seed {config.seed}"
+    of_one = of_fold(Labels(table, [], config.name), config.fold).table
+    return of_one, f"fold {config.fold} of {config.folds} by group, seed {config.seed}"
 
 
 def tracks_of(table: pd.DataFrame) -> list[str]:
@@ -77,8 +87,8 @@ def by_group(groups: pd.Series, strata: pd.Series, val_fraction: float, seed: in
     return pd.Series(np.where(groups.isin(held_out), "val", "train"), index=groups.index, dtype="str")
 
 
-def by_fold(groups: pd.Series, strata: pd.Series, folds: int, fold: int, seed: int) -> pd.Series:
-    """'val' for each row whose group is in fold ``fold`` of ``folds``, else 'train'.
+def by_fold(groups: pd.Series, strata: pd.Series, folds: int, seed: int) -> pd.Series:
+    """The number, from 0, of the fold that each row's group is in.
 
     The folds are scikit-learn's StratifiedGroupKFold: each group in just one, each stratum's rows as equal as whole
     groups allow. A stratum with fewer rows than folds counts with the largest. Above 100,000 rows they are counted in
@@ -87,8 +97,6 @@ def by_fold(groups: pd.Series, strata: pd.Series, folds: int, fold: int, seed: i
     num_groups = groups.nunique()
     if not 2 <= folds <= num_groups:
         raise UserError(f"dataset: folds must be from 2 to the number of groups, {num_groups}, and is {folds}")
-    if not 0 <= fold < folds:
-        raise UserError(f"dataset: fold must be from 0 to {folds - 1}, for {folds} folds, and is {fold}")
     counts = pd.DataFrame({"group": groups.to_numpy(), "stratum": strata.to_numpy()}).value_counts(sort=False)
     counts = np.ceil(counts * min(1, MOST_ROWS / len(groups))).astype("int64").rename("rows").reset_index()
     table = counts.loc[counts.index.repeat(counts["rows"]), ["group", "stratum"]]
@@ -96,9 +104,8 @@ def by_fold(groups: pd.Series, strata: pd.Series, folds: int, fold: int, seed: i
     stratum = table["stratum"].where(table["stratum"].map(rows) >= folds, rows.idxmax())
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     cuts = splitter.split(np.zeros(len(table)), stratum.to_numpy(object), table["group"].to_numpy(object))
-    _, held_out = list(cuts)[fold]
-    val = groups.isin(table["group"].iloc[held_out].unique())
-    return pd.Series(np.where(val, "val", "train"), index=groups.index, dtype="str")
+    number = {group: k for k, (_, held_out) in enumerate(cuts) for group in table["group"].iloc[held_out].unique()}
+    return groups.map(number).astype("int64")
 
 
 def refuse_overlap(table: pd.DataFrame, dataset: str) -> None:

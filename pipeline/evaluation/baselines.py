@@ -42,30 +42,32 @@ class BaselinesConfig(EvaluateConfig):
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__)
     store, labels, device = FeatureStore(config.data), read_labels(config.labels), pick_device(config.device)
-    adapters = load_run(config.run, store)
-    facts = adapters[0].facts
-    if facts["window"] != 1 or not adapters[0].head.framewise:
+    folds = load_run(config.run, store, labels)
+    facts = folds[0][0].facts
+    if facts["window"] != 1 or not folds[0][0].head.framewise:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {facts['window']}")
-    found = material(config, store, labels, adapters[0])
+    found = [material(config, store, labels, adapters[0]) for adapters in folds]
     shutil.rmtree(config.output, ignore_errors=True)  # those of other widths
-    answers: dict[str, list[Answers]] = {_name(config, width): [] for width in config.widths}
-    for adapter in adapters:
-        adapter.modules().to(device)
-        source = features.open_inputs(store, found.frames.row, adapter.front, device)
-        single = answered(found, adapter, source, device)
-        for width in config.widths:
-            answers[_name(config, width)].append(boxed(found, adapter, source, single, width))
+    answers: dict[str, list[list[Answers]]] = {_name(config, width): [[] for _ in folds] for width in config.widths}
+    for k, (of_fold, adapters) in enumerate(zip(found, folds, strict=True)):
+        for adapter in adapters:
+            adapter.modules().to(device)
+            source = features.open_inputs(store, of_fold.frames.row, adapter.front, device)
+            single = answered(of_fold, adapter, source, device)
+            for width in config.widths:
+                answers[_name(config, width)][k].append(boxed(of_fold, adapter, source, single, width))
     # What is smoothed already is not smoothed again.
-    once, about = dataclasses.replace(config, smoothing="none"), found.about | {"baseline": True}
-    for (name, of_seeds), width in zip(answers.items(), config.widths, strict=True):
-        about_it = about | {"run": name, "seeds": len(adapters), "seed": facts["seed"], "box_before": width}
-        report(dataclasses.replace(once, output=config.output / name), found.part, of_seeds, about_it)
-    backbone = backbone_answers(found)
-    if backbone is None:
+    once, about = dataclasses.replace(config, smoothing="none"), {"baseline": True}
+    for (name, of_folds), width in zip(answers.items(), config.widths, strict=True):
+        about_it = about | {"run": name, "seeds": len(folds[0]), "seed": facts["seed"], "box_before": width}
+        report(dataclasses.replace(once, output=config.output / name), found, of_folds, about_it)
+    backbone = [backbone_answers(of_fold) for of_fold in found]
+    if None in backbone:
         print(f"the backbone {store.made_by['backbone']} predicts none of the classes: it is no baseline for them")
     else:
         about_it = about | {"run": "backbone", "seeds": 1, "seed": 0, "model": None, "loss": None}
-        report(dataclasses.replace(config, output=config.output / "backbone"), found.part, [backbone], about_it)
+        of_folds = [[answer] for answer in backbone]
+        report(dataclasses.replace(config, output=config.output / "backbone"), found, of_folds, about_it)
 
 
 def _name(config: BaselinesConfig, width: int) -> str:

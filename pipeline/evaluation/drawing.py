@@ -1,6 +1,6 @@
 """The pictures of one evaluated run, by ``plots``."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from pipeline.evaluation import plots
 from pipeline.evaluation.files import confusion, emotion_cosines
-from pipeline.evaluation.measures import Answers, Part, Seen, best_source
+from pipeline.evaluation.folds import Fold
+from pipeline.evaluation.measures import Part, Seen, best_source
 from pipeline.evaluation.separation import evenly, normalised
 from pipeline.evaluation.steadiness import neighbours
 from pipeline.evaluation.uncertainty import Estimate
@@ -20,25 +21,19 @@ THUMBNAIL = 96  # pixels
 
 
 def drawn(
-    part: Part, answers: Answers, seen: Seen, found: Mapping[str, Estimate], about: Mapping[str, Any],
+    part: Part, folds: Sequence[Fold], seen: Seen, found: Mapping[str, Estimate], about: Mapping[str, Any],
     picture: Callable[[str, int], np.ndarray | None], timelines: int,
 ) -> Iterator[tuple[str, Figure]]:  # fmt: skip
-    """Names and figures of one seed; what there is nothing of is left out. F1 and its intervals are of all seeds."""
+    """Names and figures of the first seed; what there is nothing of is left out. F1 and its intervals are of all seeds.
+
+    Predictions are those of all folds (``part``, ``seen``), embeddings those of the first, as two folds are two spaces.
+    """
     name = about["run"] if about["seeds"] == 1 else f"{about['run']}, seed {about['seed']}"
+    of = "" if folds[0].number is None else f", fold {folds[0].number}"
+    yield from _of_embeddings(folds[0], plots.heading(name + of, about["dataset"], len(folds[0].part.has)))
     title = plots.heading(name, about["dataset"], len(part.has))
     has, source = part.has, best_source(seen)
-    if len(has) == 0:
-        return
-    label, video = part.label[has], part.video[has]
-    if seen.pairs is not None:
-        same, other, opposite = seen.pairs.histogram(np.ones((1, len(part.groups))))[0]
-        counts = (seen.pairs.edges, same, other + opposite, opposite)
-        yield "cosines", plots.cosine_histograms(*counts, title)
-        yield "roc", plots.roc_curves(*counts, title)
-        yield "emotions", plots.emotion_matrix(emotion_cosines(part, [answers]), part.classes, title)
-        yield "similarity", plots.similarity_matrix(answers.z[has], label, video, part.classes, title)
-        yield "projection", plots.projection_2d(answers.z[has], label, part.classes, title)
-    if source is None:
+    if len(has) == 0 or source is None:
         return
     whose = "" if source == "classes" else f" · by {about['neighbours']} nearest neighbours"
     yield "confusion", plots.confusion_matrix(confusion(part, [seen]), part.classes, title + whose)
@@ -46,9 +41,23 @@ def drawn(
     f1, intervals = np.array([e.value for e in of]), np.array([e.interval() for e in of])
     heading = plots.heading(about["run"], about["dataset"], len(has)) + whose
     yield "f1", plots.f1_bars(f1, part.classes, heading, intervals)
-    said = seen.predicted[source][0].argmax(1)
+    said, z = seen.predicted[source][0].argmax(1), [fold.answers[0].z for fold in folds]
+    z = None if z[0] is None else np.concatenate(z)  # to be compared inside a video, which is in one fold
     for number, code in enumerate(_chosen(part, timelines), start=1):
-        yield f"timeline_{number}", _timeline(part, code, said, answers.z, picture, title + whose)
+        yield f"timeline_{number}", _timeline(part, code, said, z, picture, title + whose)
+
+
+def _of_embeddings(fold: Fold, title: str) -> Iterator[tuple[str, Figure]]:
+    part, z, pairs, has = fold.part, fold.answers[0].z, fold.seeds[0][1].pairs, fold.part.has
+    label, video = part.label[has], part.video[has]
+    if pairs is not None:
+        same, other, opposite = pairs.histogram(np.ones((1, len(part.groups))))[0]
+        counts = (pairs.edges, same, other + opposite, opposite)
+        yield "cosines", plots.cosine_histograms(*counts, title)
+        yield "roc", plots.roc_curves(*counts, title)
+        yield "emotions", plots.emotion_matrix(emotion_cosines([fold], most_seeds=1), part.classes, title)
+        yield "similarity", plots.similarity_matrix(z[has], label, video, part.classes, title)
+        yield "projection", plots.projection_2d(z[has], label, part.classes, title)
 
 
 def _chosen(part: Part, most: int) -> list[int]:

@@ -6,6 +6,7 @@ python -m pipeline.evaluation.evaluate --run runs/tcn_supcon
 import dataclasses
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,14 @@ from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
+from pipeline.evaluation.folds import Fold, pooled, together
 from pipeline.evaluation.measures import Answers, Part, Settings, measured
 from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import SMOOTHINGS
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
-from pipeline.tables import KEY, Labels, read_frames, read_labels
+from pipeline.tables import KEY, Labels, of_fold, read_frames, read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source, load_adapter
 from pipeline.training.data import FrameSet, frame_set
@@ -79,26 +81,34 @@ class Material:
     train: np.ndarray
     part: Part
     about: dict[str, Any]
+    fold: int | None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__)
     store, labels = FeatureStore(config.data), read_labels(config.labels)
     device = pick_device(config.device)
-    adapters = load_run(config.run, store)
-    found = material(config, store, labels, adapters[0])
-    answers = []
-    for adapter in adapters:
-        adapter.modules().to(device)
-        source = features.open_inputs(store, found.frames.row, adapter.front, device)
-        answers.append(answered(found, adapter, source, device))
-    about = found.about | {"run": config.run.name, "seeds": len(adapters), "seed": adapters[0].facts["seed"]}
-    report(config, found.part, answers, about | {"baseline": adapters[0].facts["epochs"] == 0})
+    folds = load_run(config.run, store, labels)
+    found = [material(config, store, labels, adapters[0]) for adapters in folds]
+    answers: list[list[Answers]] = [[] for _ in folds]
+    for part, adapters, said in zip(found, folds, answers, strict=True):
+        for adapter in adapters:
+            adapter.modules().to(device)
+            source = features.open_inputs(store, part.frames.row, adapter.front, device)
+            said.append(answered(part, adapter, source, device))
+    facts = folds[0][0].facts
+    about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
+    report(config, found, answers, about)
 
 
-def load_run(folder: Path, store: FeatureStore) -> list[Adapter]:
-    """The trained adapters of a run, by seed. Raises ``UserError`` where there is none, or they are not of one kind."""
-    paths = sorted(folder.glob("seed_*/best.safetensors"), key=lambda p: int(p.parent.name[5:]))
+def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Adapter]]:
+    """The trained adapters of a run: those of each fold, or of the only split, by seed.
+
+    Raises ``UserError`` where there is none, where they are not of one kind, and where they are not of the folds that
+    the labels are cut into, all with the same seeds.
+    """
+    found = [*folder.glob("seed_*/best.safetensors"), *folder.glob("fold_*/seed_*/best.safetensors")]
+    paths = sorted(found, key=lambda p: [int(place[5:]) for place in p.relative_to(folder).parts[:-1]])
     if not paths:
         raise UserError(f"no trained run in {folder}: seed_*/best.safetensors is what train.py makes")
     adapters = [load_adapter(path, store.made_by) for path in paths]
@@ -108,7 +118,20 @@ def load_run(folder: Path, store: FeatureStore) -> list[Adapter]:
         for name in ("tracks", "classes", "test_split", "select_split", "split_seed"):
             if adapter.facts[name] != first[name]:
                 raise UserError(f"{path} and {paths[0]} are of two runs: {name} {adapter.facts[name]}, {first[name]}")
-    return adapters
+    folds: dict[int | None, list[Adapter]] = {}
+    for adapter in adapters:
+        folds.setdefault(adapter.facts.get("fold"), []).append(adapter)
+    if list(folds) != (labels.folds or [None]):
+        have = "one split" if list(folds) == [None] else f"the folds {list(folds)}"
+        wanted = f"the folds {labels.folds}" if labels.folds else "one split"
+        raise UserError(
+            f"{folder} has been trained on {have}, and the labels have {wanted}: train it again, or, if it was cut "
+            f"off, go on with 'python train.py --resume {folder}'"
+        )
+    seeds = [[adapter.facts["seed"] for adapter in of] for of in folds.values()]
+    if any(of != seeds[0] for of in seeds):
+        raise UserError(f"{folder} has not the same seeds in each fold: go on with 'python train.py --resume {folder}'")
+    return list(folds.values())
 
 
 def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapter: Adapter) -> Material:
@@ -118,6 +141,8 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     classes than those it learned.
     """
     facts = adapter.facts
+    fold = facts.get("fold")
+    labels = of_fold(labels, fold)
     frames = frame_set(
         store, labels, tracks=facts["tracks"], test_split=facts["test_split"], select_split=facts["select_split"],
         split_seed=facts["split_seed"],
@@ -149,7 +174,8 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
         train_label=frames.label[candidates],
         pairs=_pairs(frames, rows, scored, labels),
     )
-    return Material(store, frames, rows, candidates, part, _about(config, facts, labels, part, len(val), len(train)))
+    about = _about(config, facts, labels, part, len(val), len(train))
+    return Material(store, frames, rows, candidates, part, about, fold)
 
 
 def _with_expressions(frames: FrameSet, labels: Labels) -> FrameSet:
@@ -198,25 +224,34 @@ def _predicted(adapter: Adapter, what: str, z: torch.Tensor) -> np.ndarray:
         return to_probabilities.get(what, lambda x: x)(values.float()).cpu().numpy()
 
 
-def report(config: EvaluateConfig, part: Part, answers: Sequence[Answers], about: dict[str, Any]) -> None:
-    """Measures all seeds, writes the files and prints the numbers."""
-    seeds = [measured(part, answer, config.settings) for answer in answers]
+def report(
+    config: EvaluateConfig, found: Sequence[Material], answers: Sequence[Sequence[Answers]], about: dict[str, Any]
+) -> None:
+    """Measures all seeds of all folds, writes the files and prints the numbers; ``about`` is what the run is."""
+    folds = [
+        Fold(of.fold, of.part, said, [measured(of.part, answer, config.settings) for answer in said])
+        for of, said in zip(found, answers, strict=True)
+    ]
+    parts, about = [fold.part for fold in folds], _about_all(found) | about
+    part = together(parts)
+    seeds = [pooled(parts, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
     weights = group_weights(len(part.groups), config.resamples)
-    found = estimates(about["run"], [measure for measure, _ in seeds], weights)
+    estimated = estimates(about["run"], [measure for measure, _ in seeds], weights)
     config.output.mkdir(parents=True, exist_ok=True)
-    files.write(config.output, part, answers, seeds, found, about)
-    pictures = drawn(part, answers[0], seeds[0][1], found, about, _thumbnails(config.frames), config.timelines)
+    files.write(config.output, part, folds, seeds, estimated, about)
+    pictures = drawn(part, folds, seeds[0][1], estimated, about, _thumbnails(config.frames), config.timelines)
     folder = config.output / "plots"
     shutil.rmtree(folder, ignore_errors=True)  # those of other videos or classes
     folder.mkdir()
     for name, figure in pictures:
         figure.savefig(folder / f"{name}.png")
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
+    of_folds = f", {about['val_split']}" if len(folds) > 1 else ""
     print(
-        f"{about['run']}: scored on {scored} frames of {about['val_videos']} videos ({about['dataset']}); "
+        f"{about['run']}: scored on {scored} frames of {about['val_videos']} videos ({about['dataset']}{of_folds}); "
         f"intervals by {config.resamples:,} resamples of {len(part.groups)} groups"
     )
-    for name, estimate in found.items():
+    for name, estimate in estimated.items():
         if not np.isnan(estimate.value) and not files.is_of_one_class(name):
             low, high = estimate.interval()
             print(f"  {name:28} {estimate.value:.3f}" + ("" if np.isnan(low) else f"  {low:.3f} to {high:.3f}"))
@@ -260,6 +295,23 @@ def _about(
         "class_bias": config.class_bias,
         "opposites": [[part.classes[a], part.classes[b]] for a, b in part.opposites],
         "commit": commit(),
+    }
+
+
+def _about_all(found: Sequence[Material]) -> dict[str, Any]:
+    """What is said of all folds: sums over them, of training frames means."""
+    about = [of.about for of in found]
+    if len(about) == 1:
+        return about[0]
+    scored = Counter()
+    for of in about:
+        scored.update(of["frames_scored"])
+    return about[0] | {
+        "folds": len(about),
+        "val_split": f"{len(about)} folds by group",
+        **{name: sum(of[name] for of in about) for name in ("val_frames", "val_videos", "compared")},
+        **{name: round(np.mean([of[name] for of in about])) for name in ("train_frames", "knn_candidates")},
+        "frames_scored": dict(scored),
     }
 
 

@@ -1,11 +1,13 @@
 """The files of an evaluated run: written here, and read again for the report.
 
 metrics.json         one number a metric, for DVC
-details.json         what was evaluated ('about'), each metric with its interval, the numbers of each seed
+details.json         what was evaluated ('about'), each metric with its interval, the numbers of each seed and fold
 resampled.npz        each metric in each resample, for differences between runs
 per_video.csv        the same metrics of each video, where it has them; mean over seeds
 per_class.csv        frames, precision, recall, F1, cosine to the own class; mean over seeds
 predictions.parquet  truth and prediction of each frame, as said and smoothed; mean over seeds
+
+Several folds are put together as ``folds`` says; videos and predictions have a column that says which they are of.
 """
 
 import json
@@ -18,7 +20,8 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.measures import SUFFIXES, Answers, Part, Seen, best_source, by_groups
+from pipeline.evaluation.folds import Fold, averaged, labelled
+from pipeline.evaluation.measures import SUFFIXES, Part, Seen, best_source, by_groups
 from pipeline.evaluation.protocol import confusions
 from pipeline.evaluation.separability import cosine_matrix
 from pipeline.evaluation.uncertainty import Estimate, Measure
@@ -41,10 +44,10 @@ class Evaluation:
 
 
 def write(
-    folder: Path, part: Part, answers: Sequence[Answers], seeds: Sequence[tuple[Measure, Seen]],
+    folder: Path, part: Part, folds: Sequence[Fold], seeds: Sequence[tuple[Measure, Seen]],
     found: Mapping[str, Estimate], about: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """Writes all files but the plots into a folder that is there."""
+    """Writes all files but the plots into a folder that is there; ``part`` and ``seeds`` are those of all folds."""
     once = np.ones((1, len(part.groups)))
     each = [{name: _number(value[0]) for name, value in measure(once).items()} for measure, _ in seeds]
     flat = {name: _number(estimate.value) for name, estimate in found.items() if not is_of_one_class(name)}
@@ -55,14 +58,23 @@ def write(
         for name, values in intervals.items()
     }
     details = {"about": about, "criterion": criterion(found), "estimates": of, "seeds": each}
-    if len(part.has) and answers[0].z is not None:
-        details["emotions"] = {"classes": part.classes, "cosines": _nested(emotion_cosines(part, answers))}
+    cosines = emotion_cosines(folds)
+    if cosines is not None:
+        details["emotions"] = {"classes": part.classes, "cosines": _nested(cosines)}
+    if len(folds) > 1:
+        details["folds"] = [_of_fold(fold) for fold in folds]
     _write_json(folder / "details.json", details)
     resampled = {f"metric/{name}": estimate.resampled.astype(np.float32) for name, estimate in found.items()}
     np.savez_compressed(folder / "resampled.npz", groups=np.array(part.groups), **resampled)
-    _per_video(part, answers, [seen for _, seen in seeds]).to_csv(folder / "per_video.csv", index=False)
-    _per_class(part, answers, [seen for _, seen in seeds], found).to_csv(folder / "per_class.csv", index=False)
-    _predictions(part, [seen for _, seen in seeds]).to_parquet(folder / "predictions.parquet", index=False)
+    videos = pd.concat([_per_video(fold) for fold in folds], ignore_index=True).dropna(axis=1, how="all")
+    videos.to_csv(folder / "per_video.csv", index=False)
+    seen = [seen for _, seen in seeds]
+    _per_class(part, cosines, seen, found).to_csv(folder / "per_class.csv", index=False)
+    predictions = _predictions(part, seen)
+    if len(folds) > 1:
+        of = np.repeat([fold.number for fold in folds], [len(fold.part.frame) for fold in folds])
+        predictions.insert(2, "fold", of)
+    predictions.to_parquet(folder / "predictions.parquet", index=False)
 
 
 def read(folder: Path) -> Evaluation:
@@ -96,11 +108,30 @@ def criterion(found: Mapping[str, Estimate]) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def emotion_cosines(part: Part, answers: Sequence[Answers]) -> np.ndarray:
-    """Mean cosines (C, C) of classes, mean over the seeds."""
-    has = part.has
-    matrices = [cosine_matrix(a.z[has], part.label[has], part.group[has], len(part.classes)) for a in answers]
-    return np.mean(matrices, axis=0)
+def emotion_cosines(folds: Sequence[Fold], most_seeds: int | None = None) -> np.ndarray | None:
+    """Mean cosines (C, C) of classes, over the seeds and within folds; over these by their labelled frames.
+
+    None where there are no embeddings of labelled frames.
+    """
+    asked = [fold for fold in folds if len(fold.part.has) and fold.answers[0].z is not None]
+    if not asked:
+        return None
+    matrices = []
+    for fold in asked:
+        part, has = fold.part, fold.part.has
+        label, group = part.label[has], part.group[has]
+        of_seeds = [cosine_matrix(a.z[has], label, group, len(part.classes)) for a in fold.answers[:most_seeds]]
+        matrices.append(np.mean(of_seeds, axis=0))
+    return averaged(np.stack(matrices), np.array([labelled(fold.part).sum() for fold in asked])[:, None, None])
+
+
+def _of_fold(fold: Fold) -> dict[str, Any]:
+    """What a fold is by itself; its numbers are means over the seeds."""
+    part, once = fold.part, np.ones((1, len(fold.part.groups)))
+    seeds = [measure(once) for measure, _ in fold.seeds]
+    metrics = {name: _number(np.mean([s[name][0] for s in seeds])) for name in seeds[0] if not is_of_one_class(name)}
+    facts = {"fold": fold.number, "val_videos": len(part.videos), "val_groups": len(part.groups)}
+    return facts | {"labelled_frames": int(labelled(part).sum()), "metrics": metrics}
 
 
 def confusion(part: Part, seen: Sequence[Seen]) -> np.ndarray:
@@ -115,19 +146,20 @@ def is_of_one_class(name: str) -> bool:
     return name.removeprefix("knn_").startswith("f1_")
 
 
-def _per_video(part: Part, answers: Sequence[Answers], seen: Sequence[Seen]) -> pd.DataFrame:
-    each = np.eye(len(part.videos))
+def _per_video(fold: Fold) -> pd.DataFrame:
+    part, each, seen = fold.part, np.eye(len(fold.part.videos)), [seen for _, seen in fold.seeds]
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = [by_groups(part, a.z, s, part.video)(each) for a, s in zip(answers, seen, strict=True)]
+        found = [by_groups(part, a.z, s, part.video)(each) for a, s in zip(fold.answers, seen, strict=True)]
     scored = (part.label >= 0) | ~np.isnan(part.va).any(1) | (~np.isnan(part.aus)).any(1)
     group = np.array(part.groups)[part.group[np.unique(part.video, return_index=True)[1]]]
-    table = {"video": part.videos, "group": group, "frames": np.bincount(part.video, scored).astype(int)}
+    of = {} if fold.number is None else {"fold": fold.number}
+    table = {"video": part.videos, "group": group, **of, "frames": np.bincount(part.video, scored).astype(int)}
     means = {name: np.mean([f[name] for f in found], axis=0) for name in found[0] if not is_of_one_class(name)}
-    return pd.DataFrame(table | means).dropna(axis=1, how="all")
+    return pd.DataFrame(table | means)
 
 
 def _per_class(
-    part: Part, answers: Sequence[Answers], seen: Sequence[Seen], found: Mapping[str, Estimate]
+    part: Part, cosines: np.ndarray | None, seen: Sequence[Seen], found: Mapping[str, Estimate]
 ) -> pd.DataFrame:
     label = part.label[part.has]
     table = pd.DataFrame({"class": part.classes, "frames": np.bincount(label, minlength=len(part.classes))})
@@ -140,8 +172,8 @@ def _per_class(
             of = [found[f"{prefix}f1_{c}{suffix}"] for c in part.classes]
             table[f"f1{suffix}"] = [e.value for e in of]
             table[[f"f1{suffix}_low", f"f1{suffix}_high"]] = [e.interval() for e in of]
-    if answers[0].z is not None and len(label):
-        table["cosine_to_own_class"] = np.diag(emotion_cosines(part, answers))
+    if cosines is not None:
+        table["cosine_to_own_class"] = np.diag(cosines)
     return table
 
 
@@ -153,7 +185,7 @@ def _predictions(part: Part, seen: Sequence[Seen]) -> pd.DataFrame:
         table["truth"] = names[part.label]
         for k, suffix in enumerate(SUFFIXES[: len(seen[0].predicted[source])]):
             mean = np.mean([s.predicted[source][k] for s in seen], axis=0).astype(np.float32)
-            table[f"predicted{suffix}"] = names[mean.argmax(1)]
+            table[f"predicted{suffix}"] = names[np.where(np.isnan(mean).any(1), -1, mean.argmax(1))]
             table[[f"p_{c}{suffix}" for c in part.classes]] = mean
     for what, names, truth in (("va", ["valence", "arousal"], part.va), ("aus", part.au_names, part.aus)):
         if what in seen[0].predicted:

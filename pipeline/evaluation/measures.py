@@ -88,16 +88,18 @@ class Seen:
     """What the tables and plots of a seed are made of.
 
     ``predicted``: of each of 'classes', 'va', 'aus' and 'knn' the values (n, .) as said, and smoothed with the class
-    biases added, where that is asked for. ``pairs`` are None where there are no pairs of embeddings.
+    biases added, where that is asked for. ``pairs`` are None where there are no pairs of embeddings. ``probe`` are the
+    classes that a linear probe says of the rows ``Part.has``, None where there is none.
     """
 
     predicted: dict[str, list[np.ndarray]]
     pairs: PairCounts | None
+    probe: np.ndarray | None = None
 
 
 def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure, Seen]:
     """All measures of one seed in one, and what else it takes to report them."""
-    measures, said, pairs = [], dict(answers.said), None
+    measures, said, pairs, probe = [], dict(answers.said), None, None
     has, known = part.has, part.train_label >= 0
     if len(has) and answers.z is not None:
         z, label, group = answers.z[has], part.label[has], part.group[has]
@@ -111,8 +113,6 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
             z_train, y_train = answers.z_train[known], part.train_label[known]
             said["knn"] = knn_votes(z_train, y_train, answers.z, settings.neighbours, len(part.classes))
             probe = linear_probe(z_train, y_train, z)
-            scores = expression_by_group(label, probe, group, part.classes)
-            measures.append(_named(_of(scores, group), {"macro_f1": "probe_macro_f1"}))
     if part.pairs is not None and len(part.pairs) and answers.z is not None:
         ranks = pair_ranks(*(answers.z[rows] for rows in part.pairs.T)).min(axis=1)
         found = {f"paired_recall_at_{k}": (ranks < k).astype(np.float64) for k in settings.top_k}
@@ -124,7 +124,7 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
     if settings.smoothing != "none" or settings.class_bias:
         for what, values in said.items():
             predicted[what].append(_smoothed(part, what, values, bias, settings))
-    seen = Seen(predicted, pairs)
+    seen = Seen(predicted, pairs, probe)
     return joined([*measures, by_groups(part, answers.z, seen, part.group)]), seen
 
 
@@ -138,6 +138,9 @@ def by_groups(part: Part, z: np.ndarray | None, seen: Seen, group: np.ndarray) -
     if z is not None and len(has):
         steady = steadiness_by_group(z[has], label, label, video, frame, part.step, of)
         measures.append(_named(_of(steady, of), {name: name for name in STEADY}))
+    if seen.probe is not None:
+        scores = expression_by_group(label, seen.probe, of, part.classes)
+        measures.append(_named(_of(scores, of), {"macro_f1": "probe_macro_f1"}))
     for what, values in seen.predicted.items():
         for scores, suffix in zip(values, SUFFIXES, strict=False):
             if what == "va":

@@ -10,7 +10,8 @@
 The list's lines are '<video>/00001.jpg,' as in the challenge's samples, or '<video>,<number of frames>', or '<video>'.
 The formats are in pipeline/evaluation/submission.py.
 
-Each frame that has features is predicted from the window around it; several seeds are averaged, as probabilities.
+Each frame that has features is predicted from the window around it; several seeds, and folds, are averaged, as
+probabilities.
 Frames without features (no face was found) are interpolated between their neighbours, then all are smoothed. A video
 without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
 name: a folder that is there is finished.
@@ -36,7 +37,7 @@ from pipeline.evaluation.smoothing import SMOOTHINGS, smooth
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.store import FeatureStore, differences
-from pipeline.tables import ABAW_AUS, ABAW_CLASSES, read_labels
+from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold, read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, load_adapter
 from pipeline.training.data import frame_set
@@ -133,14 +134,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _checkpoints(config: PredictConfig) -> list[Path]:
-    found = {int(p.parent.name[5:]): p for p in config.run.glob("seed_*/best.safetensors")}
+    folds = sorted(config.run.glob("fold_*"), key=lambda p: int(p.name[5:])) or [config.run]
+    found: dict[int, list[Path]] = {}
+    for path in (path for fold in folds for path in fold.glob("seed_*/best.safetensors")):
+        found.setdefault(int(path.parent.name[5:]), []).append(path)
     if not found:
         raise UserError(f"no trained run in {config.run}: seed_*/best.safetensors is what train.py makes")
     if config.seed is None:
-        return [found[seed] for seed in sorted(found)]
+        return [path for seed in sorted(found) for path in found[seed]]
     if config.seed not in found:
         raise UserError(f"{config.run} has no seed {config.seed}, but {sorted(found)}")
-    return [found[config.seed]]
+    return found[config.seed]
 
 
 def _extract(config: PredictConfig) -> None:
@@ -229,8 +233,8 @@ def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: t
     if other := differences(facts["made_by"], store.made_by):
         raise UserError(f"{config.run} was trained on other features than {config.labelled} has: {other}")
     frames = frame_set(
-        store, read_labels(config.labels), tracks=[TRACKS[what]], test_split=facts["test_split"],
-        select_split=facts["select_split"], split_seed=facts["split_seed"],
+        store, of_fold(read_labels(config.labels), facts.get("fold")), tracks=[TRACKS[what]],
+        test_split=facts["test_split"], select_split=facts["select_split"], split_seed=facts["split_seed"],
     )  # fmt: skip
     names = {"classes": frames.classes, "va": OFFICIAL["va"], "aus": frames.au_names}[what]
     order = _order(what, names, config.labels)

@@ -130,12 +130,20 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
             "**The data are synthetic**, drawn faces: the numbers say that the pipeline works, nothing about people."
         )
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
-    facts.append(f"Scored on {scored} frames of {about['val_videos']} validation videos ({about['val_split']} split).")
+    split, within = f"{about['val_split']} split", ""
+    if about.get("folds"):
+        split, within = f"{about['val_split']}: each frame once, by networks not trained on its group", " of its fold"
+    facts.append(f"Scored on {scored} frames of {about['val_videos']} validation videos ({split}).")
     if about["compared"]:
         facts[-1] += (
             f" Pairs and recall are of {about['compared']:,} evenly spaced ones; the {about['neighbours']} nearest "
-            f"neighbours are among {about['knn_candidates']:,} evenly spaced training frames. Pairs and neighbours of "
-            "one person or video are left out."
+            f"neighbours are among {about['knn_candidates']:,} evenly spaced training frames{within}. Pairs and "
+            "neighbours of one person or video are left out."
+        )
+    if about.get("folds"):
+        facts[-1] += (
+            " Predictions are pooled over the folds; what compares embeddings (AUC, cosines, recall, mAP, steadiness) "
+            "is measured within each fold and averaged, a fold counting by its labelled frames."
         )
     smoothing = about["smoothing"]
     resamples = len(next(iter(runs[0].estimates.values())).resampled)

@@ -1,4 +1,4 @@
-"""The reduce stage: principal components of the stored features, fitted on the training split only.
+"""The reduce stage: principal components of the stored features, fitted on the training split only; of folds, on each.
 
 python -m pipeline.extraction.reduce -n 256
 python -m pipeline.extraction.reduce -n 0        none: training takes the features as they are
@@ -14,7 +14,7 @@ import numpy as np
 from pipeline import projection
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
-from pipeline.tables import KEY, read_labels
+from pipeline.tables import KEY, Labels, of_fold, read_labels
 
 BLOCK = 2**24  # values read at a time, 34 MB
 
@@ -43,16 +43,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         projection.save(config.output, projection.nothing(store.num_features), store.made_by)
         print(f"no projection: all {store.num_features:,} features are kept as they are")
         return
-    rows = training_rows(store, config.labels)
+    labels = read_labels(config.labels)
+    if not labels.folds:
+        projection.save(config.output, _fitted(config, store, labels, ""), store.made_by)
+        return
+    every = {k: _fitted(config, store, of_fold(labels, k), f"fold {k}: ") for k in labels.folds}
+    projection.save(config.output, every, store.made_by)
+
+
+def _fitted(config: ReduceConfig, store: FeatureStore, labels: Labels, whose: str) -> projection.Projection:
+    rows = training_rows(store, labels)
     blocks = Blocks(store, _evenly(rows, config.most_rows))
     fitted = projection.fit(blocks, config.components)
-    projection.save(config.output, fitted, store.made_by)
     print(
-        f"{config.components:,} of {store.num_features:,} components keep {100 * fitted.explained.sum():.1f} % of "
-        f"{len(blocks.rows):,} rows' variance{_fewer(fitted.explained)}"
+        f"{whose}{config.components:,} of {store.num_features:,} components keep {100 * fitted.explained.sum():.1f} % "
+        f"of {len(blocks.rows):,} rows' variance{_fewer(fitted.explained)}"
     )
     if len(blocks.rows) < len(rows):
         print(f"fitted on {len(blocks.rows):,} of {len(rows):,} training rows, evenly spaced")
+    return fitted
 
 
 def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
@@ -66,16 +75,18 @@ def _fewer(explained: np.ndarray) -> str:
     return f" ({', '.join(kept)})" if kept else ""
 
 
-def training_rows(store: FeatureStore, labels: Path) -> np.ndarray:
+def training_rows(store: FeatureStore, labels: Labels) -> np.ndarray:
     """Rows of the store whose frame is training data in one track, and whose group is held out in none."""
-    table = read_labels(labels).table
+    table = labels.table
     splits = table[[c for c in table if c.endswith("_split")]]
     held_out = table.loc[splits.isin(["val", "test"]).any(axis=1), "group"].unique()
     train = table.loc[(splits == "train").any(axis=1) & ~table["group"].isin(held_out), KEY]
     keys = store.keys.astype({"video": "str"})
     rows = np.sort(keys.merge(train, on=KEY)["row"].to_numpy())
     if len(rows) == 0:
-        raise UserError(f"no frame of {store.path} is training data in {labels}: nothing to fit a projection on")
+        raise UserError(
+            f"no frame of {store.path} is training data of '{labels.dataset}': nothing to fit a projection on"
+        )
     return rows
 
 

@@ -8,6 +8,7 @@ data/faces/faces.json (what was found, and every problem by the name of its file
 data/faces}' in params.yaml reads them on.
 
     python -m pipeline.faces --names tree              folders are kept: class folders of videos become those of frames
+    python -m pipeline.faces --stills frames --fps 25  folders of numbered pictures, clip/00001.jpg, are videos
     python -m pipeline.faces --landmarks afew_va       AFEW-VA's whole frames, cut by the points that come with them
 
 A frame without a face leaves a gap. Several people become <video>_left and <video>_right, or <video>_p1, <video>_p2...
@@ -28,6 +29,7 @@ import pyarrow.parquet as pq
 
 from pipeline.datasets import afew_va
 from pipeline.datasets.found import DatasetConfig, named
+from pipeline.datasets.numbered import number
 from pipeline.datasets.scan import scan
 from pipeline.faces.detect import DETECTORS
 from pipeline.faces.loop import CROPS, PARTIAL, RECORDS, SCHEMA, Clip, Settings, Task, cut_all, is_done, read_record
@@ -44,6 +46,10 @@ class FacesConfig:
     names: str = option(
         "stem", choices=("stem", "path", "tree"), help="what a video is called: its file; its path; tree: keep folders"
     )
+    stills: str = option(
+        "single", choices=("single", "frames"), help="numbered pictures of a folder: each alone, or frames of one video"
+    )
+    fps: float | None = option(None, help="of such frames, for their times; default: not known")
     landmarks: str | None = option(
         None, choices=("afew_va",), help="input is this data set, whose frames are cut by the points that it gives"
     )
@@ -71,6 +77,8 @@ class FacesConfig:
                 ("min_frames", "1 or more", self.min_frames >= 1),
                 ("most_people", "1 or more", self.most_people is None or self.most_people >= 1),
                 ("workers", "0 or more", self.workers >= 0),
+                ("fps", "above 0", self.fps is None or self.fps > 0),
+                ("stills", "'frames', with fps", self.fps is None or self.stills == "frames"),
             )
             if not fits
         ]
@@ -105,32 +113,52 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]]:
-    """One task a video or picture, by name, and the files that are neither.
+    """One task a video, picture or folder of numbered frames, by name, and the files that are none of these.
 
-    Raises ``UserError`` where there is none, and where two would have one name.
+    Raises ``UserError`` where there is none, where two would have one name, and for a frame number twice in a folder.
     """
     if not config.input.is_dir():
         raise UserError(f"faces: there is no folder {config.input}: name the one with your videos with --input")
     scanned = scan(config.input, (*VIDEOS, *STILLS))
-    sources = sorted(f"{folder.path}/{name}".lstrip("/") for folder in scanned.folders for name in folder.names)
+    sources: dict[str, Clip | None] = {}
+    for folder in scanned.folders:
+        paths = [f"{folder.path}/{name}".lstrip("/") for name in folder.names]
+        if config.stills == "frames" and (clip := _frames(paths, config.fps)):
+            sources[folder.path or "."] = clip
+            paths = sorted(set(paths).difference(clip.paths.values()))
+        sources |= dict.fromkeys(paths)
     if not sources:
         raise UserError(f"faces: no video ({' '.join(VIDEOS)}) and no picture ({' '.join(STILLS)}) in {config.input}")
     tasks: dict[str, Task] = {}
-    for source in sources:
-        path = PurePosixPath(source)
-        with_folders = path.with_suffix("").parts
-        video = {"stem": path.stem, "path": "_".join(with_folders), "tree": "/".join(with_folders)}[config.names]
+    for source, clip in sorted(sources.items()):
+        path = PurePosixPath(config.input.resolve().name if source == "." else source)
+        path = path if clip else path.with_suffix("")  # a folder's name has none
+        video = {"stem": path.name, "path": "_".join(path.parts), "tree": "/".join(path.parts)}[config.names]
         if video in tasks:
             hint = "" if config.names == "path" else ", or set names: path"
+            if clip is None and source.lower().endswith(STILLS) and number(PurePosixPath(source).name):
+                hint += "; where they are the frames of videos, set stills: frames"
             raise UserError(
                 f"faces: '{tasks[video].source}' and '{source}' would both be called '{video}': rename one{hint}"
             )
-        tasks[video] = Task(config.input, source, video, config.out, settings)
+        tasks[video] = Task(config.input, source, video, config.out, settings, clip)
     for video, task in tasks.items():
         for parent in PurePosixPath(video).parents:
             if f"{parent}" in tasks:
                 raise UserError(f"faces: '{tasks[f'{parent}'].source}' would lie around '{task.source}': rename one")
     return list(tasks.values()), scanned.others + scanned.unreadable
+
+
+def _frames(paths: list[str], fps: float | None) -> Clip | None:
+    """The pictures of a folder that are called by a number; None where there is none."""
+    found: dict[int, str] = {}
+    for path in sorted(paths):
+        digits = number(PurePosixPath(path).name)
+        if digits and path.lower().endswith(STILLS):
+            if int(digits) in found:
+                raise UserError(f"faces: '{found[int(digits)]}' and '{path}' are the same frame; keep one")
+            found[int(digits)] = path
+    return Clip(found, fps=fps) if found else None
 
 
 def find_clips(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]]:

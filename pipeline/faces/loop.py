@@ -52,17 +52,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video that is cut into images already: their paths below the root and their landmarks, by frame number."""
+    """A video that is cut into images already: their paths below the root and their landmarks, by frame number.
+
+    Without ``landmarks`` the faces are looked for. ``fps`` is None where it is not known.
+    """
 
     paths: dict[int, str]
-    landmarks: dict[int, np.ndarray]
+    landmarks: dict[int, np.ndarray] | None = None
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
 class Task:
     """One file to cut: ``source`` relative to ``root``, to be known as ``video`` below ``out``.
 
-    With a ``clip``, that is what is cut, and ``source`` is the file of its landmarks.
+    With a ``clip``, that is what is cut, and ``source`` is the file of its landmarks, or its folder.
     """
 
     root: Path
@@ -76,8 +80,17 @@ class Task:
     def record(self) -> Path:
         return self.out / RECORDS / f"{self.video}.parquet"
 
+    @property
+    def placed(self) -> bool:
+        """Whether the faces are not looked for."""
+        return self.clip is not None and self.clip.landmarks is not None
+
     def facts(self) -> dict[str, Any]:
-        """What tells that the file is still the same."""
+        """What tells that the file, or all images of a folder, are still the same."""
+        if self.clip is not None and not self.placed:
+            every = [(self.root / path).stat() for path in self.clip.paths.values()]
+            size, modified = sum(s.st_size for s in every), max(s.st_mtime_ns for s in every)
+            return {"source": self.source, "size": size, "modified": modified, "fps": self.clip.fps}
         status = (self.root / self.source).stat()
         return {"source": self.source, "size": status.st_size, "modified": status.st_mtime_ns}
 
@@ -109,9 +122,9 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
     aside = task.out / PARTIAL / task.video
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        video = read_stills(task.root, task.clip.paths) if task.clip else read(task.root / task.source)
+        video = read_stills(task.root, task.clip.paths, task.clip.fps) if task.clip else read(task.root / task.source)
         frames = _counted(video.frames, step, count := [0])
-        if task.clip:
+        if task.placed:
             seen = placed(frames, task.clip.landmarks, task.settings.size)
         else:
             seen = follow(frames, detect, task.settings.every, task.settings.size)
@@ -167,7 +180,7 @@ def _jpeg(seen: Sighting, quality: int) -> bytes:
 def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) -> tuple[pd.DataFrame, list[str]]:
     """The sightings of those who stay, with ``video`` as each is called, and what was left out."""
     problems = []
-    if task.clip and len(table) < len(task.clip.paths):
+    if task.placed and len(table) < len(task.clip.paths):
         problems.append(f"{len(task.clip.paths) - len(table)} of {len(task.clip.paths)} frames have no face")
     if table.empty:
         return table.assign(video=pd.Series(dtype="str")), [*problems, "no face was found"]
@@ -176,7 +189,8 @@ def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) 
     seen = table["person"].value_counts()
     # Those who are seen most stay, measured by the area of all their faces: it also tells a speaker from passers-by.
     area = ((table["right"] - table["left"]) * (table["bottom"] - table["top"])).groupby(table["person"]).sum()
-    least = 1 if task.clip or Path(task.source).suffix.lower() in STILLS else task.settings.min_frames
+    still = task.clip is None and Path(task.source).suffix.lower() in STILLS
+    least = 1 if task.placed or still else task.settings.min_frames
     long = [p for p in area.sort_values(ascending=False).index if seen[p] >= least]
     staying = long[: task.settings.most_people]
     if short := len(groups) - len(long):

@@ -5,6 +5,7 @@ its cosine stayed above 0.93, between the ten pairs of five people in one photog
 people of one video apart, in the light of that video; it is no face recognition.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ LOOK_LENGTH = 3 * LOOK_SIZE**2
 SAME_TRACK_OVERLAP = 0.3  # intersection over union of a face with the same track's last one
 SAME_TRACK_LOOK = 0.7  # with that overlap; below it, as at a cut, another face has taken the place
 SAME_PERSON_LOOK = 0.88  # without any overlap
+ASSUMED_FPS = 25  # of frames without times, for this only:
 LOST_SEC = 0.5  # after so long unseen a track is over: what comes then is a new one, maybe of the same person
 BESIDE = 0.95  # part of the common frames in which left and right must be the same two
 
@@ -148,7 +150,7 @@ class Tracker:
     def match(self, seen: _Seen) -> list[int]:
         """One track a face; nothing is taken over until ``take``."""
         tracks = list(range(self.next, self.next + len(seen.faces)))
-        alive = [(t, *last) for t, last in self.alive.items() if seen.frame.time_sec - last[2] <= LOST_SEC]
+        alive = [(t, *last) for t, last in self.alive.items() if _clock(seen.frame) - last[2] <= LOST_SEC]
         if not alive or not tracks:
             return tracks
         numbers, boxes, looks, _ = zip(*alive, strict=True)
@@ -160,10 +162,14 @@ class Tracker:
         return tracks
 
     def take(self, seen: _Seen) -> None:
-        self.alive = {t: last for t, last in self.alive.items() if seen.frame.time_sec - last[2] <= LOST_SEC}
+        self.alive = {t: last for t, last in self.alive.items() if _clock(seen.frame) - last[2] <= LOST_SEC}
         for track, box, look in zip(seen.tracks, seen.faces.boxes, seen.looks, strict=True):
-            self.alive[track] = box, look, seen.frame.time_sec
+            self.alive[track] = box, look, _clock(seen.frame)
             self.next = max(self.next, track + 1)
+
+
+def _clock(frame: Frame) -> float:
+    return frame.number / ASSUMED_FPS if math.isnan(frame.time_sec) else frame.time_sec
 
 
 def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

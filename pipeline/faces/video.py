@@ -26,7 +26,7 @@ class UnreadableVideo(Exception):
 class Frame:
     """``number`` counts decoded frames from 1; ``time_sec`` is from the first; ``image`` (H, W, 3) uint8 RGB.
 
-    Frames that were images already have the number of their file's name, and NaN as time.
+    Frames that were images already have the number of their file's name, and NaN as time where nobody says their fps.
     """
 
     number: int
@@ -36,7 +36,7 @@ class Frame:
 
 @dataclass
 class Video:
-    """A file that is being read: iterate ``frames`` once. ``fps`` is the average, NaN for a still.
+    """A file that is being read: iterate ``frames`` once. ``fps`` is the average, NaN for stills without it.
 
     ``problems`` fills while ``frames`` is iterated and is complete at its end.
     """
@@ -58,9 +58,9 @@ def read(path: Path) -> Video:
     return video
 
 
-def read_stills(root: Path, paths: Mapping[int, str]) -> Video:
-    """Single images as the frames ``paths`` {number: path below ``root``} of a video without times."""
-    video = Video(float("nan"), len(paths), iter(()))
+def read_stills(root: Path, paths: Mapping[int, str], fps: float | None = None) -> Video:
+    """Single images as the frames ``paths`` {number: path below ``root``} of a video; without ``fps``, of no times."""
+    video = Video(float("nan") if fps is None else fps, len(paths), iter(()))
     video.frames = _stills(root, paths, video)
     return video
 
@@ -78,14 +78,14 @@ def expected_frames(path: Path) -> int:
 
 
 def _stills(root: Path, paths: Mapping[int, str], video: Video) -> Iterator[Frame]:
-    unreadable = []
+    unreadable, first = [], min(paths)
     for number in sorted(paths):
         try:
             image = _still(root / paths[number])
         except UnreadableVideo as error:
             unreadable.append(f"{paths[number]}: {error}")
         else:
-            yield Frame(number, float("nan"), image)
+            yield Frame(number, (number - first) / video.fps, image)
     if unreadable:
         video.problems.append(f"{len(unreadable)} of {len(paths)} images cannot be read, such as {unreadable[0]}")
 

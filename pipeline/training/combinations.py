@@ -12,6 +12,7 @@ POSITIVES = ("any", "other_video", "other_group")
 # What a run's best epoch may be best at: of which labels, and what its losses must predict for it.
 SELECT_BY = {
     "auc_same_different": ("expression", None),
+    "pair_f1": ("expression", None),
     "macro_f1": ("expression", "classes"),
     "rank_correlation_va": ("va", None),
     "ccc": ("va", "va"),

@@ -295,7 +295,10 @@ def allowance(device: torch.device, memory_gb: float | None = None) -> int:
         if not memory_gb > 0:
             raise UserError(f"memory_gb must be above 0, and is {memory_gb}")
         return int(memory_gb * 1e9)
-    return int(SHARE * (torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()))
+    if device.type != "cuda":
+        return int(SHARE * free_memory())
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what an earlier fold left
+    return int(SHARE * (torch.cuda.mem_get_info(device)[0] + unused))
 
 
 def free_memory(root: Path = Path("/")) -> int:

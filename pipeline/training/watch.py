@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.stats import spearmanr
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
 
 from pipeline.evaluation.protocol import au_scores, expression_scores, va_scores
 from pipeline.evaluation.separation import evenly, normalised, pair_cosines, separation
@@ -41,7 +41,8 @@ class Watched:
         """Scores, the cosines of same, different and opposite pairs, and the embeddings (n, E).
 
         A score whose labels or predictions there are not is left out. ``pair_f1`` is that of a head for pairs, which
-        says "the same" above a logit of 0. Pairs inside a group are left out, as neighbouring frames are twins, but for
+        says "the same" above a logit of 0; of another head, where the label table names pairs, that of the best
+        threshold on their cosines. Pairs inside a group are left out, as neighbouring frames are twins, but for
         those that the label table names.
         """
         embeddings = adapter.embed(source, self.rows)
@@ -61,6 +62,10 @@ class Watched:
             scores = {k: found[k] for k in ("cosine_same", "cosine_different", "cosine_opposite", "auc_same_different")}
             if adapter.head.pairs:
                 scores |= self._scores_of_pairs(adapter, source)
+            elif len(pairs):
+                named = same.any() and not same.all()
+                both = (cosine[same], cosine[~same]) if named else (cosines["same"], cosines["different"])
+                scores["pair_f1"] = best_f1(*both)
             if "classes" in adapter.loss.predictors:
                 predicted = self.predicted(adapter, "classes", embeddings).argmax(1)
                 scores["macro_f1"] = expression_scores(label, predicted, self.frames.classes)["macro_f1"]
@@ -116,6 +121,19 @@ class Watched:
         pairs = np.concatenate([kind[evenly(len(kind), count)] for kind in kinds])
         logits = adapter.compare(source, self.rows[pairs[:, 0]], self.rows[pairs[:, 1]])
         return np.arange(2 * count) < count, logits.cpu().numpy()
+
+
+def best_f1(positive: np.ndarray, negative: np.ndarray) -> float:
+    """F1 of calling the same what is at a threshold or above, at the best threshold; NaN where one side is empty.
+
+    Each over as many evenly spaced ones as there are of the fewer: F1 hangs on how many of each there are.
+    """
+    count = min(len(positive), len(negative))
+    if not count:
+        return float("nan")
+    values = np.concatenate([side[evenly(len(side), count)] for side in (positive, negative)])
+    precision, recall, _ = precision_recall_curve(np.arange(2 * count) < count, values)
+    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
 
 
 def rank_correlation(embeddings: np.ndarray, va: np.ndarray, groups: np.ndarray) -> float:
