@@ -4,7 +4,6 @@ import hashlib
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from pipeline.datasets.found import DatasetConfig
 from pipeline.params import UserError
@@ -94,6 +93,8 @@ def by_fold(groups: pd.Series, strata: pd.Series, folds: int, seed: int) -> pd.S
     groups allow. A stratum with fewer rows than folds counts with the largest. Above 100,000 rows they are counted in
     proportion, since scikit-learn goes through them one by one (30 s for ABAW's).
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # half of the time that a look for changes would take
+
     num_groups = groups.nunique()
     if not 2 <= folds <= num_groups:
         raise UserError(f"dataset: folds must be from 2 to the number of groups, {num_groups}, and is {folds}")
