@@ -43,7 +43,7 @@ def made(place):  # noqa: F811
 def test_embeddings_of_single_frames_are_averaged_over_the_box(place, made):  # noqa: F811
     """The embedding of the run with a window of 5 and mean pooling, as test_evaluate computes it by hand."""
     run(place, seeds=[0], **SINGLE)
-    found = made()["tried_box_5"]
+    found = made(window_stride=2)["tried_box_5"]  # is centred all the same
     run(place, seeds=[0], window=5, pooling="mean")
     params(SECTION)
     windowed = evaluated(place)[0]

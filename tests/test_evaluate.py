@@ -163,6 +163,7 @@ def test_the_metrics_are_those_of_the_functions_called_by_hand(place, capsys):
         "pooling": "mean", "epochs": 3, "reduce": False, "seeds": 2, "seed": 0, "val_split": "official",
         "train_frames": int(train.sum()), "val_frames": len(val), "val_videos": 4, "compared": 60,
         "frames_scored": {"expression": len(val)}, "knn_candidates": 50, "neighbours": 5, "class_bias": False,
+        "window_stride": None,
         "smoothing": {"kind": "box", "width": 3, "width_aus": 5}, "commit": None, "baseline": False,
         "opposites": [["Happiness", "Sadness"]],  # there is no Anger
     }  # fmt: skip
@@ -209,6 +210,30 @@ def test_the_predictions_of_each_frame_are_written_as_the_mean_over_seeds(place)
     assert found["predicted"].tolist() == [CLASSES[k] for k in ((one + two) / 2).argmax(1)]
     mean = smooth((one + two) / 2, pd.factorize(found["video"])[0], found["frame"].to_numpy(), "box", 3)
     np.testing.assert_allclose(found[[f"{c}_smoothed" for c in columns]], mean, atol=1e-5)
+
+
+def test_with_a_window_stride_a_frame_is_the_mean_over_the_windows_that_hold_it(place):
+    run(place, seeds=[0])
+    evaluated(place, "--window-stride", "3")
+    frames = table()
+    torch.manual_seed(0)
+    adapter = build_adapter(FACTS)
+    adapter.front.fit([FEATURES], "standardise")
+    with torch.inference_mode():
+        x = adapter.front(torch.from_numpy(FEATURES))[:, None]
+        each = adapter.head.eval()(x, torch.ones(len(x), 1, dtype=torch.bool))[:, 0]
+    expected = []
+    for video in ("v07", "v08", "v09", "v10"):  # of 1, 40, 5 and 30 frames, without gaps
+        rows = np.flatnonzero(frames["video"] == video)
+        starts = range(0, max(0, -(-(len(rows) - 5) // 3)) * 3 + 1, 3)
+        z = torch.stack([each[rows[a : a + 5]].mean(0) for a in starts])
+        said = adapter.loss.predict("classes", z).softmax(1).detach().numpy()
+        for place_of in range(len(rows)):
+            expected.append(said[[a <= place_of < a + 5 for a in starts]].mean(0))
+    found = pd.read_parquet(place / "out/predictions.parquet")
+    np.testing.assert_allclose(found[[f"p_{c}" for c in CLASSES]], expected, atol=1e-6)
+    with pytest.raises(UserError, match="window_stride must be at least 1, and is 0"):
+        evaluated(place, "--window-stride", "0")
 
 
 def test_the_tables_of_videos_and_classes_add_up_to_the_metrics(place):

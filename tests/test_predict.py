@@ -178,6 +178,25 @@ def test_a_window_is_of_the_frames_that_are_there_and_mean_pooled(place):
         np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=2e-6)
 
 
+def test_with_a_window_stride_a_frame_is_the_mean_over_the_windows_that_hold_it(place):
+    """Frames 2, 3, 5, 9 of video a in windows of 3, 2 apart: 2 to 4, 4 to 6, 6 to 8, which is empty, and 8 to 10."""
+    changes = {"model": "mlp", "window": 3, "embedding_size": 8}
+    run(place, **changes)
+    found = np.array(by_video(predicted("--task", "va", "--window-stride", "2"), "a"), dtype=float)
+    adapter = untrained(0, **changes)
+    adapter.head.eval()
+    with torch.inference_mode():
+        x = torch.from_numpy(FEATURES[:4]).float()
+        each = adapter.head(x[:, None], torch.ones(4, 1, dtype=torch.bool))[:, 0]
+        first, second, last = (
+            adapter.loss.predict("va", z.mean(0, keepdim=True)) for z in (each[:2], each[2:3], each[3:])
+        )
+    np.testing.assert_allclose(found[[1, 2]], first.expand(2, 2), atol=1e-6)
+    np.testing.assert_allclose(found[[4, 8]], torch.cat([second, last]), atol=1e-6)
+    with pytest.raises(UserError, match="window_stride must be at least 1, and is 0"):
+        predicted("--task", "va", "--window-stride", "0", out="none")
+
+
 def test_what_is_smoothed_is_the_interpolated_axis(place):
     run(place)
     found = predicted("--task", "mtl", "--smooth", "box", "--width", "5", "--width-aus", "3")

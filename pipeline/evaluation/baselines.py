@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.device import pick_device
 from pipeline.emotions import partners
 from pipeline.evaluation.evaluate import EvaluateConfig, Material, answered, load_run, material, report
+from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers
 from pipeline.evaluation.smoothing import smooth
 from pipeline.params import UserError, entry, option, parse
@@ -77,12 +78,14 @@ def boxed(found: Material, adapter: Adapter, source: Source, single: Answers, wi
 
     Embeddings of training frames, which are a frame's neighbours, are means as well.
     """
-    frames = 2 * (width // 2 // adapter.facts["step"]) + 1
-    wide = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | {"window": frames, "pooling": "mean"})
-    z = answered(found, wide, source, next(iter(adapter.front.buffers())).device)
-    part = found.part
+    window = 2 * (width // 2 // adapter.facts["step"]) + 1
+    wide = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | {"window": window, "pooling": "mean"})
+    device, frames, part = next(iter(adapter.front.buffers())).device, found.frames, found.part
+    z, z_train = (
+        per_frame(wide, source, frames.video, frames.frame, rows, None, device)[0] for rows in (found.rows, found.train)
+    )
     said = {what: smooth(values, part.video, part.frame, "box", width) for what, values in single.said.items()}
-    return Answers(z.z, z.z_train, said, single.said_train)
+    return Answers(z, z_train, said, single.said_train)
 
 
 def backbone_answers(found: Material) -> Answers | None:

@@ -19,6 +19,7 @@ from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
+from pipeline.evaluation.inference import WINDOW_STRIDE, per_frame
 from pipeline.evaluation.measures import Answers, Part, Settings, measured
 from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import SMOOTHINGS
@@ -29,7 +30,7 @@ from pipeline.tables import KEY, Labels, read_frames, read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source, load_adapter
 from pipeline.training.data import FrameSet, frame_set
-from pipeline.training.windows import centred, typical_step
+from pipeline.training.windows import typical_step
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class EvaluateConfig:
     smoothing: str = option("box", help="of predictions in time", choices=SMOOTHINGS)
     width: int = option(101, help="of the smoothing, in frame numbers, odd")
     width_aus: int = option(11, help="the same, for action units")
+    window_stride: int | None = option(None, help=WINDOW_STRIDE)
     class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
     resamples: int = option(1000, help="of whole groups, for the intervals")
@@ -55,8 +57,8 @@ class EvaluateConfig:
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
 
     def __post_init__(self) -> None:
-        for name in ("neighbours", "most_pairs_of", "most_neighbours", "resamples"):
-            if getattr(self, name) < 1:
+        for name in ("neighbours", "most_pairs_of", "most_neighbours", "resamples", "window_stride"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"evaluate: {name} must be at least 1, and is {getattr(self, name)}")
         if not self.top_k or min(self.top_k) < 1 or self.timelines < 0:
             raise UserError("evaluate: top_k must be numbers from 1 on, and timelines 0 or more")
@@ -79,6 +81,7 @@ class Material:
     train: np.ndarray
     part: Part
     about: dict[str, Any]
+    config: EvaluateConfig
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -149,7 +152,8 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
         train_label=frames.label[candidates],
         pairs=_pairs(frames, rows, scored, labels),
     )
-    return Material(store, frames, rows, candidates, part, _about(config, facts, labels, part, len(val), len(train)))
+    about = _about(config, facts, labels, part, len(val), len(train))
+    return Material(store, frames, rows, candidates, part, about, config)
 
 
 def _with_expressions(frames: FrameSet, labels: Labels) -> FrameSet:
@@ -175,27 +179,13 @@ def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Label
 
 
 def answered(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Answers:
-    """What an adapter on the device makes of the part's frames, each in a window around it."""
-    frames, facts = found.frames, adapter.facts
-    z, z_train = (
-        adapter.embed(
-            source,
-            torch.from_numpy(centred(frames.video, frames.frame, rows, facts["window"], facts["step"])).to(device),
-        )
+    """What an adapter on the device makes of the part's frames, by the windows that hold them."""
+    frames, stride = found.frames, found.config.window_stride
+    (z, said), (z_train, said_train) = (
+        per_frame(adapter, source, frames.video, frames.frame, rows, stride, device)
         for rows in (found.rows, found.train)
     )
-    predictors = adapter.loss.predictors
-    said = {what: _predicted(adapter, what, z) for what in predictors}
-    said_train = _predicted(adapter, "classes", z_train) if "classes" in predictors else None
-    return Answers(z.cpu().numpy(), z_train.cpu().numpy(), said, said_train)
-
-
-def _predicted(adapter: Adapter, what: str, z: torch.Tensor) -> np.ndarray:
-    """Probabilities of classes (n, C) or action units (n, A), or valence and arousal (n, 2)."""
-    with torch.inference_mode():
-        values = adapter.loss.predict(what, z)
-        to_probabilities = {"classes": lambda x: x.softmax(1), "aus": torch.sigmoid}
-        return to_probabilities.get(what, lambda x: x)(values.float()).cpu().numpy()
+    return Answers(z, z_train, said, said_train.get("classes"))
 
 
 def report(config: EvaluateConfig, part: Part, answers: Sequence[Answers], about: dict[str, Any]) -> None:
@@ -257,6 +247,7 @@ def _about(
         "knn_candidates": len(part.train_label),
         "neighbours": config.neighbours,
         "smoothing": {"kind": config.smoothing, "width": config.width, "width_aus": config.width_aus},
+        "window_stride": config.window_stride,
         "class_bias": config.class_bias,
         "opposites": [[part.classes[a], part.classes[b]] for a, b in part.opposites],
         "commit": commit(),
