@@ -70,6 +70,24 @@ def test_probabilities_of_single_frames_are_averaged_over_the_box(place, made): 
     assert "macro_f1_smoothed" not in found  # it is smoothed already
 
 
+def test_a_box_in_seconds_is_wider_in_frames_where_a_video_has_more_a_second(place, made):  # noqa: F811
+    """Embeddings and predictions of each video are those of the box of as many frames."""
+    run(place, seeds=[0], **SINGLE)
+    frames = table()
+    rates = {v: 30 if n % 2 else 10 for n, v in enumerate(frames["video"].unique())}
+    pd.DataFrame(rates.items(), columns=["video", "fps"]).to_parquet(place / "fps.parquet")
+    made(widths=[3, 7, "0.2s"], fps="fps.parquet")
+    of = {
+        name: pd.read_csv(place / f"out/tried_box_{name}/per_video.csv").set_index("video") for name in (3, 7, "0.2s")
+    }
+    for video in ("v08", "v10"):
+        assert rates[video] == 10
+        columns = ["accuracy", "cosine_neighbours", "flips_per_100"]
+        assert of["0.2s"].loc[video, columns].tolist() == pytest.approx(of[3].loc[video, columns].tolist(), abs=1e-6)
+    assert of["0.2s"].loc["v09", "cosine_neighbours"] == pytest.approx(of[7].loc["v09", "cosine_neighbours"], abs=1e-6)
+    assert of[3].loc["v09", "cosine_neighbours"] != pytest.approx(of[7].loc["v09", "cosine_neighbours"], abs=1e-6)
+
+
 def test_there_is_a_baseline_for_each_width_and_none_stays_of_another(place, made):  # noqa: F811
     run(place, seeds=[0], **SINGLE)
     assert set(made(widths=[3, 5])) == {"tried_box_3", "tried_box_5"}

@@ -164,7 +164,7 @@ def test_the_metrics_are_those_of_the_functions_called_by_hand(place, capsys):
         "train_frames": int(train.sum()), "val_frames": len(val), "val_videos": 4, "compared": 60,
         "frames_scored": {"expression": len(val)}, "knn_candidates": 50, "neighbours": 5, "class_bias": False,
         "window_stride": None,
-        "smoothing": {"kind": "box", "width": 3, "width_aus": 5}, "commit": None, "baseline": False,
+        "smoothing": {"kind": "box", "width": 3, "width_aus": 5, "fps": None}, "commit": None, "baseline": False,
         "opposites": [["Happiness", "Sadness"]],  # there is no Anger
     }  # fmt: skip
     printed = capsys.readouterr().out
@@ -194,6 +194,25 @@ def test_predictions_are_smoothed_over_all_frames_and_scored_on_the_labelled_one
     assert metrics["macro_f1_smoothed"] == pytest.approx(f1(truth, said[has]), abs=1e-9)
     assert metrics["macro_f1_smoothed"] != metrics["macro_f1"]
     assert metrics["flips_per_100_smoothed"] < metrics["flips_per_100"]
+
+
+FPS = {"v07": 30, "v08": 30, "v09": 10, "v10": 15}  # of 0.2 s: 3 frames to either side, 1 and 1
+
+
+def test_a_width_in_seconds_is_wider_in_frames_where_a_video_has_more_a_second(place):
+    run(place, seeds=[0])
+    pd.DataFrame(FPS.items(), columns=["video", "fps"]).to_csv(place / "fps.csv", index=False)
+    _, details = evaluated(place, "--width", "0.2s", "--fps", "fps.csv")
+    frames, probability = probabilities_of_seed(0)
+    expected = []
+    for video, rows in frames.groupby("video").indices.items():
+        mean = pd.DataFrame(probability[rows]).rolling(2 * (FPS[video] // 10) + 1, center=True, min_periods=1).mean()
+        expected.append(mean)
+    found = pd.read_parquet(place / "out/predictions.parquet")
+    np.testing.assert_allclose(found[[f"p_{c}_smoothed" for c in CLASSES]], np.concatenate(expected), atol=1e-5)
+    assert details["about"]["smoothing"] == {"kind": "box", "width": "0.2s", "width_aus": 5, "fps": "fps.csv"}
+    with pytest.raises(UserError, match="evaluate: width_aus is 1s, and seconds need fps"):
+        evaluated(place, "--width-aus", "1s")
 
 
 def test_the_predictions_of_each_frame_are_written_as_the_mean_over_seeds(place):

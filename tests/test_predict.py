@@ -211,6 +211,19 @@ def test_what_is_smoothed_is_the_interpolated_axis(place):
         np.testing.assert_array_equal(said, expected >= 0.5)
 
 
+def test_seconds_are_smoothed_over_by_the_frame_rate_of_each_video(place):
+    run(place)
+    Path("fps.csv").write_text("video,fps\na,30\nc,10\n", encoding="utf-8")  # b has one frame: no rate matters to it
+    found = predicted("--task", "va", "--smooth", "box", "--width", "0.2s", "--fps", "fps.csv")
+    for video, half in {"a": 3, "b": 1, "c": 1}.items():
+        every = on_all(logits("va"))[video]
+        expected = [every[max(i - half, 0) : i + half + 1].mean(0) for i in range(len(every))]
+        np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=1e-6)
+    same = predicted("--task", "va", "--smooth", "box", "--width", "0.2s", "--fps", "10", out="same")
+    assert by_video(same, "c") == by_video(found, "c")
+    assert by_video(same, "a") != by_video(found, "a")
+
+
 def test_a_sparse_list_is_smoothed_over_the_frames_between(place):
     Path("list.txt").write_text("c/00020.jpg,\na/00007.jpg\nc/00010.jpg,\n", encoding="utf-8")
     run(place)
@@ -313,8 +326,10 @@ def test_a_class_that_abaw_lacks_or_misses_is_named(place):
         ([], "--task must be given"),
         (["--task", "exp"], r"predict: task 'exp' is not one of .* \(did you mean 'expr'\?\)"),
         (["--task", "va", "--format", "one"], "predict: format 'one' is not one of"),
-        (["--task", "va", "--width", "10"], "width must be odd, so that its middle is a frame, and is 10"),
-        (["--task", "va", "--width-aus", "-1"], "width_aus must be odd, so that its middle is a frame, and is -1"),
+        (["--task", "va", "--width", "10"], "predict: width must be odd .*, and is 10"),
+        (["--task", "va", "--width", "3.4 m"], "predict: width must be .* seconds such as 3.4s, and is '3.4 m'"),
+        (["--task", "va", "--width", "3.4s"], "predict: width is 3.4s, and seconds need fps"),
+        (["--task", "va", "--width-aus", "-1"], "predict: width_aus must be odd .*, and is -1"),
         (["--task", "va", "--smooth", "boxes"], "predict: smoothing 'boxes' is not one of"),
         (["--task", "va", "--neighbours", "0"], "must be at least 1"),
         (["--task", "mtl", "--format", "per-video"], "give --format single"),

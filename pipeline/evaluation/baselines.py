@@ -17,13 +17,14 @@ from pipeline.device import pick_device
 from pipeline.emotions import partners
 from pipeline.evaluation.evaluate import EvaluateConfig, Material, answered, load_run, material, report
 from pipeline.evaluation.inference import per_frame
-from pipeline.evaluation.measures import Answers
-from pipeline.evaluation.smoothing import smooth
+from pipeline.evaluation.measures import Answers, smooth_part
+from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
+from pipeline.training.data import FrameSet
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class BaselinesConfig(EvaluateConfig):
 
     run: Path = option(Path("runs/mlp_classifier"), help="a run of single frames")
     output: Path = option(Path("evaluation/baselines"), "-o", help="the folder for a folder for each baseline")
-    widths: list[int] = option([15, 101], help="of the box means, in frame numbers, odd")
+    widths: list[int | str] = option([15, 101], help="of the box means: frame numbers, odd, or seconds, such as 3.4s")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(width < 1 or width % 2 == 0 for width in self.widths):
-            raise UserError(f"baselines: widths must be odd and at least 1, and are {self.widths}")
+        for width in self.widths:
+            check_width("baselines: widths", width, self.fps)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -69,23 +70,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         report(dataclasses.replace(config, output=config.output / "backbone"), found.part, [backbone], about_it)
 
 
-def _name(config: BaselinesConfig, width: int) -> str:
+def _name(config: BaselinesConfig, width: int | str) -> str:
     return f"{config.run.name}_box_{width}"
 
 
-def boxed(found: Material, adapter: Adapter, source: Source, single: Answers, width: int) -> Answers:
-    """A frame's embedding and predictions as the means over the frames up to ``width`` // 2 numbers away.
+def boxed(found: Material, adapter: Adapter, source: Source, single: Answers, width: int | str) -> Answers:
+    """A frame's embedding and predictions as the means over the frames up to half of ``width`` away.
 
     Embeddings of training frames, which are a frame's neighbours, are means as well.
     """
-    window = 2 * (width // 2 // adapter.facts["step"]) + 1
-    wide = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | {"window": window, "pooling": "mean"})
-    device, frames, part = next(iter(adapter.front.buffers())).device, found.frames, found.part
-    z, z_train = (
-        per_frame(wide, source, frames.video, frames.frame, rows, None, device)[0] for rows in (found.rows, found.train)
-    )
-    said = {what: smooth(values, part.video, part.frame, "box", width) for what, values in single.said.items()}
+    frames, fps = found.frames, frame_rates(found.config.fps, found.frames.videos, found.frames.video)
+    wide = np.broadcast_to(in_frames(width, None if fps is None else fps[frames.video]), len(frames.row))
+    z, z_train = (_box_means(frames, adapter, source, rows, wide[rows]) for rows in (found.rows, found.train))
+    said = {what: smooth_part(found.part, values, "box", width) for what, values in single.said.items()}
     return Answers(z, z_train, said, single.said_train)
+
+
+def _box_means(frames: FrameSet, adapter: Adapter, source: Source, rows: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    """Means (m, E) of the embeddings of the frames up to ``wide`` (m,) // 2 numbers away from each of ``rows`` (m,)."""
+    out, device = np.empty((len(rows), adapter.head.embedding_size), np.float32), next(adapter.front.buffers()).device
+    for width in np.unique(wide):
+        window = int(2 * (width // 2 // adapter.facts["step"]) + 1)
+        boxing = Adapter(
+            adapter.front, adapter.head, adapter.loss, adapter.facts | {"window": window, "pooling": "mean"}
+        )
+        some = wide == width
+        out[some] = per_frame(boxing, source, frames.video, frames.frame, rows[some], None, device)[0]
+    return out
 
 
 def backbone_answers(found: Material) -> Answers | None:

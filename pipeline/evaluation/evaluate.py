@@ -22,7 +22,7 @@ from pipeline.evaluation.drawing import drawn, thumbnail
 from pipeline.evaluation.inference import WINDOW_STRIDE, per_frame
 from pipeline.evaluation.measures import Answers, Part, Settings, measured
 from pipeline.evaluation.separation import evenly
-from pipeline.evaluation.smoothing import SMOOTHINGS
+from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
@@ -47,8 +47,9 @@ class EvaluateConfig:
     most_pairs_of: int = option(4000, help="evenly spaced validation frames that are compared with each other")
     most_neighbours: int = option(20000, help="evenly spaced training frames that are candidates for neighbours")
     smoothing: str = option("box", help="of predictions in time", choices=SMOOTHINGS)
-    width: int = option(101, help="of the smoothing, in frame numbers, odd")
-    width_aus: int = option(11, help="the same, for action units")
+    width: int | str = option(101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s")
+    width_aus: int | str = option(11, help="the same, for action units")
+    fps: float | Path | None = option(None, help=FPS)
     window_stride: int | None = option(None, help=WINDOW_STRIDE)
     class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
@@ -63,8 +64,7 @@ class EvaluateConfig:
         if not self.top_k or min(self.top_k) < 1 or self.timelines < 0:
             raise UserError("evaluate: top_k must be numbers from 1 on, and timelines 0 or more")
         for name in ("width", "width_aus"):
-            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
-                raise UserError(f"evaluate: {name} must be odd and at least 1, and is {getattr(self, name)}")
+            check_width(f"evaluate: {name}", getattr(self, name), self.fps)
 
     @property
     def settings(self) -> Settings:
@@ -136,14 +136,16 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     train = np.union1d(frames.centres("train"), frames.centres("select"))
     train = train[frames.label[train] >= 0] if (frames.label[train] >= 0).any() else train
     candidates = train[evenly(len(train), config.most_neighbours)]
+    video, videos = np.unique(frames.video[rows], return_inverse=True)[1], np.unique(frames.video[rows])
+    videos = [frames.videos[v] for v in videos]
     part = Part(
-        video=np.unique(frames.video[rows], return_inverse=True)[1],
+        video=video,
         frame=frames.frame[rows],
         group=group,
         label=np.where(scored, frames.label[rows], -1),
         va=np.where(scored[:, None], frames.va[rows], np.nan),
         aus=np.where(scored[:, None], frames.aus[rows], np.nan),
-        videos=[frames.videos[v] for v in np.unique(frames.video[rows])],
+        videos=videos,
         groups=[frames.videos[frames.video[row]] for row in first_of],
         classes=frames.classes,
         au_names=frames.au_names,
@@ -151,6 +153,7 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
         opposites=opposites(config.opposites, frames.classes) if frames.classes else [],
         train_label=frames.label[candidates],
         pairs=_pairs(frames, rows, scored, labels),
+        fps=frame_rates(config.fps, videos, video),
     )
     about = _about(config, facts, labels, part, len(val), len(train))
     return Material(store, frames, rows, candidates, part, about, config)
@@ -246,7 +249,12 @@ def _about(
         "compared": min(len(part.has), config.most_pairs_of),
         "knn_candidates": len(part.train_label),
         "neighbours": config.neighbours,
-        "smoothing": {"kind": config.smoothing, "width": config.width, "width_aus": config.width_aus},
+        "smoothing": {
+            "kind": config.smoothing,
+            "width": config.width,
+            "width_aus": config.width_aus,
+            "fps": config.fps.as_posix() if isinstance(config.fps, Path) else config.fps,
+        },
         "window_stride": config.window_stride,
         "class_bias": config.class_bias,
         "opposites": [[part.classes[a], part.classes[b]] for a, b in part.opposites],

@@ -11,7 +11,7 @@ from pipeline.evaluation.protocol import au_by_group, expression_by_group, va_by
 from pipeline.evaluation.retrieval import found_at_k, knn_votes, pair_ranks, precision_at_r
 from pipeline.evaluation.separability import PairCounts, mean_cosines, pair_counts, separability
 from pipeline.evaluation.separation import evenly
-from pipeline.evaluation.smoothing import fit_class_bias, smooth
+from pipeline.evaluation.smoothing import fit_class_bias, in_frames, smooth
 from pipeline.evaluation.steadiness import neighbours, steadiness_by_group, switches
 from pipeline.evaluation.uncertainty import Measure, of_means
 
@@ -26,7 +26,8 @@ class Part:
 
     ``label`` (n,) is a class code or -1, ``va`` (n, 2) and ``aus`` (n, A) have NaN where there is no label: such frames
     are smoothed over, not scored. ``group`` (n,) are codes into ``groups``, whole persons or raw videos; ``video`` (n,)
-    codes into ``videos``. ``pairs`` (P, 2) are rows of the two sides of pairs, None where the data are no pairs.
+    codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where no width is in seconds. ``pairs``
+    (P, 2) are rows of the two sides of pairs, None where the data are no pairs.
     """
 
     video: np.ndarray
@@ -43,6 +44,7 @@ class Part:
     opposites: list[tuple[int, int]]
     train_label: np.ndarray
     pairs: np.ndarray | None = None
+    fps: np.ndarray | None = None
 
     @cached_property
     def has(self) -> np.ndarray:
@@ -63,8 +65,8 @@ class Settings:
     neighbours: int
     most_pairs_of: int
     smoothing: str
-    width: int
-    width_aus: int
+    width: int | str
+    width_aus: int | str
     class_bias: bool
 
 
@@ -208,12 +210,17 @@ def _steps(
 
 
 def _smoothed(part: Part, what: str, values: np.ndarray, bias: np.ndarray, settings: Settings) -> np.ndarray:
-    width = settings.width_aus if what == "aus" else settings.width
-    smoothed = smooth(values, part.video, part.frame, settings.smoothing, width)
+    smoothed = smooth_part(part, values, settings.smoothing, settings.width_aus if what == "aus" else settings.width)
     if what != "classes" or not bias.any():
         return smoothed
     weighted = np.exp(_log(smoothed) + bias)
     return weighted / weighted.sum(1, keepdims=True)
+
+
+def smooth_part(part: Part, values: np.ndarray, kind: str, width: int | str) -> np.ndarray:
+    """Values (n, C) of the part's frames smoothed, by a width in frame numbers or in seconds."""
+    fps = None if part.fps is None else part.fps[part.video]
+    return smooth(values, part.video, part.frame, kind, in_frames(width, fps))
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
     python -m pipeline.evaluation.predict --run runs/NAME --list LIST.txt --task expr -o submission
     ... --task va --smooth box --width 101           means over the 50 frames before and after
+    ... --task va --smooth box --width 3.4s --fps data/faces/faces.parquet     over 1.7 seconds of each video
     ... --task au --format per-video --seed 0        the files of the early editions, from one seed alone
     ... --frames FOLDER                              frames that are in no store yet: they are extracted first
     ... --by knn                                     for a run without a classifier: by its nearest training frames
@@ -34,7 +35,7 @@ from pipeline.device import pick_device
 from pipeline.evaluation.inference import BLOCK, WINDOW_STRIDE, per_frame
 from pipeline.evaluation.protocol import on_every_frame
 from pipeline.evaluation.separation import evenly, normalised
-from pipeline.evaluation.smoothing import SMOOTHINGS, smooth
+from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.store import FeatureStore, differences
@@ -68,8 +69,9 @@ class PredictConfig:
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
     window_stride: int | None = option(None, help=WINDOW_STRIDE)
     smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
-    width: int = option(101, help="frames that are smoothed over, odd")
-    width_aus: int = option(11, help="the same, for action units")
+    width: int | str = option(101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s")
+    width_aus: int | str = option(11, help="the same, for action units")
+    fps: float | Path | None = option(None, help=FPS)
     by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
     labels: Path = option(Path("data/labels.parquet"), help="with --by knn: the label table")
     labelled: Path = option(Path("data/features.zarr"), help="with --by knn: the store of the labelled frames")
@@ -85,8 +87,7 @@ class PredictConfig:
         for name, known in {"task": TASKS, "format": FORMATS, "smoothing": SMOOTHINGS, "by": BY}.items():
             one_of(f"predict: {name}", getattr(self, name), known)
         for name in ("width", "width_aus"):
-            if (width := getattr(self, name)) < 1 or width % 2 == 0:
-                raise UserError(f"predict: {name} must be odd, so that its middle is a frame, and is {width}")
+            check_width(f"predict: {name}", getattr(self, name), self.fps)
         for name in ("neighbours", "most_neighbours", "window_stride"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"predict: {name} must be at least 1, and is {getattr(self, name)}")
@@ -103,12 +104,16 @@ class PredictConfig:
 
 @dataclass(frozen=True)
 class Rows:
-    """The frames of the listed videos that have features, sorted by (video, frame): ``video`` (n,) are codes."""
+    """The frames of the listed videos that have features, sorted by (video, frame).
+
+    ``video`` (n,) are codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nothing says it.
+    """
 
     row: np.ndarray
     video: np.ndarray
     frame: np.ndarray
     videos: pd.Index
+    fps: np.ndarray | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,7 +167,8 @@ def _rows(store: FeatureStore, wanted: pd.DataFrame, config: PredictConfig) -> R
     if keys.empty:
         raise UserError(f"none of the {wanted['video'].nunique():,} videos in {config.list_of} is in {store.path}")
     video, videos = pd.factorize(keys["video"])
-    return Rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), pd.Index(videos))
+    fps = frame_rates(config.fps, videos, video)
+    return Rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), pd.Index(videos), fps)
 
 
 def _mean_of_seeds(
@@ -279,7 +285,8 @@ def _at(
     axis = np.union1d(has, wanted)
     of_video, number = np.divmod(axis, stretch)
     every = on_every_frame(rows.video, rows.frame, said, of_video, number)
-    width = config.width_aus if what == "aus" else config.width
+    fps = None if rows.fps is None else rows.fps[of_video]
+    width = in_frames(config.width_aus if what == "aus" else config.width, fps)
     out = np.full((len(video), said.shape[1]), np.nan)
     out[known] = smooth(every, of_video, number, config.smoothing, width)[np.searchsorted(axis, wanted)]
     return out

@@ -21,6 +21,7 @@ from pipeline.evaluation import files
 from pipeline.evaluation.files import Evaluation
 from pipeline.evaluation.page import Bold, Section, html_page, markdown_page, terminal
 from pipeline.evaluation.plots import compare
+from pipeline.evaluation.smoothing import worded
 from pipeline.evaluation.uncertainty import Estimate, best_beyond_noise
 from pipeline.params import UserError, entry, option, parse
 
@@ -138,7 +139,7 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
     facts.append(
         f"In parentheses: 95 % intervals by {resamples:,} resamples of the {len(runs[0].groups)} persons or raw "
         "videos, and of the seeds where there are several. Smoothed: "
-        f"{smoothing['kind']}, {smoothing['width']} frames wide, for action units {smoothing['width_aus']}."
+        f"{smoothing['kind']}, {worded(smoothing['width'])} wide, for action units {worded(smoothing['width_aus'])}."
     )
     commits = sorted({run.about["commit"] or "not known (no git)" for run in runs})
     facts.append(f"Backbone's weights: {about['backbone_weights']}. Commit: {', '.join(commits)}.")
