@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from pipeline.evaluation import evaluate, files
 from pipeline.evaluation.probes import linear_probe
@@ -356,6 +356,88 @@ def test_pairs_are_found_from_either_side(place):
         min((cosine[i] >= cosine[i, i]).sum(), (cosine[:, i] >= cosine[i, i]).sum()) <= 1 for i in range(4)
     ]  # fmt: skip
     assert metrics["paired_recall_at_1"] == pytest.approx(np.mean(found))
+
+
+GATE = {"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs", "window": 1, "select_split": 0.0,
+        "model_options": {"most": 0.49}}  # fmt: skip
+
+
+def logits_by_hand(features, **changes):
+    """(n, n) of an untrained gate, a pair at a time."""
+    torch.manual_seed(0)
+    adapter = build_adapter(FACTS | GATE | changes)
+    adapter.front.fit([FEATURES], "standardise")
+    adapter.head.eval()
+    x, there = adapter.front(torch.from_numpy(features))[:, None, None], torch.ones(1, 1, dtype=torch.bool)
+    with torch.inference_mode():
+        return np.array([[float(adapter.head.pair(a, there, b, there)) for b in x] for a in x])
+
+
+def written_pairs(place, classes, **columns):
+    """Sixteen pairs of images, the last ten for validation."""
+    names = [f"{side}/{pair:02}" for pair in range(16) for side in ("left", "right")]
+    pairs = pd.DataFrame({"video": names, "frame": 0, "pair": [n[-2:] for n in names]})
+    pairs = pairs.assign(side=pairs["video"].str.split("/").str[0], group=pairs["pair"], **columns)
+    pairs["expression_split"] = ["train"] * 12 + ["val"] * 20
+    features = np.random.default_rng(3).standard_normal((32, 4)).astype(np.float16)
+    with StoreWriter(place / "pairs.zarr", MADE_BY, {"original": 4}) as writer:
+        writer.write(pairs[["video", "frame"]].assign(size=1), {"original": features})
+    write_labels(place / "pairs.parquet", Labels(pairs, classes, "pairs"))
+    run(place, seeds=[0], classes=classes, class_counts=None, **GATE)
+    metrics, details = evaluated(place, "-d", "pairs.zarr", "--labels", "pairs.parquet", "-k", "1", "2")
+    return metrics, details, logits_by_hand(features[12:], classes=classes, class_counts=None)
+
+
+def test_a_head_for_pairs_is_measured_by_its_own_logits(place):
+    """Circles and squares: pairs of two groups by class; the table's own pairs by a logit of 0; and its partners."""
+    same = np.repeat([1, 0] * 8, 2)
+    shape = np.where(np.arange(32) % 2 & (same == 0), "square", "circle")
+    metrics, details, logits = written_pairs(place, ["circle", "square"], same=same, expression=shape)
+    pair, label = np.repeat(np.arange(10), 2), shape[12:]
+    a, b = np.array([(i, j) for i in range(20) for j in range(i) if pair[i] != pair[j]]).T
+    is_same = label[a] == label[b]
+    auc = roc_auc_score(is_same, logits[a, b])
+    assert metrics["pair_auc_same_different"] == pytest.approx(auc, abs=5e-3)
+    assert metrics["pair_auc_same_different"] != pytest.approx(metrics["auc_same_different"], abs=5e-3)
+    assert {"pair_eer_same_different", "pair_best_f1_same_different", "pair_tpr_at_fpr_1e-1_same_different"} <= set(
+        metrics
+    )
+    own = logits[np.arange(0, 20, 2), np.arange(1, 20, 2)]
+    assert metrics["pair_f1"] == pytest.approx(f1_score(same[12::2], own > 0))
+    low, high = details["estimates"]["pair_f1"]["low"], details["estimates"]["pair_f1"]["high"]
+    assert low < metrics["pair_f1"] < high
+    partners = logits[0::4, 1::4]  # lefts and rights of the pairs of the same, every second one
+    ranks = np.stack([(partners >= np.diag(partners)[:, None]).sum(1), (partners >= np.diag(partners)).sum(0)]).min(0)
+    for k in (1, 2):
+        assert metrics[f"pair_paired_recall_at_{k}"] == pytest.approx((ranks <= k).mean())
+
+
+def test_pairs_without_classes_are_found_by_the_heads_own_logits_too(place):
+    names = [f"{k:02}" for k in range(16)]
+    metrics, _, logits = written_pairs(place, names, same=1, expression=np.repeat(names, 2))
+    assert set(metrics) == {f"{who}paired_recall_at_{k}" for who in ("", "pair_") for k in (1, 2)}
+    partners = logits[0::2, 1::2]
+    ranks = np.stack([(partners >= np.diag(partners)[:, None]).sum(1), (partners >= np.diag(partners)).sum(0)]).min(0)
+    assert metrics["pair_paired_recall_at_2"] == pytest.approx((ranks <= 2).mean())
+
+
+def test_of_many_frames_a_head_for_pairs_judges_those_whose_cosines_are_counted(place):
+    """Sixty, evenly spaced, of people on video, each in a window of 5."""
+    run(place, seeds=[0], **GATE | {"window": 5})
+    metrics, _ = evaluated(place)
+    frames = table()
+    val = np.flatnonzero((frames["expression_split"] == "val") & frames["expression"].notna())
+    few = val[np.linspace(0, len(val) - 1, 60).round().astype(int)]
+    means = np.zeros((60, 4), np.float32)
+    for i, row in enumerate(few):
+        near = (frames["video"] == frames["video"][row]) & ((frames["frame"] - frames["frame"][row]).abs() <= 2)
+        means[i] = FEATURES[near].astype(np.float32).mean(0)
+    logits, video, label = logits_by_hand(means), frames["video"][few].to_numpy(), frames["expression"][few].to_numpy()
+    a, b = np.array([(i, j) for i in range(60) for j in range(i) if video[i] != video[j]]).T
+    auc = roc_auc_score(label[a] == label[b], logits[a, b])
+    assert metrics["pair_auc_same_different"] == pytest.approx(auc, abs=2e-3)
+    assert "pair_f1" not in metrics
+    assert "paired_recall_at_1" not in metrics
 
 
 def test_valence_arousal_and_action_units_are_evaluated_where_a_loss_predicts_them(place):

@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from pipeline.evaluation import inference
-from pipeline.evaluation.inference import per_frame
+from pipeline.evaluation.inference import judge, per_frame
 from pipeline.training.adapter import build_adapter
 from pipeline.training.features import InMemory
+from pipeline.training.windows import centred
 
 # Videos of 5, 1 and 40 frames; the last starts late and has gaps.
 VIDEO = np.array([0] * 5 + [3] + [7] * 40)
@@ -133,3 +134,20 @@ def test_what_is_not_valid_changes_nothing(model, pooling, stride):
 def test_no_frames_are_no_rows(stride):
     z, said = found(adapter(model="tcn"), stride, np.zeros(0, dtype=int))
     assert (z.shape, said["classes"].shape, said["va"].shape) == ((0, 6), (0, 3), (0, 2))
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 10_000])
+def test_a_head_for_pairs_judges_the_windows_around_two_frames(pairs, monkeypatch):
+    made = adapter(model="pair_gate", loss="pair_bce")
+    monkeypatch.setattr(inference, "PAIRS", pairs)
+    monkeypatch.setattr(inference, "BATCH", 10)
+    rows = np.array([45, 5, 0, 20, 21])
+    logits = judge(made, InMemory(FEATURES), VIDEO, FRAME, rows, CPU)
+    found = logits(np.array([0, 3]), np.array([4, 1, 0]))
+    windows = torch.from_numpy(centred(VIDEO, FRAME, rows, 5))
+    for i, a in enumerate([0, 3]):
+        for j, b in enumerate([4, 1, 0]):
+            expected = made.compare(InMemory(FEATURES), windows[[a]], windows[[b]])
+            assert found[i, j] == pytest.approx(float(expected), abs=1e-5)
+    assert found.std() > 0.01
+    assert logits(np.zeros(0, dtype=int), np.array([1])).shape == (0, 1)

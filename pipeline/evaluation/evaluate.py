@@ -19,8 +19,10 @@ from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
-from pipeline.evaluation.inference import WINDOW_STRIDE, per_frame
-from pipeline.evaluation.measures import Answers, Part, Settings, measured
+from pipeline.evaluation.inference import WINDOW_STRIDE, judge, per_frame
+from pipeline.evaluation.measures import Answers, Judged, Part, Settings, compared_pairs, measured
+from pipeline.evaluation.retrieval import partner_ranks
+from pipeline.evaluation.separability import Score, counts_of
 from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
 from pipeline.evaluation.uncertainty import estimates, group_weights
@@ -30,7 +32,7 @@ from pipeline.tables import KEY, Labels, read_frames, read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source, load_adapter
 from pipeline.training.data import FrameSet, frame_set
-from pipeline.training.windows import typical_step
+from pipeline.training.windows import centred, typical_step
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,31 @@ def answered(found: Material, adapter: Adapter, source: Source, device: torch.de
         per_frame(adapter, source, frames.video, frames.frame, rows, stride, device)
         for rows in (found.rows, found.train)
     )
-    return Answers(z, z_train, said, said_train.get("classes"))
+    judged = _judged(found, adapter, source, device) if adapter.head.pairs else None
+    return Answers(z, z_train, said, said_train.get("classes"), judged)
+
+
+def _judged(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Judged:
+    """What a head for pairs says of the frames whose cosines are compared, and of the label table's own pairs."""
+    frames, part, most = found.frames, found.part, found.config.most_pairs_of
+
+    def logits_of(places: np.ndarray) -> Score:
+        return judge(adapter, source, frames.video, frames.frame, found.rows[places], device)
+
+    some = part.has[evenly(len(part.has), most)]
+    counts = None
+    if len(some):
+        counts = counts_of(logits_of(some), part.label[some], part.group[some], len(part.classes), part.opposites)
+    left, right = compared_pairs(part, most).T
+    score = logits_of(np.concatenate([left, right]))
+    ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left))
+    own, same = frames.pairs_of("val")
+    sides = (
+        torch.from_numpy(centred(frames.video, frames.frame, rows, adapter.facts["window"], adapter.facts["step"]))
+        for rows in own.T
+    )
+    logits = adapter.compare(source, *(rows.to(device) for rows in sides)).cpu().numpy()
+    return Judged(counts, ranks, logits, same, part.group[np.searchsorted(found.rows, own[:, 0])])
 
 
 def report(config: EvaluateConfig, part: Part, answers: Sequence[Answers], about: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What a trained adapter makes of each frame, by the windows that hold it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from pipeline.training.windows import centred, sliding
 
 BLOCK = 65_536  # frames whose windows are in memory at a time
 BATCH = 65_536  # frames that the head gets at a time, in overlapping windows
+PAIRS = 16_384  # pairs that a head for pairs judges at a time
 WINDOW_STRIDE = "mean over windows so many frames apart that hold a frame; default: one window, centred on it"
 
 
@@ -52,6 +53,38 @@ def predictions(adapter: Adapter, z: torch.Tensor) -> dict[str, torch.Tensor]:
     to_values = {"classes": lambda x: x.softmax(1), "va": lambda x: x, "aus": torch.sigmoid}
     with torch.inference_mode():
         return {what: to_values[what](adapter.loss.predict(what, z).double()) for what in adapter.loss.predictors}
+
+
+def judge(
+    adapter: Adapter,
+    source: Source,
+    video: np.ndarray,
+    frame: np.ndarray,
+    rows: np.ndarray,
+    device: torch.device,
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A function of numbers a (r,) and b (c,) into ``rows`` (m,): the logits (r, c) float32 of a head for pairs.
+
+    That the windows centred on frame a and on frame b show the same. ``source``, ``video``, ``frame`` as above.
+    """
+    adapter.head.eval()
+    with torch.inference_mode():
+        windows = centred(video, frame, rows, adapter.facts["window"], adapter.facts["step"])
+        parts = torch.from_numpy(windows).to(device).split(max(1, BATCH // windows.shape[1]))
+        sides = [
+            torch.cat(values) for values in zip(*(adapter.head.side(*source.gather(p)) for p in parts), strict=True)
+        ]
+
+    def logits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        first, second = (torch.from_numpy(x.ravel()).to(device) for x in np.broadcast_arrays(a[:, None], b[None, :]))
+        with torch.inference_mode():
+            judged = [
+                adapter.head.judge(*(x[i] for x in sides), *(x[j] for x in sides))
+                for i, j in zip(first.split(PAIRS), second.split(PAIRS), strict=True)
+            ]
+        return torch.cat(judged).cpu().numpy().reshape(len(a), len(b))
+
+    return logits
 
 
 def _over_windows(

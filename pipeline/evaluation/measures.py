@@ -71,18 +71,35 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """What a head for pairs says itself, by its logits of 'the same'.
+
+    ``counts`` are of pairs of two groups of the frames whose cosines are counted, None where none are; ``ranks`` (P, 2)
+    of ``compared_pairs``, as ``pair_ranks`` has them; ``logits`` (Q,) those of the pairs that the label table names in
+    the part, of ``group`` (Q,), of which ``same`` (Q,) show the same.
+    """
+
+    counts: PairCounts | None
+    ranks: np.ndarray
+    logits: np.ndarray
+    same: np.ndarray
+    group: np.ndarray
+
+
+@dataclass(frozen=True)
 class Answers:
     """What one seed makes of the frames of a ``Part``.
 
     ``z`` (n, E) and ``z_train`` (m, E) are embeddings, None where there are only predictions. ``said`` has what a
     loss predicts: 'classes' (n, C) and 'aus' (n, A) as probabilities, 'va' (n, 2); ``said_train`` (m, C) are the
-    classes of the training frames, for class biases.
+    classes of the training frames, for class biases. ``judged`` is there where the head is one for pairs.
     """
 
     z: np.ndarray | None
     z_train: np.ndarray | None
     said: dict[str, np.ndarray]
     said_train: np.ndarray | None = None
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True)
@@ -115,10 +132,12 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
             probe = linear_probe(z_train, y_train, z)
             scores = expression_by_group(label, probe, group, part.classes)
             measures.append(_named(_of(scores, group), {"macro_f1": "probe_macro_f1"}))
-    if part.pairs is not None and len(part.pairs) and answers.z is not None:
-        ranks = pair_ranks(*(answers.z[rows] for rows in part.pairs.T)).min(axis=1)
-        found = {f"paired_recall_at_{k}": (ranks < k).astype(np.float64) for k in settings.top_k}
-        measures.append(of_means(found, part.group[part.pairs[:, 0]], len(part.groups)))
+    asked = compared_pairs(part, settings.most_pairs_of)
+    if len(asked) and answers.z is not None:
+        ranks = pair_ranks(*(answers.z[rows] for rows in asked.T))
+        measures.append(_partners_found(part, asked, ranks, settings.top_k))
+    if answers.judged is not None:
+        measures.append(_prefixed(_of_judged(part, asked, answers.judged, settings.top_k), "pair_"))
     bias = np.zeros(len(part.classes))
     if settings.class_bias and answers.said_train is not None and known.any():
         bias = fit_class_bias(_log(answers.said_train[known]), part.train_label[known])[0]
@@ -171,6 +190,40 @@ def joined(measures: Sequence[Measure]) -> Measure:
 def best_source(seen: Seen) -> str | None:
     """Whose classes are shown: the classifier's where there is one, else the nearest neighbours', else nobody's."""
     return next((what for what in ("classes", "knn") if what in seen.predicted), None)
+
+
+def compared_pairs(part: Part, most: int) -> np.ndarray:
+    """Those ``pairs`` (P, 2) of a part, at most so many and evenly spaced, whose partners are looked for."""
+    return np.zeros((0, 2), dtype=np.int64) if part.pairs is None else part.pairs[evenly(len(part.pairs), most)]
+
+
+def _partners_found(part: Part, pairs: np.ndarray, ranks: np.ndarray, ks: Sequence[int]) -> Measure:
+    found = {f"paired_recall_at_{k}": (ranks.min(axis=1) < k).astype(np.float64) for k in ks}
+    return of_means(found, part.group[pairs[:, 0]], len(part.groups))
+
+
+def _of_judged(part: Part, pairs: np.ndarray, judged: Judged, ks: Sequence[int]) -> Measure:
+    """What is measured of cosines, of the logits; and ``f1`` of the label table's own pairs at a logit of 0."""
+    measures = []
+    if judged.counts is not None:
+        measures.append(_of(separability(judged.counts), part.group[part.has]))
+    if len(pairs):
+        measures.append(_partners_found(part, pairs, judged.ranks, ks))
+    if judged.same.any() and not judged.same.all():
+        said, num_groups = judged.logits > 0, len(part.groups)
+        kinds = said & judged.same, said, judged.same
+        sums = np.stack([np.bincount(judged.group, kind, num_groups) for kind in kinds], axis=1)
+
+        def f1(weights: np.ndarray) -> dict[str, np.ndarray]:
+            hits, positive, true = (weights @ sums).T
+            return {"f1": np.where(true > 0, 2 * hits / np.maximum(positive + true, 1), np.nan)}
+
+        measures.append(f1)
+    return joined(measures)
+
+
+def _prefixed(measure: Measure, prefix: str) -> Measure:
+    return lambda weights: {f"{prefix}{name}": value for name, value in measure(weights).items()}
 
 
 def _of(measure: Measure, groups: np.ndarray) -> Measure:
