@@ -1,4 +1,4 @@
-"""Baselines that no training makes: predictions of single frames smoothed in time, and the backbone's own classes.
+"""Baselines that no training makes: predictions of single frames smoothed in time, and the backbone's own outputs.
 
 python -m pipeline.evaluation.baselines
 
@@ -15,7 +15,15 @@ import numpy as np
 
 from pipeline.device import pick_device
 from pipeline.emotions import partners
-from pipeline.evaluation.evaluate import EvaluateConfig, Material, answered, load_run, material, report
+from pipeline.evaluation.evaluate import (
+    EvaluateConfig,
+    Material,
+    answered,
+    frames_scored,
+    load_run,
+    material,
+    report,
+)
 from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers, smooth_part
 from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
@@ -64,9 +72,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         report(dataclasses.replace(once, output=config.output / name), found.part, of_seeds, about_it)
     backbone = backbone_answers(found)
     if backbone is None:
-        print(f"the backbone {store.made_by['backbone']} predicts none of the classes: it is no baseline for them")
+        print(f"the backbone {store.made_by['backbone']} predicts nothing that has labels here: it is no baseline")
     else:
+        scored = frames_scored(found.part, backbone.said)
         about_it = about | {"run": "backbone", "seeds": 1, "seed": 0, "model": None, "loss": None}
+        about_it |= {"frames_scored": scored}
         report(dataclasses.replace(config, output=config.output / "backbone"), found.part, [backbone], about_it)
 
 
@@ -100,20 +110,31 @@ def _box_means(frames: FrameSet, adapter: Adapter, source: Source, rows: np.ndar
 
 
 def backbone_answers(found: Material) -> Answers | None:
-    """What the backbone's own logits say of the classes; None where it has none that are among them.
+    """What the backbone's own outputs say of classes, valence and arousal, and action units; None if of none of them.
 
-    Classes and outputs meet by name. A class without output is never predicted, an output without class is left out.
+    Outputs are known by their names, and said is only what the part has labels of. A class or action unit without
+    output is never predicted, an output without either is left out. Valence and arousal need both their outputs, and
+    are taken as they come; an action unit's output is a logit.
     """
-    outputs = found.store.made_by.get("outputs") or []
-    place = partners(outputs, found.part.classes)
+    outputs, part = found.store.made_by.get("outputs") or [], found.part
+    column = {name.lower(): k for k, name in enumerate(outputs)}
+    place = partners(outputs, part.classes)
     known = [k for k, c in enumerate(place) if c is not None]
-    if len(known) < 2:
-        return None
-    logits = found.store.read(found.frames.row[found.rows], "logits")[:, known].astype(np.float64)
-    e = np.exp(logits - logits.max(1, keepdims=True))
-    said = np.zeros((len(logits), len(found.part.classes)))
-    np.add.at(said.T, [place[k] for k in known], e.T)
-    return Answers(None, None, {"classes": said / said.sum(1, keepdims=True)})
+    values, said = None, {}
+    if outputs:
+        values = found.store.read(found.frames.row[found.rows], "logits").astype(np.float64)
+    if len(known) >= 2 and len(part.has):
+        e = np.exp(values[:, known] - values[:, known].max(1, keepdims=True))
+        said["classes"] = np.zeros((len(e), len(part.classes)))
+        np.add.at(said["classes"].T, [place[k] for k in known], e.T)
+        said["classes"] /= said["classes"].sum(1, keepdims=True)
+    if {"valence", "arousal"} <= set(column) and np.isfinite(part.va).all(1).any():
+        said["va"] = values[:, [column["valence"], column["arousal"]]]
+    units = [k for k, name in enumerate(part.au_names) if name in column and np.isfinite(part.aus[:, k]).any()]
+    if units:
+        said["aus"] = np.zeros((len(values), len(part.au_names)))
+        said["aus"][:, units] = 1 / (1 + np.exp(-values[:, [column[part.au_names[k]] for k in units]]))
+    return Answers(None, None, said) if said else None
 
 
 if __name__ == "__main__":

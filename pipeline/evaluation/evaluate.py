@@ -4,9 +4,10 @@ python -m pipeline.evaluation.evaluate --run runs/tcn_supcon
 """
 
 import dataclasses
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,7 @@ def load_run(folder: Path, store: FeatureStore) -> list[Adapter]:
 def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapter: Adapter) -> Material:
     """The frames that a run is evaluated on: its own validation part, with all labels there are of it.
 
-    Expressions are looked at also where the run was trained on others. Raises ``UserError`` where the labels have other
-    classes than those it learned.
+    Those that the run was not trained on too. Raises ``UserError`` where the labels have other classes than it learned.
     """
     facts = adapter.facts
     frames = frame_set(
@@ -129,7 +129,7 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     )  # fmt: skip
     if frames.classes != facts["classes"]:
         raise UserError(f"{config.run} knows the classes {facts['classes']}, and {config.labels} has {frames.classes}")
-    frames = _with_expressions(frames, labels)
+    frames = _with_all_labels(frames, labels)
     val = frames.centres("val")
     rows = np.flatnonzero(np.isin(frames.video, frames.video[val]))
     scored = np.isin(rows, val)
@@ -161,14 +161,26 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     return Material(store, frames, rows, candidates, part, about, config)
 
 
-def _with_expressions(frames: FrameSet, labels: Labels) -> FrameSet:
-    """With the expressions of the label table, which the run's own tracks may lack. The parts stay as they are."""
-    if frames.classes or "expression" not in labels.table or not labels.classes:
-        return frames
+def _with_all_labels(frames: FrameSet, labels: Labels) -> FrameSet:
+    """With those labels of the label table that the run's own tracks lack. The parts stay as they are."""
     keys = pd.DataFrame({"video": np.array(frames.videos, dtype=object)[frames.video], "frame": frames.frame})
-    named = keys.merge(labels.table[[*KEY, "expression"]], on=KEY, how="left")["expression"]
-    label = pd.Categorical(named, categories=labels.classes).codes.astype(np.int64)
-    return dataclasses.replace(frames, label=label, classes=labels.classes)
+    lacking: dict[str, Any] = {}
+    if not frames.classes and labels.classes and "expression" in labels.table:
+        named = keys.merge(labels.table[[*KEY, "expression"]], on=KEY, how="left")["expression"]
+        label = pd.Categorical(named, categories=labels.classes).codes.astype(np.int64)
+        lacking |= {"label": label, "classes": labels.classes}
+    units = [c for c in labels.table if re.fullmatch(r"au\d+", c)]
+    absent = {
+        "va": ["valence", "arousal"] if np.isnan(frames.va).all() else [],
+        "aus": [] if frames.au_names else units,
+    }
+    for name, columns in absent.items():
+        if columns and set(columns) <= set(labels.table):
+            values = keys.merge(labels.table[[*KEY, *columns]], on=KEY, how="left")[columns]
+            lacking[name] = values.to_numpy(dtype=np.float32, na_value=np.nan)
+    if "aus" in lacking:
+        lacking["au_names"] = units
+    return dataclasses.replace(frames, **lacking)
 
 
 def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Labels) -> np.ndarray | None:
@@ -254,13 +266,7 @@ def _about(
     config: EvaluateConfig, facts: dict[str, Any], labels: Labels, part: Part, num_val: int, num_train: int
 ) -> dict[str, Any]:
     split = facts["test_split"]
-    scored = {
-        "expression": len(part.has),
-        "valence and arousal": int((~np.isnan(part.va).any(1)).sum()),
-        "action unit": int((~np.isnan(part.aus)).any(1).sum()),
-    }
-    if part.pairs is not None:
-        scored["paired"] = 2 * len(part.pairs)
+    scored = frames_scored(part, facts["tracks"])
     return {
         "dataset": labels.dataset,
         "backbone": facts["made_by"]["backbone"],
@@ -271,7 +277,7 @@ def _about(
         "train_frames": num_train,
         "val_frames": num_val,
         "val_videos": len(part.videos),
-        "frames_scored": {what: count for what, count in scored.items() if count},
+        "frames_scored": scored,
         "compared": min(len(part.has), config.most_pairs_of),
         "knn_candidates": len(part.train_label),
         "neighbours": config.neighbours,
@@ -286,6 +292,18 @@ def _about(
         "opposites": [[part.classes[a], part.classes[b]] for a, b in part.opposites],
         "commit": commit(),
     }
+
+
+def frames_scored(part: Part, whats: Collection[str]) -> dict[str, int]:
+    """How many frames have a label of each kind; of VA and action units only if 'va' and 'aus' are asked."""
+    scored = {"expression": len(part.has)}
+    if "va" in whats:
+        scored["valence and arousal"] = int((~np.isnan(part.va).any(1)).sum())
+    if "aus" in whats:
+        scored["action unit"] = int((~np.isnan(part.aus)).any(1).sum())
+    if part.pairs is not None:
+        scored["paired"] = 2 * len(part.pairs)
+    return {what: count for what, count in scored.items() if count}
 
 
 def commit() -> str | None:

@@ -90,11 +90,15 @@ def check(runs: Sequence[Evaluation]) -> None:
     """Raises ``UserError`` where runs are of different data, features, frames or resamples, or have one name."""
     facts = (
         "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_frames", "val_videos",
-        "frames_scored", "compared", "neighbours", "smoothing", "opposites",
+        "compared", "neighbours", "smoothing", "opposites",
     )  # fmt: skip
     first = runs[0]
     for run in runs[1:]:
         other = [f"{k} {run.about[k]!r} and {first.about[k]!r}" for k in facts if run.about[k] != first.about[k]]
+        scored, of_first = run.about["frames_scored"], first.about["frames_scored"]
+        for what in scored.keys() & of_first.keys():  # one that predicts more is scored on more kinds of labels
+            if scored[what] != of_first[what]:
+                other.append(f"{what} frames scored {scored[what]:,} and {of_first[what]:,}")
         if run.groups != first.groups:
             other.append(f"{len(run.groups)} and {len(first.groups)} groups of other names")
         sizes = [len(next(iter(r.estimates.values())).resampled) for r in (run, first)]
@@ -129,7 +133,8 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
         facts.append(
             "**The data are synthetic**, drawn faces: the numbers say that the pipeline works, nothing about people."
         )
-    scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
+    counts = {what: count for run in runs for what, count in run.about["frames_scored"].items()}
+    scored = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     facts.append(f"Scored on {scored} frames of {about['val_videos']} validation videos ({about['val_split']} split).")
     if about["compared"]:
         facts[-1] += (
