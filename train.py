@@ -32,7 +32,7 @@ from pipeline import projection
 from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
-from pipeline.params import UserError, build, entry, one_of, option, parse
+from pipeline.params import UserError, build, entry, one_of, option, parse, read
 from pipeline.store import FeatureStore, differences
 from pipeline.tables import Labels, of_fold, read_frames, read_labels
 from pipeline.training import features
@@ -49,7 +49,15 @@ from pipeline.training.adapter import (
 )
 from pipeline.training.board import Board, thumbnails
 from pipeline.training.choices import listed
-from pipeline.training.combinations import POSITIVES, SELECT_BY, check, names_of, select_by_of, tracks_of
+from pipeline.training.combinations import (
+    POSITIVES,
+    SELECT_BY,
+    check,
+    names_of,
+    select_by_of,
+    tracks_of,
+    without_effect,
+)
 from pipeline.training.data import PARTS, FrameSet, frame_set
 from pipeline.training.heads import HEADS, build_head
 from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trainer
@@ -206,7 +214,20 @@ def _config(argv: list[str]) -> tuple[TrainConfig, Path | None]:
     short = {"--gpu": ["--device", "cuda"], "--cpu": ["--device", "cpu"]}
     rest = [word for given in rest for word in short.get(given, [given])]
     config = parse(TrainConfig, rest, sections=sections, description=__doc__)
+    for name in without_effect(config.loss, _given(rest, known.run)):
+        print(f"{name} {getattr(config, name)} has no effect: loss '{' + '.join(names_of(config.loss))}' takes none")
     return (config if config.name or not known.run else dataclasses.replace(config, name=known.run)), None
+
+
+def _given(flags: Sequence[str], run: str | None) -> list[str]:
+    """Which of temperature and margin somebody asked for: by a flag, or in the run's own line of params.yaml."""
+    asked = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    asked.add_argument("--params", type=Path)
+    asked.add_argument("-t", "--temperature")
+    asked.add_argument("--margin")
+    found = vars(asked.parse_known_args(flags)[0])
+    path = found.pop("params", Path("params.yaml"))
+    return sorted(found.keys() | ({"temperature", "margin"} & read(path, f"runs.{run}").keys() if run else set()))
 
 
 def _read_config(folder: Path) -> TrainConfig:

@@ -119,7 +119,8 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
         if kind is bool:
             keywords["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is list:
-            keywords |= {"nargs": "+", "type": typing.get_args(kind)[0]}
+            item = typing.get_args(kind)[0]
+            keywords |= {"nargs": "+", "type": item if isinstance(item, type) else _yaml_value}
         elif kind in (int, float, str, Path):
             keywords["type"] = kind
         else:

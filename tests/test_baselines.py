@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from sklearn.metrics import f1_score
 from test_evaluate import (
     CLASSES,
     FACTS,
@@ -23,6 +24,7 @@ from test_evaluate import (
 from pipeline.evaluation import baselines
 from pipeline.params import UserError
 from pipeline.store import StoreWriter
+from pipeline.tables import Labels, write_labels
 from pipeline.training.adapter import build_adapter
 
 SINGLE = {"window": 1, "pooling": "centre"}
@@ -43,7 +45,7 @@ def made(place):  # noqa: F811
 def test_embeddings_of_single_frames_are_averaged_over_the_box(place, made):  # noqa: F811
     """The embedding of the run with a window of 5 and mean pooling, as test_evaluate computes it by hand."""
     run(place, seeds=[0], **SINGLE)
-    found = made()["tried_box_5"]
+    found = made(window_stride=2)["tried_box_5"]  # is centred all the same
     run(place, seeds=[0], window=5, pooling="mean")
     params(SECTION)
     windowed = evaluated(place)[0]
@@ -68,6 +70,24 @@ def test_probabilities_of_single_frames_are_averaged_over_the_box(place, made): 
     truth = frames["expression"][has].map(CLASSES.index).to_numpy()
     assert found["macro_f1"] == pytest.approx(f1(truth, mean[has].argmax(1)), abs=1e-9)
     assert "macro_f1_smoothed" not in found  # it is smoothed already
+
+
+def test_a_box_in_seconds_is_wider_in_frames_where_a_video_has_more_a_second(place, made):  # noqa: F811
+    """Embeddings and predictions of each video are those of the box of as many frames."""
+    run(place, seeds=[0], **SINGLE)
+    frames = table()
+    rates = {v: 30 if n % 2 else 10 for n, v in enumerate(frames["video"].unique())}
+    pd.DataFrame(rates.items(), columns=["video", "fps"]).to_parquet(place / "fps.parquet")
+    made(widths=[3, 7, "0.2s"], fps="fps.parquet")
+    of = {
+        name: pd.read_csv(place / f"out/tried_box_{name}/per_video.csv").set_index("video") for name in (3, 7, "0.2s")
+    }
+    for video in ("v08", "v10"):
+        assert rates[video] == 10
+        columns = ["accuracy", "cosine_neighbours", "flips_per_100"]
+        assert of["0.2s"].loc[video, columns].tolist() == pytest.approx(of[3].loc[video, columns].tolist(), abs=1e-6)
+    assert of["0.2s"].loc["v09", "cosine_neighbours"] == pytest.approx(of[7].loc["v09", "cosine_neighbours"], abs=1e-6)
+    assert of[3].loc["v09", "cosine_neighbours"] != pytest.approx(of[7].loc["v09", "cosine_neighbours"], abs=1e-6)
 
 
 def test_there_is_a_baseline_for_each_width_and_none_stays_of_another(place, made):  # noqa: F811
@@ -97,10 +117,59 @@ def test_the_backbones_own_logits_are_a_baseline_where_it_has_classes(place, mad
     assert "is no baseline" not in capsys.readouterr().out
 
 
+def with_va_and_aus(place):  # noqa: F811
+    frames, rng = table(), np.random.default_rng(5)
+    frames["valence"], frames["arousal"] = rng.uniform(-1, 1, (2, len(frames))).astype(np.float32)
+    frames.loc[::4, "arousal"] = np.nan
+    for au in ("au1", "au4", "au12"):
+        frames[au] = pd.array(rng.integers(0, 2, len(frames)), dtype="Int8")
+    write_labels(place / "labels.parquet", Labels(frames, CLASSES, "by hand"))
+    return frames
+
+
+@pytest.mark.parametrize(
+    "outputs", [["Happiness", "Sadness", "valence", "arousal", "AU12", "au1"], ["arousal", "valence"]]
+)
+def test_the_backbones_own_valence_arousal_and_action_units_are_scored_where_there_are_labels(place, made, outputs):  # noqa: F811
+    """Though the run, whose validation part it is, learned expressions alone; by sklearn and the formula."""
+    frames = with_va_and_aus(place)
+    logits = np.random.default_rng(7).standard_normal((len(frames), len(outputs))).astype(np.float16)
+    keys, made_by = frames[["video", "frame"]].assign(size=1), MADE_BY | {"outputs": outputs}
+    with StoreWriter(place / "own.zarr", made_by, {"original": 4, "logits": len(outputs)}, chunk_rows=256) as writer:
+        writer.write(keys, {"original": FEATURES, "logits": logits})
+    run(place, seeds=[0], made_by=made_by, **SINGLE)
+    metrics = made("-d", "own.zarr", width=5)
+    found, said = metrics["backbone"], pd.DataFrame(logits.astype(float), columns=outputs)
+    # Frames of the part that the run is validated on: those with an expression.
+    part = ((frames["expression_split"] == "val") & frames["expression"].notna()).to_numpy()
+    known = part & frames["arousal"].notna().to_numpy()
+    mean = said.groupby(frames["video"]).rolling(5, center=True, min_periods=1).mean().to_numpy()
+    for values, suffix in ((said.to_numpy(), ""), (mean, "_smoothed")):
+        for name in ("valence", "arousal"):
+            x, y = frames[name].to_numpy()[known], values[known, outputs.index(name)]
+            ccc = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+            assert found[f"ccc_{name}{suffix}"] == pytest.approx(ccc, abs=1e-6)
+    about = json.loads((place / "out/backbone/details.json").read_text("utf-8"))["about"]
+    scored = {"expression": int(part.sum()), "valence and arousal": int(known.sum())}
+    if "au1" in outputs:
+        units = [
+            f1_score(frames["au1"][part], logits[part, 5] >= 0),
+            0,
+            f1_score(frames["au12"][part], logits[part, 4] >= 0),
+        ]
+        assert found["au_f1"] == pytest.approx(np.mean(units))
+        scored |= {"action unit": int(part.sum())}
+        assert found["macro_f1"] > 0
+    else:
+        assert not {"au_f1", "macro_f1"} & set(found)
+    assert about["frames_scored"] == scored
+    assert "ccc" not in metrics["tried_box_5"]
+
+
 def test_a_backbone_without_classes_is_said_to_be_none(place, made, capsys):  # noqa: F811
     run(place, seeds=[0], **SINGLE)
     assert set(made()) == {"tried_box_5"}
-    assert "the backbone tiny predicts none of the classes" in capsys.readouterr().out
+    assert "the backbone tiny predicts nothing that has labels here" in capsys.readouterr().out
 
 
 def test_a_run_of_windows_is_refused(place, made):  # noqa: F811

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from pipeline.evaluation import evaluate, files
 from pipeline.evaluation.probes import linear_probe
@@ -163,7 +163,8 @@ def test_the_metrics_are_those_of_the_functions_called_by_hand(place, capsys):
         "pooling": "mean", "epochs": 3, "reduce": False, "seeds": 2, "seed": 0, "val_split": "official",
         "train_frames": int(train.sum()), "val_frames": len(val), "val_videos": 4, "compared": 60,
         "frames_scored": {"expression": len(val)}, "knn_candidates": 50, "neighbours": 5, "class_bias": False,
-        "smoothing": {"kind": "box", "width": 3, "width_aus": 5}, "commit": None, "baseline": False,
+        "window_stride": None,
+        "smoothing": {"kind": "box", "width": 3, "width_aus": 5, "fps": None}, "commit": None, "baseline": False,
         "opposites": [["Happiness", "Sadness"]],  # there is no Anger
     }  # fmt: skip
     printed = capsys.readouterr().out
@@ -195,6 +196,25 @@ def test_predictions_are_smoothed_over_all_frames_and_scored_on_the_labelled_one
     assert metrics["flips_per_100_smoothed"] < metrics["flips_per_100"]
 
 
+FPS = {"v07": 30, "v08": 30, "v09": 10, "v10": 15}  # of 0.2 s: 3 frames to either side, 1 and 1
+
+
+def test_a_width_in_seconds_is_wider_in_frames_where_a_video_has_more_a_second(place):
+    run(place, seeds=[0])
+    pd.DataFrame(FPS.items(), columns=["video", "fps"]).to_csv(place / "fps.csv", index=False)
+    _, details = evaluated(place, "--width", "0.2s", "--fps", "fps.csv")
+    frames, probability = probabilities_of_seed(0)
+    expected = []
+    for video, rows in frames.groupby("video").indices.items():
+        mean = pd.DataFrame(probability[rows]).rolling(2 * (FPS[video] // 10) + 1, center=True, min_periods=1).mean()
+        expected.append(mean)
+    found = pd.read_parquet(place / "out/predictions.parquet")
+    np.testing.assert_allclose(found[[f"p_{c}_smoothed" for c in CLASSES]], np.concatenate(expected), atol=1e-5)
+    assert details["about"]["smoothing"] == {"kind": "box", "width": "0.2s", "width_aus": 5, "fps": "fps.csv"}
+    with pytest.raises(UserError, match="evaluate: width_aus is 1s, and seconds need fps"):
+        evaluated(place, "--width-aus", "1s")
+
+
 def test_the_predictions_of_each_frame_are_written_as_the_mean_over_seeds(place):
     run(place)
     evaluated(place)
@@ -209,6 +229,30 @@ def test_the_predictions_of_each_frame_are_written_as_the_mean_over_seeds(place)
     assert found["predicted"].tolist() == [CLASSES[k] for k in ((one + two) / 2).argmax(1)]
     mean = smooth((one + two) / 2, pd.factorize(found["video"])[0], found["frame"].to_numpy(), "box", 3)
     np.testing.assert_allclose(found[[f"{c}_smoothed" for c in columns]], mean, atol=1e-5)
+
+
+def test_with_a_window_stride_a_frame_is_the_mean_over_the_windows_that_hold_it(place):
+    run(place, seeds=[0])
+    evaluated(place, "--window-stride", "3")
+    frames = table()
+    torch.manual_seed(0)
+    adapter = build_adapter(FACTS)
+    adapter.front.fit([FEATURES], "standardise")
+    with torch.inference_mode():
+        x = adapter.front(torch.from_numpy(FEATURES))[:, None]
+        each = adapter.head.eval()(x, torch.ones(len(x), 1, dtype=torch.bool))[:, 0]
+    expected = []
+    for video in ("v07", "v08", "v09", "v10"):  # of 1, 40, 5 and 30 frames, without gaps
+        rows = np.flatnonzero(frames["video"] == video)
+        starts = range(0, max(0, -(-(len(rows) - 5) // 3)) * 3 + 1, 3)
+        z = torch.stack([each[rows[a : a + 5]].mean(0) for a in starts])
+        said = adapter.loss.predict("classes", z).softmax(1).detach().numpy()
+        for place_of in range(len(rows)):
+            expected.append(said[[a <= place_of < a + 5 for a in starts]].mean(0))
+    found = pd.read_parquet(place / "out/predictions.parquet")
+    np.testing.assert_allclose(found[[f"p_{c}" for c in CLASSES]], expected, atol=1e-6)
+    with pytest.raises(UserError, match="window_stride must be at least 1, and is 0"):
+        evaluated(place, "--window-stride", "0")
 
 
 def test_the_tables_of_videos_and_classes_add_up_to_the_metrics(place):
@@ -312,6 +356,88 @@ def test_pairs_are_found_from_either_side(place):
         min((cosine[i] >= cosine[i, i]).sum(), (cosine[:, i] >= cosine[i, i]).sum()) <= 1 for i in range(4)
     ]  # fmt: skip
     assert metrics["paired_recall_at_1"] == pytest.approx(np.mean(found))
+
+
+GATE = {"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs", "window": 1, "select_split": 0.0,
+        "model_options": {"most": 0.49}}  # fmt: skip
+
+
+def logits_by_hand(features, **changes):
+    """(n, n) of an untrained gate, a pair at a time."""
+    torch.manual_seed(0)
+    adapter = build_adapter(FACTS | GATE | changes)
+    adapter.front.fit([FEATURES], "standardise")
+    adapter.head.eval()
+    x, there = adapter.front(torch.from_numpy(features))[:, None, None], torch.ones(1, 1, dtype=torch.bool)
+    with torch.inference_mode():
+        return np.array([[float(adapter.head.pair(a, there, b, there)) for b in x] for a in x])
+
+
+def written_pairs(place, classes, **columns):
+    """Sixteen pairs of images, the last ten for validation."""
+    names = [f"{side}/{pair:02}" for pair in range(16) for side in ("left", "right")]
+    pairs = pd.DataFrame({"video": names, "frame": 0, "pair": [n[-2:] for n in names]})
+    pairs = pairs.assign(side=pairs["video"].str.split("/").str[0], group=pairs["pair"], **columns)
+    pairs["expression_split"] = ["train"] * 12 + ["val"] * 20
+    features = np.random.default_rng(3).standard_normal((32, 4)).astype(np.float16)
+    with StoreWriter(place / "pairs.zarr", MADE_BY, {"original": 4}) as writer:
+        writer.write(pairs[["video", "frame"]].assign(size=1), {"original": features})
+    write_labels(place / "pairs.parquet", Labels(pairs, classes, "pairs"))
+    run(place, seeds=[0], classes=classes, class_counts=None, **GATE)
+    metrics, details = evaluated(place, "-d", "pairs.zarr", "--labels", "pairs.parquet", "-k", "1", "2")
+    return metrics, details, logits_by_hand(features[12:], classes=classes, class_counts=None)
+
+
+def test_a_head_for_pairs_is_measured_by_its_own_logits(place):
+    """Circles and squares: pairs of two groups by class; the table's own pairs by a logit of 0; and its partners."""
+    same = np.repeat([1, 0] * 8, 2)
+    shape = np.where(np.arange(32) % 2 & (same == 0), "square", "circle")
+    metrics, details, logits = written_pairs(place, ["circle", "square"], same=same, expression=shape)
+    pair, label = np.repeat(np.arange(10), 2), shape[12:]
+    a, b = np.array([(i, j) for i in range(20) for j in range(i) if pair[i] != pair[j]]).T
+    is_same = label[a] == label[b]
+    auc = roc_auc_score(is_same, logits[a, b])
+    assert metrics["pair_auc_same_different"] == pytest.approx(auc, abs=5e-3)
+    assert metrics["pair_auc_same_different"] != pytest.approx(metrics["auc_same_different"], abs=5e-3)
+    assert {"pair_eer_same_different", "pair_best_f1_same_different", "pair_tpr_at_fpr_1e-1_same_different"} <= set(
+        metrics
+    )
+    own = logits[np.arange(0, 20, 2), np.arange(1, 20, 2)]
+    assert metrics["pair_f1"] == pytest.approx(f1_score(same[12::2], own > 0))
+    low, high = details["estimates"]["pair_f1"]["low"], details["estimates"]["pair_f1"]["high"]
+    assert low < metrics["pair_f1"] < high
+    partners = logits[0::4, 1::4]  # lefts and rights of the pairs of the same, every second one
+    ranks = np.stack([(partners >= np.diag(partners)[:, None]).sum(1), (partners >= np.diag(partners)).sum(0)]).min(0)
+    for k in (1, 2):
+        assert metrics[f"pair_paired_recall_at_{k}"] == pytest.approx((ranks <= k).mean())
+
+
+def test_pairs_without_classes_are_found_by_the_heads_own_logits_too(place):
+    names = [f"{k:02}" for k in range(16)]
+    metrics, _, logits = written_pairs(place, names, same=1, expression=np.repeat(names, 2))
+    assert set(metrics) == {f"{who}paired_recall_at_{k}" for who in ("", "pair_") for k in (1, 2)}
+    partners = logits[0::2, 1::2]
+    ranks = np.stack([(partners >= np.diag(partners)[:, None]).sum(1), (partners >= np.diag(partners)).sum(0)]).min(0)
+    assert metrics["pair_paired_recall_at_2"] == pytest.approx((ranks <= 2).mean())
+
+
+def test_of_many_frames_a_head_for_pairs_judges_those_whose_cosines_are_counted(place):
+    """Sixty, evenly spaced, of people on video, each in a window of 5."""
+    run(place, seeds=[0], **GATE | {"window": 5})
+    metrics, _ = evaluated(place)
+    frames = table()
+    val = np.flatnonzero((frames["expression_split"] == "val") & frames["expression"].notna())
+    few = val[np.linspace(0, len(val) - 1, 60).round().astype(int)]
+    means = np.zeros((60, 4), np.float32)
+    for i, row in enumerate(few):
+        near = (frames["video"] == frames["video"][row]) & ((frames["frame"] - frames["frame"][row]).abs() <= 2)
+        means[i] = FEATURES[near].astype(np.float32).mean(0)
+    logits, video, label = logits_by_hand(means), frames["video"][few].to_numpy(), frames["expression"][few].to_numpy()
+    a, b = np.array([(i, j) for i in range(60) for j in range(i) if video[i] != video[j]]).T
+    auc = roc_auc_score(label[a] == label[b], logits[a, b])
+    assert metrics["pair_auc_same_different"] == pytest.approx(auc, abs=2e-3)
+    assert "pair_f1" not in metrics
+    assert "paired_recall_at_1" not in metrics
 
 
 def test_valence_arousal_and_action_units_are_evaluated_where_a_loss_predicts_them(place):

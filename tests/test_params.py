@@ -35,6 +35,7 @@ class Config:
     store: Path = option(Path("s.zarr"), help="the store")
     loss: dict[str, Any] = option({}, help="loss")
     layer: int | str | None = option(None, help="layer")
+    widths: list[int | str] = option([1], help="widths")
 
 
 @pytest.fixture
@@ -58,6 +59,11 @@ def test_the_file_beats_the_defaults_and_a_flag_beats_the_file(file):
     assert parse(file) == Config(lr=0.001, epochs=5, views=["original"], loss={"name": "supcon", "margin": 0.5})
     assert parse(file, "--epochs", "7").epochs == 7
     assert parse(file, "-e", "8", "--lr", "1e-2") == dataclasses.replace(parse(file), epochs=8, lr=0.01)
+
+
+def test_items_of_a_list_may_be_of_two_kinds(file, tmp_path):
+    assert parse(file, "--widths", "15", "3.4s").widths == [15, "3.4s"]
+    assert parse(written(tmp_path, "train:\n  widths: [3.4s, 15]\n")).widths == ["3.4s", 15]
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", "+1e-3"])

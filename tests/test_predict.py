@@ -193,6 +193,25 @@ def test_a_window_is_of_the_frames_that_are_there_and_mean_pooled(place):
         np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=2e-6)
 
 
+def test_with_a_window_stride_a_frame_is_the_mean_over_the_windows_that_hold_it(place):
+    """Frames 2, 3, 5, 9 of video a in windows of 3, 2 apart: 2 to 4, 4 to 6, 6 to 8, which is empty, and 8 to 10."""
+    changes = {"model": "mlp", "window": 3, "embedding_size": 8}
+    run(place, **changes)
+    found = np.array(by_video(predicted("--task", "va", "--window-stride", "2"), "a"), dtype=float)
+    adapter = untrained(0, **changes)
+    adapter.head.eval()
+    with torch.inference_mode():
+        x = torch.from_numpy(FEATURES[:4]).float()
+        each = adapter.head(x[:, None], torch.ones(4, 1, dtype=torch.bool))[:, 0]
+        first, second, last = (
+            adapter.loss.predict("va", z.mean(0, keepdim=True)) for z in (each[:2], each[2:3], each[3:])
+        )
+    np.testing.assert_allclose(found[[1, 2]], first.expand(2, 2), atol=1e-6)
+    np.testing.assert_allclose(found[[4, 8]], torch.cat([second, last]), atol=1e-6)
+    with pytest.raises(UserError, match="window_stride must be at least 1, and is 0"):
+        predicted("--task", "va", "--window-stride", "0", out="none")
+
+
 def test_what_is_smoothed_is_the_interpolated_axis(place):
     run(place)
     found = predicted("--task", "mtl", "--smooth", "box", "--width", "5", "--width-aus", "3")
@@ -205,6 +224,19 @@ def test_what_is_smoothed_is_the_interpolated_axis(place):
         expected = np.array([every[max(i - 1, 0) : i + 2].mean(0) for i in range(len(every))])
         said = np.array([fields[3:] for fields in by_video(found, video)], dtype=int)
         np.testing.assert_array_equal(said, expected >= 0.5)
+
+
+def test_seconds_are_smoothed_over_by_the_frame_rate_of_each_video(place):
+    run(place)
+    Path("fps.csv").write_text("video,fps\na,30\nc,10\n", encoding="utf-8")  # b has one frame: no rate matters to it
+    found = predicted("--task", "va", "--smooth", "box", "--width", "0.2s", "--fps", "fps.csv")
+    for video, half in {"a": 3, "b": 1, "c": 1}.items():
+        every = on_all(logits("va"))[video]
+        expected = [every[max(i - half, 0) : i + half + 1].mean(0) for i in range(len(every))]
+        np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=1e-6)
+    same = predicted("--task", "va", "--smooth", "box", "--width", "0.2s", "--fps", "10", out="same")
+    assert by_video(same, "c") == by_video(found, "c")
+    assert by_video(same, "a") != by_video(found, "a")
 
 
 def test_a_sparse_list_is_smoothed_over_the_frames_between(place):
@@ -309,8 +341,10 @@ def test_a_class_that_abaw_lacks_or_misses_is_named(place):
         ([], "--task must be given"),
         (["--task", "exp"], r"predict: task 'exp' is not one of .* \(did you mean 'expr'\?\)"),
         (["--task", "va", "--format", "one"], "predict: format 'one' is not one of"),
-        (["--task", "va", "--width", "10"], "width must be odd, so that its middle is a frame, and is 10"),
-        (["--task", "va", "--width-aus", "-1"], "width_aus must be odd, so that its middle is a frame, and is -1"),
+        (["--task", "va", "--width", "10"], "predict: width must be odd .*, and is 10"),
+        (["--task", "va", "--width", "3.4 m"], "predict: width must be .* seconds such as 3.4s, and is '3.4 m'"),
+        (["--task", "va", "--width", "3.4s"], "predict: width is 3.4s, and seconds need fps"),
+        (["--task", "va", "--width-aus", "-1"], "predict: width_aus must be odd .*, and is -1"),
         (["--task", "va", "--smooth", "boxes"], "predict: smoothing 'boxes' is not one of"),
         (["--task", "va", "--neighbours", "0"], "must be at least 1"),
         (["--task", "mtl", "--format", "per-video"], "give --format single"),

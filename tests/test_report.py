@@ -266,7 +266,6 @@ def test_a_report_on_no_runs_is_refused(place, runs):
         ("val_frames", 11999, "11999 and 12000"),
         ("val_videos", 8, "8 and 9"),
         ("compared", 500, "500 and 2000"),
-        ("frames_scored", {"expression": 1}, "'expression': 1} and .*12000}"),
         ("smoothing", {"kind": "none"}, "'none'} and .*'box'.*"),
         ("opposites", [], r"\[\] and \[\['Happiness', 'Sadness'\]\]"),
     ],
@@ -276,6 +275,16 @@ def test_runs_of_other_data_cannot_stand_in_one_table(place, fact, value, words)
     with pytest.raises(UserError, match=f"the runs adapter and frozen cannot stand in one table: {fact} .*{words}$"):
         report.main([])
     assert not (place / "report").exists()
+
+
+def test_runs_that_predict_more_kinds_of_labels_stand_in_one_table_and_other_frames_do_not(place):
+    evaluated("adapter", ADAPTER, frames_scored={"expression": 12000, "valence and arousal": 800})
+    report.main([])
+    text = (place / "report/report.md").read_text(encoding="utf-8")
+    assert "Scored on 12,000 expression, 800 valence and arousal frames" in text
+    evaluated("adapter", ADAPTER, frames_scored={"expression": 1, "valence and arousal": 800})
+    with pytest.raises(UserError, match=r"adapter and frozen cannot .*: expression frames scored 1 and 12,000$"):
+        report.main([])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from pipeline.evaluation.retrieval import (
     map_at_r,
     pair_ranks,
     paired_recall_at_k,
+    partner_ranks,
     precision_at_r,
     recall_at_k,
 )
@@ -199,6 +200,15 @@ def test_a_pair_is_found_from_either_side(block):
         assert found[f"paired_recall_at_{k}"] == np.mean([a < k or b < k for a, b in zip(forth, back, strict=True)])
     assert found["paired_recall_at_1"] > max(np.mean(np.array(forth) < 1), np.mean(np.array(back) < 1))
     assert found["paired_recall_at_40"] == 1
+
+
+def test_partners_are_ranked_by_any_score(block):
+    table = np.random.default_rng(2).standard_normal((40, 40)) + np.eye(40)
+    table[3] = table[3, 3]  # of equal ones the partner comes last
+    expected = [[(table[i] >= table[i, i]).sum() - 1, (table[:, i] >= table[i, i]).sum() - 1] for i in range(40)]
+    assert partner_ranks(lambda a, b: table[np.ix_(a, b)], 40).tolist() == expected
+    assert expected[3][0] == 39
+    assert partner_ranks(lambda a, b: table[np.ix_(a, b)], 0).shape == (0, 2)
 
 
 def test_one_point_for_everything_finds_no_pair():

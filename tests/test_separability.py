@@ -9,6 +9,7 @@ from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 from pipeline.evaluation import separability as pairs
 from pipeline.evaluation.separability import (
     cosine_matrix,
+    counts_of,
     mean_cosines,
     pair_counts,
     separability,
@@ -85,6 +86,19 @@ def test_a_resample_counts_the_pairs_of_the_rows_copied(weights, block):
     cosines = pair_cosines(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES, most=10**6)
     expected = [np.histogram(cosines[kind], counts.edges)[0] for kind in ("same", "opposite")]
     np.testing.assert_array_equal(counts.histogram(WEIGHTS)[WEIGHTS.tolist().index(weights.tolist())][[0, 2]], expected)
+
+
+def test_any_score_can_be_counted(block):
+    """A head's logits, which no dot product gives; solved by a loop over all pairs of two groups."""
+    table = np.random.default_rng(1).standard_normal((93, 93)) * 9 + 3 * (LABEL[:, None] == LABEL)
+    table += table.T
+    counts = counts_of(lambda a, b: table[np.ix_(a, b)], LABEL, GROUP, 4, OPPOSITES, bins=100_000)
+    every = [(i, j) for i, j in itertools.combinations(range(93), 2) if GROUP[i] != GROUP[j]]
+    same = np.array([LABEL[i] == LABEL[j] for i, j in every])
+    assert counts.histogram(ONCE)[0].sum(1)[0] == same.sum()
+    found = separability(counts)(ONCE)
+    expected = roc_auc_score(same, [table[i, j] for i, j in every])
+    assert found["auc_same_different"] == pytest.approx([expected], abs=1e-4)
 
 
 def test_of_many_rows_the_evenly_spaced_ones_are_counted():

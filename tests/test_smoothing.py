@@ -1,11 +1,13 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import f1_score
 
-from pipeline.evaluation.smoothing import fit_class_bias, smooth
+from pipeline.evaluation.smoothing import check_width, fit_class_bias, frame_rates, in_frames, smooth, worded
 from pipeline.params import UserError
 
 # Videos of 5, 1 and 40 frames; the last starts late and has gaps.
@@ -73,6 +75,78 @@ def test_a_wrong_smoothing_is_refused():
             smooth(VALUES, VIDEO, FRAME, "box", width)
     with pytest.raises(ValueError, match=r"sorted by \(video, frame\)"):
         smooth(VALUES, VIDEO, FRAME[::-1], "box", 5)
+
+
+def test_seconds_are_as_many_frames_as_each_video_has_in_them():
+    """Of 0.4 s, the two tenths before and behind: 6 and 6 frames at 30 a second, 2 and 2 at 10, none at 4."""
+    assert in_frames("0.4s", np.array([30.0, 10, 4, 25, np.nan])).tolist() == [13, 5, 1, 11, 1]
+    assert in_frames("3.4 s", np.array([29.97])).tolist() == [101]
+    assert in_frames(101, None) == 101
+
+
+@pytest.mark.parametrize("kind", ["box", "gaussian", "median"])
+def test_each_video_is_smoothed_by_its_own_width(kind):
+    width = np.array([3] * 5 + [7] + [31] * 40)
+    found = smooth(VALUES, VIDEO, FRAME, kind, width)
+    for each in (3, 7, 31):
+        expected = smooth(VALUES, VIDEO, FRAME, kind, each)
+        np.testing.assert_allclose(found[width == each], expected[width == each], atol=1e-12)
+
+
+def test_two_videos_of_other_frame_rates_are_solved_by_hand():
+    values = np.array([[0.0], [3], [6], [0], [9], [0.0], [3], [6], [0], [9]])
+    video, frame = np.repeat([0, 1], 5), np.tile(np.arange(5), 2)
+    width = in_frames("0.2s", np.array([30.0, 15.0])[video])
+    found = smooth(values, video, frame, "box", width)
+    assert found[:5, 0].tolist() == pytest.approx([2.25, 3.6, 3.6, 3.6, 4.5])  # three to either side
+    assert found[5:, 0].tolist() == pytest.approx([1.5, 3, 3, 5, 4.5])  # one
+
+
+def test_frame_rates_are_a_number_or_come_from_a_table(tmp_path):
+    video = np.array([0, 0, 1, 1, 2])  # the last of one frame
+    assert frame_rates(None, ["a", "b", "7"], video) is None
+    assert frame_rates(25.0, ["a", "b", "7"], video).tolist() == [25] * 3
+    table = pd.DataFrame({"video": ["b", "a", "a", "7"], "frame": range(4), "fps": [60, 29.97, 29.97, 15]})
+    table.to_csv(tmp_path / "fps.csv", index=False)
+    table.to_parquet(tmp_path / "faces.parquet")
+    for name in ("fps.csv", "faces.parquet"):
+        assert frame_rates(tmp_path / name, ["a", "b", "7"], video).tolist() == [29.97, 60, 15]
+    found = frame_rates(tmp_path / "fps.csv", ["a", "b", "still"], video)
+    np.testing.assert_array_equal(found, [29.97, 60, np.nan])
+    with pytest.raises(UserError, match=r"fps\.csv has no rate for 1 of the videos, such as still"):
+        frame_rates(tmp_path / "fps.csv", ["a", "still", "b"], video)
+    table.assign(fps=[60, 29.97, 30, 15]).to_csv(tmp_path / "fps.csv", index=False)
+    with pytest.raises(UserError, match=r"fps\.csv has several rates for one video, a"):
+        frame_rates(tmp_path / "fps.csv", ["a", "b"], video)
+    for name in ("fps.csv", "faces.parquet"):
+        table.rename(columns={"fps": "rate"}).to_csv(tmp_path / "fps.csv")
+        table.drop(columns="fps").to_parquet(tmp_path / "faces.parquet")
+        with pytest.raises(UserError, match="is no table with the columns video and fps"):
+            frame_rates(tmp_path / name, ["a"], video)
+    with pytest.raises(UserError, match="is no table with the columns video and fps"):
+        frame_rates(tmp_path / "none.csv", ["a"], video)
+
+
+@pytest.mark.parametrize(
+    ("width", "fps", "message"),
+    [
+        (4, None, "here must be odd and at least 1, so that its middle is a frame, and is 4"),
+        (-1, 30.0, "here must be odd"),
+        ("3.4", 30.0, r"here must be an odd number of frames, or seconds such as 3\.4s, and is '3\.4'"),
+        ("-2s", 30.0, "here must be an odd number of frames, or seconds"),
+        ("3.4s", None, "here is 3.4s, and seconds need fps"),
+        ("3.4s", 0.0, "fps must be above 0, and is 0"),
+    ],
+)
+def test_what_is_no_width_is_refused(width, fps, message):
+    with pytest.raises(UserError, match=message):
+        check_width("here", width, fps)
+
+
+def test_a_width_is_said_with_its_unit():
+    check_width("here", "3.4s", 30.0)
+    check_width("here", "2 s", Path("fps.csv"))
+    assert (worded(101), worded("3.4s")) == ("101 frames", "3.4s")
 
 
 def drawn(num_rows, num_classes, seed):

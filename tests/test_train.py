@@ -69,6 +69,23 @@ def run(*flags: str) -> Path:
     return max(Path("runs/manual").iterdir(), key=lambda p: p.stat().st_mtime_ns)
 
 
+def test_a_temperature_or_margin_that_somebody_asked_for_in_vain_is_named(place, capsys):
+    def said(*flags):
+        run("-e", "0", *flags)
+        return [line for line in capsys.readouterr().out.splitlines() if "has no effect" in line]
+
+    assert said("--loss", "triplet", "-t5") == ["temperature 5.0 has no effect: loss 'triplet' takes none"]
+    assert said("--loss", "{vicreg: 1, supcon: 1}", "--sampler", "balanced", "--margin=0.2", "-t", "5") == [
+        "margin 0.2 has no effect: loss 'vicreg + supcon' takes none"
+    ]
+    assert said("--loss", "triplet", "--margin", "0.2") == []
+    assert said("--loss", "triplet") == []  # the temperature that all runs share is nobody's wish
+    runs = yaml.safe_load(Path("params.yaml").read_text())
+    runs["runs"]["odd"] = {"loss": "triplet", "temperature": 7}
+    Path("params.yaml").write_text(yaml.safe_dump(runs))
+    assert said("--run", "odd") == ["temperature 7.0 has no effect: loss 'triplet' takes none"]
+
+
 def test_training_separates_what_was_hidden_behind_persons(place):
     folder = run("--name", "x", "-e", "12", "--loss", "supcon")
     board = EventAccumulator(str(folder / "seed_0")).Reload()

@@ -81,6 +81,61 @@ def test_rows_out_of_order_are_refused(video, frame):
         windows.centred(np.array(video), np.array(frame), np.array([0]), 3)
 
 
+def test_sliding_windows_are_the_ones_found_by_hand():
+    every = np.arange(len(VIDEO))
+    few = every < 13  # videos of 5, 1 and 7 frames: 1721 to 1724 and 1726 to 1728
+    found = windows.sliding(VIDEO[few], FRAME[few], every[few], 4, stride=2)
+    assert found.tolist() == [
+        [0, 1, 2, 3], [2, 3, 4, -1], [5, -1, -1, -1], [6, 7, 8, 9], [8, 9, -1, 10], [-1, 10, 11, 12],
+    ]  # fmt: skip
+    assert found.dtype == np.int64
+
+
+def test_sliding_windows_of_some_rows_are_those_that_hold_them():
+    every = windows.sliding(VIDEO, FRAME, np.arange(46), 5, stride=3)
+    for wanted in ([4], [5, 9], [0, 20, 45], []):
+        found = windows.sliding(VIDEO, FRAME, np.array(wanted, dtype=int), 5, stride=3)
+        assert found.tolist() == [w for w in every.tolist() if set(w) & set(wanted)]
+
+
+@pytest.mark.parametrize(("num_frames", "step", "stride"), [(1, 1, 1), (5, 1, 1), (5, 1, 5), (6, 3, 4), (64, 2, 7)])
+def test_sliding_windows_equal_a_loop_over_videos_and_places(num_frames, step, stride):
+    rng = np.random.default_rng(1)
+    keys = np.unique(np.stack([rng.integers(0, 6, 300) * 10**12, rng.integers(-40, 90, 300)], axis=1), axis=0)
+    row_of = {tuple(key): row for row, key in enumerate(keys.tolist())}
+    expected = []
+    for video in np.unique(keys[:, 0]):
+        mine = keys[keys[:, 0] == video, 1]
+        for rest in range(step):
+            series = mine[(mine - mine[0]) % step == rest]
+            start = series[0] if len(series) else np.inf
+            while start <= (series[-1] if len(series) else -np.inf):
+                window = [row_of.get((int(video), int(start) + j * step), -1) for j in range(num_frames)]
+                if max(window) >= 0:
+                    expected.append(window)
+                if start + (num_frames - 1) * step >= series[-1]:
+                    break
+                start += stride * step
+    found = windows.sliding(keys[:, 0], keys[:, 1], np.arange(len(keys)), num_frames, step, stride)
+    assert found.tolist() == expected
+    held = np.bincount(found[found >= 0], minlength=len(keys))
+    assert held.min() >= 1
+    assert held.max() <= -(-num_frames // stride)
+
+
+def test_a_long_gap_costs_no_windows():
+    video, frame = np.zeros(6, dtype=int), np.array([1, 2, 3, 10**12, 10**12 + 1, 10**12 + 2])
+    found = windows.sliding(video, frame, np.arange(6), 3, stride=3)
+    assert sorted(found[found >= 0]) == [0, 1, 2, 3, 4, 5]
+    assert len(found) <= 3
+
+
+@pytest.mark.parametrize(("num_frames", "step", "stride"), [(0, 1, 1), (3, 0, 1), (3, 1, 0), (3, 1, 4)])
+def test_sliding_windows_that_would_miss_frames_are_refused(num_frames, step, stride):
+    with pytest.raises(ValueError, match=f"have {num_frames}, {step} and {stride}"):
+        windows.sliding(VIDEO, FRAME, np.array([0]), num_frames, step, stride)
+
+
 @pytest.mark.parametrize(("num_frames", "step"), [(0, 1), (3, 0)])
 def test_a_window_without_frames_or_step_is_refused(num_frames, step):
     with pytest.raises(ValueError, match=f"{num_frames} and {step}"):

@@ -1,4 +1,4 @@
-"""Baselines that no training makes: predictions of single frames smoothed in time, and the backbone's own classes.
+"""Baselines that no training makes: predictions of single frames smoothed in time, and the backbone's own outputs.
 
 python -m pipeline.evaluation.baselines
 
@@ -7,6 +7,7 @@ The others (frozen features, centred, principal components, untrained heads) are
 
 import dataclasses
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,24 @@ import numpy as np
 
 from pipeline.device import pick_device
 from pipeline.emotions import partners
-from pipeline.evaluation.evaluate import EvaluateConfig, Material, answered, load_run, material, report
-from pipeline.evaluation.measures import Answers
-from pipeline.evaluation.smoothing import smooth
+from pipeline.evaluation.evaluate import (
+    EvaluateConfig,
+    Material,
+    answered,
+    frames_scored,
+    load_run,
+    material,
+    report,
+)
+from pipeline.evaluation.inference import per_frame
+from pipeline.evaluation.measures import Answers, smooth_part
+from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
+from pipeline.training.data import FrameSet
 
 
 @dataclass(frozen=True)
@@ -31,12 +42,12 @@ class BaselinesConfig(EvaluateConfig):
 
     run: Path = option(Path("runs/mlp_classifier"), help="a run of single frames")
     output: Path = option(Path("evaluation/baselines"), "-o", help="the folder for a folder for each baseline")
-    widths: list[int] = option([15, 101], help="of the box means, in frame numbers, odd")
+    widths: list[int | str] = option([15, 101], help="of the box means: frame numbers, odd, or seconds, such as 3.4s")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(width < 1 or width % 2 == 0 for width in self.widths):
-            raise UserError(f"baselines: widths must be odd and at least 1, and are {self.widths}")
+        for width in self.widths:
+            check_width("baselines: widths", width, self.fps)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,45 +74,72 @@ def main(argv: Sequence[str] | None = None) -> None:
         report(dataclasses.replace(once, output=config.output / name), found, of_folds, about_it)
     backbone = [backbone_answers(of_fold) for of_fold in found]
     if None in backbone:
-        print(f"the backbone {store.made_by['backbone']} predicts none of the classes: it is no baseline for them")
+        print(f"the backbone {store.made_by['backbone']} predicts nothing that has labels here: it is no baseline")
     else:
         about_it = about | {"run": "backbone", "seeds": 1, "seed": 0, "model": None, "loss": None}
+        scored = Counter()
+        for of_fold, answer in zip(found, backbone, strict=True):
+            scored.update(frames_scored(of_fold.part, answer.said))
+        about_it |= {"frames_scored": dict(scored)}
         of_folds = [[answer] for answer in backbone]
         report(dataclasses.replace(config, output=config.output / "backbone"), found, of_folds, about_it)
 
 
-def _name(config: BaselinesConfig, width: int) -> str:
+def _name(config: BaselinesConfig, width: int | str) -> str:
     return f"{config.run.name}_box_{width}"
 
 
-def boxed(found: Material, adapter: Adapter, source: Source, single: Answers, width: int) -> Answers:
-    """A frame's embedding and predictions as the means over the frames up to ``width`` // 2 numbers away.
+def boxed(found: Material, adapter: Adapter, source: Source, single: Answers, width: int | str) -> Answers:
+    """A frame's embedding and predictions as the means over the frames up to half of ``width`` away.
 
     Embeddings of training frames, which are a frame's neighbours, are means as well.
     """
-    frames = 2 * (width // 2 // adapter.facts["step"]) + 1
-    wide = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | {"window": frames, "pooling": "mean"})
-    z = answered(found, wide, source, next(iter(adapter.front.buffers())).device)
-    part = found.part
-    said = {what: smooth(values, part.video, part.frame, "box", width) for what, values in single.said.items()}
-    return Answers(z.z, z.z_train, said, single.said_train)
+    frames, fps = found.frames, frame_rates(found.config.fps, found.frames.videos, found.frames.video)
+    wide = np.broadcast_to(in_frames(width, None if fps is None else fps[frames.video]), len(frames.row))
+    z, z_train = (_box_means(frames, adapter, source, rows, wide[rows]) for rows in (found.rows, found.train))
+    said = {what: smooth_part(found.part, values, "box", width) for what, values in single.said.items()}
+    return Answers(z, z_train, said, single.said_train)
+
+
+def _box_means(frames: FrameSet, adapter: Adapter, source: Source, rows: np.ndarray, wide: np.ndarray) -> np.ndarray:
+    """Means (m, E) of the embeddings of the frames up to ``wide`` (m,) // 2 numbers away from each of ``rows`` (m,)."""
+    out, device = np.empty((len(rows), adapter.head.embedding_size), np.float32), next(adapter.front.buffers()).device
+    for width in np.unique(wide):
+        window = int(2 * (width // 2 // adapter.facts["step"]) + 1)
+        boxing = Adapter(
+            adapter.front, adapter.head, adapter.loss, adapter.facts | {"window": window, "pooling": "mean"}
+        )
+        some = wide == width
+        out[some] = per_frame(boxing, source, frames.video, frames.frame, rows[some], None, device)[0]
+    return out
 
 
 def backbone_answers(found: Material) -> Answers | None:
-    """What the backbone's own logits say of the classes; None where it has none that are among them.
+    """What the backbone's own outputs say of classes, valence and arousal, and action units; None if of none of them.
 
-    Classes and outputs meet by name. A class without output is never predicted, an output without class is left out.
+    Outputs are known by their names, and said is only what the part has labels of. A class or action unit without
+    output is never predicted, an output without either is left out. Valence and arousal need both their outputs, and
+    are taken as they come; an action unit's output is a logit.
     """
-    outputs = found.store.made_by.get("outputs") or []
-    place = partners(outputs, found.part.classes)
+    outputs, part = found.store.made_by.get("outputs") or [], found.part
+    column = {name.lower(): k for k, name in enumerate(outputs)}
+    place = partners(outputs, part.classes)
     known = [k for k, c in enumerate(place) if c is not None]
-    if len(known) < 2:
-        return None
-    logits = found.store.read(found.frames.row[found.rows], "logits")[:, known].astype(np.float64)
-    e = np.exp(logits - logits.max(1, keepdims=True))
-    said = np.zeros((len(logits), len(found.part.classes)))
-    np.add.at(said.T, [place[k] for k in known], e.T)
-    return Answers(None, None, {"classes": said / said.sum(1, keepdims=True)})
+    values, said = None, {}
+    if outputs:
+        values = found.store.read(found.frames.row[found.rows], "logits").astype(np.float64)
+    if len(known) >= 2 and len(part.has):
+        e = np.exp(values[:, known] - values[:, known].max(1, keepdims=True))
+        said["classes"] = np.zeros((len(e), len(part.classes)))
+        np.add.at(said["classes"].T, [place[k] for k in known], e.T)
+        said["classes"] /= said["classes"].sum(1, keepdims=True)
+    if {"valence", "arousal"} <= set(column) and np.isfinite(part.va).all(1).any():
+        said["va"] = values[:, [column["valence"], column["arousal"]]]
+    units = [k for k, name in enumerate(part.au_names) if name in column and np.isfinite(part.aus[:, k]).any()]
+    if units:
+        said["aus"] = np.zeros((len(values), len(part.au_names)))
+        said["aus"][:, units] = 1 / (1 + np.exp(-values[:, [column[part.au_names[k]] for k in units]]))
+    return Answers(None, None, said) if said else None
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ python -m pipeline.evaluation.evaluate --run runs/tcn_supcon
 """
 
 import dataclasses
+import re
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ from pipeline.emotions import opposites
 from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
 from pipeline.evaluation.folds import Fold, pooled, together
-from pipeline.evaluation.measures import Answers, Part, Settings, measured
+from pipeline.evaluation.inference import WINDOW_STRIDE, judge, per_frame
+from pipeline.evaluation.measures import Answers, Judged, Part, Settings, compared_pairs, measured
+from pipeline.evaluation.retrieval import partner_ranks
+from pipeline.evaluation.separability import Score, counts_of
 from pipeline.evaluation.separation import evenly
-from pipeline.evaluation.smoothing import SMOOTHINGS
+from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
@@ -48,8 +52,10 @@ class EvaluateConfig:
     most_pairs_of: int = option(4000, help="evenly spaced validation frames that are compared with each other")
     most_neighbours: int = option(20000, help="evenly spaced training frames that are candidates for neighbours")
     smoothing: str = option("box", help="of predictions in time", choices=SMOOTHINGS)
-    width: int = option(101, help="of the smoothing, in frame numbers, odd")
-    width_aus: int = option(11, help="the same, for action units")
+    width: int | str = option(101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s")
+    width_aus: int | str = option(11, help="the same, for action units")
+    fps: float | Path | None = option(None, help=FPS)
+    window_stride: int | None = option(None, help=WINDOW_STRIDE)
     class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
     resamples: int = option(1000, help="of whole groups, for the intervals")
@@ -57,14 +63,13 @@ class EvaluateConfig:
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
 
     def __post_init__(self) -> None:
-        for name in ("neighbours", "most_pairs_of", "most_neighbours", "resamples"):
-            if getattr(self, name) < 1:
+        for name in ("neighbours", "most_pairs_of", "most_neighbours", "resamples", "window_stride"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"evaluate: {name} must be at least 1, and is {getattr(self, name)}")
         if not self.top_k or min(self.top_k) < 1 or self.timelines < 0:
             raise UserError("evaluate: top_k must be numbers from 1 on, and timelines 0 or more")
         for name in ("width", "width_aus"):
-            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
-                raise UserError(f"evaluate: {name} must be odd and at least 1, and is {getattr(self, name)}")
+            check_width(f"evaluate: {name}", getattr(self, name), self.fps)
 
     @property
     def settings(self) -> Settings:
@@ -82,6 +87,7 @@ class Material:
     part: Part
     about: dict[str, Any]
     fold: int | None
+    config: EvaluateConfig
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -137,8 +143,7 @@ def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Ada
 def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapter: Adapter) -> Material:
     """The frames that a run is evaluated on: its own validation part, with all labels there are of it.
 
-    Expressions are looked at also where the run was trained on others. Raises ``UserError`` where the labels have other
-    classes than those it learned.
+    Those that the run was not trained on too. Raises ``UserError`` where the labels have other classes than it learned.
     """
     facts = adapter.facts
     fold = facts.get("fold")
@@ -149,7 +154,7 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     )  # fmt: skip
     if frames.classes != facts["classes"]:
         raise UserError(f"{config.run} knows the classes {facts['classes']}, and {config.labels} has {frames.classes}")
-    frames = _with_expressions(frames, labels)
+    frames = _with_all_labels(frames, labels)
     val = frames.centres("val")
     rows = np.flatnonzero(np.isin(frames.video, frames.video[val]))
     scored = np.isin(rows, val)
@@ -158,14 +163,16 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     train = np.union1d(frames.centres("train"), frames.centres("select"))
     train = train[frames.label[train] >= 0] if (frames.label[train] >= 0).any() else train
     candidates = train[evenly(len(train), config.most_neighbours)]
+    video, videos = np.unique(frames.video[rows], return_inverse=True)[1], np.unique(frames.video[rows])
+    videos = [frames.videos[v] for v in videos]
     part = Part(
-        video=np.unique(frames.video[rows], return_inverse=True)[1],
+        video=video,
         frame=frames.frame[rows],
         group=group,
         label=np.where(scored, frames.label[rows], -1),
         va=np.where(scored[:, None], frames.va[rows], np.nan),
         aus=np.where(scored[:, None], frames.aus[rows], np.nan),
-        videos=[frames.videos[v] for v in np.unique(frames.video[rows])],
+        videos=videos,
         groups=[frames.videos[frames.video[row]] for row in first_of],
         classes=frames.classes,
         au_names=frames.au_names,
@@ -173,19 +180,32 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
         opposites=opposites(config.opposites, frames.classes) if frames.classes else [],
         train_label=frames.label[candidates],
         pairs=_pairs(frames, rows, scored, labels),
+        fps=frame_rates(config.fps, videos, video),
     )
     about = _about(config, facts, labels, part, len(val), len(train))
-    return Material(store, frames, rows, candidates, part, about, fold)
+    return Material(store, frames, rows, candidates, part, about, fold, config)
 
 
-def _with_expressions(frames: FrameSet, labels: Labels) -> FrameSet:
-    """With the expressions of the label table, which the run's own tracks may lack. The parts stay as they are."""
-    if frames.classes or "expression" not in labels.table or not labels.classes:
-        return frames
+def _with_all_labels(frames: FrameSet, labels: Labels) -> FrameSet:
+    """With those labels of the label table that the run's own tracks lack. The parts stay as they are."""
     keys = pd.DataFrame({"video": np.array(frames.videos, dtype=object)[frames.video], "frame": frames.frame})
-    named = keys.merge(labels.table[[*KEY, "expression"]], on=KEY, how="left")["expression"]
-    label = pd.Categorical(named, categories=labels.classes).codes.astype(np.int64)
-    return dataclasses.replace(frames, label=label, classes=labels.classes)
+    lacking: dict[str, Any] = {}
+    if not frames.classes and labels.classes and "expression" in labels.table:
+        named = keys.merge(labels.table[[*KEY, "expression"]], on=KEY, how="left")["expression"]
+        label = pd.Categorical(named, categories=labels.classes).codes.astype(np.int64)
+        lacking |= {"label": label, "classes": labels.classes}
+    units = [c for c in labels.table if re.fullmatch(r"au\d+", c)]
+    absent = {
+        "va": ["valence", "arousal"] if np.isnan(frames.va).all() else [],
+        "aus": [] if frames.au_names else units,
+    }
+    for name, columns in absent.items():
+        if columns and set(columns) <= set(labels.table):
+            values = keys.merge(labels.table[[*KEY, *columns]], on=KEY, how="left")[columns]
+            lacking[name] = values.to_numpy(dtype=np.float32, na_value=np.nan)
+    if "aus" in lacking:
+        lacking["au_names"] = units
+    return dataclasses.replace(frames, **lacking)
 
 
 def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Labels) -> np.ndarray | None:
@@ -201,27 +221,37 @@ def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Label
 
 
 def answered(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Answers:
-    """What an adapter on the device makes of the part's frames, each in a window around it."""
-    frames, facts = found.frames, adapter.facts
-    z, z_train = (
-        adapter.embed(
-            source,
-            torch.from_numpy(centred(frames.video, frames.frame, rows, facts["window"], facts["step"])).to(device),
-        )
+    """What an adapter on the device makes of the part's frames, by the windows that hold them."""
+    frames, stride = found.frames, found.config.window_stride
+    (z, said), (z_train, said_train) = (
+        per_frame(adapter, source, frames.video, frames.frame, rows, stride, device)
         for rows in (found.rows, found.train)
     )
-    predictors = adapter.loss.predictors
-    said = {what: _predicted(adapter, what, z) for what in predictors}
-    said_train = _predicted(adapter, "classes", z_train) if "classes" in predictors else None
-    return Answers(z.cpu().numpy(), z_train.cpu().numpy(), said, said_train)
+    judged = _judged(found, adapter, source, device) if adapter.head.pairs else None
+    return Answers(z, z_train, said, said_train.get("classes"), judged)
 
 
-def _predicted(adapter: Adapter, what: str, z: torch.Tensor) -> np.ndarray:
-    """Probabilities of classes (n, C) or action units (n, A), or valence and arousal (n, 2)."""
-    with torch.inference_mode():
-        values = adapter.loss.predict(what, z)
-        to_probabilities = {"classes": lambda x: x.softmax(1), "aus": torch.sigmoid}
-        return to_probabilities.get(what, lambda x: x)(values.float()).cpu().numpy()
+def _judged(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Judged:
+    """What a head for pairs says of the frames whose cosines are compared, and of the label table's own pairs."""
+    frames, part, most = found.frames, found.part, found.config.most_pairs_of
+
+    def logits_of(places: np.ndarray) -> Score:
+        return judge(adapter, source, frames.video, frames.frame, found.rows[places], device)
+
+    some = part.has[evenly(len(part.has), most)]
+    counts = None
+    if len(some):
+        counts = counts_of(logits_of(some), part.label[some], part.group[some], len(part.classes), part.opposites)
+    left, right = compared_pairs(part, most).T
+    score = logits_of(np.concatenate([left, right]))
+    ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left))
+    own, same = frames.pairs_of("val")
+    sides = (
+        torch.from_numpy(centred(frames.video, frames.frame, rows, adapter.facts["window"], adapter.facts["step"]))
+        for rows in own.T
+    )
+    logits = adapter.compare(source, *(rows.to(device) for rows in sides)).cpu().numpy()
+    return Judged(counts, ranks, logits, same, part.group[np.searchsorted(found.rows, own[:, 0])])
 
 
 def report(
@@ -270,13 +300,7 @@ def _about(
     config: EvaluateConfig, facts: dict[str, Any], labels: Labels, part: Part, num_val: int, num_train: int
 ) -> dict[str, Any]:
     split = facts["test_split"]
-    scored = {
-        "expression": len(part.has),
-        "valence and arousal": int((~np.isnan(part.va).any(1)).sum()),
-        "action unit": int((~np.isnan(part.aus)).any(1).sum()),
-    }
-    if part.pairs is not None:
-        scored["paired"] = 2 * len(part.pairs)
+    scored = frames_scored(part, facts["tracks"])
     return {
         "dataset": labels.dataset,
         "backbone": facts["made_by"]["backbone"],
@@ -287,15 +311,33 @@ def _about(
         "train_frames": num_train,
         "val_frames": num_val,
         "val_videos": len(part.videos),
-        "frames_scored": {what: count for what, count in scored.items() if count},
+        "frames_scored": scored,
         "compared": min(len(part.has), config.most_pairs_of),
         "knn_candidates": len(part.train_label),
         "neighbours": config.neighbours,
-        "smoothing": {"kind": config.smoothing, "width": config.width, "width_aus": config.width_aus},
+        "smoothing": {
+            "kind": config.smoothing,
+            "width": config.width,
+            "width_aus": config.width_aus,
+            "fps": config.fps.as_posix() if isinstance(config.fps, Path) else config.fps,
+        },
+        "window_stride": config.window_stride,
         "class_bias": config.class_bias,
         "opposites": [[part.classes[a], part.classes[b]] for a, b in part.opposites],
         "commit": commit(),
     }
+
+
+def frames_scored(part: Part, whats: Collection[str]) -> dict[str, int]:
+    """How many frames have a label of each kind; of VA and action units only if 'va' and 'aus' are asked."""
+    scored = {"expression": len(part.has)}
+    if "va" in whats:
+        scored["valence and arousal"] = int((~np.isnan(part.va).any(1)).sum())
+    if "aus" in whats:
+        scored["action unit"] = int((~np.isnan(part.aus)).any(1).sum())
+    if part.pairs is not None:
+        scored["paired"] = 2 * len(part.pairs)
+    return {what: count for what, count in scored.items() if count}
 
 
 def _about_all(found: Sequence[Material]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pipeline.evaluation.protocol import au_by_group, expression_by_group, va_by
 from pipeline.evaluation.retrieval import found_at_k, knn_votes, pair_ranks, precision_at_r
 from pipeline.evaluation.separability import PairCounts, mean_cosines, pair_counts, separability
 from pipeline.evaluation.separation import evenly
-from pipeline.evaluation.smoothing import fit_class_bias, smooth
+from pipeline.evaluation.smoothing import fit_class_bias, in_frames, smooth
 from pipeline.evaluation.steadiness import neighbours, steadiness_by_group, switches
 from pipeline.evaluation.uncertainty import Measure, of_means
 
@@ -26,7 +26,8 @@ class Part:
 
     ``label`` (n,) is a class code or -1, ``va`` (n, 2) and ``aus`` (n, A) have NaN where there is no label: such frames
     are smoothed over, not scored. ``group`` (n,) are codes into ``groups``, whole persons or raw videos; ``video`` (n,)
-    codes into ``videos``. ``pairs`` (P, 2) are rows of the two sides of pairs, None where the data are no pairs.
+    codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where no width is in seconds. ``pairs``
+    (P, 2) are rows of the two sides of pairs, None where the data are no pairs.
     """
 
     video: np.ndarray
@@ -43,6 +44,7 @@ class Part:
     opposites: list[tuple[int, int]]
     train_label: np.ndarray
     pairs: np.ndarray | None = None
+    fps: np.ndarray | None = None
 
     @cached_property
     def has(self) -> np.ndarray:
@@ -63,9 +65,25 @@ class Settings:
     neighbours: int
     most_pairs_of: int
     smoothing: str
-    width: int
-    width_aus: int
+    width: int | str
+    width_aus: int | str
     class_bias: bool
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a head for pairs says itself, by its logits of 'the same'.
+
+    ``counts`` are of pairs of two groups of the frames whose cosines are counted, None where none are; ``ranks`` (P, 2)
+    of ``compared_pairs``, as ``pair_ranks`` has them; ``logits`` (Q,) those of the pairs that the label table names in
+    the part, of ``group`` (Q,), of which ``same`` (Q,) show the same.
+    """
+
+    counts: PairCounts | None
+    ranks: np.ndarray
+    logits: np.ndarray
+    same: np.ndarray
+    group: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,13 +92,14 @@ class Answers:
 
     ``z`` (n, E) and ``z_train`` (m, E) are embeddings, None where there are only predictions. ``said`` has what a
     loss predicts: 'classes' (n, C) and 'aus' (n, A) as probabilities, 'va' (n, 2); ``said_train`` (m, C) are the
-    classes of the training frames, for class biases.
+    classes of the training frames, for class biases. ``judged`` is there where the head is one for pairs.
     """
 
     z: np.ndarray | None
     z_train: np.ndarray | None
     said: dict[str, np.ndarray]
     said_train: np.ndarray | None = None
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +132,12 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
             z_train, y_train = answers.z_train[known], part.train_label[known]
             said["knn"] = knn_votes(z_train, y_train, answers.z, settings.neighbours, len(part.classes))
             probe = linear_probe(z_train, y_train, z)
-    if part.pairs is not None and len(part.pairs) and answers.z is not None:
-        ranks = pair_ranks(*(answers.z[rows] for rows in part.pairs.T)).min(axis=1)
-        found = {f"paired_recall_at_{k}": (ranks < k).astype(np.float64) for k in settings.top_k}
-        measures.append(of_means(found, part.group[part.pairs[:, 0]], len(part.groups)))
+    asked = compared_pairs(part, settings.most_pairs_of)
+    if len(asked) and answers.z is not None:
+        ranks = pair_ranks(*(answers.z[rows] for rows in asked.T))
+        measures.append(_partners_found(part, asked, ranks, settings.top_k))
+    if answers.judged is not None:
+        measures.append(_prefixed(_of_judged(part, asked, answers.judged, settings.top_k), "pair_"))
     bias = np.zeros(len(part.classes))
     if settings.class_bias and answers.said_train is not None and known.any():
         bias = fit_class_bias(_log(answers.said_train[known]), part.train_label[known])[0]
@@ -174,6 +195,40 @@ def best_source(seen: Seen) -> str | None:
     return next((what for what in ("classes", "knn") if what in seen.predicted), None)
 
 
+def compared_pairs(part: Part, most: int) -> np.ndarray:
+    """Those ``pairs`` (P, 2) of a part, at most so many and evenly spaced, whose partners are looked for."""
+    return np.zeros((0, 2), dtype=np.int64) if part.pairs is None else part.pairs[evenly(len(part.pairs), most)]
+
+
+def _partners_found(part: Part, pairs: np.ndarray, ranks: np.ndarray, ks: Sequence[int]) -> Measure:
+    found = {f"paired_recall_at_{k}": (ranks.min(axis=1) < k).astype(np.float64) for k in ks}
+    return of_means(found, part.group[pairs[:, 0]], len(part.groups))
+
+
+def _of_judged(part: Part, pairs: np.ndarray, judged: Judged, ks: Sequence[int]) -> Measure:
+    """What is measured of cosines, of the logits; and ``f1`` of the label table's own pairs at a logit of 0."""
+    measures = []
+    if judged.counts is not None:
+        measures.append(_of(separability(judged.counts), part.group[part.has]))
+    if len(pairs):
+        measures.append(_partners_found(part, pairs, judged.ranks, ks))
+    if judged.same.any() and not judged.same.all():
+        said, num_groups = judged.logits > 0, len(part.groups)
+        kinds = said & judged.same, said, judged.same
+        sums = np.stack([np.bincount(judged.group, kind, num_groups) for kind in kinds], axis=1)
+
+        def f1(weights: np.ndarray) -> dict[str, np.ndarray]:
+            hits, positive, true = (weights @ sums).T
+            return {"f1": np.where(true > 0, 2 * hits / np.maximum(positive + true, 1), np.nan)}
+
+        measures.append(f1)
+    return joined(measures)
+
+
+def _prefixed(measure: Measure, prefix: str) -> Measure:
+    return lambda weights: {f"{prefix}{name}": value for name, value in measure(weights).items()}
+
+
 def _of(measure: Measure, groups: np.ndarray) -> Measure:
     """For weights of all groups, also where ``groups`` are only the first of them: the others have no such frames."""
     num_groups = int(groups.max(initial=-1)) + 1
@@ -211,12 +266,17 @@ def _steps(
 
 
 def _smoothed(part: Part, what: str, values: np.ndarray, bias: np.ndarray, settings: Settings) -> np.ndarray:
-    width = settings.width_aus if what == "aus" else settings.width
-    smoothed = smooth(values, part.video, part.frame, settings.smoothing, width)
+    smoothed = smooth_part(part, values, settings.smoothing, settings.width_aus if what == "aus" else settings.width)
     if what != "classes" or not bias.any():
         return smoothed
     weighted = np.exp(_log(smoothed) + bias)
     return weighted / weighted.sum(1, keepdims=True)
+
+
+def smooth_part(part: Part, values: np.ndarray, kind: str, width: int | str) -> np.ndarray:
+    """Values (n, C) of the part's frames smoothed, by a width in frame numbers or in seconds."""
+    fps = None if part.fps is None else part.fps[part.video]
+    return smooth(values, part.video, part.frame, kind, in_frames(width, fps))
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:

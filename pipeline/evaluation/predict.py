@@ -2,6 +2,7 @@
 
     python -m pipeline.evaluation.predict --run runs/NAME --list LIST.txt --task expr -o submission
     ... --task va --smooth box --width 101           means over the 50 frames before and after
+    ... --task va --smooth box --width 3.4s --fps data/faces/faces.parquet     over 1.7 seconds of each video
     ... --task au --format per-video --seed 0        the files of the early editions, from one seed alone
     ... --frames FOLDER                              frames that are in no store yet: they are extracted first
     ... --by knn                                     for a run without a classifier: by its nearest training frames
@@ -10,8 +11,8 @@
 The list's lines are '<video>/00001.jpg,' as in the challenge's samples, or '<video>,<number of frames>', or '<video>'.
 The formats are in pipeline/evaluation/submission.py.
 
-Each frame that has features is predicted from the window around it; several seeds, and folds, are averaged, as
-probabilities.
+Each frame that has features is predicted from the window around it, or with --window-stride N as the mean over windows
+N frames apart that hold it; several seeds, and folds, are averaged, as probabilities.
 Frames without features (no face was found) are interpolated between their neighbours, then all are smoothed. A video
 without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
 name: a folder that is there is finished.
@@ -31,9 +32,10 @@ import torch
 from sklearn.neighbors import KNeighborsRegressor
 
 from pipeline.device import pick_device
+from pipeline.evaluation.inference import BLOCK, WINDOW_STRIDE, per_frame
 from pipeline.evaluation.protocol import on_every_frame
 from pipeline.evaluation.separation import evenly, normalised
-from pipeline.evaluation.smoothing import SMOOTHINGS, smooth
+from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.store import FeatureStore, differences
@@ -44,13 +46,13 @@ from pipeline.training.data import frame_set
 from pipeline.training.windows import centred, typical_step
 
 BY = ("loss", "knn")
-BLOCK = 65_536  # windows whose row numbers are in memory at a time
 MOST = 10  # wrong lines that are printed
 OFFICIAL = {"classes": ABAW_CLASSES, "va": ["valence", "arousal"], "aus": ABAW_AUS}
 TRACKS = {"classes": "expression", "va": "va", "aus": "aus"}
 WORDS = {"classes": "classes", "va": "valence and arousal", "aus": "action units"}
 
-Predictor = Callable[[torch.Tensor], np.ndarray]  # embeddings (n, E) -> values (n, C), in ABAW's order
+# Embeddings (n, E) and what the loss says of them -> values (n, C), in ABAW's order.
+Predictor = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,11 @@ class PredictConfig:
     data: Path | None = option(None, "-d", help="the feature store; default: data/features.zarr")
     frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT.zarr")
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
+    window_stride: int | None = option(None, help=WINDOW_STRIDE)
     smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
-    width: int = option(101, help="frames that are smoothed over, odd")
-    width_aus: int = option(11, help="the same, for action units")
+    width: int | str = option(101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s")
+    width_aus: int | str = option(11, help="the same, for action units")
+    fps: float | Path | None = option(None, help=FPS)
     by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
     labels: Path = option(Path("data/labels.parquet"), help="with --by knn: the label table")
     labelled: Path = option(Path("data/features.zarr"), help="with --by knn: the store of the labelled frames")
@@ -83,10 +87,10 @@ class PredictConfig:
         for name, known in {"task": TASKS, "format": FORMATS, "smoothing": SMOOTHINGS, "by": BY}.items():
             one_of(f"predict: {name}", getattr(self, name), known)
         for name in ("width", "width_aus"):
-            if (width := getattr(self, name)) < 1 or width % 2 == 0:
-                raise UserError(f"predict: {name} must be odd, so that its middle is a frame, and is {width}")
-        if self.neighbours < 1 or self.most_neighbours < 1:
-            raise UserError("predict: neighbours and most_neighbours must be at least 1")
+            check_width(f"predict: {name}", getattr(self, name), self.fps)
+        for name in ("neighbours", "most_neighbours", "window_stride"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"predict: {name} must be at least 1, and is {getattr(self, name)}")
 
     @property
     def store(self) -> Path:
@@ -100,12 +104,16 @@ class PredictConfig:
 
 @dataclass(frozen=True)
 class Rows:
-    """The frames of the listed videos that have features, sorted by (video, frame): ``video`` (n,) are codes."""
+    """The frames of the listed videos that have features, sorted by (video, frame).
+
+    ``video`` (n,) are codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nothing says it.
+    """
 
     row: np.ndarray
     video: np.ndarray
     frame: np.ndarray
     videos: pd.Index
+    fps: np.ndarray | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -162,7 +170,8 @@ def _rows(store: FeatureStore, wanted: pd.DataFrame, config: PredictConfig) -> R
     if keys.empty:
         raise UserError(f"none of the {wanted['video'].nunique():,} videos in {config.list_of} is in {store.path}")
     video, videos = pd.factorize(keys["video"])
-    return Rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), pd.Index(videos))
+    fps = frame_rates(config.fps, videos, video)
+    return Rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), pd.Index(videos), fps)
 
 
 def _mean_of_seeds(
@@ -175,36 +184,39 @@ def _mean_of_seeds(
         adapter = load_adapter(path, store.made_by)
         adapter.modules().to(device)
         predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
-        embedded = _embedded(adapter, store, rows, np.arange(len(rows.row)), device)
+        _check_spacing(adapter, store, rows)
+        found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
         for what, predict in predictors.items():
-            total[what] = total.get(what, 0) + predict(embedded) / len(checkpoints)
+            total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
     for what, said in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
     return total
 
 
-def _embedded(
-    adapter: Adapter, store: FeatureStore, rows: Rows, centres: np.ndarray, device: torch.device
-) -> torch.Tensor:
-    """Embeddings (m, E) of the windows around ``centres`` (m,), which are numbers into ``rows``.
+def _per_frame(
+    config: PredictConfig, adapter: Adapter, store: FeatureStore, rows: Rows, wanted: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Embeddings and predictions, as ``per_frame`` has them, of ``wanted`` (m,), which are numbers into ``rows``."""
+    source = features.open_inputs(store, rows.row, adapter.front, device)
+    return per_frame(adapter, source, rows.video, rows.frame, wanted, config.window_stride, device)
 
-    Raises ``UserError`` where all windows are empty but for their centre, though videos have several frames.
+
+def _check_spacing(adapter: Adapter, store: FeatureStore, rows: Rows) -> None:
+    """Says where windows lack frames because of the store's stride.
+
+    Raises ``UserError`` where all are empty but for their centre, though videos have several frames.
     """
     num_frames, step = adapter.facts["window"], adapter.facts["step"]
     spacing = typical_step(rows.video, rows.frame)
-    source = features.open_inputs(store, rows.row, adapter.front, device)
-    embedded, filled = [], 0
-    for block in np.split(centres, range(BLOCK, len(centres), BLOCK)):
-        windows = centred(rows.video, rows.frame, block, num_frames, step)
-        filled += int((windows >= 0).sum())
-        embedded.append(adapter.embed(source, torch.from_numpy(windows).to(device)))
-    if num_frames > 1 and step % spacing:
-        apart = f"the run looks at frames that are {step} apart, and {store.path} has every {spacing}th of these videos"
-        if filled == len(centres):
-            raise UserError(f"{apart}: no window has more than one frame. Extract with another --stride")
-        print(f"{apart}: windows of {num_frames} hold {filled / len(centres):.1f} frames on average")
-    return torch.cat(embedded)
+    if num_frames == 1 or step % spacing == 0:
+        return
+    centres = np.split(np.arange(len(rows.row)), range(BLOCK, len(rows.row), BLOCK))
+    filled = sum(int((centred(rows.video, rows.frame, some, num_frames, step) >= 0).sum()) for some in centres)
+    apart = f"the run looks at frames that are {step} apart, and {store.path} has every {spacing}th of these videos"
+    if filled == len(rows.row):
+        raise UserError(f"{apart}: no window has more than one frame. Extract with another --stride")
+    print(f"{apart}: windows of {num_frames} hold {filled / len(rows.row):.1f} frames on average")
 
 
 def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
@@ -217,14 +229,7 @@ def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.d
     names = {"classes": facts["classes"], "va": OFFICIAL["va"], "aus": facts.get("au_names")}[what]
     order = _order(what, names, config.run)
 
-    def predict(embedded: torch.Tensor) -> np.ndarray:
-        with torch.inference_mode():
-            said = adapter.loss.predict(what, embedded).double()
-            if what != "va":
-                said = said.softmax(dim=1) if what == "classes" else said.sigmoid()
-        return said.cpu().numpy()[:, order]
-
-    return predict
+    return lambda z, said: said[what][:, order]
 
 
 def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
@@ -245,13 +250,15 @@ def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: t
     if len(train) == 0:
         raise UserError(f"no training frame in {config.labels} has all of ABAW's {WORDS[what]}")
     rows = Rows(frames.row, frames.video, frames.frame, pd.Index(frames.videos))
-    database = _embedded(adapter, store, rows, train, device).cpu().numpy()
+    database, _ = _per_frame(config, adapter, store, rows, train, device)
     # Of rows of length one the nearest by distance is the nearest by cosine.
     nearest = KNeighborsRegressor(min(config.neighbours, len(train)), algorithm="brute")
     nearest.fit(normalised(database), target[train])
 
-    def predict(embedded: torch.Tensor) -> np.ndarray:
-        return np.concatenate([nearest.predict(normalised(z.cpu().numpy())) for z in embedded.split(BLOCK)])
+    def predict(z: np.ndarray, _: dict[str, np.ndarray]) -> np.ndarray:
+        return np.concatenate(
+            [nearest.predict(normalised(block)) for block in np.split(z, range(BLOCK, len(z), BLOCK))]
+        )
 
     return predict
 
@@ -281,7 +288,8 @@ def _at(
     axis = np.union1d(has, wanted)
     of_video, number = np.divmod(axis, stretch)
     every = on_every_frame(rows.video, rows.frame, said, of_video, number)
-    width = config.width_aus if what == "aus" else config.width
+    fps = None if rows.fps is None else rows.fps[of_video]
+    width = in_frames(config.width_aus if what == "aus" else config.width, fps)
     out = np.full((len(video), said.shape[1]), np.nan)
     out[known] = smooth(every, of_video, number, config.smoothing, width)[np.searchsorted(axis, wanted)]
     return out

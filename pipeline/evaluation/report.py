@@ -21,6 +21,7 @@ from pipeline.evaluation import files
 from pipeline.evaluation.files import Evaluation
 from pipeline.evaluation.page import Bold, Section, html_page, markdown_page, terminal
 from pipeline.evaluation.plots import compare
+from pipeline.evaluation.smoothing import worded
 from pipeline.evaluation.uncertainty import Estimate, best_beyond_noise
 from pipeline.params import UserError, entry, option, parse
 
@@ -40,6 +41,9 @@ COLUMNS = {
     "au_f1": ("AU F1", "higher"),
     "au_f1_smoothed": ("AU F1, smoothed", "higher"),
     "paired_recall_at_1": ("paired recall@1", "higher"),
+    "pair_auc_same_different": ("pair head's AUC same/different", "higher"),
+    "pair_f1": ("pair head's F1", "higher"),
+    "pair_paired_recall_at_1": ("pair head's paired recall@1", "higher"),
     "steadiness": ("steadiness", "higher"),
     "steadiness_in_video": ("steadiness in video", "higher"),
     "knn_flips_per_100": ("flips/100", "lower"),
@@ -90,11 +94,15 @@ def check(runs: Sequence[Evaluation]) -> None:
     """Raises ``UserError`` where runs are of different data, features, frames or resamples, or have one name."""
     facts = (
         "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_frames", "val_videos",
-        "frames_scored", "compared", "neighbours", "smoothing", "opposites",
+        "compared", "neighbours", "smoothing", "opposites",
     )  # fmt: skip
     first = runs[0]
     for run in runs[1:]:
         other = [f"{k} {run.about[k]!r} and {first.about[k]!r}" for k in facts if run.about[k] != first.about[k]]
+        scored, of_first = run.about["frames_scored"], first.about["frames_scored"]
+        for what in scored.keys() & of_first.keys():  # one that predicts more is scored on more kinds of labels
+            if scored[what] != of_first[what]:
+                other.append(f"{what} frames scored {scored[what]:,} and {of_first[what]:,}")
         if run.groups != first.groups:
             other.append(f"{len(run.groups)} and {len(first.groups)} groups of other names")
         sizes = [len(next(iter(r.estimates.values())).resampled) for r in (run, first)]
@@ -129,7 +137,8 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
         facts.append(
             "**The data are synthetic**, drawn faces: the numbers say that the pipeline works, nothing about people."
         )
-    scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
+    counts = {what: count for run in runs for what, count in run.about["frames_scored"].items()}
+    scored = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     split, within = f"{about['val_split']} split", ""
     if about.get("folds"):
         split, within = f"{about['val_split']}: each frame once, by networks not trained on its group", " of its fold"
@@ -150,7 +159,7 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
     facts.append(
         f"In parentheses: 95 % intervals by {resamples:,} resamples of the {len(runs[0].groups)} persons or raw "
         "videos, and of the seeds where there are several. Smoothed: "
-        f"{smoothing['kind']}, {smoothing['width']} frames wide, for action units {smoothing['width_aus']}."
+        f"{smoothing['kind']}, {worded(smoothing['width'])} wide, for action units {worded(smoothing['width_aus'])}."
     )
     commits = sorted({run.about["commit"] or "not known (no git)" for run in runs})
     facts.append(f"Backbone's weights: {about['backbone_weights']}. Commit: {', '.join(commits)}.")

@@ -1,6 +1,6 @@
 """What the nearest neighbours of an embedding are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -68,12 +68,18 @@ def pair_ranks(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     Of equal cosines the partner comes last, else a network that gives one point for everything would find all.
     """
-    out = np.empty((len(left), 2), dtype=np.int64)
-    for side, (asked, database) in enumerate(((left, right), (right, left))):
-        for start, cosine in _blocks(asked, database):
-            rows = np.arange(start, start + len(cosine))
-            own = cosine[rows - start, rows, None]
-            out[rows, side] = (cosine >= own).sum(axis=1) - 1
+    z = normalised(left), normalised(right)
+    return partner_ranks(lambda a, b: z[0][a] @ z[1][b].T, len(left))
+
+
+def partner_ranks(score: Callable[[np.ndarray, np.ndarray], np.ndarray], num_pairs: int) -> np.ndarray:
+    """As ``pair_ranks``, by ``score(lefts (r,), rights (c,))`` -> (r, c) of the numbers of pairs; in blocks of rows."""
+    out, every = np.empty((num_pairs, 2), dtype=np.int64), np.arange(num_pairs)
+    for start in range(0, num_pairs, BLOCK):
+        rows = every[start : start + BLOCK]
+        for side, found in enumerate((score(rows, every), score(every, rows).T)):
+            own = found[np.arange(len(rows)), rows, None]
+            out[rows, side] = (found >= own).sum(axis=1) - 1
     return out
 
 

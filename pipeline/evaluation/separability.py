@@ -14,6 +14,7 @@ from scipy import sparse
 
 from pipeline.evaluation.separation import evenly, normalised
 
+Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of rows (r,) and (c,): how alike each pair is (r, c)
 KINDS = ("same", "other", "opposite")  # 'different' is other and opposite together
 FALSE_POSITIVE_RATES = {"1e-1": 0.1, "1e-2": 0.01, "1e-3": 0.001}
 BLOCK = 256
@@ -91,7 +92,7 @@ def _opposite(opposites: Sequence[tuple[int, int]], num_classes: int) -> np.ndar
 
 @dataclass(frozen=True)
 class PairCounts:
-    """How many pairs of ``pairs`` (P, 2) of groups have a cosine between two of ``edges`` (bins + 1,).
+    """How many pairs of ``pairs`` (P, 2) of groups have a score (the cosine, say) between two of ``edges`` (bins + 1,).
 
     ``counts`` (P, 3 * bins) has the bins of each of ``KINDS`` one after the other. ``num_frames`` were compared.
     """
@@ -123,22 +124,38 @@ def pair_counts(
 ) -> PairCounts:
     """Counts of the cosines of all pairs of at most ``most`` evenly spaced rows (n, E), by kind and pair of groups.
 
-    In blocks, never (most, most). The bins lie evenly around the cosines of 500 rows; what lies beyond is in the first
-    and last. Measured: the bins move an AUC by less than 1e-4; 70 videos and 4,000 rows take 1 s and as much again for
-    1,000 resamples, 20,000 rows 15 s. Groups of one row each (photographs) cost 13 ns a pair and resample: 25 s for
-    2,000 rows.
+    Measured: the bins move an AUC by less than 1e-4; 70 videos and 4,000 rows take 1 s and as much again for 1,000
+    resamples, 20,000 rows 15 s. Groups of one row each (photographs) cost 13 ns a pair and resample: 25 s for 2,000
+    rows.
     """
     chosen = evenly(len(labels), most)
-    chosen = chosen[np.argsort(groups[chosen], kind="stable")]
-    z, label, group = normalised(embeddings[chosen]), labels[chosen], groups[chosen]
-    edges = _edges(z, bins)
+    z = normalised(embeddings[chosen])
+    return counts_of(lambda a, b: z[a] @ z[b].T, labels[chosen], groups[chosen], num_classes, opposites, bins)
+
+
+def counts_of(
+    score: Score,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    num_classes: int,
+    opposites: Sequence[tuple[int, int]] = (),
+    bins: int = 1024,
+) -> PairCounts:
+    """Counts of the scores of all pairs of n rows, by kind and pair of groups. A score is the same from both sides.
+
+    In blocks of 256 rows, never (n, n). The bins lie evenly around the scores of 500 rows; what lies beyond is in the
+    first and last.
+    """
+    order = np.argsort(groups, kind="stable")
+    label, group = labels[order], groups[order]
+    edges = _edges(score, order[evenly(len(order), 500)], bins)
     num_groups = int(groups.max(initial=-1)) + 1
     kind = np.where(np.eye(num_classes, dtype=bool), 0, np.where(_opposite(opposites, num_classes), 2, 1))
     after = np.searchsorted(group, group, side="right")  # rows are sorted by group: the first of a later one
     keys, numbers = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    for start in range(0, len(chosen), BLOCK):
+    for start in range(0, len(order), BLOCK):
         rows, columns = slice(start, start + BLOCK), slice(after[start], None)
-        place = (z[rows] @ z[columns].T - edges[0]) * (bins / (edges[-1] - edges[0]))
+        place = (score(order[rows], order[columns]) - edges[0]) * (bins / (edges[-1] - edges[0]))
         key = place.clip(0, bins - 1).astype(np.int64)
         key += kind[np.ix_(label[rows], label[columns])] * bins
         key += (group[rows, None] * num_groups + group[None, columns]) * (len(KINDS) * bins)
@@ -151,13 +168,12 @@ def pair_counts(
         (np.concatenate(numbers).astype(np.float64), (row, place)), shape=(len(pair), len(KINDS) * bins)
     )
     pairs = np.stack([pair // max(1, num_groups), pair % max(1, num_groups)], axis=1)
-    return PairCounts(edges, pairs, counts, len(chosen))
+    return PairCounts(edges, pairs, counts, len(order))
 
 
-def _edges(z: np.ndarray, bins: int) -> np.ndarray:
-    few = z[evenly(len(z), 500)]
-    cosine = (few @ few.T)[np.triu_indices(len(few), 1)]
-    low, high = float(cosine.min(initial=1)), float(cosine.max(initial=-1))
+def _edges(score: Score, few: np.ndarray, bins: int) -> np.ndarray:
+    scores = score(few, few)[np.triu_indices(len(few), 1)]
+    low, high = float(scores.min(initial=np.inf)), float(scores.max(initial=-np.inf))
     if low > high:  # no pairs
         low, high = -1.0, 1.0
     margin = max((high - low) / 8, 1e-6)

@@ -1,4 +1,12 @@
-"""Predictions made steady in time, by video and frame number, and biases that weigh classes against each other."""
+"""Predictions made steady in time, by video and frame number, and biases that weigh classes against each other.
+
+A *width* is an odd number of frame numbers, such as 101, or seconds, such as '3.4s'. Seconds need ``fps``: a number, or
+a table (.csv, else Parquet; faces.parquet is one) whose columns ``video`` and ``fps`` say it for each video.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -6,19 +14,83 @@ import pandas as pd
 from pipeline.params import UserError, one_of
 
 SMOOTHINGS = ("none", "box", "gaussian", "median")
+FPS = "frames a second, for widths in seconds: a number, or a table with the columns video and fps"
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?) ?s")
 
 
-def smooth(values: np.ndarray, video: np.ndarray, frame: np.ndarray, kind: str, width: int) -> np.ndarray:
+def check_width(what: str, width: int | str, fps: float | Path | None) -> None:
+    """Raises ``UserError``, which begins with ``what``, for what is no width, and for seconds without ``fps``."""
+    if isinstance(width, str):
+        if not _SECONDS.fullmatch(width):
+            raise UserError(f"{what} must be an odd number of frames, or seconds such as 3.4s, and is '{width}'")
+        if fps is None:
+            raise UserError(f"{what} is {width}, and seconds need fps: {FPS}")
+    elif width < 1 or width % 2 == 0:
+        raise UserError(f"{what} must be odd and at least 1, so that its middle is a frame, and is {width}")
+    if isinstance(fps, float) and not 0 < fps < np.inf:
+        raise UserError(f"fps must be above 0, and is {fps}")
+
+
+def frame_rates(fps: float | Path | None, videos: Sequence[str], video: np.ndarray) -> np.ndarray | None:
+    """Frames a second (V,) of each of ``videos`` (V,); None where nothing says them.
+
+    NaN for a video that the table does not know and that has one frame among ``video`` (n,), codes into ``videos``;
+    raises ``UserError`` where one of several frames is not there, and for a table that cannot be read or says two rates
+    for one video.
+    """
+    if fps is None or isinstance(fps, float):
+        return None if fps is None else np.full(len(videos), fps)
+    try:
+        if fps.suffix == ".csv":
+            table = pd.read_csv(fps, dtype={"video": str})[["video", "fps"]]
+        else:
+            table = pd.read_parquet(fps, columns=["video", "fps"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"fps: {fps} is no table with the columns video and fps: {error}") from None
+    table = table.dropna().drop_duplicates()
+    twice = table["video"][table["video"].duplicated()]
+    if len(twice):
+        raise UserError(f"fps: {fps} has several rates for one video, {twice.iloc[0]}")
+    rates = table.set_index("video")["fps"].reindex(list(videos)).to_numpy(dtype=np.float64)
+    lacking = np.flatnonzero(~(rates > 0) & (np.bincount(video, minlength=len(videos)) > 1))
+    if len(lacking):
+        raise UserError(f"fps: {fps} has no rate for {len(lacking)} of the videos, such as {videos[lacking[0]]}")
+    return rates
+
+
+def in_frames(width: int | str, fps: np.ndarray | None) -> int | np.ndarray:
+    """A width in frame numbers; of seconds one (n,) for each ``fps`` (n,).
+
+    As many as lie up to half of the seconds before and behind a frame, and it: an odd number. 1 where fps is NaN.
+    """
+    if not isinstance(width, str):
+        return width
+    half = np.floor(float(_SECONDS.fullmatch(width)[1]) * fps / 2 + 1e-6)  # 0.2 s * 30 are 6 frames, not 5.999...
+    return 2 * np.nan_to_num(half).astype(np.int64) + 1
+
+
+def worded(width: int | str) -> str:
+    return width if isinstance(width, str) else f"{width} frames"
+
+
+def smooth(values: np.ndarray, video: np.ndarray, frame: np.ndarray, kind: str, width: int | np.ndarray) -> np.ndarray:
     """Values (n, C) smoothed over the frames of their video that lie up to ``width`` // 2 numbers away, float64.
 
-    Rows are sorted by (video, frame), ``video`` (n,) are codes. 'box' is the mean and 'median' the median of each
-    column of what is there; 'gaussian' the mean with weights of deviation sqrt((width² - 1) / 12), that of a box of
-    this width, cut off at 4 deviations. A missing frame has no weight, and neither has what would lie beyond an end
-    of the video: windows shrink there. Medians of probabilities need not sum to 1. Width 1 and 'none' change nothing.
+    Rows are sorted by (video, frame), ``video`` (n,) are codes; a ``width`` (n,) is one for each video. 'box' is the
+    mean and 'median' the median of each column of what is there; 'gaussian' the mean with weights of deviation
+    sqrt((width² - 1) / 12), that of a box of this width, cut off at 4 deviations. A missing frame has no weight, and
+    neither has what would lie beyond an end of the video: windows shrink there. Medians of probabilities need not sum
+    to 1. Width 1 and 'none' change nothing.
 
     Raises ``UserError`` for an unknown kind or a width that is no odd number, ``ValueError`` for rows out of order.
     """
     one_of("smoothing", kind, SMOOTHINGS)
+    if isinstance(width, np.ndarray):
+        out = np.empty(values.shape)
+        for each in np.unique(width):
+            rows = width == each
+            out[rows] = smooth(values[rows], video[rows], frame[rows], kind, int(each))
+        return out
     if width < 1 or width % 2 == 0:
         raise UserError(f"the width of a smoothing must be odd, so that its middle is a frame, and is {width}")
     values = values.astype(np.float64)

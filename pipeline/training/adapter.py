@@ -117,6 +117,12 @@ class Adapter:
                     out.append(self.pool(self.head(features, valid), valid))
         return torch.cat(out)
 
+    def embed_frames(self, source: Source, rows: torch.Tensor) -> torch.Tensor:
+        """Embeddings (W, T, E) of each frame of windows ``rows`` (W, T), by a head that gives them."""
+        self.head.eval()
+        with torch.inference_mode():
+            return self.head(*source.gather(rows))
+
     def compare(self, source: Source, left: torch.Tensor, right: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
         """Logits (P,) of "the same" of windows ``left`` and ``right`` (P, T), by a head for pairs."""
         self.head.eval()

@@ -1,5 +1,6 @@
 """Which heads, losses and samplers go together: what makes no sense is refused by name, before anything is loaded."""
 
+import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -92,6 +93,12 @@ def select_by_of(loss: str | Mapping[str, Any]) -> str:
     if track == "va" and all(LOSSES[name].predicts != "va" for name in names_of(loss)):
         return "rank_correlation_va"
     return {"expression": "auc_same_different", "va": "ccc", "aus": "au_f1"}[track]
+
+
+def without_effect(loss: str | Mapping[str, Any], given: Collection[str]) -> list[str]:
+    """Those of the ``given`` parameters that none of the losses takes, such as the margin of one that has none."""
+    taken = {name for term in names_of(loss) for name in inspect.signature(LOSSES[term]).parameters}
+    return [name for name in given if name not in taken]
 
 
 def _check_steadiness(terms: Mapping[str, Any], head: Any, model: str, window: int) -> None:

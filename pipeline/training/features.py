@@ -54,7 +54,7 @@ class InMemory:
             taken.masked_fill_(~valid.view(-1, 1), 0.0)
         else:
             taken.index_fill_(0, (~valid).flatten().nonzero().flatten(), 0.0)
-        return taken.view(*rows.shape, -1), valid
+        return taken.view(*rows.shape, taken.shape[1]), valid
 
 
 class FromDisk:

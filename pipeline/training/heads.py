@@ -23,7 +23,8 @@ class Head(nn.Module):
 
     framewise = False  # the embedding of a frame depends on that frame alone
     pools = False  # gives (B, E)
-    pairs = False  # has pair(left, left_valid, right, right_valid) -> logits (P,) of 'same'
+    # Has pair(left, left_valid, right, right_valid) -> logits (P,) of 'same', in two steps: side, then judge.
+    pairs = False
     learns = True  # has weights
     source = ""
 
@@ -351,8 +352,18 @@ class PairGate(Head):
         self, left: torch.Tensor, left_valid: torch.Tensor, right: torch.Tensor, right_valid: torch.Tensor
     ) -> torch.Tensor:
         """Logits (P,) float32 of windows (P, T, D) and (P, S, D)."""
-        a, b = self.exchange(pool(left.float(), left_valid), pool(right.float(), right_valid))
-        a, b = mask(self.project(a), left_valid.any(dim=1)), mask(self.project(b), right_valid.any(dim=1))
+        return self.judge(*self.side(left, left_valid), *self.side(right, right_valid))
+
+    def side(self, features: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """All that ``judge`` is told of windows: (B, D), and whether there is anything (B,)."""
+        return pool(features.float(), valid), valid.any(dim=1)
+
+    def judge(
+        self, left: torch.Tensor, left_there: torch.Tensor, right: torch.Tensor, right_there: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits (P,) float32 of what ``side`` gave for both: asked of many pairs, each window is pooled but once."""
+        a, b = self.exchange(left, right)
+        a, b = mask(self.project(a), left_there), mask(self.project(b), right_there)
         return self.scale * F.cosine_similarity(a.float(), b.float(), dim=-1) + self.bias
 
     def exchange(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

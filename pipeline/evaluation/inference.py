@@ -1,0 +1,132 @@
+"""What a trained adapter makes of each frame, by the windows that hold it."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from pipeline.training.adapter import Adapter, Source
+from pipeline.training.windows import centred, sliding
+
+BLOCK = 65_536  # frames whose windows are in memory at a time
+BATCH = 65_536  # frames that the head gets at a time, in overlapping windows
+PAIRS = 16_384  # pairs that a head for pairs judges at a time
+WINDOW_STRIDE = "mean over windows so many frames apart that hold a frame; default: one window, centred on it"
+
+
+def per_frame(
+    adapter: Adapter,
+    source: Source,
+    video: np.ndarray,
+    frame: np.ndarray,
+    rows: np.ndarray,
+    stride: int | None,
+    device: torch.device,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Embeddings (m, E) float32 of the frames ``rows`` (m,), ascending, and what the adapter's loss predicts of them.
+
+    Predictions are float64: probabilities of 'classes' (m, C) and 'aus' (m, A), values of 'va' (m, 2). ``source`` has
+    all N frames, whose ``video`` and ``frame`` (N,) are sorted; the adapter is on the device.
+
+    Without a ``stride`` a frame is what its own window is, which is centred on it, as in training. With one, windows
+    are so many places apart, or as many as they are wide where that is less, and a frame is the mean over all windows
+    that hold it, of the embeddings and of the predictions each: of the window's own where the adapter gives one
+    embedding a window (a head that pools, or pooling 'mean'), else of the frame's in each window.
+    """
+    by_frame = not adapter.head.pools and adapter.facts["pooling"] == "centre"
+    if by_frame and adapter.head.framewise:
+        stride = None  # a frame is the same in each window
+    parts = []
+    for block in np.split(rows, range(BLOCK, len(rows), BLOCK)):
+        if stride is None:
+            windows = centred(video, frame, block, adapter.facts["window"], adapter.facts["step"])
+            z = adapter.embed(source, torch.from_numpy(windows).to(device))
+            parts.append((z, predictions(adapter, z)))
+        else:
+            parts.append(_over_windows(adapter, source, video, frame, block, stride, by_frame, device))
+    said = {what: np.concatenate([p[what].cpu().numpy() for _, p in parts]) for what in adapter.loss.predictors}
+    return np.concatenate([z.cpu().numpy() for z, _ in parts]), said
+
+
+def predictions(adapter: Adapter, z: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the loss says of embeddings (n, E), float64: probabilities of classes and action units, values of VA."""
+    to_values = {"classes": lambda x: x.softmax(1), "va": lambda x: x, "aus": torch.sigmoid}
+    with torch.inference_mode():
+        return {what: to_values[what](adapter.loss.predict(what, z).double()) for what in adapter.loss.predictors}
+
+
+def judge(
+    adapter: Adapter,
+    source: Source,
+    video: np.ndarray,
+    frame: np.ndarray,
+    rows: np.ndarray,
+    device: torch.device,
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A function of numbers a (r,) and b (c,) into ``rows`` (m,): the logits (r, c) float32 of a head for pairs.
+
+    That the windows centred on frame a and on frame b show the same. ``source``, ``video``, ``frame`` as above.
+    """
+    adapter.head.eval()
+    with torch.inference_mode():
+        windows = centred(video, frame, rows, adapter.facts["window"], adapter.facts["step"])
+        parts = torch.from_numpy(windows).to(device).split(max(1, BATCH // windows.shape[1]))
+        sides = [
+            torch.cat(values) for values in zip(*(adapter.head.side(*source.gather(p)) for p in parts), strict=True)
+        ]
+
+    def logits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        first, second = (torch.from_numpy(x.ravel()).to(device) for x in np.broadcast_arrays(a[:, None], b[None, :]))
+        with torch.inference_mode():
+            judged = [
+                adapter.head.judge(*(x[i] for x in sides), *(x[j] for x in sides))
+                for i, j in zip(first.split(PAIRS), second.split(PAIRS), strict=True)
+            ]
+        return torch.cat(judged).cpu().numpy().reshape(len(a), len(b))
+
+    return logits
+
+
+def _over_windows(
+    adapter: Adapter, source: Source, video: np.ndarray, frame: np.ndarray, rows: np.ndarray, stride: int,
+    by_frame: bool, device: torch.device,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+    """Means (m, E) and (m, C) over all windows that hold each of ``rows``; windows of one block of them alone."""
+    if len(rows) == 0:
+        z = adapter.embed(source, torch.empty((0, 1), dtype=torch.int64, device=device))
+        return z, predictions(adapter, z)
+    num_frames = adapter.facts["window"]
+    begin, end = np.searchsorted(video, video[rows[0]]), np.searchsorted(video, video[rows[-1]], side="right")
+    windows = sliding(
+        video[begin:end], frame[begin:end], rows - begin, num_frames, adapter.facts["step"], min(stride, num_frames)
+    )
+    place_of = np.full(end - begin, -1)
+    place_of[rows - begin] = np.arange(len(rows))
+    total: dict[str, torch.Tensor] = {}
+    count = torch.zeros(len(rows), 1, dtype=torch.float64, device=device)
+    for some in np.array_split(windows, -(-windows.size // BATCH)):
+        place = torch.from_numpy(np.where(some >= 0, place_of[some], -1)).to(device)
+        held = place >= 0  # (B, T): neither missing nor of another block
+        at = place[held]
+        count.index_add_(0, at, torch.ones(len(at), 1, dtype=torch.float64, device=device))
+        for name, values in _values(adapter, source, some, begin, held, by_frame, device):
+            total.setdefault(name, torch.zeros(len(rows), values.shape[1], dtype=values.dtype, device=device))
+            total[name].index_add_(0, at, values)
+    means = {name: values / count.to(values.dtype) for name, values in total.items()}
+    return means.pop("z"), means
+
+
+def _values(
+    adapter: Adapter, source: Source, windows: np.ndarray, begin: int, held: torch.Tensor, by_frame: bool,
+    device: torch.device,
+) -> Iterator[tuple[str, torch.Tensor]]:  # fmt: skip
+    """The embedding, 'z', and predictions of each place (p, .) of windows (B, T) where ``held`` (B, T) is True."""
+    rows = torch.from_numpy(np.where(windows >= 0, windows + begin, -1)).to(device)
+    if by_frame:
+        z = adapter.embed_frames(source, rows)[held]
+        found = {"z": z} | predictions(adapter, z)
+        yield from found.items()
+    else:
+        z, of_window = adapter.embed(source, rows), held.nonzero()[:, 0]
+        for name, values in ({"z": z} | predictions(adapter, z)).items():
+            yield name, values[of_window]

@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import torch
+
+from pipeline.evaluation import inference
+from pipeline.evaluation.inference import judge, per_frame
+from pipeline.training.adapter import build_adapter
+from pipeline.training.features import InMemory
+from pipeline.training.windows import centred
+
+# Videos of 5, 1 and 40 frames; the last starts late and has gaps.
+VIDEO = np.array([0] * 5 + [3] + [7] * 40)
+FRAME = np.array([1, 2, 3, 4, 5, 6, 1721, 1722, 1723, 1724, *range(1726, 1750), *range(1790, 1802)])
+FEATURES = torch.from_numpy(np.random.default_rng(0).standard_normal((46, 4)).astype(np.float32))
+FACTS = {
+    "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "num_features": 4, "num_components": None, "embedding_size": 6,
+    "dropout": 0.5, "classes": ["a", "b", "c"], "temperature": 15.0, "margin": None, "window": 5, "step": 1,
+    "pooling": "mean", "model_options": {}, "loss_options": {}, "class_counts": [5] * 3, "num_aus": 2,
+}  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def adapter(**changes):
+    torch.manual_seed(0)
+    return build_adapter(FACTS | changes)
+
+
+def found(made, stride, rows=None, source=None):
+    rows = np.arange(46) if rows is None else rows
+    return per_frame(made, source or InMemory(FEATURES), VIDEO, FRAME, rows, stride, CPU)
+
+
+def said_of(made, z):
+    of = made.loss.predict
+    return {"classes": of("classes", z).softmax(1), "va": of("va", z), "aus": of("aus", z).sigmoid()}
+
+
+@torch.inference_mode()
+def by_a_loop(made, stride):
+    """Each window of each video cut out by frame number, without padding; then each frame's mean over its windows."""
+    made.head.eval()
+    num_frames, pooled = made.facts["window"], made.head.pools or made.facts["pooling"] == "mean"
+    parts = [[] for _ in VIDEO]
+    for video in np.unique(VIDEO):
+        rows = np.flatnonzero(video == VIDEO)
+        start, last = FRAME[rows[0]], FRAME[rows[-1]]
+        while True:
+            held = rows[(FRAME[rows] >= start) & (FRAME[rows] < start + num_frames)]
+            if len(held):
+                # Missing frames keep their places, as the distance of frames counts for some heads.
+                x, valid = torch.zeros(1, num_frames, 4), torch.zeros(1, num_frames, dtype=torch.bool)
+                x[0, FRAME[held] - start], valid[0, FRAME[held] - start] = FEATURES[held], True
+                z = made.head(x, valid)
+                if pooled:
+                    z = z if made.head.pools else (z * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)
+                    z = z.expand(num_frames, -1)[None]
+                for row in held:
+                    of_frame = z[0, [FRAME[row] - start]]
+                    parts[row].append({"z": of_frame} | said_of(made, of_frame))
+            if start + num_frames > last:
+                break
+            start += stride
+    joined = [{name: torch.cat([p[name] for p in of]).mean(0) for name in of[0]} for of in parts]
+    mean = {name: torch.stack([of[name] for of in joined]) for name in joined[0]}
+    return mean.pop("z").numpy(), {name: values.numpy() for name, values in mean.items()}
+
+
+@pytest.mark.parametrize("stride", [1, 3, 5])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "tcn", "pooling": "centre"},
+        {"model": "tcn", "pooling": "mean"},
+        {"model": "transformer", "pooling": "centre", "window": 6, "model_options": {"num_heads": 2}},
+        {"model": "mlp", "pooling": "mean"},
+        {"model": "attention_pool", "window": 9},
+    ],
+    ids=lambda c: f"{c['model']}_{c.get('pooling', 'mean')}",
+)
+def test_a_frame_is_the_mean_over_the_windows_that_hold_it(changes, stride):
+    made = adapter(**changes)
+    z, said = found(made, stride)
+    expected, of_loss = by_a_loop(made, stride)
+    np.testing.assert_allclose(z, expected, atol=1e-5)
+    for what, values in of_loss.items():
+        np.testing.assert_allclose(said[what], values, atol=1e-6)
+    np.testing.assert_allclose(said["classes"].sum(1), 1)
+    assert np.abs(z - found(made, None)[0]).max() > 1e-3  # which is something else than one window around it
+
+
+@pytest.mark.parametrize("changes", [{"model": "mlp", "pooling": "centre"}, {"model": "tcn", "window": 1}])
+def test_where_windows_say_the_same_of_a_frame_their_mean_is_that(changes):
+    made = adapter(**changes)
+    (z, said), (alone, of_one) = found(made, 3), found(made, None)
+    np.testing.assert_allclose(z, alone, atol=1e-6)
+    np.testing.assert_allclose(said["va"], of_one["va"], atol=1e-6)
+
+
+def test_a_stride_wider_than_the_window_is_the_window():
+    made = adapter(model="tcn")
+    np.testing.assert_array_equal(found(made, 5)[0], found(made, 100)[0])
+
+
+@pytest.mark.parametrize("stride", [None, 1, 4])
+def test_some_frames_are_what_they_are_among_all(stride, monkeypatch):
+    made = adapter(model="tcn", pooling="centre")
+    z, said = found(made, stride)
+    monkeypatch.setattr(inference, "BLOCK", 7)  # windows across its edges are needed on both sides
+    monkeypatch.setattr(inference, "BATCH", 11)
+    for rows in (np.arange(46), np.array([4, 5, 20, 21, 45])):
+        some, of_some = found(made, stride, rows)
+        np.testing.assert_allclose(some, z[rows], atol=1e-6)
+        np.testing.assert_allclose(of_some["classes"], said["classes"][rows], atol=1e-6)
+
+
+class Garbage(InMemory):
+    """Something else than zeros where there is no frame."""
+
+    def gather(self, rows):
+        features, valid = super().gather(rows)
+        return features.masked_fill(~valid.unsqueeze(-1), 1e3), valid
+
+
+@pytest.mark.parametrize("stride", [None, 2])
+@pytest.mark.parametrize(("model", "pooling"), [("tcn", "centre"), ("gru", "mean"), ("attention_pool", "mean")])
+def test_what_is_not_valid_changes_nothing(model, pooling, stride):
+    made = adapter(model=model, pooling=pooling, window=7)
+    (z, said), (other, of_other) = found(made, stride), found(made, stride, source=Garbage(FEATURES))
+    np.testing.assert_array_equal(z, other)
+    np.testing.assert_array_equal(said["aus"], of_other["aus"])
+
+
+@pytest.mark.parametrize("stride", [None, 2])
+def test_no_frames_are_no_rows(stride):
+    z, said = found(adapter(model="tcn"), stride, np.zeros(0, dtype=int))
+    assert (z.shape, said["classes"].shape, said["va"].shape) == ((0, 6), (0, 3), (0, 2))
+
+
+@pytest.mark.parametrize("pairs", [1, 7, 10_000])
+def test_a_head_for_pairs_judges_the_windows_around_two_frames(pairs, monkeypatch):
+    made = adapter(model="pair_gate", loss="pair_bce")
+    monkeypatch.setattr(inference, "PAIRS", pairs)
+    monkeypatch.setattr(inference, "BATCH", 10)
+    rows = np.array([45, 5, 0, 20, 21])
+    logits = judge(made, InMemory(FEATURES), VIDEO, FRAME, rows, CPU)
+    found = logits(np.array([0, 3]), np.array([4, 1, 0]))
+    windows = torch.from_numpy(centred(VIDEO, FRAME, rows, 5))
+    for i, a in enumerate([0, 3]):
+        for j, b in enumerate([4, 1, 0]):
+            expected = made.compare(InMemory(FEATURES), windows[[a]], windows[[b]])
+            assert found[i, j] == pytest.approx(float(expected), abs=1e-5)
+    assert found.std() > 0.01
+    assert logits(np.zeros(0, dtype=int), np.array([1])).shape == (0, 1)
