@@ -17,8 +17,8 @@ ABOUT = {
     "dataset": "by hand", "backbone": "tiny", "backbone_weights": "random", "input_size": 32, "seeds": 1, "seed": 0,
     "val_split": "official", "train_frames": 30, "val_frames": 12000, "val_videos": 9, "compared": 2000,
     "knn_candidates": 30, "neighbours": 20, "opposites": [["Happiness", "Sadness"]], "commit": "abc123",
-    "frames_scored": {"expression": 12000}, "smoothing": {"kind": "box", "width": 101, "width_aus": 11},
-    "class_bias": False, "baseline": False,
+    "frames_scored": {"expression": 12000}, "window_stride": None, "class_bias": False, "baseline": False,
+    "smoothing": {"kind": "box", "width": 101, "width_aus": 11},
 }  # fmt: skip
 GROUPS = [f"person {k}" for k in range(9)]
 NOISE = np.random.default_rng(0).normal(0, 0.05, 400)  # what groups do to all runs alike
@@ -266,6 +266,7 @@ def test_a_report_on_no_runs_is_refused(place, runs):
         ("val_frames", 11999, "11999 and 12000"),
         ("val_videos", 8, "8 and 9"),
         ("compared", 500, "500 and 2000"),
+        ("window_stride", 8, "8 and None"),
         ("smoothing", {"kind": "none"}, "'none'} and .*'box'.*"),
         ("opposites", [], r"\[\] and \[\['Happiness', 'Sadness'\]\]"),
     ],

@@ -26,7 +26,7 @@ class Part:
 
     ``label`` (n,) is a class code or -1, ``va`` (n, 2) and ``aus`` (n, A) have NaN where there is no label: such frames
     are smoothed over, not scored. ``group`` (n,) are codes into ``groups``, whole persons or raw videos; ``video`` (n,)
-    codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where no width is in seconds. ``pairs``
+    codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nobody says. ``pairs``
     (P, 2) are rows of the two sides of pairs, None where the data are no pairs.
     """
 
