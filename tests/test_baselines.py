@@ -32,8 +32,9 @@ SINGLE = {"window": 1, "pooling": "centre"}
 
 @pytest.fixture
 def made(place):  # noqa: F811
-    def made(*more, widths=(5,), **section):
-        content = {"evaluate": SECTION | section, "baselines": {"run": "runs/tried", "widths": list(widths)}}
+    def made(*more, widths=(5,), kind="box", **section):
+        asked = {"run": "runs/tried", "smoothings": {kind: list(widths)}}
+        content = {"evaluate": SECTION | section, "baselines": asked}
         (place / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
         baselines.main(["-d", "features.zarr", "--labels", "labels.parquet", "-o", "out", *more])
         folders = {path.parent.name: path.parent for path in place.glob("out/*/details.json")}
@@ -42,11 +43,12 @@ def made(place):  # noqa: F811
     return made
 
 
-def test_embeddings_of_single_frames_are_averaged_over_the_box(place, made):  # noqa: F811
-    """The embedding of the run with a window of 5 and mean pooling, as test_evaluate computes it by hand."""
+@pytest.mark.parametrize(("kind", "pooling"), [("box", "mean"), ("hann", "hann")])
+def test_embeddings_of_single_frames_are_averaged_over_the_width(place, made, kind, pooling):  # noqa: F811
+    """The embedding of the run with a window of 5 and this pooling; that of a mean test_evaluate computes by hand."""
     run(place, seeds=[0], **SINGLE)
-    found = made(window_stride=2)["tried_box_5"]  # is centred all the same
-    run(place, seeds=[0], window=5, pooling="mean")
+    found = made(window_stride=2, kind=kind)[f"tried_{kind}_5"]  # is centred all the same
+    run(place, seeds=[0], window=5, pooling=pooling)
     params(SECTION)
     windowed = evaluated(place)[0]
     for name in ("auc_same_different", "steadiness", "knn_macro_f1", "recall_at_1"):
@@ -95,7 +97,8 @@ def test_there_is_a_baseline_for_each_width_and_none_stays_of_another(place, mad
     assert set(made(widths=[3, 5])) == {"tried_box_3", "tried_box_5"}
     assert set(made(widths=[7])) == {"tried_box_7"}
     about = json.loads((place / "out/tried_box_7/details.json").read_text("utf-8"))["about"]
-    assert (about["baseline"], about["box_before"], about["run"]) == (True, 7, "tried_box_7")
+    assert (about["baseline"], about["run"]) == (True, "tried_box_7")
+    assert about["smoothed_before"] == {"kind": "box", "width": 7}
 
 
 def test_the_backbones_own_logits_are_a_baseline_where_it_has_classes(place, made, capsys):  # noqa: F811
@@ -180,5 +183,17 @@ def test_a_run_of_windows_is_refused(place, made):  # noqa: F811
 
 @pytest.mark.parametrize("widths", [[4], [5, 0], [-1]])
 def test_a_box_has_a_middle(place, made, widths):  # noqa: F811
-    with pytest.raises(UserError, match="widths must be odd and at least 1"):
+    with pytest.raises(UserError, match="widths of box must be odd and at least 1"):
         made(widths=widths)
+
+
+@pytest.mark.parametrize(
+    ("smoothings", "message"),
+    [
+        ({"median": [5]}, r"baselines: smoothing 'median' is not one of \['box', 'hann'\]"),
+        ({"box": 5}, "smoothings need a list of widths for box, and have 5"),
+    ],
+)
+def test_what_is_no_smoothing_of_embeddings_is_refused(smoothings, message):
+    with pytest.raises(UserError, match=message):
+        baselines.BaselinesConfig(smoothings=smoothings)

@@ -26,12 +26,16 @@ def by_a_loop(kind, width):
             out.append(np.median(VALUES[near], axis=0))
         else:
             far = (FRAME[near] - f) / deviation
-            weight = np.exp(-0.5 * far**2) if kind == "gaussian" else np.ones(near.sum())
+            weight = {
+                "box": np.ones(near.sum()),
+                "gaussian": np.exp(-0.5 * far**2),
+                "hann": np.cos(np.pi * (FRAME[near] - f) / (width + 1)) ** 2,
+            }[kind]
             out.append(weight @ VALUES[near] / weight.sum())
     return np.array(out)
 
 
-@pytest.mark.parametrize("kind", ["box", "gaussian", "median"])
+@pytest.mark.parametrize("kind", ["box", "gaussian", "hann", "median"])
 @pytest.mark.parametrize("width", [3, 5, 31, 1001])
 def test_smoothing_is_that_of_a_loop_over_frame_numbers(kind, width):
     np.testing.assert_allclose(smooth(VALUES, VIDEO, FRAME, kind, width), by_a_loop(kind, width), atol=1e-9)
@@ -51,14 +55,14 @@ def test_a_box_of_three_is_solved_by_hand():
     assert found[:, 0].tolist() == [4.5, 3, 3, 9, 1]  # frame 4 is missing; the next video does not leak in
 
 
-@pytest.mark.parametrize(("kind", "width"), [("none", 51), ("box", 1), ("gaussian", 1), ("median", 1)])
+@pytest.mark.parametrize(("kind", "width"), [("none", 51), ("box", 1), ("gaussian", 1), ("hann", 1), ("median", 1)])
 def test_no_smoothing_changes_nothing(kind, width):
     np.testing.assert_array_equal(smooth(VALUES, VIDEO, FRAME, kind, width), VALUES)
 
 
 def test_smoothed_probabilities_still_sum_to_one():
     p = VALUES / VALUES.sum(1, keepdims=True)
-    for kind in ("box", "gaussian"):
+    for kind in ("box", "gaussian", "hann"):
         np.testing.assert_allclose(smooth(p, VIDEO, FRAME, kind, 7).sum(1), 1)
 
 
@@ -84,7 +88,7 @@ def test_seconds_are_as_many_frames_as_each_video_has_in_them():
     assert in_frames(101, None) == 101
 
 
-@pytest.mark.parametrize("kind", ["box", "gaussian", "median"])
+@pytest.mark.parametrize("kind", ["box", "gaussian", "hann", "median"])
 def test_each_video_is_smoothed_by_its_own_width(kind):
     width = np.array([3] * 5 + [7] + [31] * 40)
     found = smooth(VALUES, VIDEO, FRAME, kind, width)

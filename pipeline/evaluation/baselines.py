@@ -28,12 +28,14 @@ from pipeline.evaluation.evaluate import (
 from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers, smooth_part
 from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
-from pipeline.params import UserError, entry, option, parse
+from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
 from pipeline.training.data import FrameSet
+
+POOLINGS = {"box": "mean", "hann": "hann"}  # of an adapter's window, by the smoothing that is the same
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,22 @@ class BaselinesConfig(EvaluateConfig):
 
     run: Path = option(Path("runs/mlp_classifier"), help="a run of single frames")
     output: Path = option(Path("evaluation/baselines"), "-o", help="the folder for a folder for each baseline")
-    widths: list[int | str] = option([15, 101], help="of the box means: frame numbers, odd, or seconds, such as 3.4s")
+    smoothings: dict = option({"box": [15, 101]}, help="widths (odd frame numbers, or seconds) by kind: box, hann")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for width in self.widths:
-            check_width("baselines: widths", width, self.fps)
+        for kind, widths in self.smoothings.items():
+            one_of("baselines: smoothing", kind, POOLINGS)
+            if not isinstance(widths, list):
+                raise UserError(f"baselines: smoothings need a list of widths for {kind}, and have {widths}")
+            for width in widths:
+                check_width(f"baselines: widths of {kind}", width, self.fps)
+
+    @property
+    def each(self) -> dict[str, tuple[str, int | str]]:
+        """Kind and width, by the name that the baseline gets."""
+        kinds = self.smoothings.items()
+        return {f"{self.run.name}_{kind}_{width}": (kind, width) for kind, widths in kinds for width in widths}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,18 +71,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {facts['window']}")
     found = [material(config, store, labels, adapters[0]) for adapters in folds]
     shutil.rmtree(config.output, ignore_errors=True)  # those of other widths
-    answers: dict[str, list[list[Answers]]] = {_name(config, width): [[] for _ in folds] for width in config.widths}
+    answers: dict[str, list[list[Answers]]] = {name: [[] for _ in folds] for name in config.each}
     for k, (of_fold, adapters) in enumerate(zip(found, folds, strict=True)):
         for adapter in adapters:
             adapter.modules().to(device)
             source = features.open_inputs(store, of_fold.frames.row, adapter.front, device)
             single = answered(of_fold, adapter, source, device)
-            for width in config.widths:
-                answers[_name(config, width)][k].append(boxed(of_fold, adapter, source, single, width))
+            for name, (kind, width) in config.each.items():
+                answers[name][k].append(smoothed(of_fold, adapter, source, single, kind, width))
     # What is smoothed already is not smoothed again.
     once, about = dataclasses.replace(config, smoothing="none"), {"baseline": True}
-    for (name, of_folds), width in zip(answers.items(), config.widths, strict=True):
-        about_it = about | {"run": name, "seeds": len(folds[0]), "seed": facts["seed"], "box_before": width}
+    for name, of_folds in answers.items():
+        before = dict(zip(("kind", "width"), config.each[name], strict=True))
+        about_it = about | {"run": name, "seeds": len(folds[0]), "seed": facts["seed"], "smoothed_before": before}
         report(dataclasses.replace(once, output=config.output / name), found, of_folds, about_it)
     backbone = [backbone_answers(of_fold) for of_fold in found]
     if None in backbone:
@@ -85,32 +98,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         report(dataclasses.replace(config, output=config.output / "backbone"), found, of_folds, about_it)
 
 
-def _name(config: BaselinesConfig, width: int | str) -> str:
-    return f"{config.run.name}_box_{width}"
-
-
-def boxed(found: Material, adapter: Adapter, source: Source, single: Answers, width: int | str) -> Answers:
-    """A frame's embedding and predictions as the means over the frames up to half of ``width`` away.
+def smoothed(
+    found: Material, adapter: Adapter, source: Source, single: Answers, kind: str, width: int | str
+) -> Answers:
+    """A frame's embedding and predictions as means of this kind over the frames up to half of ``width`` away.
 
     Embeddings of training frames, which are a frame's neighbours, are means as well.
     """
     frames, fps = found.frames, frame_rates(found.config.fps, found.frames.videos, found.frames.video)
     wide = np.broadcast_to(in_frames(width, None if fps is None else fps[frames.video]), len(frames.row))
-    z, z_train = (_box_means(frames, adapter, source, rows, wide[rows]) for rows in (found.rows, found.train))
-    said = {what: smooth_part(found.part, values, "box", width) for what, values in single.said.items()}
+    z, z_train = (_means(frames, adapter, source, rows, kind, wide[rows]) for rows in (found.rows, found.train))
+    said = {what: smooth_part(found.part, values, kind, width) for what, values in single.said.items()}
     return Answers(z, z_train, said, single.said_train)
 
 
-def _box_means(frames: FrameSet, adapter: Adapter, source: Source, rows: np.ndarray, wide: np.ndarray) -> np.ndarray:
+def _means(
+    frames: FrameSet, adapter: Adapter, source: Source, rows: np.ndarray, kind: str, wide: np.ndarray
+) -> np.ndarray:
     """Means (m, E) of the embeddings of the frames up to ``wide`` (m,) // 2 numbers away from each of ``rows`` (m,)."""
     out, device = np.empty((len(rows), adapter.head.embedding_size), np.float32), next(adapter.front.buffers()).device
     for width in np.unique(wide):
         window = int(2 * (width // 2 // adapter.facts["step"]) + 1)
-        boxing = Adapter(
-            adapter.front, adapter.head, adapter.loss, adapter.facts | {"window": window, "pooling": "mean"}
-        )
+        facts = adapter.facts | {"window": window, "pooling": POOLINGS[kind]}
+        pooling = Adapter(adapter.front, adapter.head, adapter.loss, facts)
         some = wide == width
-        out[some] = per_frame(boxing, source, frames.video, frames.frame, rows[some], None, device)[0]
+        out[some] = per_frame(pooling, source, frames.video, frames.frame, rows[some], None, device)[0]
     return out
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline.params import UserError, one_of
 
-SMOOTHINGS = ("none", "box", "gaussian", "median")
+SMOOTHINGS = ("none", "box", "gaussian", "hann", "median")
 FPS = "frames a second, for widths in seconds: a number, or a table with the columns video and fps"
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?) ?s")
 
@@ -78,7 +78,8 @@ def smooth(values: np.ndarray, video: np.ndarray, frame: np.ndarray, kind: str, 
 
     Rows are sorted by (video, frame), ``video`` (n,) are codes; a ``width`` (n,) is one for each video. 'box' is the
     mean and 'median' the median of each column of what is there; 'gaussian' the mean with weights of deviation
-    sqrt((width² - 1) / 12), that of a box of this width, cut off at 4 deviations. A missing frame has no weight, and
+    sqrt((width² - 1) / 12), that of a box of this width, cut off at 4 deviations; 'hann' that with the weights of an
+    adapter's pooling of this name, which fall off to both ends of the width. A missing frame has no weight, and
     neither has what would lie beyond an end of the video: windows shrink there. Medians of probabilities need not sum
     to 1. Width 1 and 'none' change nothing.
 
@@ -97,13 +98,14 @@ def smooth(values: np.ndarray, video: np.ndarray, frame: np.ndarray, kind: str, 
     if kind == "none" or width == 1 or len(values) == 0:
         return values
     deviation = np.sqrt((width**2 - 1) / 12)
-    half = int(4 * deviation) if kind == "gaussian" else width // 2
+    half = {"gaussian": int(4 * deviation), "hann": width // 2 + 1}.get(kind, width // 2)  # Hann's ends are zeros
     place = _apart(video, frame, half)
     axis = np.full((place[-1] + 1, values.shape[1]), np.nan)
     axis[place] = values
     options = {"window": 2 * half + 1, "center": True, "min_periods": 1}
-    if kind == "gaussian":
-        smoothed = pd.DataFrame(axis).rolling(win_type="gaussian", **options).mean(std=deviation)
+    if kind in ("gaussian", "hann"):
+        more = {"std": deviation} if kind == "gaussian" else {}
+        smoothed = pd.DataFrame(axis).rolling(win_type=kind, **options).mean(**more)
     else:
         rolling = pd.DataFrame(axis).rolling(**options)
         smoothed = rolling.median() if kind == "median" else rolling.mean()
