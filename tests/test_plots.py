@@ -351,6 +351,18 @@ def test_runs_are_compared_by_a_dot_and_an_interval_each():
     drawn(figure)
 
 
+@pytest.mark.parametrize(
+    ("value", "scale"), [(0.9985, "logit"), (0.6, "linear"), (1.0, "linear"), (99.5, "linear"), (np.nan, "linear")]
+)
+def test_what_is_close_to_one_is_spread_out(value, scale):
+    numbers = np.array([[value, value * 0.999, value], [0.8, 0.7, 0.85], [np.nan] * 3])
+    figure = plots.compare(RUNS[:3], {"steadiness": numbers}, TITLE)
+    assert figure.axes[0].get_xscale() == scale
+    drawn(figure)
+    if scale == "logit":
+        assert {"0.9", "0.99"} <= set(texts(figure.axes[0].get_xticklabels()))
+
+
 @pytest.mark.parametrize(("num_runs", "num_metrics"), [(1, 1), (2, 5), (20, 9)])
 def test_any_number_of_runs_and_metrics_fits(num_runs, num_metrics):
     names = [f"a_run_with_a_very_long_name_and_many_options_{i}" for i in range(num_runs)]

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Patch
+from matplotlib.ticker import NullFormatter
 
 from pipeline.evaluation.separability import threshold_scores
 from pipeline.evaluation.separation import evenly, normalised
@@ -344,7 +345,8 @@ def compare(
 ) -> Figure:
     """A panel for each of ``metrics``: (R, 3) of value, low and high of each run; NaN is not drawn.
 
-    ``baselines`` are those of the runs that are grey squares; the dashed line is the best of them.
+    ``baselines`` are those of the runs that are grey squares; the dashed line is the best of them. Where all is between
+    0 and 1 and something is above 0.99, the axis is one of logits: 0.99 and 0.999 stand as far apart as 0.9 and 0.99.
     """
     columns = min(4, len(metrics))
     rows = -(-len(metrics) // columns)
@@ -370,6 +372,10 @@ def compare(
         axis.set_ylim(len(runs) - 0.5, -0.5)
         axis.grid(axis="x", alpha=0.3)
         axis.tick_params(labelsize=FONT - 1)
+        if np.nanmin(numbers, initial=1) > 0 and 0.99 < np.nanmax(numbers, initial=0) < 1:
+            axis.set_xscale("logit")
+            axis.xaxis.set_major_formatter(lambda x, _: f"{x:.7g}")
+            axis.xaxis.set_minor_formatter(NullFormatter())
     handles = [Line2D([], [], **ADAPTER, label="adapter")]
     if is_baseline.any():
         handles += [Line2D([], [], **BASELINE, label="baseline"), Line2D([], [], **BEST, label="best baseline")]
