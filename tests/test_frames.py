@@ -1,4 +1,5 @@
 import os
+import time
 
 import cv2
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from conftest import draw
 from PIL import Image
 
+from pipeline.extraction import frames
 from pipeline.extraction.frames import UnreadableImage, decode, read_batches, resize
 
 
@@ -93,22 +95,54 @@ def test_images_of_several_shapes_keep_their_places(picture):
     assert together.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_batches_cover_all_paths_in_order_and_name_what_failed(tmp_path):
+def seen_within(seconds, holds) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.005)
+    return holds()
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the files read so far."""
+    seen, read = [], np.fromfile
+    monkeypatch.setattr(frames.np, "fromfile", lambda path, **more: seen.append(path.name) or read(path, **more))
+    return seen
+
+
+@pytest.fixture
+def forty(tmp_path):
+    paths = [tmp_path / f"{i:02d}.png" for i in range(40)]
+    for i, path in enumerate(paths):
+        draw(path, i)
+    return paths
+
+
+between_or_beside = pytest.mark.parametrize("between", [True, False])
+
+
+@between_or_beside
+def test_batches_cover_all_paths_in_order_and_name_what_failed(tmp_path, monkeypatch, between):
+    monkeypatch.setattr(frames, "BETWEEN", 5)  # two batches
     paths = [tmp_path / f"{i}.jpg" for i in range(7)]
     for i, path in enumerate(paths):
         draw(path, i)
     paths[4].write_bytes(b"")
-    batches = list(read_batches(paths, batch_size=3, workers=2))
+    batches = list(read_batches(paths, batch_size=3, workers=2, between=between))
     assert [places for places, _, _ in batches] == [[0, 1, 2], [3, 5], [6]]
     assert [failed for _, _, failed in batches] == [{}, {4: "the file is empty"}, {}]
     for places, images, _ in batches:
         for place, image in zip(places, images, strict=True):
             np.testing.assert_array_equal(image, decode(paths[place]))
-    assert list(read_batches([], 3, 1)) == []
+    assert list(read_batches([], 3, 1, between=between)) == []
 
 
+@pytest.mark.parametrize("ahead", [None, 8])
 @pytest.mark.parametrize(("batch_size", "workers"), [(1, 1), (3, 2), (4, 8), (50, 3)])
-def test_paths_are_taken_only_as_they_are_needed(tmp_path, batch_size, workers):
+def test_paths_are_taken_only_as_they_are_needed(tmp_path, monkeypatch, batch_size, workers, ahead):
+    if ahead:
+        monkeypatch.setattr(frames, "BETWEEN", ahead)
+    together = -(-ahead // batch_size) * batch_size if ahead else batch_size
     draw(tmp_path / "a.jpg", 0)
     taken = 0
 
@@ -118,16 +152,54 @@ def test_paths_are_taken_only_as_they_are_needed(tmp_path, batch_size, workers):
             taken += 1
             yield tmp_path / "a.jpg"
 
-    batches = read_batches(endless(), batch_size, workers)
+    batches = read_batches(endless(), batch_size, workers, between=bool(ahead))
     for number in range(1, 4):
         places, images, _ = next(batches)
         assert places == list(range((number - 1) * batch_size, number * batch_size))
         assert len(images) == batch_size
-        assert taken <= (number + 2) * batch_size
+        most = -(-number * batch_size // together) + 1 if ahead else number + 2
+        assert taken <= most * together
     batches.close()
 
 
-def test_images_may_be_changed_by_the_threads_that_decode_them(tmp_path, picture):
+def test_beside_the_caller_the_next_batch_is_decoded(forty):
+    decoded = []
+    batches = read_batches(forty, 4, 2, lambda image: decoded.append(0) or image)
+    next(batches)
+    assert seen_within(5, lambda: len(decoded) == 8)
+    batches.close()
+
+
+def test_between_batches_the_next_files_are_read_and_no_more_and_nothing_is_decoded(forty, reads, monkeypatch):
+    monkeypatch.setattr(frames, "BETWEEN", 8)
+    decoded = []
+    batches = read_batches(forty, 4, 2, lambda image: decoded.append(0) or image, between=True)
+    for number in range(10):
+        next(batches)
+        together = number // 2 + 1
+        ahead = [path.name for path in forty[: 8 * (together + 1)]]
+        assert seen_within(5, lambda: sorted(reads) == ahead)  # noqa: B023
+        time.sleep(0.02)
+        assert (len(reads), len(decoded)) == (len(ahead), 8 * together)
+    assert next(batches, None) is None
+
+
+def test_what_is_read_ahead_is_bounded_in_bytes_too(forty, reads, monkeypatch):
+    monkeypatch.setattr(frames, "BETWEEN", 8)
+    monkeypatch.setattr(frames, "READ_BYTES", 1)  # room for the first of each task's files
+    batches = read_batches(forty, 4, 1, between=True)
+    first = next(batches)
+    assert seen_within(5, lambda: sorted(reads[8:]) == ["08.png", "10.png", "12.png", "14.png"])
+    time.sleep(0.02)
+    assert len(reads) == 12
+    images = [image for _, images, _ in [first, *batches] for image in images]
+    assert sorted(reads) == [path.name for path in forty]
+    for image, path in zip(images, forty, strict=True):
+        np.testing.assert_array_equal(image, decode(path))
+
+
+@between_or_beside
+def test_images_may_be_changed_by_the_threads_that_decode_them(tmp_path, picture, between):
     Image.fromarray(picture).save(tmp_path / "a.png")
-    ((_, images, _),) = read_batches([tmp_path / "a.png"], 3, 2, lambda image: image[::-1])
+    ((_, images, _),) = read_batches([tmp_path / "a.png"], 3, 2, lambda image: image[::-1], between)
     np.testing.assert_array_equal(images[0], picture[::-1])

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from pipeline.extraction import forward as forward_module
+from pipeline.extraction import frames as frames_module
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.forward import PRECISIONS, Forward, compile_or_say_why_not, fold_batch_norms
@@ -144,6 +145,38 @@ def test_frames_that_cannot_be_read_leave_no_hole_in_a_chunk(tmp_path, tiny):
     assert store.keys["frame"].tolist() == kept
     assert store.keys["row"].tolist() == list(range(18))
     np.testing.assert_array_equal(store.read(np.arange(18)), whole.read(np.array(kept)))
+
+
+# --- what goes on beside the forward pass ----------------------------------------------------------------------------
+
+
+def test_on_a_cpu_nothing_is_decoded_while_the_forward_pass_runs(tmp_path, tiny, pictures, monkeypatch):
+    monkeypatch.setattr(frames_module, "BETWEEN", 8)
+    passing, decoded = threading.Event(), []
+
+    class Watched(Forward):
+        def start(self, images, videos):
+            passing.set()
+            time.sleep(0.02)
+            started = super().start(images, videos)
+            passing.clear()
+            return started
+
+        def resize_image(self, image):
+            decoded.append(passing.is_set())
+            return super().resize_image(image)
+
+    frames, forward = frames_of(pictures), Watched(tiny, 4, "float32", ["original"], CPU)
+    with StoreWriter(tmp_path / "s.zarr", {}, loop.widths(tiny, ["original"])) as writer:
+        loop.extract(frames, frames.table, writer, forward, 2, loop.Outcome(done_before=0))
+    assert decoded == [False] * 23
+
+
+def test_waiting_for_a_slow_disk_counts_as_decoding(tmp_path, tiny, pictures, monkeypatch):
+    read = np.fromfile
+    monkeypatch.setattr(np, "fromfile", lambda path, **more: time.sleep(0.01) or read(path, **more))
+    _, outcome = extracted(tmp_path / "s.zarr", tiny, pictures, workers=1)
+    assert outcome.seconds["decode"] > 23 * 0.01
 
 
 # --- batch norms and compiling ---------------------------------------------------------------------------------------

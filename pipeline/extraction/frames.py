@@ -14,21 +14,21 @@ from PIL import Image
 cv2.setNumThreads(1)  # the threads are ours: one image a thread
 CPU = torch.device("cpu")
 AHEAD = 2  # batches that are being decoded, or wait to be taken, besides the one that was taken last
+BETWEEN = 128  # images decoded at a time between the caller's batches, and read ahead of that; or one larger batch
+READ_BYTES = 1 << 20  # of file content an image so read ahead, on average; what is beyond is read when it is decoded
+Source = Path | np.ndarray  # an image file, or its content (n,) uint8
 
 
 class UnreadableImage(Exception):
     """Why an image file could not be read."""
 
 
-def decode(path: Path) -> np.ndarray:
+def decode(source: Source) -> np.ndarray:
     """The image as (H, W, 3) uint8 RGB, turned upright as its EXIF says; grey and CMYK become RGB, 16 bit become 8.
 
     Raises ``UnreadableImage`` with the reason.
     """
-    try:
-        content = np.fromfile(path, dtype=np.uint8)  # cv2.imread cannot open every name on every system
-    except OSError as error:
-        raise UnreadableImage(error.strerror or type(error).__name__) from None
+    content = _content(source) if isinstance(source, Path) else source
     if len(content) == 0:
         raise UnreadableImage("the file is empty")
     try:
@@ -39,6 +39,13 @@ def decode(path: Path) -> np.ndarray:
     if image is None:
         raise UnreadableImage("not an image, or damaged")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _content(path: Path) -> np.ndarray:
+    try:
+        return np.fromfile(path, dtype=np.uint8)  # cv2.imread cannot open every name on every system
+    except OSError as error:
+        raise UnreadableImage(error.strerror or type(error).__name__) from None
 
 
 def resize_image(image: np.ndarray, size: int, interpolation: str) -> np.ndarray:
@@ -62,51 +69,102 @@ def resize(images: Sequence[np.ndarray], size: int, interpolation: str, device: 
     return batch.to(device, non_blocking=True).permute(0, 3, 1, 2)
 
 
+Batch = tuple[list[int], list[np.ndarray], dict[int, str]]  # places in the paths, images, {place: why it failed}
+Then = Callable[[np.ndarray], np.ndarray]
+Decoded = list[np.ndarray | str]  # the image of each file, or why there is none
+
+
 def read_batches(
-    paths: Iterable[Path], batch_size: int, workers: int, then: Callable[[np.ndarray], np.ndarray] | None = None
-) -> Iterator[tuple[list[int], list[np.ndarray], dict[int, str]]]:
-    """Batches of decoded images, at most two of them ahead: (places in ``paths``, images, {place: why it failed}).
+    paths: Iterable[Path], batch_size: int, workers: int, then: Then | None = None, between: bool = False
+) -> Iterator[Batch]:
+    """Batches of decoded images: (places in ``paths``, images, {place: why it failed}).
 
     A batch covers ``batch_size`` consecutive paths; what could not be read is missing from its images. ``paths`` are
     taken only as they are needed. ``then`` is done to each image by the thread that decoded it.
+
+    Two batches are decoded ahead, beside what the caller does with the one before. With ``between`` that is left alone,
+    for a caller that needs all cores itself: batches of 128 images together, or one larger batch, are decoded while it
+    waits, and beside it the next files are only read, so that a slow disk is still hidden.
     """
-    share = -(-batch_size // workers)  # images a task: one task each would cost more than a small image
-    left = iter(paths)
-    ahead: deque[list[Future[list[np.ndarray | str]]]] = deque()
-    start = 0
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
-            while True:
-                while len(ahead) < AHEAD and (batch := list(islice(left, batch_size))):
-                    ahead.append(
-                        [pool.submit(_decode_all, batch[i : i + share], then) for i in range(0, len(batch), share)]
-                    )
-                if not ahead:
-                    return
-                batch = _collect(ahead.popleft(), start)
-                start += len(batch[0]) + len(batch[2])
-                yield batch
+            decoded = _decoded_between if between else _decoded_beside
+            start = 0
+            for batch in decoded(iter(paths), batch_size, workers, then, pool):
+                yield _sorted_out(batch, start)
+                start += len(batch)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _decode_all(paths: Sequence[Path], then: Callable[[np.ndarray], np.ndarray] | None) -> list[np.ndarray | str]:
-    """The image of each path, or why there is none."""
-    found: list[np.ndarray | str] = []
+def _decoded_beside(
+    paths: Iterator[Path], batch_size: int, workers: int, then: Then | None, pool: ThreadPoolExecutor
+) -> Iterator[Decoded]:
+    share = -(-batch_size // workers)  # images a task: one task each would cost more than a small image
+    ahead: deque[list[Future[Decoded]]] = deque()
+    while True:
+        while len(ahead) < AHEAD and (batch := list(islice(paths, batch_size))):
+            ahead.append([pool.submit(_decode_all, some, then) for some in _split(batch, share)])
+        if not ahead:
+            return
+        yield _joined(ahead.popleft())
+
+
+def _decoded_between(
+    paths: Iterator[Path], batch_size: int, workers: int, then: Then | None, pool: ThreadPoolExecutor
+) -> Iterator[Decoded]:
+    images = (
+        -(-BETWEEN // batch_size) * batch_size
+    )  # fewer cost more: PyTorch's threads spin for 10 ms before they sleep
+    share = -(-images // (4 * workers))  # images a task: several tasks a thread end together, even if one is held up
+
+    def read() -> list[Future[list[Source]]]:
+        return [pool.submit(_read_all, some) for some in _split(list(islice(paths, images)), share)]
+
+    reading = read()
+    while reading:
+        # Threads take tasks in order, so what a task waits for here is done, or another thread is at it.
+        found = _joined([pool.submit(lambda task: _decode_all(task.result(), then), task) for task in reading])
+        reading = read()
+        yield from _split(found, batch_size)
+
+
+def _read_all(paths: Sequence[Path]) -> list[Source]:
+    """The content of each file, or its path still where there is no room for it or it cannot be read."""
+    room = READ_BYTES * len(paths)
+    sources: list[Source] = []
     for path in paths:
         try:
-            image = decode(path)
+            source = _content(path) if room > 0 else path
+        except UnreadableImage:
+            source = path  # decoding will say why
+        room -= 0 if isinstance(source, Path) else source.nbytes
+        sources.append(source)
+    return sources
+
+
+def _decode_all(sources: Sequence[Source], then: Then | None) -> Decoded:
+    found: Decoded = []
+    for source in sources:
+        try:
+            image = decode(source)
             found.append(then(image) if then else image)
         except UnreadableImage as error:
             found.append(str(error))
     return found
 
 
-def _collect(
-    tasks: list[Future[list[np.ndarray | str]]], start: int
-) -> tuple[list[int], list[np.ndarray], dict[int, str]]:
+def _split(items: list, size: int) -> list[list]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def _joined(tasks: list[Future[Decoded]]) -> Decoded:
+    return list(chain.from_iterable(task.result() for task in tasks))
+
+
+def _sorted_out(batch: Decoded, start: int) -> Batch:
     places, images, failed = [], [], {}
-    for place, found in enumerate(chain.from_iterable(task.result() for task in tasks), start):
+    for place, found in enumerate(batch, start):
         if isinstance(found, str):
             failed[place] = found
         else:

@@ -83,7 +83,8 @@ def extract(
 ) -> None:
     """Fills ``outcome`` while it goes, a chunk at a time, so that it is true wherever the run ends.
 
-    Three things go on at once: decoding and resizing, two batches ahead; the forward pass; and the writing of one
+    Three things go on at once: decoding and resizing, two batches ahead (on a CPU, where that would take the cores from
+    the forward pass, only the reading of files: ``frames.read_batches``); the forward pass; and the writing of one
     chunk. Chunks are written one after the other in the order of ``todo``, all but the last of them full.
 
     A frame that cannot be read is noted and left out. Raises ``UserError`` where a feature is not finite.
@@ -200,7 +201,8 @@ def _batches(
     frames: Frames, todo: pd.DataFrame, forward: Forward, workers: int
 ) -> Iterator[tuple[list[int], list[np.ndarray], dict[int, str]]]:
     paths = (frames.root / path for path in todo["path"])
-    return read_batches(paths, forward.batch_size, workers, forward.resize_image)
+    on_cpu = forward.device.type == "cpu"
+    return read_batches(paths, forward.batch_size, workers, forward.resize_image, between=on_cpu)
 
 
 def _check_finite(rows: Mapping[str, np.ndarray], keys: pd.DataFrame) -> None:
@@ -216,8 +218,9 @@ def _check_finite(rows: Mapping[str, np.ndarray], keys: pd.DataFrame) -> None:
 class Progress:
     """One line on a terminal: frames done, frames a second, time left and where the time goes; else silent.
 
-    The shares are those of the time in which the loop waited for decoding (resizing included), ran the forward pass or
-    waited for writing; what is hidden behind something else does not count. The largest is the one to make faster.
+    The shares are those of the time in which the loop waited for decoding (reading and resizing included), ran the
+    forward pass or waited for writing; what is hidden behind something else does not count. The largest is the one to
+    make faster.
     """
 
     def __init__(self, total: int) -> None:
