@@ -31,7 +31,7 @@ def per_frame(
     Without a ``stride`` a frame is what its own window is, which is centred on it, as in training. With one, windows
     are so many places apart, or as many as they are wide where that is less, and a frame is the mean over all windows
     that hold it, of the embeddings and of the predictions each: of the window's own where the adapter gives one
-    embedding a window (a head that pools, or pooling 'mean'), else of the frame's in each window.
+    embedding a window (a head that pools, or pooling 'mean' or 'hann'), else of the frame's in each window.
     """
     by_frame = not adapter.head.pools and adapter.facts["pooling"] == "centre"
     if by_frame and adapter.head.framewise:

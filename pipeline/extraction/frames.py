@@ -113,9 +113,8 @@ def _decoded_beside(
 def _decoded_between(
     paths: Iterator[Path], batch_size: int, workers: int, then: Then | None, pool: ThreadPoolExecutor
 ) -> Iterator[Decoded]:
-    images = (
-        -(-BETWEEN // batch_size) * batch_size
-    )  # fewer cost more: PyTorch's threads spin for 10 ms before they sleep
+    # Whole batches. Fewer images at a time cost more each: PyTorch's threads spin for 10 ms before they sleep.
+    images = -(-BETWEEN // batch_size) * batch_size
     share = -(-images // (4 * workers))  # images a task: several tasks a thread end together, even if one is held up
 
     def read() -> list[Future[list[Source]]]:
