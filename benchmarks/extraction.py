@@ -3,9 +3,9 @@
     python benchmarks/extraction.py                                  tf_efficientnet_b0 with random weights
     python benchmarks/extraction.py --device cuda --precision float16 -b 256 --images 50000
 
-It draws its own JPEGs. Each way runs in a process of its own, as it would elsewhere; the processes take turns, and the
-best turn of each counts. The forward pass alone and ours, which are near each other, have one before each of the
-others. What the ways are is said by their docstrings.
+It draws its own JPEGs. Each way runs in a process of its own, with no other alive, as it would elsewhere; the best of
+its turns counts. The forward pass alone and ours, which are near each other, take turns in one process, once before
+each of the other ways and once at the end. What the ways are is said by their docstrings.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -42,7 +43,9 @@ from pipeline.tables import Frames
 
 ABAW_FRAMES = 2_940_000
 DRAWN = 1024  # different files; more images are these again, under other names
-Rounds = Callable[[int], dict[str, float]]  # images -> what was measured; 'seconds' always
+LISTS = (32, 64, 128)  # images in a list; every image takes 0.1 GB
+Turn = dict[str, float]  # what was measured, in seconds an image; the way's own name always
+Turns = Callable[[int], Turn]  # of so many images
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Job:
     batch_size: int
     device: str
     precision: str
-    compiled: bool
+    long: bool
 
     @property
     def paths(self) -> list[Path]:
@@ -68,7 +71,7 @@ class Job:
 
     def forward(self) -> Forward:
         backbone = load_backbone(prepare(self.backbone, "random", self.folder / "weights"), self.size)
-        frames = 10**9 if self.compiled else 0
+        frames = 10**9 if self.long else 0
         return Forward(backbone, self.batch_size, self.precision, ["original"], pick_device(self.device), frames)
 
     def peer(self) -> torch.nn.Module:
@@ -85,47 +88,47 @@ class Job:
 # --- the ways --------------------------------------------------------------------------------------------------------
 
 
-def forward_alone(job: Job) -> Rounds:
-    """The backbone as we run it, on a batch that is on the device and ready."""
+def ours(job: Job) -> Turns:
+    """The backbone as we run it on images that are ready, and all of it: JPEG files on disk -> rows in the store."""
     forward = job.forward()
     forward.prepare()
+    ready = [forward.resize_image(decode(path)) for path in job.paths[: job.batch_size]]
     size = job.size
     x = torch.randn(job.batch_size, 3, size, size, device=forward.device, dtype=forward.dtype)
     x = x.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def run(images: int) -> dict[str, float]:
+    def alone(images: int) -> float:
         start = time.perf_counter()
-        for _ in range(images // job.batch_size):
-            forward.module(x)
+        if forward.by_image:
+            tasks = [forward.by_image.submit(forward.by_image, ready[i % len(ready)]) for i in range(images)]
+            for task in tasks:
+                task.result()
+        else:
+            for _ in range(images // job.batch_size):
+                forward.module(x)
         if forward.on_cuda:
             torch.cuda.synchronize()
-        return {"seconds": time.perf_counter() - start}
+        return time.perf_counter() - start
 
-    return run
-
-
-def end_to_end(job: Job) -> Rounds:
-    """Ours: JPEG files on disk -> decoded, resized, through the backbone -> rows in the store."""
-    forward = job.forward()
-    forward.prepare()
-
-    def run(images: int) -> dict[str, float]:
+    def run(images: int) -> Turn:
         store = job.folder / "features.zarr"
         table = job.table(images)
         outcome = loop.Outcome(done_before=0)
+        before = alone(images // 2)  # half before and half after: a machine changes its speed
         start = time.perf_counter()
         with StoreWriter(store, {}, {"original": forward.backbone.num_features}) as writer:
             loop.extract(_frames(job, table), table, writer, forward, os.cpu_count() or 1, outcome)
         seconds = time.perf_counter() - start
         assert outcome.extracted == images
         remove(store)
-        return {"seconds": seconds, **outcome.seconds}
+        found = {ALONE: before + alone(images // 2), OURS: seconds, **outcome.seconds}
+        return {name: value / images for name, value in found.items()}
 
     return run
 
 
-def timm_loader(job: Job) -> Rounds:
+def timm_loader(job: Job) -> Turns:
     """timm's own dataset, transforms and loader with a worker a core, and the model in inference mode, float32."""
     model, device = job.peer(), job.torch_device
     dataset = timm.data.ImageDataset(str(job.folder / "frames"))
@@ -137,12 +140,12 @@ def timm_loader(job: Job) -> Rounds:
     )  # fmt: skip
 
     @torch.inference_mode()
-    def run(images: int) -> dict[str, float]:
+    def run(images: int) -> Turn:
         loader = loader_of(torch.utils.data.Subset(dataset, [i % len(dataset) for i in range(images)]))
         start = time.perf_counter()
         features = [model(x.to(device)).half().cpu() for x, _ in loader]
         assert sum(map(len, features)) == images
-        return {"seconds": time.perf_counter() - start}
+        return {"seconds": (time.perf_counter() - start) / images}
 
     dataset.transform = timm.data.create_transform(
         (3, job.size, job.size), interpolation=config["interpolation"], mean=config["mean"], std=config["std"],
@@ -151,22 +154,22 @@ def timm_loader(job: Job) -> Rounds:
     return run
 
 
-def one_at_a_time(job: Job) -> Rounds:
+def one_at_a_time(job: Job) -> Turns:
     """The published notebooks' way: open, transform and run one image after the other, without gradients, float32."""
     model, transform, paths = job.peer(), _transform(job.size), job.paths
 
     @torch.no_grad()
-    def run(images: int) -> dict[str, float]:
+    def run(images: int) -> Turn:
         start = time.perf_counter()
         for i in range(images):
             with Image.open(paths[i % len(paths)]) as image:
                 model(transform(image.convert("RGB"))[None].to(job.torch_device)).cpu().numpy()
-        return {"seconds": time.perf_counter() - start}
+        return {"seconds": (time.perf_counter() - start) / images}
 
     return run
 
 
-def lists_of_images(job: Job, length: int) -> Rounds:
+def lists_of_images(job: Job, length: int) -> Turns:
     """EmotiEffLib's way: a list of images, transformed one by one, through the model at once; gradients on, float32.
 
     As ``extract_features`` and ``predict_emotions`` of EmotiEffLib 1.1.1 do it. The list is all that they are given,
@@ -174,26 +177,24 @@ def lists_of_images(job: Job, length: int) -> Rounds:
     """
     model, transform, paths = job.peer(), _transform(job.size), job.paths
 
-    def run(images: int) -> dict[str, float]:
+    def run(images: int) -> Turn:
         start = time.perf_counter()
         for first in range(0, images, length):
             files = [str(paths[i % len(paths)]) for i in range(first, first + length)]
             pictures = [cv2.cvtColor(cv2.imread(file), cv2.COLOR_BGR2RGB) for file in files]
             batch = torch.stack([transform(Image.fromarray(picture)) for picture in pictures])
             model(batch.to(job.torch_device)).data.cpu().numpy()
-        return {"seconds": time.perf_counter() - start}
+        return {"seconds": (time.perf_counter() - start) / images}
 
     return run
 
 
-WAYS = {
-    "forward pass alone": (forward_alone, 1.0, 1),
-    "ours, files to store": (end_to_end, 1.0, 1),
-    "timm's loader, inference mode": (timm_loader, 0.5, 1),
-    "one image at a time": (one_at_a_time, 0.125, 1),
-    "EmotiEffLib's way, lists of 64": (partial(lists_of_images, length=64), 0.125, 64),
-    "EmotiEffLib's way, lists of 96": (partial(lists_of_images, length=96), 0.125, 96),
-}  # name -> way, the share of the images that it gets, and what their number is a multiple of
+ALONE, OURS = "forward pass alone", "ours, files to store"
+PEERS = {
+    "timm's loader, inference mode": (timm_loader, 1),
+    "one image at a time": (one_at_a_time, 1),
+    **{f"EmotiEffLib's way, lists of {n}": (partial(lists_of_images, length=n), n) for n in LISTS},
+}  # name -> way, and what the number of its images is a multiple of
 
 
 def _transform(size: int) -> transforms.Compose:
@@ -222,23 +223,21 @@ def stages(job: Job, images: int) -> dict[str, float]:
     store = job.folder / "stages.zarr"
 
     def decoding() -> None:
-        for _ in read_batches(
-            names, job.batch_size, workers, forward.resize_image, between=forward.device.type == "cpu"
-        ):
+        for _ in read_batches(names, job.batch_size, workers, forward.resize_image):
             pass
 
     def copying() -> None:
         for _ in range(images // job.batch_size):
             resize(some, job.size, "bicubic", forward.device)
-        if forward.on_cuda:
-            torch.cuda.synchronize()
+        torch.cuda.synchronize()
 
     def writing() -> None:
         with StoreWriter(store, {}, {"original": forward.backbone.num_features}) as writer:
             writer.write(table, rows)
         remove(store)
 
-    works = {"decode and resize": (decoding, images), "copy": (copying, images), "write": (writing, len(table))}
+    works = {"decode and resize": (decoding, images), "write": (writing, len(table))}
+    works |= {"copy": (copying, images)} if forward.on_cuda else {}
     return {name: count / min(_seconds(work) for _ in range(3)) for name, (work, count) in works.items()}
 
 
@@ -251,45 +250,38 @@ def _seconds(work: Callable[[], None]) -> float:
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def serve(job: Job, name: str, pipe: Connection) -> None:
-    """Runs a way whenever a number of images comes through the pipe; 0 ends it.
+def take_turns(job: Job, name: str, images: int, turns: int, pipe: Connection) -> None:
+    """Sends so many turns of a way.
 
-    Each turn begins with a few images that do not count: memory that lay idle is slow at first. On a virtual machine
-    that gives it back to its host, lists of 64 went at half their speed without them.
+    The first one does not count: memory that lay idle is slow at first. On a virtual machine that gives it back to its
+    host, lists of 64 went at half their speed in it.
     """
-    way, share, step = WAYS[name]
-    run = way(job)
-    step = math.lcm(job.batch_size, step)
-    pipe.send("ready")
-    while images := pipe.recv():
-        run(step)
-        images = max(int(images * share) // step, 1) * step
-        found = run(images)
-        pipe.send({name: value / images for name, value in found.items()})
+    way, step = PEERS.get(name, (ours, 1))
+    run, step = way(job), math.lcm(2 * job.batch_size, step)
+    run(step)
+    pipe.send([run(max(images // step, 1) * step) for _ in range(turns)])
 
 
-def side_by_side(job: Job, images: int, rounds: int) -> tuple[dict[str, dict[str, float]], np.ndarray]:
-    """For each way its best turn: seconds an image, by what was measured.
+def side_by_side(job: Job, images: int, rounds: int) -> tuple[dict[str, list[Turn]], list[str]]:
+    """The turns of each way, ours with those of the forward pass; and what has ended before its turns were over."""
+    found: dict[str, list[Turn]] = {name: [] for name in (OURS, *PEERS)}
+    ended = []
+    for name in [*chain.from_iterable((OURS, peer) for peer in PEERS), OURS]:
+        count = images if name == OURS else images // 4
+        try:
+            turns = alone_in_a_process(take_turns, job, name, count, rounds)
+        except EOFError:
+            ended.append(name)
+            continue
+        found[name] += turns
+        rates = {what: 1 / value for what, value in best(turns).items() if what in (ALONE, OURS, "seconds")}
+        print(f"{name}: {', '.join(f'{rate:,.1f}' for rate in rates.values())} images/s", file=sys.stderr)
+    return found, ended
 
-    And our speed against the forward pass alone in the turn just before, for each of our turns (n,): what else runs on
-    a shared machine meets both.
-    """
-    pipes = {}
-    for name in WAYS:
-        pipes[name] = child(serve, job, name)
-        pipes[name].recv()
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
-    near, others = list(WAYS)[:2], list(WAYS)[2:]
-    for number in range(rounds):
-        for name in [name for other in others for name in (*near, other)]:
-            pipes[name].send(images)
-            found[name].append(pipes[name].recv())
-            rate = 1 / found[name][-1]["seconds"]
-            print(f"round {number + 1} of {rounds}, {name}: {rate:,.1f} images/s", file=sys.stderr)
-    for pipe in pipes.values():
-        pipe.send(0)
-    alone, ours = (np.array([turn["seconds"] for turn in found[name]]) for name in near)
-    return {name: min(turns, key=lambda turn: turn["seconds"]) for name, turns in found.items()}, alone / ours
+
+def best(turns: list[Turn]) -> Turn:
+    """The least of each number."""
+    return {name: min(turn[name] for turn in turns) for name in turns[0]}
 
 
 def peak_memory(job: Job, images: int, pipe: Connection) -> None:
@@ -302,13 +294,16 @@ def peak_memory(job: Job, images: int, pipe: Connection) -> None:
     pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def child(target: Callable, job: Job, what: str | int) -> Connection:
-    """A pipe to a new process; it is closed, and reading from it raises, when that process ends."""
+def alone_in_a_process(target: Callable, *what: object) -> object:
+    """What ``target`` sends from a process of its own, which has ended then; ``EOFError`` if it sends nothing."""
     context = multiprocessing.get_context("spawn")
     mine, other = context.Pipe()
-    context.Process(target=target, args=(job, what, other)).start()
+    process = context.Process(target=target, args=(*what, other))
+    process.start()
     other.close()
-    return mine
+    sent = mine.recv()
+    process.join()
+    return sent
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
@@ -328,32 +323,33 @@ def draw(folder: Path, count: int) -> None:
 
 def report(job: Job, images: int, rounds: int) -> None:
     prepare(job.backbone, "random", job.folder / "weights")
-    found, of_alone = side_by_side(job, images, rounds)
-    rate = {name: 1 / measured["seconds"] for name, measured in found.items()}
-    alone, ours = rate["forward pass alone"], rate["ours, files to store"]
-    print(
-        f"\n{job.backbone}, 112-pixel JPEGs resized to {job.size}, {job.precision}, batches of {job.batch_size}, ",
-        end="",
-    )
-    print(f"{'compiled' if job.compiled else 'not compiled'}, {where(job)}\n")
+    found, ended = side_by_side(job, images, rounds)
+    whole = best(found[OURS])
+    rate = {ALONE: 1 / whole[ALONE], OURS: 1 / whole[OURS]}
+    rate |= {name: 1 / best(found[name])["seconds"] for name in PEERS if found[name]}
+    print(f"\n{job.backbone}, 112-pixel JPEGs resized to {job.size}, {job.precision}, ", end="")
+    print(f"batches of {job.batch_size}, {'a long job' if job.long else 'a short job'}, {where(job)}\n")
     print("| way | images/s | of the forward pass alone | ours is |\n| --- | --- | --- | --- |")
     for name, value in rate.items():
-        print(f"| {name} | {value:,.0f} | {value / alone:.2f} | {ours / value:.1f} times |")
-    low, middle, high = np.percentile(of_alone, [25, 50, 75])
-    print(f"\nOurs of the forward pass, turn by turn: median {middle:.2f}, quartiles {low:.2f} and {high:.2f}.")
-    each = {**stages(job, images), "forward": alone}
+        print(f"| {name} | {value:,.0f} | {value / rate[ALONE]:.2f} | {rate[OURS] / value:.1f} times |")
+    for name in ended:
+        print(f"| {name} | ended before its turn was over: killed for want of memory? | | |")
+    low, middle, high = np.percentile([turn[ALONE] / turn[OURS] for turn in found[OURS]], [25, 50, 75])
+    print(f"\nOurs of the forward pass, {len(found[OURS])} turns: median {middle:.2f}, ", end="")
+    print(f"quartiles {low:.2f} and {high:.2f}.")
+    each = {**stages(job, images), "forward": rate[ALONE]}
     print("\n| stage by itself | images/s |\n| --- | --- |")
     for name, value in each.items():
         print(f"| {name} | {value:,.0f} |")
-    whole = found["ours, files to store"]
-    shares = ", ".join(f"{what} {whole[what] / whole['seconds']:.1%}" for what in ("decode", "forward", "write"))
+    fastest = min(found[OURS], key=lambda turn: turn[OURS])
+    shares = ", ".join(f"{what} {fastest[what] / fastest[OURS]:.1%}" for what in ("decode", "forward", "write"))
     print(f"\nOurs, time spent waiting for: {shares}. The slowest stage is {min(each, key=each.get)}.")
-    hours = ABAW_FRAMES / ours / 3600
+    hours = ABAW_FRAMES / rate[OURS] / 3600
     print(f"All of ABAW ({ABAW_FRAMES / 1e6:.2f} M frames) at this rate: {hours:.1f} h.")
     few = max(images // 4, 1024)
     print("\n| frames | peak memory, MB |\n| --- | --- |")
     for count in (few, 8 * few):
-        print(f"| {count:,} | {child(peak_memory, job, count).recv():,.0f} |")
+        print(f"| {count:,} | {alone_in_a_process(peak_memory, job, count):,.0f} |")
 
 
 def where(job: Job) -> str:
@@ -363,19 +359,19 @@ def where(job: Job) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1024, help="a round of the fast ways; slow ones get fewer")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--images", type=int, default=1024, help="a turn of ours; the others get a quarter")
+    parser.add_argument("--rounds", type=int, default=3, help="turns that a process takes")
     parser.add_argument("--backbone", default="tf_efficientnet_b0", help="any timm name; its weights are random")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("-b", "--batch-size", type=int, default=16)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="float32", choices=PRECISIONS)
-    parser.add_argument("--compiled", action="store_true", help="as a job of 100,000 frames and more would be")
+    parser.add_argument("--short", action="store_true", help="as a job of few frames is run: by PyTorch, not compiled")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         draw(Path(folder), min(DRAWN, flags.images))
         job = Job(
-            Path(folder), flags.backbone, flags.size, flags.batch_size, flags.device, flags.precision, flags.compiled
+            Path(folder), flags.backbone, flags.size, flags.batch_size, flags.device, flags.precision, not flags.short
         )  # fmt: skip
         report(job, flags.images, flags.rounds)
 

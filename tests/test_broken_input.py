@@ -96,14 +96,13 @@ def test_broken_input_of_every_kind_is_named_and_spoils_nothing(workplace, monke
     assert run("-s", "clean.zarr") == 0
     names = sorted([*fine, *broken], key=lambda name: zlib.crc32(name.encode()))  # well mixed
     write_table(root, names)
-    real = np.fromfile
 
-    def fromfile(path, *rest, **named):
+    def opened(path, *rest, **named):
         if Path(path).name == "forbidden.jpg":  # root may read everything
             raise PermissionError(13, os.strerror(13))
-        return real(path, *rest, **named)
+        return open(path, *rest, **named)
 
-    monkeypatch.setattr(decoding.np, "fromfile", fromfile)
+    monkeypatch.setattr(decoding, "open", opened, raising=False)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert run() == 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB; the huge one claims 10.8 GB

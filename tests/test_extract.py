@@ -206,14 +206,14 @@ def test_a_dry_run_counts_and_writes_nothing(frames, capsys):
 
 
 def test_features_that_are_not_finite_stop_the_run_and_are_named(frames, monkeypatch):
-    real = forward.Forward.finish
+    real = forward.Forward.start
 
-    def broken(self, pending):
-        rows = real(self, pending)
+    def broken(self, images, videos):
+        rows = real(self, images, videos)()
         rows["original"][0, 0] = np.inf
-        return rows
+        return lambda: rows
 
-    monkeypatch.setattr(forward.Forward, "finish", broken)
+    monkeypatch.setattr(forward.Forward, "start", broken)
     with pytest.raises(UserError, match=r"rows of 'original' are not finite, such as \['a/00001.jpg'"):
         run()
 

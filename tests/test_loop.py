@@ -100,15 +100,20 @@ def test_every_precision_gives_the_features_of_float32_and_pil(tiny, pictures, p
 
 @pytest.mark.slow
 @pytest.mark.skipif("PHOTOGRAPHS" not in os.environ, reason="PHOTOGRAPHS does not say where they are")
-@pytest.mark.parametrize(("precision", "size"), [("float32", 112), ("float32", 224), ("float16", 112)])
-def test_every_precision_gives_the_features_of_float32_and_pil_on_1000_photographs(tmp_path, precision, size):
+@pytest.mark.parametrize(
+    ("precision", "size", "frames"),
+    [("float32", 112, 0), ("float32", 112, 10**9), ("float32", 224, 10**9), ("float16", 112, 0)],
+)
+def test_every_precision_gives_the_features_of_float32_and_pil_on_1000_photographs(tmp_path, precision, size, frames):
     paths = sorted(Path(os.environ["PHOTOGRAPHS"]).rglob("*.jpg"))
     paths = random.Random(0).sample(paths, 1000)
     backbone = load_backbone(prepare("tf_efficientnet_lite0", "auto", tmp_path), size)
-    forward = Forward(backbone, 20, precision, ["original"], CPU)
+    forward = Forward(backbone, 20, precision, ["original"], CPU, frames)
+    forward.prepare()
+    assert bool(forward.by_image) == bool(frames)
     rows = [forward([decode(p) for p in paths[i : i + 20]], ["v"] * 20)["original"] for i in range(0, 1000, 20)]
     least = least_cosine(np.concatenate(rows), reference(backbone, paths))
-    print(f"\n{precision} at {size}: least cosine {least:.6f}")
+    print(f"\n{precision} at {size}, a job of {frames:,}: least cosine {least:.6f}")
     assert least >= LEAST_COSINE
 
 
@@ -150,33 +155,11 @@ def test_frames_that_cannot_be_read_leave_no_hole_in_a_chunk(tmp_path, tiny):
 # --- what goes on beside the forward pass ----------------------------------------------------------------------------
 
 
-def test_on_a_cpu_nothing_is_decoded_while_the_forward_pass_runs(tmp_path, tiny, pictures, monkeypatch):
-    monkeypatch.setattr(frames_module, "BETWEEN", 8)
-    passing, decoded = threading.Event(), []
-
-    class Watched(Forward):
-        def start(self, images, videos):
-            passing.set()
-            time.sleep(0.02)
-            started = super().start(images, videos)
-            passing.clear()
-            return started
-
-        def resize_image(self, image):
-            decoded.append(passing.is_set())
-            return super().resize_image(image)
-
-    frames, forward = frames_of(pictures), Watched(tiny, 4, "float32", ["original"], CPU)
-    with StoreWriter(tmp_path / "s.zarr", {}, loop.widths(tiny, ["original"])) as writer:
-        loop.extract(frames, frames.table, writer, forward, 2, loop.Outcome(done_before=0))
-    assert decoded == [False] * 23
-
-
 def test_waiting_for_a_slow_disk_counts_as_decoding(tmp_path, tiny, pictures, monkeypatch):
-    read = np.fromfile
-    monkeypatch.setattr(np, "fromfile", lambda path, **more: time.sleep(0.01) or read(path, **more))
+    read = frames_module._content
+    monkeypatch.setattr(frames_module, "_content", lambda path: time.sleep(0.01) or read(path))
     _, outcome = extracted(tmp_path / "s.zarr", tiny, pictures, workers=1)
-    assert outcome.seconds["decode"] > 23 * 0.01
+    assert outcome.seconds["decode"] > 15 * 0.01  # of 23; while one batch goes through the backbone the next is read
 
 
 # --- batch norms and compiling ---------------------------------------------------------------------------------------
@@ -221,13 +204,15 @@ def test_what_cannot_be_folded_is_left_as_it_is():
     assert torch.equal(folded(x)[0], module(x)[0])
 
 
-def test_only_a_long_job_is_compiled(tiny, monkeypatch):
-    seen = []
+@pytest.mark.gpu
+def test_on_cuda_only_a_long_job_is_compiled(tiny, monkeypatch):
+    seen, cuda = [], torch.device("cuda")
     monkeypatch.setattr(forward_module, "compile_or_say_why_not", lambda module, x: seen.append(x.shape) or module)
-    Forward(tiny, 4, "float32", ["original"], CPU, forward_module.COMPILE_FROM - 1).prepare()
+    Forward(tiny, 4, "float32", ["original"], cuda, forward_module.COMPILE_FROM - 1).prepare()
     assert seen == []
-    Forward(tiny, 4, "float32", ["original"], CPU, forward_module.COMPILE_FROM).prepare()
+    Forward(tiny, 4, "float32", ["original"], cuda, forward_module.COMPILE_FROM).prepare()
     assert seen == [(4, 3, 32, 32)]
+    tiny.module.cpu()
 
 
 @pytest.mark.parametrize("broken", ["no compiler", "it fails", "other numbers"])
@@ -246,15 +231,102 @@ def test_without_a_compiler_the_backbone_runs_as_it_is_and_says_so(tiny, monkeyp
     assert why[broken] in line
 
 
-@pytest.mark.slow
+@pytest.mark.gpu
 def test_a_compiled_backbone_gives_the_same_features(tiny, pictures, capsys):
-    images = [decode(path) for path in sorted(pictures.glob("*.jpg"))[:8]]
-    plain = Forward(tiny, 8, "float32", ["original"], CPU)
-    compiled = Forward(tiny, 8, "float32", ["original"], CPU, 10**9)
+    images, cuda = [decode(path) for path in sorted(pictures.glob("*.jpg"))[:8]], torch.device("cuda")
+    plain, compiled = (Forward(tiny, 8, "float32", ["original"], cuda, frames) for frames in (0, 10**9))
     compiled.prepare()
     assert "not compiled" not in capsys.readouterr().err
     a, b = (f(images, ["v"] * 8)["original"] for f in (plain, compiled))
     assert least_cosine(a, b) > 0.999999
+    tiny.module.cpu()
+
+
+# --- by ONNX Runtime, an image a core --------------------------------------------------------------------------------
+
+
+def long_job(backbone, views=("original",), threads=None, frames=forward_module.EXPORT_FROM) -> Forward:
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        forward = Forward(backbone, 4, "float32", views, CPU, frames)
+        forward.prepare()
+        return forward
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_only_a_long_job_of_float32_on_a_cpu_runs_by_onnx_runtime(tiny, monkeypatch):
+    monkeypatch.setattr(forward_module, "ByImage", lambda *args: pytest.fail("a short job"))
+    assert long_job(tiny, frames=forward_module.EXPORT_FROM - 1).by_image is None
+    half = Forward(tiny, 4, "float16", ["original"], CPU, forward_module.EXPORT_FROM)
+    half.prepare()
+    assert half.by_image is None
+
+
+@pytest.mark.parametrize("layers", [[], ["blocks.0", "blocks.1"]])
+def test_onnx_runtime_gives_the_rows_of_pytorch_in_every_view(tmp_path, pictures, layers):
+    weights = prepare("test_efficientnet", "random", tmp_path)
+    backbone = load_backbone(weights, 64, layers, grid=2)
+    lively(backbone.module)
+    images = [decode(path) for path in sorted(pictures.glob("*.jpg"))]
+    videos, views = [f"v{i % 3}" for i in range(23)], ["original", "flipped", "augmented_1"]
+    by_torch = Forward(backbone, 23, "float32", views, CPU)(images, videos)
+    by_onnx = long_job(backbone, views, threads=3)(images, videos)
+    assert set(by_torch) == set(by_onnx) == set(views)
+    for name, rows in by_torch.items():
+        assert by_onnx[name].dtype == np.float16
+        assert by_onnx[name].shape == rows.shape
+        assert least_cosine(by_onnx[name], rows) > 0.999999
+        np.testing.assert_allclose(by_onnx[name], rows, rtol=0.01, atol=1e-4)
+
+
+def test_a_row_of_onnx_runtime_hangs_on_its_image_alone_to_the_last_bit(tiny, pictures):
+    images = [decode(path) for path in sorted(pictures.glob("*.jpg"))]
+    rows = long_job(tiny)(images, ["v"] * 23)["original"]
+    many = long_job(tiny, threads=5)
+    under_way = [many.start(images[i : i + 3], ["v"] * 3) for i in range(0, 21, 3)]
+    np.testing.assert_array_equal(np.concatenate([wait()["original"] for wait in under_way]), rows[:21])
+    np.testing.assert_array_equal(many(images[::-1], ["v"] * 23)["original"], rows[::-1])
+
+
+def test_batches_are_long_enough_to_keep_many_cores_at_work(tiny):
+    assert long_job(tiny, threads=1).batch_size == 4
+    assert long_job(tiny, threads=8).batch_size == 32
+
+
+@pytest.mark.parametrize("broken", ["it fails", "other numbers"])
+def test_a_backbone_that_onnx_runtime_cannot_run_goes_on_by_pytorch_and_says_so(
+    tiny, pictures, monkeypatch, capsys, broken
+):
+    def fails(*args, **more):
+        raise RuntimeError("no\nway")
+
+    if broken == "it fails":
+        monkeypatch.setattr(torch.onnx, "export", fails)
+    else:
+        monkeypatch.setattr(forward_module.ByImage, "__call__", lambda self, image: [np.arange(256.0)])
+    forward = long_job(tiny)
+    assert forward.by_image is None
+    (line,) = capsys.readouterr().err.splitlines()
+    why = {"it fails": "RuntimeError: no way", "other numbers": "other numbers"}[broken]
+    assert line == f"the backbone does not run by ONNX Runtime, and is about a third slower: {why}".replace(
+        "other numbers", "it gives other numbers"
+    )
+    images = [decode(path) for path in sorted(pictures.glob("*.jpg"))[:4]]
+    expected = Forward(tiny, 4, "float32", ["original"], CPU)(images, ["v"] * 4)
+    np.testing.assert_array_equal(forward(images, ["v"] * 4)["original"], expected["original"])
+
+
+def test_a_store_of_a_long_job_is_that_of_a_short_one(tmp_path, tiny, pictures, monkeypatch):
+    short, _ = extracted(tmp_path / "short.zarr", tiny, pictures)
+    monkeypatch.setattr(forward_module, "EXPORT_FROM", 0)
+    long, outcome = extracted(tmp_path / "long.zarr", tiny, pictures)
+    assert outcome.extracted == 23
+    assert long.keys.equals(short.keys)
+    assert least_cosine(long.read(np.arange(23)), short.read(np.arange(23))) > 0.999999
+    again, _ = extracted(tmp_path / "again.zarr", tiny, pictures, batch_size=9, workers=5)
+    np.testing.assert_array_equal(again.read(np.arange(23)), long.read(np.arange(23)))
 
 
 # --- chunks and the thread that writes -------------------------------------------------------------------------------
@@ -359,7 +431,7 @@ def test_on_cuda_every_precision_gives_the_features_of_float32_and_pil(tiny, pic
     forward.prepare()
     images = [decode(path) for path in paths]
     started = [forward.start(images[i : i + 8], ["v"] * 8) for i in range(0, 23, 8)]  # several under way
-    rows = [forward.finish(pending)["original"] for pending in started]
+    rows = [wait()["original"] for wait in started]
     assert least_cosine(np.concatenate(rows), reference(tiny, paths)) >= LEAST_COSINE
     tiny.module.cpu()
 

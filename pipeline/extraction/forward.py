@@ -1,8 +1,9 @@
 """Images through the frozen backbone as fast as the device goes, with the same numbers however it is done.
 
-What it does beside calling the model, and what that bought (tf_efficientnet_b0, 224 pixels, float32, 2 cores with
-AVX-512): batch norms folded into the convolutions, 175 -> 205 images/s; compiled, 217. On a CUDA device the pass is
-captured as one graph, and images are copied on a stream of their own, beside the batch before.
+On a CUDA device the pass is compiled where the job is long, captured as one graph, and images are copied on a stream of
+their own, beside the batch before. On a CPU a long job runs by ONNX Runtime, an image a core (``ByImage``), and a short
+one by PyTorch, with batch norms folded into the convolutions (tf_efficientnet_b0, 224 pixels, 2 cores: 175 -> 205
+images/s).
 
 bfloat16 is not offered. Against float32 with tf_efficientnet_lite0 its least cosine over 200 photographs is 0.994 at
 112 pixels and 0.996 at 224, mostly because of the first depthwise convolution; kept to the last three of seven stages
@@ -14,7 +15,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
 
 import numpy as np
 import torch
@@ -22,30 +23,26 @@ import torch.nn.functional as F
 from torch import nn
 
 from pipeline.extraction.backbones import Backbone
+from pipeline.extraction.by_image import ByImage
 from pipeline.extraction.frames import resize, resize_image
-from pipeline.extraction.views import view
+from pipeline.extraction.views import seen, view
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
-# Compiling takes 5 to 60 seconds and makes a pass 5 to 20 % faster: with 200 frames a second, earned back by then.
-COMPILE_FROM = 100_000
+# Compiling for CUDA takes up to a minute and makes a pass 5 to 20 % faster; going over to ONNX Runtime takes 2 seconds
+# and makes it half as fast again: with 200 frames a second, earned back by then.
+COMPILE_FROM, EXPORT_FROM = 100_000, 2_000
 SAME_FUNCTION = 0.99999  # least cosine between two ways to compute one function in float32
 
 Rows = dict[str, np.ndarray]  # array of the store -> (B, width) float16
-
-
-@dataclass
-class Pending:
-    """Rows of one batch that may still be on their way from the device; ``Forward.finish`` waits for them."""
-
-    rows: dict[str, torch.Tensor]
-    arrived: torch.cuda.Event | None
+Pending = Callable[[], Rows]  # waits for the rows of a batch that is under way, and gives them
 
 
 class Forward:
     """Images (H, W, 3) and the names of their videos -> rows of every array of the store, in float16.
 
-    Batches are padded to ``batch_size``, so that the last one is computed as all the others are: a row hangs on its
-    image alone, and not on its place, its neighbours or how many threads decode.
+    A row hangs on its image alone, and not on its place, its neighbours or how many threads decode: PyTorch is given
+    batches that are padded to ``batch_size``, so that the last one is computed as all the others are, and ONNX Runtime
+    one image at a time.
 
     ``frames`` is the size of the whole job, done or not, so that a run that goes on decides as the one before did.
     """
@@ -63,6 +60,8 @@ class Forward:
         self.dtype, self.frames, self.on_cuda = PRECISIONS[precision], frames, device.type == "cuda"
         module = fold_batch_norms(backbone.module, backbone.input_size)
         self.module = module.to(device, self.dtype, memory_format=torch.channels_last)
+        self.by_image: ByImage | None = None
+        self.prepared = False
         # Of a whole line of pixels (3 * S,), since over 3 numbers at a time nothing is vectorised.
         mean, std = (torch.tensor(values).repeat(backbone.input_size) for values in (backbone.mean, backbone.std))
         self.shift, self.scale = (-mean / std).to(device), (1 / (255 * std)).to(device)
@@ -73,21 +72,61 @@ class Forward:
             print("float16 on a CPU is about 20 times slower than float32", file=sys.stderr)
 
     def prepare(self) -> None:
-        """Compiles the backbone where the job is long enough, and captures it on a CUDA device."""
-        example = torch.zeros((self.batch_size, 3, self.backbone.input_size, self.backbone.input_size))
-        example = example.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
-        if self.frames >= COMPILE_FROM:
-            self.module = compile_or_say_why_not(self.module, example)
+        """Makes the backbone ready for the job, as is said above, once. May make batches larger, for many cores."""
+        if self.prepared:
+            return
+        self.prepared = True
         if self.on_cuda:
+            example = torch.zeros((self.batch_size, 3, self.backbone.input_size, self.backbone.input_size))
+            example = example.to(self.device, self.dtype).contiguous(memory_format=torch.channels_last)
+            if self.frames >= COMPILE_FROM:
+                self.module = compile_or_say_why_not(self.module, example)
             self.module = Captured(self.module, example)
-        self.frames = 0
+        elif self.frames >= EXPORT_FROM and self.dtype == torch.float32:
+            self.by_image = self._by_image_or_say_why_not(torch.get_num_threads())
+            if self.by_image:
+                self.batch_size = max(self.batch_size, 4 * self.by_image.threads)  # none waits for a batch to end
 
     def __call__(self, images: Sequence[np.ndarray], videos: Sequence[str]) -> Rows:
-        return self.finish(self.start(images, videos))
+        return self.start(images, videos)()
+
+    def start(self, images: Sequence[np.ndarray], videos: Sequence[str]) -> Pending:
+        """Sets a batch going. With PyTorch on a CPU it is done on return; else nothing has been waited for."""
+        if self.by_image:
+            return _gathered([self.by_image.submit(self._row, *one) for one in zip(images, videos, strict=True)])
+        return self._start_batch(images, videos)
+
+    def resize_image(self, image: np.ndarray) -> np.ndarray:
+        """As ``start`` would do it; for the threads that decode."""
+        return resize_image(image, self.backbone.input_size, self.backbone.interpolation)
+
+    def _row(self, image: np.ndarray, video: str) -> Rows:
+        """(width,) of each array, for one image."""
+        image, row = self.resize_image(image), {}
+        for name in self.views:
+            features, *logits = self.by_image(seen(image, video, name))
+            row[name] = features
+            if logits and name == "original":
+                row["logits"] = logits[0]
+        return row
+
+    def _by_image_or_say_why_not(self, threads: int) -> ByImage | None:
+        backbone, size = self.backbone, self.backbone.input_size
+        try:
+            by_image = ByImage(self.module, size, backbone.mean, backbone.std, threads)
+            noise = torch.randint(0, 256, (2, size, size, 3), generator=torch.Generator().manual_seed(0))
+            noise = noise.to(torch.uint8)
+            other = [torch.from_numpy(np.stack(rows)) for rows in zip(*map(by_image, noise.numpy()), strict=True)]
+            if _least_cosine(self._run(noise.permute(0, 3, 1, 2)), other) >= SAME_FUNCTION:
+                return by_image
+            why = "it gives other numbers"
+        except Exception as error:  # whatever the exporter stumbles over: the run goes on without it
+            why = _in_a_line(error)
+        print(f"the backbone does not run by ONNX Runtime, and is about a third slower: {why}", file=sys.stderr)
+        return None
 
     @torch.inference_mode()
-    def start(self, images: Sequence[np.ndarray], videos: Sequence[str]) -> Pending:
-        """Sets a batch going. On a CPU it is done on return; on a CUDA device nothing has been waited for."""
+    def _start_batch(self, images: Sequence[np.ndarray], videos: Sequence[str]) -> Pending:
         pixels = self._pixels(images)
         features, logits = self._run(pixels)
         rows = {"original": features}
@@ -97,15 +136,6 @@ class Forward:
             source = pixels if name == "flipped" else pixels.cpu()
             rows[name] = self._run(view(source, videos, name).to(self.device))[0]
         return self._send_back({name: row[: len(images)].half() for name, row in rows.items()})
-
-    def finish(self, pending: Pending) -> Rows:
-        if pending.arrived is not None:
-            pending.arrived.synchronize()
-        return {name: row.numpy() for name, row in pending.rows.items()}
-
-    def resize_image(self, image: np.ndarray) -> np.ndarray:
-        """As ``start`` would do it; for the threads that decode."""
-        return resize_image(image, self.backbone.input_size, self.backbone.interpolation)
 
     def _pixels(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """(batch_size, 3, S, S) uint8 on the device; black beyond the images."""
@@ -121,6 +151,7 @@ class Forward:
             pixels.record_stream(now)
         return pixels
 
+    @torch.inference_mode()
     def _run(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         lines = pixels.permute(0, 2, 3, 1).flatten(2).float()  # (B, S, 3 * S)
         x = torch.addcmul(self.shift, lines, self.scale).unflatten(2, (-1, 3)).permute(0, 3, 1, 2)
@@ -128,13 +159,27 @@ class Forward:
 
     def _send_back(self, rows: dict[str, torch.Tensor]) -> Pending:
         if not self.on_cuda:
-            return Pending(rows, None)
+            return lambda: {name: row.numpy() for name, row in rows.items()}
         here = {name: torch.empty(row.shape, dtype=row.dtype, pin_memory=True) for name, row in rows.items()}
         for name, row in rows.items():
             here[name].copy_(row, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record(torch.cuda.current_stream(self.device))
-        return Pending(here, arrived)
+
+        def wait() -> Rows:
+            arrived.synchronize()
+            return {name: row.numpy() for name, row in here.items()}
+
+        return wait
+
+
+def _gathered(tasks: list[Future[Rows]]) -> Pending:
+    def wait() -> Rows:
+        rows = [task.result() for task in tasks]
+        with np.errstate(over="ignore"):  # what is too large is infinite, and is refused by name later
+            return {name: np.stack([row[name] for row in rows]).astype(np.float16) for name in rows[0]}
+
+    return wait
 
 
 class Captured:
@@ -224,7 +269,7 @@ def compile_or_say_why_not(module: nn.Module, example: torch.Tensor) -> Callable
         if not _same(module, compiled, noise):
             return _not_compiled(module, "it gives other numbers")
     except Exception as error:  # whatever the compiler stumbles over: the run goes on without it
-        return _not_compiled(module, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        return _not_compiled(module, _in_a_line(error))
     return compiled
 
 
@@ -233,8 +278,17 @@ def _not_compiled(module: nn.Module, why: str) -> nn.Module:
     return module
 
 
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 @torch.inference_mode()
 def _same(module: Callable, other: Callable, images: torch.Tensor) -> bool:
     least = SAME_FUNCTION if images.dtype == torch.float32 else 0.9995
-    pairs = zip(module(images), other(images), strict=True)
-    return all(F.cosine_similarity(a.float(), b.float()).min() >= least for a, b in pairs if a is not None)
+    return _least_cosine(module(images), other(images)) >= least
+
+
+def _least_cosine(outputs: Sequence[torch.Tensor | None], others: Sequence[torch.Tensor | None]) -> float:
+    """Over all rows of all outputs; those that are None are left out."""
+    some, more = ([x.float() for x in given if x is not None] for given in (outputs, others))
+    return min(F.cosine_similarity(a, b).min().item() for a, b in zip(some, more, strict=True))

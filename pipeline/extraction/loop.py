@@ -83,8 +83,7 @@ def extract(
 ) -> None:
     """Fills ``outcome`` while it goes, a chunk at a time, so that it is true wherever the run ends.
 
-    Three things go on at once: decoding and resizing, two batches ahead (on a CPU, where that would take the cores from
-    the forward pass, only the reading of files: ``frames.read_batches``); the forward pass; and the writing of one
+    Three things go on at once: decoding and resizing, two batches ahead; the forward pass; and the writing of one
     chunk. Chunks are written one after the other in the order of ``todo``, all but the last of them full.
 
     A frame that cannot be read is noted and left out. Raises ``UserError`` where a feature is not finite.
@@ -113,7 +112,7 @@ def _rows(
 ) -> Iterator[tuple[list[int], Rows]]:
     """Batch by batch, places in ``todo`` and their rows.
 
-    A batch is waited for only when the next one is on its way: a CUDA device has always something to do.
+    A batch is waited for only when the next one is on its way: a device has always something to do.
     """
     before: tuple[list[int], Pending] | None = None
     for places, images, failed in _timed(_batches(frames, todo, forward, workers), show):
@@ -122,14 +121,14 @@ def _rows(
         if images:
             with show.clock("forward"):
                 started = forward.start(images, todo["video"].iloc[places].tolist())
-                rows = forward.finish(before[1]) if before else None
+                rows = before[1]() if before else None
             if before and rows:
                 yield before[0], rows
             before = places, started
         show.step(len(images) + len(failed))
     if before:
         with show.clock("forward"):
-            rows = forward.finish(before[1])
+            rows = before[1]()
         yield before[0], rows
 
 
@@ -201,8 +200,7 @@ def _batches(
     frames: Frames, todo: pd.DataFrame, forward: Forward, workers: int
 ) -> Iterator[tuple[list[int], list[np.ndarray], dict[int, str]]]:
     paths = (frames.root / path for path in todo["path"])
-    on_cpu = forward.device.type == "cpu"
-    return read_batches(paths, forward.batch_size, workers, forward.resize_image, between=on_cpu)
+    return read_batches(paths, forward.batch_size, workers, forward.resize_image)
 
 
 def _check_finite(rows: Mapping[str, np.ndarray], keys: pd.DataFrame) -> None:

@@ -53,21 +53,31 @@ def number(name: str) -> int | None:
 
 
 def view(pixels: torch.Tensor, videos: Sequence[str], name: str) -> torch.Tensor:
-    """The view ``name`` of resized images (B, 3, S, S) uint8 on the CPU, in channels-last memory like them.
+    """The view ``name`` of resized images (B, 3, S, S) uint8 in channels-last memory, which it is in too.
 
-    ``videos`` are the names of the first images' videos; images beyond them are padding and are left as they are.
+    ``videos`` are the names of the first images' videos; images beyond them are padding and are left as they are. All
+    views but the original and 'flipped' want the images on the CPU.
     """
     if name == "original":
         return pixels
     if name == "flipped":
         return pixels.flip(3).contiguous(memory_format=torch.channels_last)
+    out = pixels.clone(memory_format=torch.channels_last)
+    for image, video in zip(out.permute(0, 2, 3, 1).numpy(), videos, strict=False):
+        image[:] = seen(image, video, name)
+    return out
+
+
+def seen(image: np.ndarray, video: str, name: str) -> np.ndarray:
+    """The view ``name`` of one resized image (S, S, 3) uint8 of ``video``."""
+    if name == "original":
+        return image
+    if name == "flipped":
+        return image[:, ::-1]
     way = number(name)
     if way is None:
         raise ValueError(f"there is no view '{name}'")
-    out = pixels.clone(memory_format=torch.channels_last)
-    for image, video in zip(out.permute(0, 2, 3, 1).numpy(), videos, strict=False):
-        image[:] = apply(change(video, way), image)
-    return out
+    return apply(change(video, way), image)
 
 
 def change(video: str, way: int) -> Change:
