@@ -82,7 +82,7 @@ class Forward:
             if self.frames >= COMPILE_FROM:
                 self.module = compile_or_say_why_not(self.module, example)
             self.module = Captured(self.module, example)
-        elif self.frames >= EXPORT_FROM and self.dtype == torch.float32:
+        elif self.device.type == "cpu" and self.dtype == torch.float32 and self.frames >= EXPORT_FROM:
             self.by_image = self._by_image_or_say_why_not(torch.get_num_threads())
             if self.by_image:
                 self.batch_size = max(self.batch_size, 4 * self.by_image.threads)  # none waits for a batch to end
