@@ -43,7 +43,7 @@ class ExtractConfig:
 
     data: Path = option(Path("data/frames.parquet"), "-d", help="the frame table, or a folder of frames to index first")
     store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
-    batch_size: int = option(16, "-b", help="images in one forward pass")
+    batch_size: int = option(16, "-b", help="images handed to the backbone at a time")
     backbone: str = option("tf_efficientnet_lite0", help="an HSEmotion name, or any timm name")
     weights: str = option("auto", help="auto, random, or a .pt, .pth or .safetensors file")
     input_size: int | None = option(None, help="pixels a side that images are resized to; default: the backbone's own")

@@ -44,7 +44,7 @@ from pipeline.tables import Frames
 ABAW_FRAMES = 2_940_000
 DRAWN = 1024  # different files; more images are these again, under other names
 LISTS = (32, 64, 128)  # images in a list; every image takes 0.1 GB
-Turn = dict[str, float]  # what was measured, in seconds an image; the way's own name always
+Turn = dict[str, float]  # seconds an image, by what they were spent on; of a peer 'seconds' alone
 Turns = Callable[[int], Turn]  # of so many images
 
 

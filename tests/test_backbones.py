@@ -15,7 +15,7 @@ from conftest import ROOT
 from fixtures import make_hsemotion
 
 import extract
-from pipeline.extraction import backbones, weights
+from pipeline.extraction import backbones, forward, weights
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreMismatch
 from pipeline.tables import Frames, write_frames
@@ -258,7 +258,11 @@ def write_images(images: np.ndarray) -> None:
     write_frames(Path("data/frames.parquet"), Frames(table, Path.cwd(), "by hand", "cropped"))
 
 
-def test_an_old_pickle_of_hsemotion_gives_its_logits_and_their_names_in_the_store(workplace):
+@pytest.mark.parametrize("export_from", [forward.EXPORT_FROM, 0])
+def test_an_old_pickle_of_hsemotion_gives_its_logits_and_their_names_in_the_store(
+    workplace, monkeypatch, capsys, export_from
+):
+    monkeypatch.setattr(forward, "EXPORT_FROM", export_from)
     fixtures, name = ROOT / "tests" / "fixtures" / "hsemotion", "timm_0.6.13"
     Path("old.pt").write_bytes(lzma.decompress((fixtures / f"{name}.pt.xz").read_bytes()))
     images = make_hsemotion.images()
@@ -270,6 +274,7 @@ def test_an_old_pickle_of_hsemotion_gives_its_logits_and_their_names_in_the_stor
 
     flags = ["--backbone", "enet_b0_8_best_vgaf", "--weights", "old.pt", "--input-size", "224", "--device", "cpu"]
     assert extract.main([*flags, "-b", "2"]) == 0
+    assert "ONNX Runtime" not in capsys.readouterr().err  # that it could not be used
     store = FeatureStore(Path("data/features.zarr"))
     expected = np.load(fixtures / "expected.npz")
     rows = store.keys["row"].to_numpy()
