@@ -1,4 +1,7 @@
+import itertools
 import os
+import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from av.bitstream import BitStreamFilterContext
 
 from pipeline.datasets import abaw
 from pipeline.datasets.found import DatasetConfig
@@ -15,7 +19,7 @@ from pipeline.faces import detect, loop, tracks
 from pipeline.faces.align import TEMPLATE, align_from, five_points, similarity
 from pipeline.faces.detect import DETECTORS, Faces
 from pipeline.faces.tracks import follow, people, suffixes
-from pipeline.faces.video import Frame, UnreadableVideo, read
+from pipeline.faces.video import Frame, UnreadableVideo, read, rising, settle
 from pipeline.params import UserError
 
 REAL = Path(os.environ.get("FACES", "not given"))
@@ -52,18 +56,29 @@ def frames_of(pictures: list[np.ndarray]) -> list[Frame]:
     return [Frame(i, (i - 1) / 25, image) for i, image in enumerate(pictures, start=1)]
 
 
-def film(path: Path, pictures: list[np.ndarray], milliseconds=None, rotation=0, shape=None, codec="libx264", **options):
+def film(
+    path: Path,
+    pictures: list[np.ndarray],
+    milliseconds=None,
+    matrix=None,
+    shape=None,
+    codec="libx264",
+    bf=None,
+    **options,
+):
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = "yuv420p"
+        stream.options = {"bf": bf} if bf else {}
         if milliseconds:
             stream.codec_context.time_base = Fraction(1, 1000)
         if shape:
             stream.codec_context.sample_aspect_ratio = shape
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if matrix:
+            a, b, c, d = (round(65536 * part) for part in matrix)
+            stream.set_display_matrix([a, b, 0, c, d, 0, 0, 0, 1 << 30])
         for i, image in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts = milliseconds[i] if milliseconds else i
@@ -174,13 +189,55 @@ def test_an_empty_or_tiny_picture_has_no_face(size):
 # --- decoding --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_a_turned_phones_video_is_upright_as_opencv_shows_it(tmp_path, rotation):
-    path = film(tmp_path / "a.mp4", [picture(red=10)], rotation=rotation)
+QUARTERS = [(1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1), (0, 1, 1, 0), (0, 1, -1, 0), (0, -1, 1, 0),
+            (0, -1, -1, 0)]  # fmt: skip
+
+
+def moved(image: np.ndarray, a: int, b: int, c: int, d: int) -> np.ndarray:
+    """Each pixel from x, y to a x + c y, b x + d y, counted from the corner that comes out left and up."""
+    height, width = image.shape[:2]
+    places = {(a * x + c * y, b * x + d * y): image[y, x] for y in range(height) for x in range(width)}
+    left, up = (min(place[i] for place in places) for i in (0, 1))
+    out = np.zeros((height, width, 3) if a else (width, height, 3), np.uint8)
+    for (x, y), pixel in places.items():
+        out[y - up, x - left] = pixel
+    return out
+
+
+@pytest.mark.parametrize("matrix", QUARTERS)
+def test_a_display_matrix_turns_and_mirrors_as_its_numbers_say(tmp_path, matrix):
+    """PyAV 18.1's ``rotation`` is -180 for a picture that is only mirrored, and 0 for one that is upside down."""
+    path = film(tmp_path / "a.mp4", [picture(red=10)], matrix=matrix)
+    video = read(path)
+    ours = [f.image for f in video.frames][0]
+    plain = next(read(film(tmp_path / "plain.mp4", [picture(red=10)])).frames).image
+    assert np.array_equal(ours, moved(plain, *matrix))
+    assert video.problems == video.notes == []
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="there is no ffmpeg program to compare with")
+@pytest.mark.parametrize("matrix", QUARTERS)
+def test_a_turned_or_mirrored_video_is_what_the_ffmpeg_program_shows(tmp_path, matrix):
+    path = film(tmp_path / "a.mp4", [cv2.resize(noise(1, (6, 10))[0], (160, 96))], matrix=matrix)
+    raw = subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
     ours = next(read(path).frames).image
-    theirs = cv2.VideoCapture(str(path)).read()[1][:, :, ::-1]
-    assert ours.shape == ((160, 96, 3) if rotation in (90, 270) else (96, 160, 3))
-    assert np.abs(ours.astype(int) - theirs).max() <= 2
+    assert np.array_equal(ours, np.frombuffer(raw, np.uint8).reshape(ours.shape))
+
+
+def test_a_display_matrix_that_is_no_quarter_turn_is_named_and_the_nearest_one_taken(tmp_path):
+    plain = next(read(film(tmp_path / "plain.mp4", [picture(red=10)] * 2)).frames).image
+    for matrix, nearest in [
+        ((0.87, 0.5, -0.5, 0.87), (1, 0, 0, 1)),
+        ((0.5, -0.87, 0.87, 0.5), (0, -1, 1, 0)),
+        ((0, 0, 0, 0), (1, 0, 0, 1)),
+    ]:
+        video = read(film(tmp_path / "a.mp4", [picture(red=10)] * 2, matrix=matrix))
+        assert np.array_equal([f.image for f in video.frames][0], moved(plain, *nearest))
+        assert video.problems == ["the header turns 2 of 2 frames by no quarter: they are turned by the nearest one"]
 
 
 def test_the_times_of_a_variable_frame_rate_are_those_of_the_file(tmp_path):
@@ -190,9 +247,158 @@ def test_the_times_of_a_variable_frame_rate_are_those_of_the_file(tmp_path):
     assert [round(f.time_sec, 4) for f in frames] == [0, 0.05, 0.5, 0.51, 2.0]
 
 
+def copied(source: Path, path: Path) -> Path:
+    """The packets of H.264 in another container."""
+    with av.open(str(source)) as one, av.open(str(path), "w") as other:
+        stream = other.add_stream_from_template(one.streams.video[0])
+        in_stream = BitStreamFilterContext("h264_mp4toannexb", one.streams.video[0])
+        for packet in (after for before in one.demux(video=0) for after in in_stream.filter(before)):
+            packet.stream = stream
+            other.mux(packet)
+    return path
+
+
+def told(path: Path) -> tuple[list[float], float, list[str]]:
+    """Times, rate and problems of a video, read to its end."""
+    video = read(path)
+    clock = [frame.time_sec for frame in video.frames]
+    assert (np.diff(clock) > 0).all()
+    assert list(video.times) == list(range(1, len(clock) + 1))
+    return list(video.times.values()), video.fps, video.problems
+
+
+def test_times_that_go_back_and_forth_are_counted_from_the_rate_instead_and_that_is_named(tmp_path):
+    """FFmpeg 8.1 gives H.264 with B-frames in .avi times in the order of decoding, and a copy the rate of 600 or so."""
+    pictures = [picture(red=20 + i) for i in range(40)]
+    made = film(tmp_path / "made.avi", pictures, bf="3")
+    mp4 = film(tmp_path / "a.mp4", pictures, bf="3")
+    assert told(mp4) == (pytest.approx([i / 25 for i in range(40)]), 25, [])
+    for path in (made, copied(mp4, tmp_path / "copy.avi")):
+        stamps = [frame.pts for frame in av.open(str(path)).decode(video=0)]
+        assert stamps != sorted(stamps)
+        times, fps, problems = told(path)
+        assert (times, fps) == (pytest.approx([i / 25 for i in range(40)]), 25)
+        assert [p.partition(" of 40 frames")[2] for p in problems] == [
+            " have no time stamp, or one that does not rise: all times are counted from 25 frames/s"
+        ]
+
+
+def settled(stamps, header=25.0, guessed=25.0, duration=0.0) -> tuple[list[float], float, list[str]]:
+    times, fps, problems = settle(np.array(stamps, dtype=float), header, guessed, duration)
+    return times.tolist(), fps, problems
+
+
+def test_a_few_times_that_do_not_rise_are_filled_in_and_many_are_not_believed():
+    right = np.arange(100) / 25
+    for place, wrong in [(50, np.nan), (50, 0.0), (50, 9000.0), (50, right[49]), (0, 7.0), (99, np.nan), (99, 1.0)]:
+        stamps = right.copy() + 3
+        stamps[place] = wrong
+        times, fps, problems = settled(stamps)
+        assert times == pytest.approx(right)
+        assert (fps, len(problems)) == (25, 1)
+        assert "1 of 100 frames have no time stamp, or one that does not rise: filled in" in problems[0]
+    restart = np.concatenate([right[:60], right[:40]])
+    assert settled(restart)[:2] == (pytest.approx(right), 25)
+    assert settled(restart, header=50.0, duration=4.0)[:2] == (pytest.approx(right), 25)
+    times, fps, problems = settled(restart, header=50.0, guessed=50.0, duration=4.0)
+    assert (times, fps) == (pytest.approx(right), 25)
+    assert problems[0].endswith("from 25 frames/s, by count and duration, though its header says 50")
+    assert settled(restart, header=30.0, guessed=30.0)[1] == 30
+    assert settled(restart, header=np.nan, guessed=0.0, duration=10.0)[1] == 10
+    times, fps, problems = settled(restart, header=np.nan, guessed=0.0)
+    assert np.isnan([*times, fps]).all()
+
+
+def test_the_rate_is_that_of_the_times_where_the_header_says_another():
+    right = np.arange(100) / 25
+    assert settled(right, header=600.0) == (
+        pytest.approx(right), pytest.approx(25), ["its header says 600 frames/s, its times say 25: these are taken"]
+    )  # fmt: skip
+    assert settled(right, header=float("nan"))[1:] == (pytest.approx(25), [])
+    assert settled(right, header=24.9)[1:] == (24.9, [])
+    assert settled([0.0, 0.1], header=25.0)[1] == pytest.approx(10)
+    assert settled([5.0])[:2] == ([0], 25)
+
+
+def test_a_pause_is_named_and_does_not_change_the_rate():
+    stamps = np.concatenate([np.arange(50) / 25, 90 + np.arange(50) / 25])
+    times, fps, problems = settled(stamps, header=99 / stamps[-1])
+    assert (times, fps) == (pytest.approx(stamps), pytest.approx(25))
+    assert problems == ["its times have 1 pauses, the longest of 88.0 s behind frame 50"]
+    assert settled(np.arange(20) * 5.0, header=0.2)[2] == []  # a slow series is no row of pauses
+
+
+def test_the_longest_series_that_rises_is_as_long_as_a_slow_search_finds():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        stamps = rng.integers(0, 6, rng.integers(1, 9)).astype(float)
+        stamps[rng.random(len(stamps)) < 0.2] = np.nan
+        chosen = rising(stamps)
+        assert (np.diff(stamps[chosen]) > 0).all()
+        sets = itertools.product([False, True], repeat=len(stamps))
+        series = (stamps[list(take)] for take in sets)
+        assert chosen.sum() == max(len(s) for s in series if not np.isnan(s).any() and (np.diff(s) > 0).all())
+
+
 def test_pixels_that_are_not_square_become_so(tmp_path):
     path = film(tmp_path / "a.mp4", [picture()] * 2, shape=Fraction(2, 1))
     assert next(read(path).frames).image.shape == (96, 320, 3)
+
+
+def pieces(path: Path, parts: list[tuple[list[np.ndarray], Fraction | None]], codec="libx264") -> Path:
+    """One stream of several encoders after each other: pictures, and the shape of their pixels."""
+    with av.open(str(path), "w") as container:
+        stream, start = None, 0
+        for pictures, shape in parts:
+            encoder = av.CodecContext.create(codec, "w")
+            encoder.height, encoder.width = pictures[0].shape[:2]
+            encoder.pix_fmt, encoder.time_base, encoder.framerate = "yuv420p", Fraction(1, 25), Fraction(25)
+            encoder.sample_aspect_ratio = shape or Fraction(1)
+            if stream is None:
+                stream = container.add_stream(codec, rate=25)
+                stream.height, stream.width = pictures[0].shape[:2]
+                stream.pix_fmt = "yuv420p"
+            for i, image in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts, frame.time_base = start + i, Fraction(1, 25)
+                send(container, stream, encoder.encode(frame))
+            send(container, stream, encoder.encode(None))
+            start += len(pictures)
+    return path
+
+
+def send(container, stream, packets) -> None:
+    for packet in packets:
+        packet.stream, packet.time_base = stream, Fraction(1, 25)
+        container.mux(packet)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("a.webm", "libvpx"), ("a.mkv", "libvpx-vp9")])
+def test_each_frame_has_its_own_size_where_the_picture_turns_or_shrinks_on_the_way(tmp_path, name, codec):
+    wide, high, small = picture((96, 160), red=40), picture((160, 96), red=40), picture((80, 128), red=40)
+    path = pieces(tmp_path / name, [([wide] * 5, None), ([high] * 5, None), ([small] * 5, None)], codec)
+    video = read(path)
+    images = [frame.image for frame in video.frames]
+    assert [image.shape[:2] for image in images] == [(96, 160)] * 5 + [(160, 96)] * 5 + [(80, 128)] * 5
+    for image in images:  # a square stays one
+        assert np.abs(find_squares(image).boxes - [[40, 40, 72, 72]]).max() <= 2
+    assert video.notes == ["its picture changes from 160 x 96 to 96 x 160 at frame 6, and 1 times more"]
+    assert video.problems == []
+
+
+def test_the_shape_of_pixels_is_each_frames_own(tmp_path):
+    """In broadcasts 16:9 follows 4:3. PyAV 18.1 tells one shape of a stream, and the decoder's changes too early."""
+    narrow, wide = (([picture(red=40)] * 5, Fraction(4, 5)), ([picture(red=40)] * 5, Fraction(16, 15)))
+    parts = [narrow, wide, narrow]
+    images = [frame.image for frame in read(pieces(tmp_path / "a.ts", parts, "mpeg2video")).frames]
+    assert [image.shape[1] for image in images] == [128] * 5 + [171] * 5 + [128] * 5
+
+
+def test_a_shape_of_pixels_that_cannot_be_is_not_believed(tmp_path):
+    path = film(tmp_path / "a.mp4", [picture()] * 2, shape=Fraction(30, 1))
+    video = read(path)
+    assert {frame.image.shape for frame in video.frames} == {(96, 160, 3)}
+    assert video.problems == ["its header says that pixels are 30:1 wide: they are taken as square"]
 
 
 def test_odd_sizes_are_kept(tmp_path):
@@ -284,6 +490,19 @@ def test_each_detection_is_asked_for_once():
     calls = []
     list(follow(frames_of([picture(red=50)] * 9), lambda image: calls.append(1) or find_squares(image), 4))
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_no_track_goes_on_over_a_change_of_the_pictures_size(every):
+    """Places mean something else then: nothing is put between them, and the people are found again by their looks."""
+    pictures = [picture(red=50 + i) for i in range(6)] + [picture((160, 96), red=50 + i) for i in range(6)]
+    found = seen(pictures, every)
+    assert [(frame, track, left) for frame, track, left, _ in found] == [
+        (i + 1, 1 if i < 6 else 2, 50 + i % 6) for i in range(12)
+    ]
+    assert [frame for frame, _, _, detected in found if detected] == (
+        list(range(1, 13)) if every == 1 else [1, 5, 6, 7, 11, 12]
+    )
 
 
 def test_people_are_tracks_that_look_alike_and_are_never_in_one_frame():

@@ -142,12 +142,13 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
         (aside / name).mkdir(parents=True)
     for row in table[["video", "frame", "track"]].itertuples(index=False):
         (aside / _aside(row.track) / _file(row.frame)).rename(aside / row.video / _file(row.frame))
-    table = table.assign(fps=video.fps, source=task.source)
+    table = table.assign(time_sec=table["frame"].map(video.times), fps=video.fps, source=task.source)
     record = {
         "fps": None if np.isnan(video.fps) else video.fps,
         "frames": len(task.clip.paths) if task.clip else count[0],
         "folders": folders,
         "problems": video.problems + problems,
+        "notes": video.notes,
     }
     _write_record(task, table, record)
     (task.out / CROPS / task.video).parent.mkdir(parents=True, exist_ok=True)
