@@ -209,7 +209,7 @@ def test_a_display_matrix_turns_and_mirrors_as_its_numbers_say(tmp_path, matrix)
     """PyAV 18.1's ``rotation`` is -180 for a picture that is only mirrored, and 0 for one that is upside down."""
     path = film(tmp_path / "a.mp4", [picture(red=10)], matrix=matrix)
     video = read(path)
-    ours = [f.image for f in video.frames][0]
+    (ours,) = [f.image for f in video.frames]
     plain = next(read(film(tmp_path / "plain.mp4", [picture(red=10)])).frames).image
     assert np.array_equal(ours, moved(plain, *matrix))
     assert video.problems == video.notes == []
@@ -219,24 +219,21 @@ def test_a_display_matrix_turns_and_mirrors_as_its_numbers_say(tmp_path, matrix)
 @pytest.mark.parametrize("matrix", QUARTERS)
 def test_a_turned_or_mirrored_video_is_what_the_ffmpeg_program_shows(tmp_path, matrix):
     path = film(tmp_path / "a.mp4", [cv2.resize(noise(1, (6, 10))[0], (160, 96))], matrix=matrix)
-    raw = subprocess.run(
-        ["ffmpeg", "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"],
-        stdout=subprocess.PIPE,
-        check=True,
-    ).stdout
+    command = ["ffmpeg", "-v", "error", "-i", path, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    raw = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     ours = next(read(path).frames).image
     assert np.array_equal(ours, np.frombuffer(raw, np.uint8).reshape(ours.shape))
 
 
 def test_a_display_matrix_that_is_no_quarter_turn_is_named_and_the_nearest_one_taken(tmp_path):
-    plain = next(read(film(tmp_path / "plain.mp4", [picture(red=10)] * 2)).frames).image
+    plain = [f.image for f in read(film(tmp_path / "plain.mp4", [picture(red=10)] * 2)).frames]
     for matrix, nearest in [
         ((0.87, 0.5, -0.5, 0.87), (1, 0, 0, 1)),
         ((0.5, -0.87, 0.87, 0.5), (0, -1, 1, 0)),
         ((0, 0, 0, 0), (1, 0, 0, 1)),
     ]:
         video = read(film(tmp_path / "a.mp4", [picture(red=10)] * 2, matrix=matrix))
-        assert np.array_equal([f.image for f in video.frames][0], moved(plain, *nearest))
+        assert np.array_equal([f.image for f in video.frames], [moved(p, *nearest) for p in plain])
         assert video.problems == ["the header turns 2 of 2 frames by no quarter: they are turned by the nearest one"]
 
 
@@ -637,6 +634,56 @@ def test_a_run_cut_off_in_a_video_goes_on_with_that_video(cut, monkeypatch, dies
     assert not Path("out/.partial").exists()
 
 
+DAMAGES = {
+    "empty": lambda data: b"",
+    "half": lambda data: data[: len(data) // 2],
+    "one byte short": lambda data: data[:-1],
+    "something else": lambda data: b"PAR1" * 99,
+    "zeros within": lambda data: data[:60] + bytes(40) + data[100:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_video_whose_record_is_empty_cut_off_or_damaged_is_cut_again(cut, damage):
+    for name in ("a", "a_p1", "b"):
+        film(Path(f"in/{name}.mp4"), [picture(red=100, blue=20 if name == "a" else None)] * 4)
+    before = cut()
+    record = Path("out/.faces/a.parquet")
+    record.write_bytes(damage(record.read_bytes()))
+    kept = {path: path.stat().st_mtime_ns for path in Path("out/cropped_aligned").glob("*/*.jpg")}
+    report = cut()
+    assert report.pop("notes") == [{"file": "a.mp4", "note": "its record was damaged, and it was cut again"}]
+    before.pop("notes")
+    assert report == before
+    again = {path.parent.name for path, time in kept.items() if path.stat().st_mtime_ns != time}
+    assert again == {"a_left", "a_right"}
+    assert len(pd.read_parquet("out/faces.parquet")) == 16
+
+
+def test_one_file_may_be_given_and_what_was_cut_before_stays_in_the_tables(cut):
+    for name in ("a", "b"):
+        film(Path(f"in/{name}.mp4"), [picture(red=40)] * 4)
+    cut()
+    film(Path("more/c.clip.MP4"), [picture(red=40)] * 5)
+    report = cut("--input", "more/c.clip.MP4")
+    assert {name: len(files) for name, files in folders().items()} == {"a": 4, "b": 4, "c.clip": 5}
+    assert (report["files"], report["of_earlier_inputs"]) == (1, {"count": 2, "first": ["a", "b"]})
+    assert pd.read_parquet("out/faces.parquet").groupby("video").size().to_dict() == {"a": 4, "b": 4, "c.clip": 5}
+    shutil.rmtree("out/cropped_aligned/a")
+    shutil.copy("more/c.clip.MP4", "more/without")  # of which nothing says that it is a video
+    report = cut("--input", "more/without")
+    assert sorted(report["videos"]) == ["b", "c.clip", "without"]
+    cv2.imwrite("more/one.png", picture(red=60)[:, :, ::-1])
+    assert cut("--input", "more/one.png")["videos"]["one"]["folders"] == {"one": 1}
+
+
+def test_two_runs_into_one_folder_are_refused(cut):
+    film(Path("in/a.mp4"), [picture(red=40)] * 4)
+    with script._alone(Path("out")), pytest.raises(UserError, match="another run is writing to out"):
+        cut()
+    cut()
+
+
 def test_a_folder_that_was_not_made_here_is_left_alone_and_named(cut):
     film(Path("in/a.mp4"), [picture(red=40)] * 4)
     foreign = Path("out/cropped_aligned/a/00001.jpg")
@@ -677,7 +724,7 @@ def test_two_files_of_one_name_are_an_error_and_told_apart_by_their_path(cut):
 
 
 def test_wrong_values_and_empty_inputs_are_one_line(cut):
-    with pytest.raises(UserError, match="there is no folder in"):
+    with pytest.raises(UserError, match="there is no file or folder in"):
         cut()
     Path("in").mkdir()
     with pytest.raises(UserError, match="no video"):

@@ -42,8 +42,8 @@ class UnreadableVideo(Exception):
 class Frame:
     """``number`` counts decoded frames from 1; ``image`` (H, W, 3) uint8 RGB, each frame at its own size.
 
-    ``time_sec`` is from the first frame and rises from frame to frame: a clock while the video is read. The time to keep
-    is that of ``Video.times``. NaN where nobody knows times: images without fps, a video without any rate.
+    ``time_sec`` is from the first frame and rises: a clock while the video is read. The time to keep is that of
+    ``Video.times``. NaN for images without fps.
     """
 
     number: int
@@ -55,8 +55,8 @@ class Frame:
 class Video:
     """A file that is being read: iterate ``frames`` once. All else is complete at its end.
 
-    ``fps`` is the average rate while frames come, pauses left out; NaN where nothing says it. ``times`` {number: seconds
-    from the first frame} rise. ``problems`` are what was lost or guessed, ``notes`` what was decided and lost nothing.
+    ``fps`` is the average rate, pauses left out; NaN where nothing says it. ``times`` {number: seconds from the first}
+    rise; NaN where nobody knows them. ``problems`` are what was lost or guessed, ``notes`` what else was decided.
     """
 
     fps: float
