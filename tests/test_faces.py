@@ -281,8 +281,8 @@ def test_times_that_go_back_and_forth_are_counted_from_the_rate_instead_and_that
 
 
 def settled(stamps, header=25.0, guessed=25.0, duration=0.0) -> tuple[list[float], float, list[str]]:
-    times, fps, problems = settle(np.array(stamps, dtype=float), header, guessed, duration)
-    return times.tolist(), fps, problems
+    times, fps, problems, notes = settle(np.array(stamps, dtype=float), header, guessed, duration)
+    return times.tolist(), fps, problems + notes
 
 
 def test_a_few_times_that_do_not_rise_are_filled_in_and_many_are_not_believed():
@@ -297,9 +297,12 @@ def test_a_few_times_that_do_not_rise_are_filled_in_and_many_are_not_believed():
     restart = np.concatenate([right[:60], right[:40]])
     assert settled(restart)[:2] == (pytest.approx(right), 25)
     assert settled(restart, header=50.0, duration=4.0)[:2] == (pytest.approx(right), 25)
-    times, fps, problems = settled(restart, header=50.0, guessed=50.0, duration=4.0)
+    times, fps, problems = settled(restart, header=75.0, guessed=75.0, duration=4.0)
     assert (times, fps) == (pytest.approx(right), 25)
-    assert problems[0].endswith("from 25 frames/s, by count and duration, though its header says 50")
+    assert problems[0].endswith("from 25 frames/s, by count and duration, though its header says 75")
+    jumbled = right.reshape(-1, 4)[:, [0, 3, 1, 2]].ravel() + 5  # as in an AVI that begins late
+    assert settled(jumbled, duration=9.0)[:2] == (pytest.approx(right), 25)
+    assert settled(jumbled, header=50.0, guessed=50.0, duration=4.0)[:2] == (pytest.approx(right), 25)
     assert settled(restart, header=30.0, guessed=30.0)[1] == 30
     assert settled(restart, header=np.nan, guessed=0.0, duration=10.0)[1] == 10
     times, fps, problems = settled(restart, header=np.nan, guessed=0.0)

@@ -49,10 +49,10 @@ class Sighting:
 def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int = 112) -> Iterator[Sighting]:
     """All faces, frame by frame, with the number of their track.
 
-    Detection runs in every ``every``-th frame. Where the same tracks are in two such frames that follow each other, box
-    and points in between are interpolated. Where a track begins or ends, each frame in between is looked at. A face seen
-    for less than ``every`` frames may be missed. At most ``every`` frames are held at a time. No track goes on over a
-    change of the picture's size, since places mean something else then.
+    Detection runs in every ``every``-th frame. Where the same tracks are in two such frames that follow each other,
+    box and points in between are interpolated. Where a track begins or ends, each frame in between is looked at. A
+    face seen for less than ``every`` frames may be missed. At most ``every`` frames are held at a time. No track goes
+    on over a change of the picture's size, since places mean something else then.
 
     Interpolated points were as near to the detector's as those of optical flow (2 % apart at 5 frames), and steadier.
     """

@@ -11,6 +11,7 @@ import av
 import av.filter
 import cv2
 import numpy as np
+import PIL.Image
 from av.format import Flags
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
@@ -21,6 +22,7 @@ VIDEOS = (
     ".ogv", ".asf", ".mxf", ".vob", ".gif",
 )  # fmt: skip
 STILLS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SEVERAL = (".png", ".webp", ".tif", ".tiff")  # of these, which may be animated or have pages
 MISSING_END = 0.5  # seconds by which a video may end before its header says so
 SAME_RATE = 0.02  # part by which a rate may differ from another and count as the same
 MOST_FAULTY = 0.05  # part of the frames whose times may be filled in from their neighbours'
@@ -70,7 +72,10 @@ class Video:
 def read(path: Path) -> Video:
     """Raises ``UnreadableVideo`` where there is nothing to decode; a file that breaks off later has a problem."""
     if path.suffix.lower() in STILLS:
-        return Video(float("nan"), 1, iter([Frame(1, 0.0, _still(path))]), {1: 0.0})
+        video = Video(float("nan"), 1, iter([Frame(1, 0.0, _still(path))]), {1: 0.0})
+        if path.suffix.lower() in SEVERAL and (count := _pictures(path)) > 1:
+            video.problems.append(f"it holds {count} pictures, of which the first was read")
+        return video
     container, stream = _open(path)
     video = Video(_header_rate(stream), _expected(container, stream), iter(()))
     video.frames = _frames(container, stream, video)
@@ -110,6 +115,14 @@ def _stills(root: Path, paths: Mapping[int, str], video: Video) -> Iterator[Fram
         video.problems.append(f"{len(unreadable)} of {len(paths)} images cannot be read, such as {unreadable[0]}")
 
 
+def _pictures(path: Path) -> int:
+    try:
+        with PIL.Image.open(path) as image:
+            return getattr(image, "n_frames", 1)
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+        return 1  # what OpenCV can read, and Pillow not
+
+
 def _still(path: Path) -> np.ndarray:
     """Upright as the EXIF says."""
     try:
@@ -141,7 +154,8 @@ def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
         container.close()
         if streams:
             raise UnreadableVideo("no decoder for its video, or its header is damaged")
-        raise UnreadableVideo("its only picture is a cover" if cover else f"no video in it, only {kinds}")
+        nothing = f"no video in it, only {kinds}" if kinds else "nothing in it"
+        raise UnreadableVideo("its only picture is a cover" if cover else nothing)
     stream = max(able, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height, -s.index))
     stream.codec_context.thread_count = 1  # the processes are ours: one video a process
     return container, stream
@@ -173,8 +187,8 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream) ->
 def _frames(container: av.container.InputContainer, stream: av.VideoStream, video: Video) -> Iterator[Frame]:
     """All frames, upright, with square pixels. A damaged one keeps its number and is left out."""
     # All of the header is read first: PyAV 18.1 crashes where a stream is asked after its file is closed.
-    others, sounds, index = len(_videos(container)) - 1, len(container.streams) > 1, stream.index
-    duration, is_own = _duration(container, stream), bool(stream.duration)
+    others, sounds, index = len(_videos(container)) - 1, list(container.streams.audio), stream.index
+    duration, is_own = _duration(container, stream), bool(stream.duration) and "mp4" in container.format.name
     guessed, time_base = float(stream.guessed_rate or 0), stream.time_base
     # Where times may start anew on the way, as in MPEG-TS, the duration is only that of the last time from the first.
     estimated = bool(container.format.flags & Flags.ts_discont.value)
@@ -187,7 +201,7 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, vide
     step = 1 / video.fps if video.fps > 0 else 1 / CLOCK_FPS
     squared = _Squared(stream)
     with container:
-        for decoded in _decoded(container, stream):
+        for decoded in _decoded(container, stream, sounds, found):
             if decoded is None:
                 found.undecoded += 1
                 continue
@@ -203,25 +217,24 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, vide
             yield Frame(number, clock, image)
     if not stamps:
         raise UnreadableVideo("no frame of it could be decoded")
-    times, video.fps, doubts = settle(np.array(stamps), video.fps, guessed, 0 if estimated else duration)
+    times, video.fps, doubts, notes = settle(np.array(stamps), video.fps, guessed, 0 if estimated else duration)
     video.times = dict(enumerate(times.tolist(), start=1))
     video.problems += found.problems(len(stamps)) + doubts
-    video.notes += found.notes()
+    video.notes += found.notes() + notes
     if others:
         video.notes.append(f"it has {others} more video streams: number {index} was read, the default or largest")
-    # A container's own duration counts from 0, and sound may outlast the picture in it.
-    end = np.fmax(times[-1], 0 if is_own else stamps[-1]) + 1 / video.fps
-    if duration - end > MISSING_END:
-        sound = ", or only its sound goes on" if sounds and not is_own else ""
-        video.problems.append(
-            f"it ends {duration - end:.1f} s before its header says, after {len(stamps)} frames{sound}"
-        )
+    # A file's own duration may count from 0, and its sound may outlast its picture.
+    end = times[-1] if is_own else np.fmax(times[-1], found.reached)
+    missing = duration - end - 1 / video.fps
+    if missing > MISSING_END:
+        video.problems.append(f"it ends {missing:.1f} s before its header says, after {len(stamps)} frames")
 
 
 @dataclass
 class _Found:
     """What is worth telling of a video's frames."""
 
+    reached: float = -math.inf  # seconds, of the last time of picture or sound
     undecoded: int = 0
     damaged: int = 0
     oblique: int = 0
@@ -267,9 +280,14 @@ class _Found:
         return notes
 
 
-def _decoded(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame | None]:
-    """Frames in the order in which they are shown; None for each piece of the stream that could not be decoded."""
-    packets = container.demux(stream)
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, sounds: list[av.AudioStream], found: _Found
+) -> Iterator[av.VideoFrame | None]:
+    """Frames in the order in which they are shown; None for each piece of the stream that could not be decoded.
+
+    The sound is not decoded: it only tells how far the file reaches.
+    """
+    packets = container.demux([stream, *sounds])
     while True:
         try:
             packet = next(packets)
@@ -279,6 +297,11 @@ def _decoded(container: av.container.InputContainer, stream: av.VideoStream) -> 
             yield None
             yield from _flushed(stream)
             return
+        stamp = packet.dts if packet.pts is None else packet.pts
+        if stamp is not None:
+            found.reached = max(found.reached, float(stamp * packet.stream.time_base))
+        if packet.stream.index != stream.index:
+            continue
         try:
             yield from packet.decode()
         except (av.FFmpegError, OSError):
@@ -322,7 +345,7 @@ class _Squared:
         if self.shape:
             parts.append(graph.add("setsar", f"{self.shape.numerator}/{self.shape.denominator}"))
         width = f"if(between(sar,1/{WIDEST},{WIDEST}),max(round(iw*sar),1),iw)"
-        parts.append(graph.add("scale", w=width, h="ih", eval="frame", flags="bilinear"))
+        parts.append(graph.add("scale", w=width, h="ih", eval="frame", flags="bicubic"))
         parts.append(graph.add("format", "rgb24"))
         parts.append(graph.add("buffersink"))
         for one, next_one in itertools.pairwise(parts):
@@ -353,26 +376,28 @@ def _upright(image: np.ndarray, frame: av.VideoFrame) -> tuple[np.ndarray, bool]
 # --- times -----------------------------------------------------------------------------------------------------------
 
 
-def settle(stamps: np.ndarray, header: float, guessed: float, duration: float) -> tuple[np.ndarray, float, list[str]]:
-    """Times that rise from 0, frames a second, and what is doubtful, of ``stamps`` (n,) in seconds, NaN for none.
+def settle(
+    stamps: np.ndarray, header: float, guessed: float, duration: float
+) -> tuple[np.ndarray, float, list[str], list[str]]:
+    """Times that rise from 0, frames a second, problems and notes, of ``stamps`` (n,) in seconds, NaN for none.
 
     Few stamps that do not rise are filled in from their neighbours'. Where they are many, as in an AVI with B-frames,
     times are the frames' numbers by a rate: the ``guessed`` one of FFmpeg or the ``header``'s where it agrees with the
-    count and the ``duration``, else that of these two; 0 is not known. Where times are believed, the header's rate is
-    taken if it agrees with them, else theirs.
+    stamps' range or with the count and the ``duration``, else that of these two; 0 is not known. Where times are
+    believed, the header's rate is taken if it agrees with them, else theirs.
     """
     count, problems = len(stamps), []
     if count == 1:
-        return np.zeros(1), header, problems
+        return np.zeros(1), header, [], []
     rises = rising(stamps)
     faulty = count - int(rises.sum())
     if faulty > MOST_FAULTY * count:
-        fps, doubt = _rate(count, header, guessed, duration)
+        fps, doubt = _rate(stamps, header, guessed, duration)
         problems.append(
             f"{faulty} of {count} frames have no time stamp, or one that does not rise: all times are counted from "
             f"{fps:g} frames/s{doubt}"
         )
-        return np.arange(count) / fps, fps, problems
+        return np.arange(count) / fps, fps, problems, []
     step = np.diff(stamps[rises]) / np.diff(np.flatnonzero(rises))
     usual = float(np.median(step))
     if faulty:
@@ -388,14 +413,13 @@ def settle(stamps: np.ndarray, header: float, guessed: float, duration: float) -
         problems.append(
             f"its times have {pauses.sum()} pauses, the longest of {steps[longest]:.1f} s behind frame {longest + 1}"
         )
-    whole, without = (count - 1, times[-1]), (int((~pauses).sum()), float(steps[~pauses].sum()))
-    fits = _agree(header, *whole)
-    if fits and not pauses.any():
-        return times, header, problems
-    fps = without[0] / without[1]
-    if header > 0 and not fits:
-        problems.append(f"its header says {header:g} frames/s, its times say {fps:g}: these are taken")
-    return times, fps, problems
+    flowing = int((~pauses).sum()), float(steps[~pauses].sum())
+    if _agree(header, *flowing):
+        return times, header, problems, []
+    fps, notes = flowing[0] / flowing[1], []
+    if header > 0 and not _agree(header, count - 1, times[-1]):
+        notes.append(f"its header says {header:g} frames/s, its times say {fps:g}: these are taken")
+    return times, fps, problems, notes
 
 
 def _agree(rate: float, steps: int, seconds: float) -> bool:
@@ -403,14 +427,17 @@ def _agree(rate: float, steps: int, seconds: float) -> bool:
     return abs(rate * seconds - steps) <= max(1, SAME_RATE * steps)
 
 
-def _rate(count: int, header: float, guessed: float, duration: float) -> tuple[float, str]:
+def _rate(stamps: np.ndarray, header: float, guessed: float, duration: float) -> tuple[float, str]:
     """Frames a second of a video without times, and a doubt; NaN where nothing says it."""
+    known = stamps[~np.isnan(stamps)]
+    spans = [(len(known), float(np.ptp(known)))] if len(known) > 1 else []
+    spans += [(len(stamps), duration)] if duration else []
     likely = [rate for rate in (guessed, header) if rate > 0]
     if not duration:
         return (*likely, float("nan"))[0], ""
-    fitting = [rate for rate in likely if _agree(rate, count, duration)]
+    fitting = [rate for rate in likely if any(_agree(rate, *span) for span in spans)]
     doubt = f", by count and duration, though its header says {likely[0]:g}" if likely and not fitting else ""
-    return (*fitting, count / duration)[0], doubt
+    return (*fitting, len(stamps) / duration)[0], doubt
 
 
 def rising(stamps: np.ndarray) -> np.ndarray:
