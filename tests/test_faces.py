@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 from av.bitstream import BitStreamFilterContext
 
@@ -64,13 +65,14 @@ def film(
     shape=None,
     codec="libx264",
     bf=None,
+    pix_fmt="yuv420p",
     **options,
 ):
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=25)
         stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = pix_fmt
         stream.options = {"bf": bf} if bf else {}
         if milliseconds:
             stream.codec_context.time_base = Fraction(1, 1000)
@@ -223,6 +225,25 @@ def test_a_turned_or_mirrored_video_is_what_the_ffmpeg_program_shows(tmp_path, m
     raw = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     ours = next(read(path).frames).image
     assert np.array_equal(ours, np.frombuffer(raw, np.uint8).reshape(ours.shape))
+
+
+def test_a_video_of_pictures_with_exif_is_upright_as_they_say(tmp_path):
+    """FFmpeg 8.1 makes a display matrix of it, and side data that PyAV 18.1 has no name for and so raises an error."""
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    PIL.Image.fromarray(picture(red=10)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 96, 160, "yuvj420p"
+        for i in range(2):
+            packet = av.Packet((tmp_path / "a.jpg").read_bytes())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
+            packet.is_keyframe = True
+            container.mux(packet)
+    frames = list(read(tmp_path / "a.mkv").frames)
+    upright = cv2.imread(str(tmp_path / "a.jpg"))[:, :, ::-1]
+    assert [frame.image.shape for frame in frames] == [(160, 96, 3)] * 2
+    assert np.abs(frames[0].image.astype(int) - upright).mean() < 1
 
 
 def test_a_display_matrix_that_is_no_quarter_turn_is_named_and_the_nearest_one_taken(tmp_path):
@@ -419,6 +440,67 @@ def test_a_broken_tail_is_decoded_as_far_as_it_goes_and_named(tmp_path):
 def test_a_whole_video_has_no_problem(tmp_path):
     video = read(film(tmp_path / "a.mp4", noise(30)))
     assert (len(list(video.frames)), video.problems, video.expected_frames, video.fps) == (30, [], 30, 25.0)
+
+
+def test_sound_that_outlasts_the_picture_or_a_late_start_is_no_missing_end(tmp_path):
+    for name, codec in (("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.mp4", "libx264"), ("a.ts", "libx264")):
+        with av.open(str(tmp_path / name), "w") as container:
+            sound = container.add_stream("libopus", rate=48000)
+            sound.layout = "mono"
+            stream = container.add_stream(codec, rate=25)
+            stream.height, stream.width, stream.pix_fmt = 96, 160, "yuv420p"
+            for i in range(25):
+                frame = av.VideoFrame.from_ndarray(picture(red=20 + i), format="rgb24")
+                frame.pts, frame.time_base = 50 + i, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+            for i in range(250):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), format="flt", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = 48000, i * 960, Fraction(1, 48000)
+                container.mux(sound.encode(frame))
+            container.mux(sound.encode(None))
+        assert told(tmp_path / name) == (pytest.approx([i / 25 for i in range(25)], abs=1e-3), 25, [])
+
+
+def test_what_ffmpeg_finds_wrong_in_a_file_is_told_of_that_file(tmp_path):
+    """Motion JPEG with a hole in it is decoded without an error and not marked as damaged."""
+    path, whole = (film(tmp_path / name, noise(9), codec="mjpeg", pix_fmt="yuvj420p") for name in ("a.avi", "b.avi"))
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xff\xd8", len(data) // 2) + 2000
+    data[at : at + 300] = b"\xff\xd0" * 150
+    path.write_bytes(data)
+    videos = [read(path), read(whole)]
+    assert [len(list(video.frames)) for video in videos] == [9, 9]
+    assert [len(video.notes) for video in videos] == [1, 0]
+    assert "FFmpeg found errors in it, the first one: mjpeg: " in videos[0].notes[0]
+
+
+def test_a_still_with_several_pictures_says_that_one_was_read(tmp_path):
+    images = [PIL.Image.fromarray(image) for image in noise(3)]
+    for name in ("a.webp", "a.png", "a.tif"):
+        images[0].save(tmp_path / name, save_all=True, append_images=images[1:])
+        video = read(tmp_path / name)
+        assert (len(list(video.frames)), video.problems) == (1, ["it holds 3 pictures, of which the first was read"])
+    images[0].save(tmp_path / "one.png")
+    assert read(tmp_path / "one.png").problems == []
+
+
+def test_of_two_videos_in_a_file_the_larger_is_read_and_that_is_said(tmp_path):
+    with av.open(str(tmp_path / "a.ts"), "w") as container:
+        streams = [container.add_stream("libx264", rate=25) for _ in range(2)]
+        sizes = [(64, 96), (96, 160)]
+        for stream, size in zip(streams, sizes, strict=True):
+            stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        for i in range(5):
+            for stream, size in zip(streams, sizes, strict=True):
+                frame = av.VideoFrame.from_ndarray(picture(size), format="rgb24")
+                frame.pts, frame.time_base = i, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    video = read(tmp_path / "a.ts")
+    assert [frame.image.shape for frame in video.frames] == [(96, 160, 3)] * 5
+    assert video.notes == ["it has 1 more video streams: number 1 was read, the default or largest"]
 
 
 def test_what_holds_no_video_says_why(tmp_path):

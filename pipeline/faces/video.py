@@ -4,6 +4,7 @@ import bisect
 import itertools
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,19 @@ HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 CLOCK_FPS = 25  # of frames whose times and rate nobody knows, for the clock only
 av.logging.set_level(av.logging.PANIC)  # FFmpeg's own lines name no file; what matters is counted and reported here
+
+
+def _unnamed(cls: type[Type], value: int) -> Type:
+    """A kind of side data that PyAV has no name for. PyAV 18.1 raises ``ValueError`` instead, and shows none at all.
+
+    FFmpeg 8.1 gives pictures with EXIF such a kind: any video of Motion JPEG or PNG out of a camera may have it.
+    """
+    member = object.__new__(cls)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return cls._value2member_map_.setdefault(value, member)
+
+
+Type._missing_ = classmethod(_unnamed)
 
 
 class UnreadableVideo(Exception):
@@ -200,7 +214,7 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, vide
     stamps, found, clock = [], _Found(), 0.0
     step = 1 / video.fps if video.fps > 0 else 1 / CLOCK_FPS
     squared = _Squared(stream)
-    with container:
+    with container, _errors() as errors:
         for decoded in _decoded(container, stream, sounds, found):
             if decoded is None:
                 found.undecoded += 1
@@ -221,6 +235,9 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, vide
     video.times = dict(enumerate(times.tolist(), start=1))
     video.problems += found.problems(len(stamps)) + doubts
     video.notes += found.notes() + notes
+    if errors:
+        _, who, what = errors[0]
+        video.notes.append(f"FFmpeg found errors in it, the first one: {who}: {' '.join(what.split())}")
     if others:
         video.notes.append(f"it has {others} more video streams: number {index} was read, the default or largest")
     # A file's own duration may count from 0, and its sound may outlast its picture.
@@ -228,6 +245,18 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, vide
     missing = duration - end - 1 / video.fps
     if missing > MISSING_END:
         video.problems.append(f"it ends {missing:.1f} s before its header says, after {len(stamps)} frames")
+
+
+@contextmanager
+def _errors() -> Iterator[list[tuple[int, str, str]]]:
+    """What FFmpeg calls errors meanwhile (level, who, what). Many decoders mend, and show the frame as a whole one."""
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # or what an earlier file said is told of this one
+    try:
+        with av.logging.Capture(local=False) as lines:
+            yield lines
+    finally:
+        av.logging.set_level(av.logging.PANIC)
 
 
 @dataclass
