@@ -2,6 +2,8 @@ import itertools
 import os
 import shutil
 import subprocess
+import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -422,6 +424,53 @@ def test_a_shape_of_pixels_that_cannot_be_is_not_believed(tmp_path):
     assert video.problems == ["its header says that pixels are 30:1 wide: they are taken as square"]
 
 
+def yuv_film(path: Path, yuv, size=(64, 64), pix_fmt="yuv444p", codec="libx264", colorspace=2, color_range=1, trc=2):
+    """Two frames of one colour, without loss, and with the tags given: AVColorSpace, AVColorRange and so on."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"qp": "0"} if codec == "libx264" else {})
+        stream.height, stream.width, stream.pix_fmt = *size, pix_fmt
+        context = stream.codec_context
+        context.colorspace, context.color_range, context.color_trc = colorspace, color_range, trc
+        for i in range(2):
+            frame = av.VideoFrame(size[1], size[0], pix_fmt)
+            for plane, value in zip(frame.planes, yuv, strict=True):
+                deep = "10" in pix_fmt
+                plane.update(np.full(plane.buffer_size // (1 + deep), value, np.uint16 if deep else np.uint8).tobytes())
+            frame.colorspace, frame.color_range, frame.color_trc, frame.pts = colorspace, color_range, trc, i
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize(
+    ("colorspace", "red", "blue"), [(1, 0.2126, 0.0722), (5, 0.299, 0.114), (9, 0.2627, 0.0593), (2, 0.299, 0.114)]
+)
+@pytest.mark.parametrize("depth", [8, 10])
+def test_colours_are_those_of_the_matrix_and_range_that_the_video_names(tmp_path, colorspace, red, blue, full, depth):
+    """BT.709, 601, 2020 by their formulas; 601 where none is named, as the ffmpeg program and OpenCV have it."""
+    yuv = np.array([120, 100, 150])
+    pix_fmt = "yuv444p10le" if depth == 10 else "yuv444p"
+    path = yuv_film(
+        tmp_path / "a.mkv", yuv * 2 ** (depth - 8), pix_fmt=pix_fmt, colorspace=colorspace, color_range=1 + full
+    )
+    y, cb, cr = (yuv - [0 if full else 16, 128, 128]) / ([255, 255, 255] if full else [219, 224, 224])
+    r, b = y + 2 * (1 - red) * cr, y + 2 * (1 - blue) * cb
+    expected = np.array([r, (y - red * r - blue * b) / (1 - red - blue), b]) * 255
+    assert np.abs(next(read(path).frames).image[32, 32] - expected).max() <= 2
+
+
+def test_colours_without_a_name_at_hd_and_hdr_are_told(tmp_path):
+    for size, tag, told_of in (((720, 1280), 2, 1), ((720, 1280), 1, 0), ((480, 640), 2, 0)):
+        video = read(yuv_film(tmp_path / "a.mkv", [120, 100, 150], size, colorspace=tag))
+        list(video.frames)
+        assert video.problems == []
+        assert ["BT.601, though players take BT.709" in note for note in video.notes] == [True] * told_of
+    video = read(yuv_film(tmp_path / "a.mkv", [480, 400, 600], pix_fmt="yuv444p10le", colorspace=9, trc=16))
+    list(video.frames)
+    assert video.problems == ["it is HDR (PQ): its brightness is taken as it is, so the pictures look pale"]
+
+
 def test_odd_sizes_are_kept(tmp_path):
     path = film(tmp_path / "a.mkv", [picture((47, 63))] * 2, codec="ffv1")
     assert next(read(path).frames).image.shape == (47, 63, 3)
@@ -762,6 +811,15 @@ def test_one_file_may_be_given_and_what_was_cut_before_stays_in_the_tables(cut):
     assert cut("--input", "more/one.png")["videos"]["one"]["folders"] == {"one": 1}
 
 
+def test_an_avi_with_b_frames_gets_rising_times_and_its_true_rate_in_the_table(cut):
+    film(Path("in/a.avi"), [picture(red=20 + i) for i in range(40)], bf="3")
+    report = cut("--strict", status=1)
+    table = pd.read_parquet("out/faces.parquet")
+    assert table["time_sec"].tolist() == pytest.approx([(n - 1) / 25 for n in table["frame"]])
+    assert set(table["fps"]) == {25.0}
+    assert "all times are counted from 25 frames/s" in report["problems"][0]["problem"]
+
+
 def test_two_runs_into_one_folder_are_refused(cut):
     film(Path("in/a.mp4"), [picture(red=40)] * 4)
     with script._alone(Path("out")), pytest.raises(UserError, match="another run is writing to out"):
@@ -923,6 +981,32 @@ def test_real_clips_give_their_faces_with_several_processes(workplace):
     assert 65 <= counts["face_noface"] <= 80
     assert len([name for name in counts if name.startswith("multi_face_p")]) == 5
     assert not [name for name in counts if name.startswith("no_face")]
+
+
+@real
+@pytest.mark.slow
+def test_a_run_killed_outright_leaves_no_process_behind_and_the_next_one_ends_like_a_whole_one(workplace):
+    Path("in").mkdir()
+    for name in ("a", "b", "c"):
+        shutil.copy(REAL / "single_face.mp4", f"in/{name}.mp4")
+    argv = [sys.executable, "-m", "pipeline.faces", "--input", "in", "--workers", "2", "--every", "5", "--out"]
+    subprocess.run([*argv, "whole"], check=True)
+    process = subprocess.Popen([*argv, "killed"])
+    partial = Path("killed/.partial")
+    while not partial.is_dir() or len(list(partial.iterdir())) < 2:
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 20
+    while alive := [child for child in children if Path(f"/proc/{child}").exists()]:
+        assert time.monotonic() < until, alive
+        time.sleep(0.1)
+    subprocess.run([*argv, "killed"], check=True)
+    one, other = ({p.relative_to(out): p.read_bytes() for p in Path(out).rglob("*.jpg")} for out in ("whole", "killed"))
+    assert one == other
+    assert len(one) > 200
+    pd.testing.assert_frame_equal(*(pd.read_parquet(f"{out}/faces.parquet") for out in ("whole", "killed")))
 
 
 def test_the_thresholds_of_appearance_are_in_order():

@@ -35,6 +35,7 @@ HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
 CLOCK_FPS = 25  # of frames whose times and rate nobody knows, for the clock only
 av.logging.set_level(av.logging.PANIC)  # FFmpeg's own lines name no file; what matters is counted and reported here
+av.logging.set_skip_repeated(False)  # PyAV 18.1 would tell what is repeated of an earlier file with the next one
 
 
 def _unnamed(cls: type[Type], value: int) -> Type:
@@ -251,7 +252,6 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, vide
 def _errors() -> Iterator[list[tuple[int, str, str]]]:
     """What FFmpeg calls errors meanwhile (level, who, what). Many decoders mend, and show the frame as a whole one."""
     av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)  # or what an earlier file said is told of this one
     try:
         with av.logging.Capture(local=False) as lines:
             yield lines
