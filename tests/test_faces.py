@@ -351,6 +351,14 @@ def test_a_pause_is_named_and_does_not_change_the_rate():
     assert settled(np.arange(20) * 5.0, header=0.2)[2] == []  # a slow series is no row of pauses
 
 
+def test_frames_that_an_even_video_skips_are_told_and_do_not_change_the_rate():
+    stamps = np.delete(np.arange(100) / 25, [30, 31, 32, 70])
+    told_of = "its times skip 4 frames, the first ones behind frame 30: if they are lost, later numbers are too low"
+    assert settled(stamps) == (pytest.approx(stamps), 25, [told_of])
+    uneven = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.08, 100))
+    assert not any("skip" in line for line in settled(uneven)[2])
+
+
 def test_the_longest_series_that_rises_is_as_long_as_a_slow_search_finds():
     rng = np.random.default_rng(0)
     for _ in range(200):

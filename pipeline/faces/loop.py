@@ -109,7 +109,7 @@ def find_record(path: Path) -> dict[str, Any] | None:
         record = read_record(path)
         pq.read_table(path)
         return record
-    except (OSError, ValueError, KeyError):  # pyarrow's errors are among them
+    except (OSError, ValueError, KeyError, UserError):  # pyarrow's errors are among them
         return None
 
 

@@ -28,6 +28,7 @@ MISSING_END = 0.5  # seconds by which a video may end before its header says so
 SAME_RATE = 0.02  # part by which a rate may differ from another and count as the same
 MOST_FAULTY = 0.05  # part of the frames whose times may be filled in from their neighbours'
 PAUSE_SEC, PAUSE_STEPS = 1.0, 10  # a step longer than both, the second in median steps, is a pause and no frame rate
+HOLE_STEPS, UNEVEN = 1.5, 0.25  # in median steps: a longer one skips frames, where all others are this even
 OBLIQUE = math.sin(math.radians(1))  # a display matrix turned by less is a quarter turn
 WIDEST = 10  # times wider or narrower than high: a pixel of another shape is an error of the file
 HD = (1280, 577)  # from this width or height on, players such as mpv take colours without a tag for BT.709
@@ -442,10 +443,18 @@ def settle(
         problems.append(
             f"its times have {pauses.sum()} pauses, the longest of {steps[longest]:.1f} s behind frame {longest + 1}"
         )
+    notes, holes = [], (steps > HOLE_STEPS * usual) & ~pauses
+    even = np.abs(steps[~holes & ~pauses] - usual) < UNEVEN * usual
+    if 0 < holes.sum() <= MOST_FAULTY * count and even.all():
+        lost, first = round(float((steps[holes] / usual - 1).sum())), int(holes.argmax()) + 1
+        notes.append(
+            f"its times skip {lost} frames, the first ones behind frame {first}: if they are lost, later numbers are too low"
+        )
+        pauses |= holes
     flowing = int((~pauses).sum()), float(steps[~pauses].sum())
     if _agree(header, *flowing):
-        return times, header, problems, []
-    fps, notes = flowing[0] / flowing[1], []
+        return times, header, problems, notes
+    fps = flowing[0] / flowing[1]
     if header > 0 and not _agree(header, count - 1, times[-1]):
         notes.append(f"its header says {header:g} frames/s, its times say {fps:g}: these are taken")
     return times, fps, problems, notes
