@@ -360,10 +360,13 @@ class _Squared:
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
         """(H, W, 3) uint8."""
         kind = frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range
-        if kind != self.made_for:
-            self.graph, self.made_for = self._graph(frame), kind
-        self.graph.push(frame)
-        return self.graph.vpull().to_ndarray()
+        try:
+            if kind != self.made_for:
+                self.graph, self.made_for = self._graph(frame), kind
+            self.graph.push(frame)
+            return self.graph.vpull().to_ndarray()
+        except (av.FFmpegError, ValueError) as error:
+            raise UnreadableVideo(f"its pictures, of format {frame.format.name}, become no RGB: {error}") from None
 
     def _graph(self, frame: av.VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
@@ -388,7 +391,7 @@ def _upright(image: np.ndarray, frame: av.VideoFrame) -> tuple[np.ndarray, bool]
     """The image turned and mirrored as the frame's display matrix says, by quarters; False where it is none of them.
 
     The matrix, nine little-endian int32, begins with a, b, u, c, d: x goes to a x + c y, y to b x + d y, downwards.
-    PyAV's ``rotation`` is the angle of a and b alone, so a picture upside down is to it one that is turned by 180.
+    PyAV's ``rotation`` is the angle of a and b alone: a picture mirrored from left to right is turned by 180 to it.
     """
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
@@ -448,7 +451,7 @@ def settle(
     if 0 < holes.sum() <= MOST_FAULTY * count and even.all():
         lost, first = round(float((steps[holes] / usual - 1).sum())), int(holes.argmax()) + 1
         notes.append(
-            f"its times skip {lost} frames, the first ones behind frame {first}: if they are lost, later numbers are too low"
+            f"its times skip {lost} frames, the first behind frame {first}: if they are lost, later numbers are too low"
         )
         pauses |= holes
     flowing = int((~pauses).sum()), float(steps[~pauses].sum())
