@@ -7,6 +7,7 @@ data/faces/faces.parquet (one row a face: video, frame, time, box, five points, 
 data/faces/faces.json (what was found, and every problem by the name of its file). 'dataset: {name: abaw, root:
 data/faces}' in params.yaml reads them on.
 
+    python -m pipeline.faces --input clip.mp4          one file, beside what was cut into the same folder before
     python -m pipeline.faces --names tree              folders are kept: class folders of videos become those of frames
     python -m pipeline.faces --stills frames --fps 25  folders of numbered pictures, clip/00001.jpg, are videos
     python -m pipeline.faces --landmarks afew_va       AFEW-VA's whole frames, cut by the points that come with them
@@ -20,11 +21,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import filelock
 import pyarrow.parquet as pq
 
 from pipeline.datasets import afew_va
@@ -32,7 +35,20 @@ from pipeline.datasets.found import DatasetConfig, named
 from pipeline.datasets.numbered import number
 from pipeline.datasets.scan import scan
 from pipeline.faces.detect import DETECTORS
-from pipeline.faces.loop import CROPS, PARTIAL, RECORDS, SCHEMA, Clip, Settings, Task, cut_all, is_done, read_record
+from pipeline.faces.loop import (
+    CROPS,
+    PARTIAL,
+    RECORDS,
+    SCHEMA,
+    Clip,
+    Settings,
+    Task,
+    cut_all,
+    find_record,
+    is_done,
+    remove,
+    stands,
+)
 from pipeline.faces.video import STILLS, VIDEOS, expected_frames
 from pipeline.params import UserError, entry, option, parse
 
@@ -41,7 +57,7 @@ from pipeline.params import UserError, entry, option, parse
 class FacesConfig:
     """Section ``faces`` of params.yaml."""
 
-    input: Path = option(Path("data/videos"), help="the folder of videos and pictures, at any depth")
+    input: Path = option(Path("data/videos"), help="the folder of videos and pictures, at any depth, or one file")
     out: Path = option(Path("data/faces"), help="the folder to write")
     names: str = option(
         "stem", choices=("stem", "path", "tree"), help="what a video is called: its file; its path; tree: keep folders"
@@ -92,24 +108,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     settings = Settings(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Settings)})
     tasks, others = find_clips(config, settings) if config.landmarks else find(config, settings)
-    _check_settings(config.out, settings, config.rebuild)
-    todo = [task for task in tasks if not is_done(task)]
-    expected = sum(len(t.clip.paths) if t.clip else expected_frames(t.root / t.source) for t in todo)
-    try:
-        failed = cut_all(todo, expected, min(config.workers or os.cpu_count() or 1, max(len(todo), 1)))
-    except OSError as error:  # of the output, such as a full disk: what cannot be read is a problem of its file
-        raise UserError(f"faces: cannot write {error.filename or config.out}: {error.strerror}") from None
-    shutil.rmtree(config.out / PARTIAL, ignore_errors=True)
-    report = _report(tasks, failed, others, config.out)
-    _write_table(config.out, [task.record for task in tasks if task.source not in failed])
-    _write_json(config.out / "faces.json", report)
+    with _alone(config.out):
+        _check_settings(config.out, settings, config.rebuild)
+        todo = [task for task in tasks if not is_done(task)]
+        expected = sum(len(t.clip.paths) if t.clip else expected_frames(t.root / t.source) for t in todo)
+        try:
+            failed = cut_all(todo, expected, min(config.workers or os.cpu_count() or 1, max(len(todo), 1)))
+        except OSError as error:  # of the output, such as a full disk: what cannot be read is a problem of its file
+            raise UserError(f"faces: cannot write {error.filename or config.out}: {error.strerror}") from None
+        shutil.rmtree(config.out / PARTIAL, ignore_errors=True)
+        records = _records(config.out, [task.video for task in tasks])
+        report = _report(tasks, failed, others, config.out, records)
+        _write_table(config.out, [config.out / RECORDS / f"{video}.parquet" for video in records])
+        _write_json(config.out / "faces.json", report)
     for problem in report["problems"]:
         print(f"{problem['file']}: {problem['problem']}")
+    if report["notes"]:
+        print(f"{len(report['notes'])} notes on how files were read are in {config.out / 'faces.json'}")
+    earlier = report["of_earlier_inputs"]["count"]
     print(
         f"{report['faces']:,} faces in {report['folders']:,} folders, from {len(tasks) - len(failed):,} of "
-        f"{len(tasks):,} files, {len(todo):,} of them cut now, in {time.perf_counter() - started:.1f} s: {config.out}"
+        f"{len(tasks):,} files{f' and {earlier:,} of earlier inputs' if earlier else ''}, {len(todo):,} cut now, "
+        f"in {time.perf_counter() - started:.1f} s: {config.out}"
     )
     return int(config.strict and bool(report["problems"]))
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two runs would remove each other's work; the lock of a dead process holds nobody up."""
+    lock = filelock.FileLock(out / RECORDS / "lock", timeout=0)
+    try:
+        (out / RECORDS).mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(f"faces: another run is writing to {out}; wait for it, or name another --out") from None
+    except OSError as error:
+        raise UserError(f"faces: cannot write {error.filename or out}: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]]:
@@ -117,8 +156,12 @@ def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]
 
     Raises ``UserError`` where there is none, where two would have one name, and for a frame number twice in a folder.
     """
+    if config.input.is_file():
+        name = config.input.name
+        video = PurePosixPath(name).stem
+        return [Task(config.input.parent, name, video, config.out, settings)], []
     if not config.input.is_dir():
-        raise UserError(f"faces: there is no folder {config.input}: name the one with your videos with --input")
+        raise UserError(f"faces: there is no file or folder {config.input}: name yours with --input")
     scanned = scan(config.input, (*VIDEOS, *STILLS))
     sources: dict[str, Clip | None] = {}
     for folder in scanned.folders:
@@ -185,24 +228,35 @@ def _check_settings(out: Path, settings: Settings, rebuild: bool) -> None:
         if not rebuild:
             raise UserError(f"faces: {out} was cut with other settings ({changed}): name another --out, or --rebuild")
         for record in (out / RECORDS).rglob("*.parquet"):
-            for name in read_record(record)["folders"]:
-                shutil.rmtree(out / CROPS / name, ignore_errors=True)
-            record.unlink()
+            video = record.relative_to(out / RECORDS).with_suffix("").as_posix()
+            remove(Task(out, "", video, out, settings))
     _write_json(file, now)
 
 
-def _report(tasks: list[Task], failed: dict[str, str], others: list[str], out: Path) -> dict[str, Any]:
+def _records(out: Path, videos: list[str]) -> dict[str, dict[str, Any]]:
+    """Those of the videos, in their order, then all others in ``out`` whose faces are still there."""
+    there = {path.relative_to(out / RECORDS).with_suffix("").as_posix() for path in (out / RECORDS).rglob("*.parquet")}
+    order = [video for video in videos if video in there] + sorted(there.difference(videos))
+    found = {video: find_record(out / RECORDS / f"{video}.parquet") for video in order}
+    return {v: record for v, record in found.items() if record and (v in videos or stands(out, record))}
+
+
+def _report(
+    tasks: list[Task], failed: dict[str, str], others: list[str], out: Path, records: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     """What each file gave, and every problem; nothing in it tells the time."""
-    records = {task.video: read_record(task.record) for task in tasks if task.source not in failed}
     problems = [{"file": source, "problem": why} for source, why in failed.items()]
     problems += [{"file": r["source"], "problem": why} for r in records.values() for why in r["problems"]]
+    notes = [{"file": r["source"], "note": note} for r in records.values() for note in r.get("notes", [])]
     folders = {name: faces for record in records.values() for name, faces in record["folders"].items()}
     return {
         "files": len(tasks),
         "folders": len(folders),
         "faces": sum(folders.values()),
         "problems": sorted(problems, key=lambda problem: (problem["file"], problem["problem"])),
+        "notes": sorted(notes, key=lambda note: (note["file"], note["note"])),
         "other_files": named(sorted(others)),
+        "of_earlier_inputs": named(sorted(set(records).difference(task.video for task in tasks))),
         "folders_of_no_file": named(_folders_of_no_file(out / CROPS, set(folders))),
         "videos": {
             video: {key: r[key] for key in ("source", "frames", "fps", "folders")} for video, r in records.items()

@@ -2,8 +2,11 @@
 
 import json
 import multiprocessing
+import os
+import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -21,7 +24,7 @@ import torch
 
 from pipeline.faces.align import POINTS
 from pipeline.faces.detect import DETECTORS, Detector
-from pipeline.faces.tracks import Sighting, follow, people, placed, suffixes
+from pipeline.faces.tracks import SUFFIX, Sighting, follow, people, placed, suffixes
 from pipeline.faces.video import STILLS, UnreadableVideo, read, read_stills
 from pipeline.params import UserError
 
@@ -100,15 +103,28 @@ def read_record(path: Path) -> dict[str, Any]:
     return json.loads(pq.read_schema(path).metadata[b"faces"])
 
 
+def find_record(path: Path) -> dict[str, Any] | None:
+    """The record; None where there is none, or what is there is empty, cut off or damaged."""
+    try:
+        record = read_record(path)
+        pq.read_table(path)
+        return record
+    except (OSError, ValueError, KeyError, UserError):  # pyarrow's errors are among them
+        return None
+
+
 def is_done(task: Task) -> bool:
     """Whether the file was cut as it is now and all that was cut is still there."""
-    if not task.record.is_file():
+    record = find_record(task.record)
+    if record is None or any(record.get(key) != value for key, value in task.facts().items()):
         return False
-    record = read_record(task.record)
-    if any(record[key] != value for key, value in task.facts().items()):
-        return False
-    folders = {name: task.out / CROPS / name for name in record["folders"]}
-    return all(f.is_dir() and sum(1 for _ in f.iterdir()) == record["folders"][name] for name, f in folders.items())
+    return stands(task.out, record)
+
+
+def stands(out: Path, record: dict[str, Any]) -> bool:
+    """Whether all faces that the record names are there."""
+    folders = {out / CROPS / name: faces for name, faces in record["folders"].items()}
+    return all(f.is_dir() and sum(1 for _ in f.iterdir()) == faces for f, faces in folders.items())
 
 
 def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -> str | None:
@@ -117,8 +133,7 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
     Everything is written aside. The record, which names the folders, comes before they are renamed into place: whatever
     lies there unrecorded was not made here and is left alone, and what a killed run left is known and made again.
     """
-    if task.record.is_file():
-        _remove(task)
+    damaged = task.record.is_file() and not remove(task)
     aside = task.out / PARTIAL / task.video
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -142,12 +157,13 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
         (aside / name).mkdir(parents=True)
     for row in table[["video", "frame", "track"]].itertuples(index=False):
         (aside / _aside(row.track) / _file(row.frame)).rename(aside / row.video / _file(row.frame))
-    table = table.assign(fps=video.fps, source=task.source)
+    table = table.assign(time_sec=table["frame"].map(video.times), fps=video.fps, source=task.source)
     record = {
         "fps": None if np.isnan(video.fps) else video.fps,
         "frames": len(task.clip.paths) if task.clip else count[0],
         "folders": folders,
         "problems": video.problems + problems,
+        "notes": video.notes + ["its record was damaged, and it was cut again"] * damaged,
     }
     _write_record(task, table, record)
     (task.out / CROPS / task.video).parent.mkdir(parents=True, exist_ok=True)
@@ -216,11 +232,26 @@ def _write_record(task: Task, table: pd.DataFrame, record: dict[str, Any]) -> No
     partial.replace(task.record)
 
 
-def _remove(task: Task) -> None:
-    """What the record names first, so that a run killed here finds it again."""
-    for name in read_record(task.record)["folders"]:
+def remove(task: Task) -> bool:
+    """What the record names first, so that a run killed here finds it again; False where the record is damaged.
+
+    Then what is called as the video's folders are goes, unless another record names it.
+    """
+    record = find_record(task.record)
+    for name in record["folders"] if record else _folders_called_so(task):
         shutil.rmtree(task.out / CROPS / name, ignore_errors=True)
     task.record.unlink()
+    return record is not None
+
+
+def _folders_called_so(task: Task) -> list[str]:
+    parent = (task.out / CROPS / task.video).parent
+    records = (find_record(path) for path in (task.out / RECORDS).rglob("*.parquet") if path != task.record)
+    others = {name for record in records if record for name in record["folders"]}
+    paths = parent.iterdir() if parent.is_dir() else ()
+    names = (path.relative_to(task.out / CROPS).as_posix() for path in paths)
+    ours = re.compile(re.escape(task.video) + SUFFIX)
+    return [name for name in names if ours.fullmatch(name) and name not in others]
 
 
 def _aside(track: int) -> str:
@@ -285,11 +316,18 @@ _done: Any  # multiprocessing's shared number of frames
 
 
 def _start(settings: Settings, done: Any) -> None:
-    """Makes the detector of a worker process, once."""
+    """Makes the detector of a worker process, once, and lets the process end with the one that started it."""
     global _detect, _done
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)  # the processes are ours
     torch.set_num_threads(1)
     _detect, _done = DETECTORS[settings.detector](settings.min_face, settings.confidence), done
+
+
+def _end_with_parent() -> None:
+    """A killed parent closes nothing: its workers would go on, and wait for ever, beside those of the next run."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _cut(task: Task) -> str | None:

@@ -25,6 +25,7 @@ SAME_TRACK_LOOK = 0.7  # with that overlap; below it, as at a cut, another face 
 SAME_PERSON_LOOK = 0.88  # without any overlap
 ASSUMED_FPS = 25  # of frames without times, for this only:
 LOST_SEC = 0.5  # after so long unseen a track is over: what comes then is a new one, maybe of the same person
+SUFFIX = r"(_left|_right|_p\d+)?"  # what ``suffixes`` gives
 BESIDE = 0.95  # part of the common frames in which left and right must be the same two
 
 
@@ -48,9 +49,10 @@ class Sighting:
 def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int = 112) -> Iterator[Sighting]:
     """All faces, frame by frame, with the number of their track.
 
-    Detection runs in every ``every``-th frame. Where the same tracks are in two such frames that follow each other, box
-    and points in between are interpolated; where one begins or ends, each frame in between is looked at. A face that is
-    seen for less than ``every`` frames may be missed. At most ``every`` frames are held at a time.
+    Detection runs in every ``every``-th frame. Where the same tracks are in two such frames that follow each other,
+    box and points in between are interpolated. Where a track begins or ends, each frame in between is looked at. A
+    face seen for less than ``every`` frames may be missed. At most ``every`` frames are held at a time. No track goes
+    on over a change of the picture's size, since places mean something else then.
 
     Interpolated points were as near to the detector's as those of optical flow (2 % apart at 5 frames), and steadier.
     """
@@ -76,6 +78,12 @@ def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int 
         yield seen
 
     for frame in frames:
+        if before.frame is not None and frame.image.shape != before.frame.image.shape:
+            if between:
+                for seen in reach(between.pop(), before):
+                    yield from seen.sightings()
+            tracker.end_all()
+            before = _Seen.nothing()
         if before.frame is not None and frame.number - before.frame.number < every:
             between.append(frame)
             continue
@@ -160,6 +168,9 @@ class Tracker:
             if fits[face, last]:
                 tracks[face] = numbers[last]
         return tracks
+
+    def end_all(self) -> None:
+        self.alive = {}
 
     def take(self, seen: _Seen) -> None:
         self.alive = {t: last for t, last in self.alive.items() if _clock(seen.frame) - last[2] <= LOST_SEC}
