@@ -72,6 +72,14 @@ def test_the_report_counts_what_is_there_and_what_is_not(tree, tmp_path):
         "videos_with_gaps": {"count": 1, "first": ["7_left: 1 frames"], "missing_frames": 1},
         "videos_starting_late": {"count": 1, "first": ["7_left: at 3"]},
         "groups_in_two_splits": {"expression": {"count": 1, "first": ["7: train and val"]}, "va": nothing},
+        "warnings": [
+            "va has NO VALIDATION PART: its own split is train: train with --test-split 0.25, or set dataset.folds"
+        ],
+        "frame_numbers": {"the name, a number": {"count": 3, "first": ["10-60-1280x720", "7_left", "7_right"]}},
+        "videos_numbered_from_0": nothing,
+        "folders_whose_images_have_no_number": nothing,
+        "images_without_number": nothing,
+        "videos_named_like_one_of_several_people": nothing,
         "annotated_videos": {"expression": {"train": 2, "val": 1}, "va": {"train": 1}},
         "videos_without_annotation": {"count": 1, "first": ["10-60-1280x720"]},
         "annotated_videos_without_frames": {"count": 1, "first": ["999"]},

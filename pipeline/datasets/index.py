@@ -82,6 +82,7 @@ def summary(report: dict[str, Any]) -> str:
     ]
     if not report["label_rows"]:
         lines.append("NO LABELS were found: the label table is empty")
+    lines += [f"WARNING: {text}" for text in report.get("warnings", [])]
     for track, splits in report["videos_per_split"].items():
         counts = [f"{s}: {report['labelled_frames'][track].get(s, 0):,} in {n:,} videos" for s, n in splits.items()]
         lines.append(f"{track}, labelled frames: {'; '.join(counts)}")
@@ -94,9 +95,10 @@ def summary(report: dict[str, Any]) -> str:
     for track, groups in report["groups_in_two_splits"].items():
         if groups["count"]:
             lines.append(f"WARNING: {_counted(f'groups in two splits of {track}', groups)}")
-    lines += _counts(report)
+    lines += _rules(report) + _counts(report)
     for name, own in report.get("data_sets", {}).items():
-        lines += [f"{name}: {line}" for line in [f"split: {own['split']}", *_counts(own)]]
+        warnings = [f"WARNING: {text}" for text in own.get("warnings", [])]
+        lines += [f"{name}: {line}" for line in [*warnings, f"split: {own['split']}", *_rules(own), *_counts(own)]]
     return "\n".join(lines)
 
 
@@ -167,6 +169,14 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
 def _counts(report: dict[str, Any]) -> list[str]:
     """A line for each thing of a report that was counted and is not zero."""
     return [_counted(_words(k), v) for k, v in report.items() if isinstance(v, dict) and v.get("count")]
+
+
+def _rules(report: dict[str, Any]) -> list[str]:
+    """A line for each rule that gave frame numbers."""
+    return [
+        f"frame numbers: {rule}, in {of['count']:,} videos ({'; '.join(of['first'][:2])})"
+        for rule, of in report.get("frame_numbers", {}).items()
+    ]
 
 
 def _shown(value: Any) -> str:
