@@ -90,6 +90,9 @@ def test_the_report_counts_what_is_there_and_what_is_not(tree, tmp_path):
         "folders_of_other_crops": nothing,
         "links_to_folders_already_read": nothing,
         "stray_files": nothing,
+        "files_of_equal_size": {"compared": 0, "in_all": 0},
+        "identical_images_in_two_splits": nothing,
+        "identical_images_in_two_groups": nothing,
         "skipped": 0,
     }
 

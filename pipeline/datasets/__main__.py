@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline.datasets import abaw, ckplus, ravdess, shapes
 from pipeline.datasets.found import CUT_FIRST, VIDEOS, DatasetConfig
-from pipeline.datasets.index import describe, summary
+from pipeline.datasets.index import report_of, summary
 from pipeline.datasets.numbered import number
 from pipeline.datasets.readers import read
 from pipeline.params import UserError, entry
@@ -75,8 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except UserError as error:
             print(f"it looks like {name}, and cannot be read as that:\n  {error}")
             return 1
-        report = describe(found.frames, found.labels) | found.report
-        print(summary(report))
+        print(summary(report_of(found, survey.num_images)))
         if "expression" in found.labels.table and {"happy", "sad", "angry", "anger"} & set(found.labels.classes):
             settings = settings | {"class_map": "abaw"}
     else:

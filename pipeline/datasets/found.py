@@ -52,6 +52,9 @@ class DatasetConfig:
     missing: list | None = option(
         None, help="what stands for no label or group in a table, or as a class folder; null: NA, nan, None, null, -1"
     )
+    compare: int = option(
+        50_000, help="so many files at most are looked into for images that stand in two splits or groups; 0: none"
+    )
     frames: Path = option(Path("data/frames.parquet"), help="the frame table to write")
     labels: Path = option(Path("data/labels.parquet"), help="the label table to write")
     report: Path = option(Path("data/index.json"), help="the report to write: what was found, and what was not")

@@ -14,7 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.datasets.found import DatasetConfig, named
+from pipeline.datasets.copies import compared, copies
+from pipeline.datasets.copies import warnings as copies_in_words
+from pipeline.datasets.found import DatasetConfig, Found, named
 from pipeline.datasets.readers import read
 from pipeline.datasets.splits import in_two_splits
 from pipeline.params import entry, parse
@@ -30,13 +32,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = read(config)
     write_frames(config.frames, found.frames)
     write_labels(config.labels, found.labels)
-    report = describe(found.frames, found.labels) | found.report | {"skipped": found.skipped}
+    report = report_of(found, config.compare)
     _write_json(config.report, report)
     print(summary(report))
     print(f"wrote {config.frames}, {config.labels} and {config.report} in {time.perf_counter() - started:.1f} s")
     if found.skipped:
         print(f"{found.skipped} lines, files or folders were skipped: they are named above and in {config.report}")
     return 1 if config.strict and found.skipped else 0
+
+
+def report_of(found: Found, compare: int) -> dict[str, Any]:
+    """All there is to say of a data set; ``compare`` is how many files are looked into for identical images."""
+    report = describe(found.frames, found.labels) | found.report | {"skipped": found.skipped}
+    if compare > 0:
+        report |= copies(found.frames, found.labels, compare)
+        report["warnings"] = report.get("warnings", []) + copies_in_words(report)
+    return report
 
 
 def describe(frames: Frames, labels: Labels) -> dict[str, Any]:
@@ -95,7 +106,7 @@ def summary(report: dict[str, Any]) -> str:
     for track, groups in report["groups_in_two_splits"].items():
         if groups["count"]:
             lines.append(f"WARNING: {_counted(f'groups in two splits of {track}', groups)}")
-    lines += _rules(report) + _counts(report)
+    lines += _rules(report) + compared(report) + _counts(report)
     for name, own in report.get("data_sets", {}).items():
         warnings = [f"WARNING: {text}" for text in own.get("warnings", [])]
         lines += [f"{name}: {line}" for line in [*warnings, f"split: {own['split']}", *_rules(own), *_counts(own)]]
