@@ -175,7 +175,7 @@ def test_the_script_says_what_is_wrong_in_one_error_and_status_2(tmp_path):
     command = [sys.executable, "-m", "pipeline.datasets.index", "--params", str(tmp_path / "params.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 2
-    assert done.stderr.startswith("error: data set 'abaw': there is no folder nowhere")
+    assert done.stderr.startswith("error: there is no folder nowhere: name its folder")
     assert "Traceback" not in done.stderr
 
 

@@ -31,7 +31,12 @@ HOW_TO_POINT = "name its folder as dataset.root in params.yaml, or with --root F
 class DatasetConfig:
     """Section ``dataset`` of params.yaml: where a data set lies, and where its two tables and its report go."""
 
-    name: str = option("abaw", help="the reader: abaw, afew_va, ckplus, csv, folder, pairs, ravdess, shapes")
+    name: str = option(
+        "auto",
+        "--dataset",
+        help="the reader: abaw, afew_va, ckplus, csv, folder, pairs, ravdess, shapes; auto: recognised from the names "
+        "in root, asked for where that is not clear",
+    )
     root: Path = option(Path("data/abaw"), help="the folder that holds the data set; paths in the tables start there")
     annotations: Path | None = option(
         None, help="abaw, afew_va, ckplus: where the annotations lie, if not below root; csv, pairs: the table"

@@ -1,14 +1,19 @@
 """Scans a data set into its frame table and its label table, and reports what was found and what was not.
 
-    python -m pipeline.datasets.index --name abaw --root data/abaw
+    python -m pipeline.datasets.index                               the data set of params.yaml
+    python -m pipeline.datasets.index --root FOLDER                 another, which is recognised
+    python -m pipeline.datasets.index --root FOLDER --dataset abaw  another, which is said
 
 writes data/frames.parquet (names and sizes of the frames), data/labels.parquet (annotations) and data/index.json. The
 three are the same bytes whenever the files are the same: nothing in them tells the time, nor the order of a listing.
 """
 
+import argparse
 import json
+import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +22,10 @@ import pandas as pd
 from pipeline.datasets.copies import compared, copies
 from pipeline.datasets.copies import warnings as copies_in_words
 from pipeline.datasets.found import DatasetConfig, Found, named
-from pipeline.datasets.readers import read
+from pipeline.datasets.readers import OF_A_DATA_SET, read
 from pipeline.datasets.splits import in_two_splits
 from pipeline.params import entry, parse
+from pipeline.params import read as read_params
 from pipeline.tables import KEY, SPLITS, Frames, Labels, write_frames, write_labels
 
 MOST_CLASSES = 50  # printed one by one
@@ -28,7 +34,7 @@ MOST_CLASSES = 50  # printed one by one
 def main(argv: Sequence[str] | None = None) -> int:
     """0; or 1 with ``--strict`` where anything had to be skipped. All outputs are written in either case."""
     started = time.perf_counter()
-    config = parse(DatasetConfig, argv, sections=["dataset"], description=__doc__)
+    config = _config(argv)
     found = read(config)
     write_frames(config.frames, found.frames)
     write_labels(config.labels, found.labels)
@@ -39,6 +45,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     if found.skipped:
         print(f"{found.skipped} lines, files or folders were skipped: they are named above and in {config.report}")
     return 1 if config.strict and found.skipped else 0
+
+
+def _config(argv: Sequence[str] | None) -> DatasetConfig:
+    """Flags above section ``dataset``.
+
+    Of another root than the section's nothing holds that the section says of its data set: where no flag gives the
+    name, it is recognised. How to split holds.
+    """
+    whole = parse(DatasetConfig, argv, sections=["dataset"], description=__doc__)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--params", type=Path, default=Path("params.yaml"))
+    section = read_params(early.parse_known_args(argv)[0].params, "dataset")
+    if os.path.realpath(whole.root) == os.path.realpath(section.get("root", whole.root)):
+        return whole
+    flags = parse(DatasetConfig, argv, sections=[], description=__doc__)
+    return replace(whole, **{key: getattr(flags, key) for key in ("name", "class_map", "also", *OF_A_DATA_SET)})
 
 
 def report_of(found: Found, compare: int) -> dict[str, Any]:
@@ -98,8 +120,8 @@ def summary(report: dict[str, Any]) -> str:
         counts = [f"{s}: {report['labelled_frames'][track].get(s, 0):,} in {n:,} videos" for s, n in splits.items()]
         lines.append(f"{track}, labelled frames: {'; '.join(counts)}")
     lines += _class_lines(report["frames_per_class"])
-    for key in ("split", "class_map"):
-        if report.get(key) and report["label_rows"]:
+    for key in ("recognised", "split", "class_map"):
+        if report.get(key) and (report["label_rows"] or key == "recognised"):
             lines.append(f"{_words(key)}: {_shown(report[key])}")
     for key in ("frames_without_label", "labels_without_frame"):
         lines.append(f"{_words(key)}: {', '.join(f'{track} {n:,}' for track, n in report[key].items())}")

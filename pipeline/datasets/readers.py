@@ -11,6 +11,7 @@ import pandas as pd
 from pipeline.datasets import abaw, afew_va, ckplus, csv_table, folder, pairs, ravdess, shapes
 from pipeline.datasets.classes import alike, mapped
 from pipeline.datasets.found import DatasetConfig, Found
+from pipeline.datasets.recognise import AUTO, recognised
 from pipeline.datasets.splits import with_split, without_val
 from pipeline.params import UserError, build, one_of
 from pipeline.tables import Frames, Labels
@@ -37,12 +38,17 @@ def read(config: DatasetConfig) -> Found:
 
 
 def _read_one(config: DatasetConfig) -> Found:
+    told = {}
+    if config.name == AUTO or (config.name == "csv" and config.annotations is None):
+        config = recognised(config)
+        settings = {"name": config.name, "annotations": config.annotations, "columns": config.columns}
+        told = {"recognised": ", ".join(f"{key} {value}" for key, value in settings.items() if value)}
     found = READERS[one_of("data set", config.name, READERS)](config)
     table, split = with_split(found.labels.table, config)
     labels = Labels(table, found.labels.classes, found.labels.dataset)
     warnings = found.report.get("warnings", [])
     warnings += without_val(table, drawn=split != "official") if config.val_fraction else []
-    return replace(found, labels=labels, report={"split": split} | found.report | {"warnings": warnings})
+    return replace(found, labels=labels, report=told | {"split": split} | found.report | {"warnings": warnings})
 
 
 def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:

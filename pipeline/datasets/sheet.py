@@ -59,6 +59,14 @@ def read_text(path: Path, what: str) -> str:
         ) from None
 
 
+def read_head(path: Path) -> str:
+    """The first lines of a table, with whatever cannot be read replaced; raises ``OSError``."""
+    with path.open("rb") as file:
+        content = file.read(1 << 16)
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    return content.decode(encoding, errors="replace")
+
+
 def rows_of(text: str, where: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The header's names, and each row with its line; comma, semicolon or tab is told from the header.
 
