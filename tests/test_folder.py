@@ -226,4 +226,4 @@ def test_a_data_set_of_which_no_group_can_be_held_out_is_said_to_have_no_validat
         "stays in train"
     ]
     made(tmp_path, "train/hat/1.jpg", "test/hat/2.jpg")
-    assert "its own split is test and train: train with --test-split" in read(tmp_path).report["warnings"][0]
+    assert "its own split is test and train: set dataset.folds: 5" in read(tmp_path).report["warnings"][0]

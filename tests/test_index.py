@@ -73,7 +73,7 @@ def test_the_report_counts_what_is_there_and_what_is_not(tree, tmp_path):
         "videos_starting_late": {"count": 1, "first": ["7_left: at 3"]},
         "groups_in_two_splits": {"expression": {"count": 1, "first": ["7: train and val"]}, "va": nothing},
         "warnings": [
-            "va has NO VALIDATION PART: its own split is train: train with --test-split 0.25, or set dataset.folds"
+            "va has NO VALIDATION PART: its own split is train: set dataset.folds: 5, which leaves test as it is"
         ],
         "frame_numbers": {"the name, a number": {"count": 3, "first": ["10-60-1280x720", "7_left", "7_right"]}},
         "videos_numbered_from_0": nothing,

@@ -87,7 +87,7 @@ def _understood(
     sheet = sheet.assign(path=sheet["path"].map(paths.of))
     fault(sheet["path"].isna(), "the path is empty, or leads out of root")
     facts = {"absolute_paths_taken_to_start_in_root": paths.taken}
-    none = {name: is_missing(sheet[name], config) for name in ("label", "group", "split") if name in sheet}
+    none = {name: is_missing(sheet[name], config) for name in ("label", "group", "split", "video") if name in sheet}
     for name, missing in none.items():
         facts |= {"labels_missing": missing_labels(sheet[name], missing)} if name == "label" else {}
         sheet[name] = sheet[name].mask(missing, "")

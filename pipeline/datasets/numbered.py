@@ -51,7 +51,7 @@ def number(name: str, which: int | str | None = None) -> str | None:
         return stem if stem.isdecimal() and stem.isascii() and len(stem) <= 18 else None
     found = _DIGITS.findall(stem)
     place = which - (which > 0)
-    return found[place][-18:] if -len(found) <= place < len(found) else None
+    return found[place] if -len(found) <= place < len(found) and len(found[place]) <= 18 else None
 
 
 def frame_folders(config: DatasetConfig, folders: Iterable[Folder]) -> list[Folder]:

@@ -8,12 +8,10 @@ user can know it: ``dataset.frame_number`` says it.
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from pipeline.datasets.found import named
 from pipeline.params import UserError
 
 HOW_TO_SAY = "say which with dataset.frame_number in params.yaml, or --frame-number"
@@ -45,9 +43,9 @@ def frame_numbers(
     file without the number that was chosen. Raises ``UserError`` where it is not clear which number counts.
     """
     check_choice(dataset, choice, order=True)
-    stems = {video: [PurePosixPath(name).stem for name in names] for video, names in videos.items()}
+    stems = {video: [_stem(name) for name in names] for video, names in videos.items()}
     field = _EITHER if _has_decimals(stems.values()) else _WHOLE
-    fields = {video: [field.findall(stem) for stem in own] for video, own in stems.items()}
+    fields = {video: _fields(own, field) for video, own in stems.items()}
     if choice is None:
         chosen = _chosen(dataset, videos, fields)
     else:
@@ -56,9 +54,8 @@ def frame_numbers(
     rules: dict[str, list[str]] = {}
     for video, column in chosen.items():
         numbers[video], rule = _numbers(dataset, video, videos[video], fields[video], column, field, by_row)
-        name, number = min(zip(videos[video], numbers[video], strict=True), key=lambda pair: natural(pair[0]))
-        rules.setdefault(rule, []).append(f"{video}: '{name}' is {number}")
-    return numbers, {rule: named(examples, most=3) for rule, examples in sorted(rules.items())}
+        rules.setdefault(rule, []).append(video)
+    return numbers, {rule: _with_examples(own, videos, numbers) for rule, own in sorted(rules.items())}
 
 
 def in_steps(values: Sequence[float]) -> tuple[list[int], str]:
@@ -67,8 +64,8 @@ def in_steps(values: Sequence[float]) -> tuple[list[int], str]:
     Whole values stay. Others, such as seconds, are counted from 0 in steps of the least distance, so that a gap stays
     a gap; where the distances are no multiples of it, they are counted one by one.
     """
-    if all(value == int(value) for value in values):
-        return [int(value) for value in values], ""
+    if all(isinstance(value, int) or value == int(value) for value in values):
+        return list(map(int, values)), ""
     values = np.asarray(values, dtype=np.float64)
     rising, place = np.unique(values, return_inverse=True)
     distance = np.diff(rising)
@@ -81,6 +78,22 @@ def in_steps(values: Sequence[float]) -> tuple[list[int], str]:
     return count.astype(np.int64)[place].tolist(), how
 
 
+def _with_examples(
+    own: list[str], videos: Mapping[str, Sequence[str]], numbers: Mapping[str, list[int | None]]
+) -> dict[str, Any]:
+    """How many videos a rule was used for, and what it made of a name in each of the first three."""
+    examples = []
+    for video in own[:3]:
+        name, number = min(zip(videos[video], numbers[video], strict=True), key=lambda pair: natural(pair[0]))
+        examples.append(f"{video}: '{name}' is {number}")
+    return {"count": len(own), "first": examples}
+
+
+def _stem(name: str) -> str:
+    """``1_0`` of ``a/1_0.jpg``; every name has an extension."""
+    return name.rpartition("/")[2].rpartition(".")[0]
+
+
 def _has_decimals(stems: Iterable[Sequence[str]]) -> bool:
     """Whether a point between digits marks a decimal, as in ``0.04`` and ``1.00``, and is no separator, as in ``1.10``.
 
@@ -90,19 +103,21 @@ def _has_decimals(stems: Iterable[Sequence[str]]) -> bool:
     places: set[int] = set()
     zero_at_end, varies, below_one = False, False, True
     for own in stems:
+        text = "\n".join(own)
+        if "." not in text and "," not in text:
+            continue
         wholes = set()
-        for stem in own:
-            for whole, part in _DECIMAL.findall(stem):
-                wholes.add(int(whole))
-                places.add(len(part))
-                zero_at_end |= len(part) > 1 and part[-1] == "0"
+        for whole, part in _DECIMAL.findall(text):
+            wholes.add(int(whole))
+            places.add(len(part))
+            zero_at_end |= len(part) > 1 and part[-1] == "0"
         varies |= len(wholes) > 1
         below_one &= wholes <= {0}
     return bool(places) and (below_one or varies if len(places) == 1 else not zero_at_end)
 
 
 def _chosen(
-    dataset: str, videos: Mapping[str, Sequence[str]], fields: Mapping[str, list[list[str]]]
+    dataset: str, videos: Mapping[str, Sequence[str]], fields: Mapping[str, list[tuple[float, ...]]]
 ) -> dict[str, int | None]:
     """Video -> which of the numbers in its names is the frame's, from 0; None where none tells its files apart.
 
@@ -113,15 +128,17 @@ def _chosen(
     unclear: dict[str, list[int]] = {}
     for video, rows in fields.items():
         lengths = {len(row) for row in rows}
-        if max(lengths) <= 1 and (lengths != {1} or len({_value(row[0]) for row in rows}) < len(rows)):
-            chosen[video] = None
+        if max(lengths) <= 1:
+            chosen[video] = 0 if lengths == {1} and _all_differ([n for (n,) in rows]) else None
         elif len(lengths) > 1:
             unclear[video] = list(range(max(lengths)))
         else:
-            alike.setdefault(lengths.pop(), {})[video] = np.array([[_value(text) for text in row] for row in rows])
+            alike.setdefault(lengths.pop(), {})[video] = np.array(rows)
     for count, group in alike.items():
         several = {video: values for video, values in group.items() if len(values) > 1}
-        distinct = {video: {j for j in range(count) if _all_differ(values[:, j])} for video, values in several.items()}
+        distinct = {
+            video: {j for j in range(count) if _all_differ(values[:, j].tolist())} for video, values in several.items()
+        }
         fitting = sorted(set(range(count)).intersection(*distinct.values()))
         orders = {video: {tuple(np.argsort(v[:, j]).tolist()) for j in fitting} for video, v in several.items()}
         if not several:
@@ -147,13 +164,15 @@ def _chosen(
 def _unclear(
     dataset: str,
     videos: Mapping[str, Sequence[str]],
-    fields: Mapping[str, list[list[str]]],
+    fields: Mapping[str, list[tuple[float, ...]]],
     unclear: Mapping[str, list[int]],
 ) -> UserError:
     """The error that asks: one video's names, and what each number in them would make of those."""
     video, columns = next(iter(sorted(unclear.items())))
     few = sorted(zip(videos[video], fields[video], strict=True), key=lambda pair: natural(pair[0]))[:4]
-    candidates = [f"{j + 1} gives {', '.join(row[j] if j < len(row) else 'none' for _, row in few)}" for j in columns]
+    candidates = [
+        f"{j + 1} gives {', '.join(str(row[j]) if j < len(row) else 'none' for _, row in few)}" for j in columns
+    ]
     return UserError(
         f"data set '{dataset}': it is not clear which number in a file's name is its frame's, in {len(unclear):,} of "
         f"{len(videos):,} videos, such as '{video}' with {', '.join(name for name, _ in few)}\n"
@@ -165,7 +184,7 @@ def _numbers(
     dataset: str,
     video: str,
     names: Sequence[str],
-    fields: list[list[str]],
+    fields: list[tuple[float, ...]],
     column: int | None,
     field: re.Pattern,
     by_row: bool,
@@ -176,26 +195,34 @@ def _numbers(
     if column is None:
         rank = {name: i for i, name in enumerate(sorted(names, key=lambda name: natural(name, field)))}
         return [rank[name] for name in names], "the order of the names, from 0"
-    place = [column if column >= 0 else len(row) + column for row in fields]
-    values = [_value(row[j]) if 0 <= j < len(row) else None for j, row in zip(place, fields, strict=True)]
-    whole, how = in_steps([value for value in values if value is not None])
+    there = [-len(row) <= column < len(row) and row[column] < LARGEST for row in fields]
+    whole, how = in_steps([row[column] for row, has in zip(fields, there, strict=True) if has])
+    if len(set(whole)) < len(whole):
+        named_first: dict[int, str] = {}
+        for name, n in zip((name for name, has in zip(names, there, strict=True) if has), whole, strict=True):
+            if named_first.setdefault(n, name) != name:
+                one, other = sorted([named_first[n], name])
+                raise UserError(
+                    f"data set '{dataset}': '{one}' and '{other}' are the same frame of '{video}'; keep one, or "
+                    f"{HOW_TO_SAY}"
+                )
     rest = iter(whole)
-    numbers = [None if value is None else next(rest) for value in values]
-    first: dict[int, str] = {}
-    for name, n in zip(names, numbers, strict=True):
-        if n is not None and first.setdefault(n, name) != name:
-            one, other = sorted([first[n], name])
-            raise UserError(
-                f"data set '{dataset}': '{one}' and '{other}' are the same frame of '{video}'; keep one, or "
-                f"{HOW_TO_SAY}"
-            )
+    numbers = [next(rest) if has else None for has in there]
     most = max(map(len, fields))
     which = "the last number" if column == -1 else "the number" if most == 1 else f"number {column + 1} of {most}"
     return numbers, f"{which} in the name{', a decimal ' + how if how else ''}"
 
 
-def _all_differ(values: np.ndarray) -> bool:
-    return len(np.unique(values)) == len(values) and float(values.max()) < LARGEST
+def _fields(stems: list[str], field: re.Pattern) -> list[tuple[float, ...]]:
+    """The numbers in each name; a name that is one alone, as most are, needs no search."""
+    together = "".join(stems)
+    if together.isdecimal() and together.isascii() and all(stems):
+        return [(n,) for n in map(int if max(map(len, stems)) <= 19 else _value, stems)]
+    return [tuple(map(_value, texts)) for texts in map(field.findall, stems)]
+
+
+def _all_differ(values: list[float]) -> bool:
+    return len(set(values)) == len(values) and max(values) < LARGEST
 
 
 def natural(name: str, field: re.Pattern = _WHOLE) -> tuple:
@@ -205,6 +232,6 @@ def natural(name: str, field: re.Pattern = _WHOLE) -> tuple:
 
 
 def _value(text: str) -> float | int:
-    if text.isdecimal() and int(text) < LARGEST:
+    if len(text) <= 19 and text.isdecimal():
         return int(text)
     return float(text.replace(",", "."))

@@ -99,7 +99,7 @@ def _from_table(config: DatasetConfig) -> tuple[pd.DataFrame, dict[str, int], di
     given_paths, num_rows = pd.concat([sheet[side] for side in SIDES]), len(sheet) + len(malformed)
     paths = below_root(given_paths, config.root)
     sheet = sheet.assign(**{side: sheet[side].map(paths.of) for side in SIDES})
-    for name in ("left_label", "right_label", "same", "split"):
+    for name in ("left_label", "right_label", "split"):
         if name in sheet:
             sheet[name] = sheet[name].mask(is_missing(sheet[name], config), "")
     if "pair" not in sheet:

@@ -27,6 +27,7 @@ MARKS = {  # the longest first: that of UTF-32 begins as that of UTF-16 does
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+MOST_PLACES = 10  # other places in which the paths of one table may start
 SAMPLE = 50  # absolute paths that are tried for where root stands in them
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:/")
 
@@ -141,21 +142,24 @@ def below_root(paths: pd.Series, root: Path) -> Paths:
     """The paths of a table relative to ``root``, with forward slashes.
 
     Absolute ones of another machine are taken to start in ``root`` where that leads to files: the shortest beginning is
-    cut off after which files are there.
+    cut off after which files are there, and two paths never become one.
     """
     own = {path: _relative(path, root) for path in paths.drop_duplicates()}
     foreign = sorted(p for p, inside in own.items() if inside is None and _ABSOLUTE.match(p.replace("\\", "/")))
     taken = []
-    while foreign:
+    for _ in range(MOST_PLACES):
         tried = {p: _beginning(p, root) for p in foreign[:: max(1, len(foreign) // SAMPLE)]}
         counts = Counter(beginning for beginning in tried.values() if beginning)
         if not counts:
             break
         beginning = max(sorted(counts), key=counts.__getitem__)
-        ours = [p for p in foreign if p.replace("\\", "/").startswith(beginning + "/")]
-        own |= {p: _relative(p.replace("\\", "/").removeprefix(beginning + "/"), root) for p in ours}
-        taken.append(f"'{beginning}': {int(paths.isin([p for p in ours if own[p]]).sum()):,} rows")
-        foreign = [p for p in foreign if p not in set(ours)]
+        rests = {p: p.replace("\\", "/").removeprefix(beginning + "/") for p in foreign}
+        ours = {p: _relative(rest, root) for p, rest in rests.items() if rest != p.replace("\\", "/")}
+        foreign = [p for p in foreign if p not in ours]
+        if not set(own.values()).isdisjoint(inside for inside in ours.values() if inside):
+            continue
+        own |= ours
+        taken.append(f"'{beginning}': {int(paths.isin([p for p in ours if ours[p]]).sum()):,} rows")
     return Paths(own, named(taken))
 
 

@@ -59,7 +59,7 @@ def without_val(table: pd.DataFrame, drawn: bool) -> list[str]:
             why = f"its {len(split):,} label rows are of {what}, and one group of each class stays in train"
         else:
             own = " and ".join(sorted(set(split)))
-            why = f"its own split is {own}: train with --test-split 0.25, or set dataset.folds"
+            why = f"its own split is {own}: set dataset.folds: 5, which leaves test as it is"
         warnings.append(f"{track} has NO VALIDATION PART: {why}")
     return warnings
 
