@@ -312,6 +312,7 @@ def test_people_whom_the_stage_faces_cut_out_of_one_video_are_one_group(tmp_path
     assert rows(read(tmp_path).labels.table, "video", "group") == [
         ("other_p1", "other_p1"), ("own_p1", "own_p1"), ("study_p1", "study"), ("study_p2", "study"),
     ]  # fmt: skip
+    assert abaw.group_of(tmp_path / "cropped_aligned" / "study", "", "other_p1") == "other_p1"
     assert (numbered.CROPS, numbered.RECORDS) == (faces.CROPS, faces.RECORDS)
 
 

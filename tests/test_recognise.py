@@ -101,6 +101,7 @@ def test_how_to_split_holds_for_any_folder(other):
     ("makers", "candidates"),
     [
         ([layouts.ravdess, layouts.ckplus], "ravdess or ckplus"),
+        ([lambda root: layouts.images(root, "a/00001.jpg", "b/00001.jpg")], "folder or abaw"),
         ([layouts.abaw, layouts.table], r"abaw or csv \(table labels.csv\)"),
         ([lambda root: layouts.images(root, "train/hat/1.jpg"), layouts.table], r"csv \(table labels.csv\) or folder"),
         (

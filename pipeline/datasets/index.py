@@ -50,14 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _config(argv: Sequence[str] | None) -> DatasetConfig:
     """Flags above section ``dataset``.
 
-    Of another root than the section's nothing holds that the section says of its data set: where no flag gives the
-    name, it is recognised. How to split holds.
+    Of another root, or another name, than the section's nothing holds that the section says of its data set: where no
+    flag gives the name, it is recognised. How to split holds.
     """
     whole = parse(DatasetConfig, argv, sections=["dataset"], description=__doc__)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--params", type=Path, default=Path("params.yaml"))
     section = read_params(early.parse_known_args(argv)[0].params, "dataset")
-    if os.path.realpath(whole.root) == os.path.realpath(section.get("root", whole.root)):
+    same_root = os.path.realpath(whole.root) == os.path.realpath(section.get("root", whole.root))
+    if same_root and whole.name == section.get("name", whole.name):
         return whole
     flags = parse(DatasetConfig, argv, sections=[], description=__doc__)
     return replace(whole, **{key: getattr(flags, key) for key in ("name", "class_map", "also", *OF_A_DATA_SET)})

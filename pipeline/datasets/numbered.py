@@ -30,7 +30,9 @@ def cut_from(root: Path, path: str, video: str) -> str:
     out, _, name = where.rpartition(f"/{CROPS}/")
     if not match or not out:
         return video
-    raw = _PERSON.fullmatch(name)[1]
+    if not (own := _PERSON.fullmatch(name)):  # root itself lies in a folder of that name
+        return video
+    raw = own[1]
     made = Path(out, RECORDS, f"{raw}.parquet").is_file() and not Path(out, RECORDS, f"{name}.parquet").is_file()
     return match[1] if made else video
 

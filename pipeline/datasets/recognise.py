@@ -15,6 +15,7 @@ from pipeline.params import UserError
 
 AUTO = "auto"
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_FRAME = re.compile(r"\d{5,}\.\w+", re.ASCII)  # as frames of a video are called; images of a class seldom are
 _AFEW = re.compile(r"(?:.*/)?(\d+)/\1\.json")
 
 
@@ -77,7 +78,8 @@ def fits(survey: Survey) -> list[Fit]:
         add("ckplus", True)
     if any(_AFEW.fullmatch(path) for path in survey.others):
         add("afew_va", True)
-    cropped = any(part.startswith("cropped") for path in survey.images for part in path.split("/"))
+    root_name = survey.root.resolve().name
+    cropped = any(part.startswith("cropped") for path in (root_name, *survey.images) for part in path.split("/"))
     numbered = any(number(name) for path, names in survey.images.items() if path for name in names[:3])
     annotated = _has_abaw_annotations(survey)
     if numbered and (cropped or annotated):
@@ -94,6 +96,9 @@ def fits(survey: Survey) -> list[Fit]:
         add("folder", True)
     elif classes and all(fit.name == "csv" and not fit.sure for fit in found) and len(classes) > len(found):
         add("folder", False)
+        flat = [path for path in survey.images if path and "/" not in path]
+        if flat and all(_FRAME.fullmatch(name) for path in flat for name in survey.images[path]):
+            add("abaw", False)  # folders of 00001.jpg, 00002.jpg, ... are classes, or are videos without labels
     return sorted(found, key=lambda fit: not fit.sure)
 
 
@@ -134,7 +139,8 @@ def _has_abaw_annotations(survey: Survey) -> bool:
 
 def _crop_source(survey: Survey) -> dict[str, str]:
     """The setting for ABAW's crop source, where it is not the default."""
-    crops = {part for path in survey.images for part in path.split("/")[:-1] if part.startswith("cropped")}
+    around = [survey.root.resolve().name, *(part for path in survey.images for part in path.split("/")[:-1])]
+    crops = {part for part in around if part.startswith("cropped")}
     aligned = any(abaw.belongs(crop, "cropped_aligned") for crop in crops)
     return {} if aligned or not crops else {"crop_source": "cropped"}
 
