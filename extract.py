@@ -42,6 +42,9 @@ class ExtractConfig:
     """Section ``extract`` of params.yaml."""
 
     data: Path = option(Path("data/frames.parquet"), "-d", help="the frame table, or a folder of frames to index first")
+    dataset: str | None = option(
+        None, help="of a folder: which data set lies in it; default: as params.yaml says of it, else recognised"
+    )
     store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
     batch_size: int = option(16, "-b", help="images handed to the backbone at a time")
     backbone: str = option("tf_efficientnet_lite0", help="an HSEmotion name, or any timm name")
@@ -269,6 +272,7 @@ def _frames(config: ExtractConfig) -> Frames:
         "--report": config.store.with_suffix(".index.json"),
     }
     command = [sys.executable, "-m", "pipeline.datasets.index", "--root", str(config.data)]
+    command += ["--dataset", config.dataset] if config.dataset else []
     for flag, path in outputs.items():
         command += [flag, str(path)]
     print(f"{config.data} is a folder: indexing it into {table}")

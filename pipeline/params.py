@@ -122,7 +122,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
             item = typing.get_args(kind)[0]
             keywords |= {"nargs": "+", "type": item if isinstance(item, type) else _yaml_value}
         elif kind in (int, float, str, Path):
-            keywords["type"] = kind
+            keywords["type"] = _or_none(kind) if kind is not hints[field.name] else kind
         else:
             keywords["type"] = _yaml_value
         if kind is not bool:
@@ -179,6 +179,16 @@ def _cast(where: str, value: Any, hint: Any) -> Any:
         return value
     name = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
     raise UserError(f"{where} must be {name}, and is {value!r}")
+
+
+def _or_none(kind: type) -> Callable[[str], Any]:
+    """``kind``, but None for ``null``, as in the parameter file."""
+
+    def read_one(text: str) -> Any:
+        return None if text == "null" else kind(text)
+
+    read_one.__name__ = kind.__name__  # argparse names it in its errors
+    return read_one
 
 
 def _yaml_value(text: str) -> Any:

@@ -1,4 +1,5 @@
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from pipeline.datasets import abaw, numbered
 from pipeline.datasets.found import DatasetConfig
+from pipeline.faces import loop as faces
 from pipeline.params import UserError
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, write_labels
 
@@ -155,14 +157,13 @@ def test_stray_files_are_counted_and_are_no_frames(tmp_path):
     found = read(tmp_path)
     assert rows(found.frames.table, "video", "frame") == [("461", 1)]
     assert found.report["stray_files"] == {
-        "count": 7,
+        "count": 6,
         "first": [
             "00009.jpg",
             "__MACOSX/",
             "cropped_aligned/.DS_Store",
             "cropped_aligned/461/._00001.jpg",
             "cropped_aligned/461/00002.mp4",
-            "cropped_aligned/461/face.jpg",
             "read me.txt",
         ],
     }
@@ -274,7 +275,7 @@ def test_a_video_that_one_track_does_not_know_has_no_split_there(tmp_path):
     ]
 
 
-def test_left_and_right_of_a_video_are_one_group_and_a_number_at_the_end_is_no_side():
+def test_left_and_right_of_a_video_are_one_group_and_a_number_at_the_end_is_no_side(tmp_path):
     names = [
         "7_left",
         "7_right",
@@ -287,9 +288,71 @@ def test_left_and_right_of_a_video_are_one_group_and_a_number_at_the_end_is_no_s
         "a_Left",
         "c_p2",
     ]
-    assert [numbered.group_of(name) for name in names] == [
-        "7", "7", "7", "video10_1", "10-60-1280x720", "left_7", "my_left_foot", "_left", "a", "c",
+    assert [abaw.group_of(tmp_path, f"cropped_aligned/{name}", name) for name in names] == [
+        "7", "7", "7", "video10_1", "10-60-1280x720", "left_7", "my_left_foot", "_left", "a", "c_p2",
     ]  # fmt: skip
+
+
+def test_twelve_people_called_study_p1_to_study_p12_are_twelve_groups_and_said_to_be(tmp_path):
+    """The stage faces ends names in _p1, _p2, ... too, but nothing here was cut by it."""
+    for person in range(1, 13):
+        video(tmp_path, f"cropped_aligned/study_p{person}", [1, 2])
+        file(tmp_path, f"{EXPR_TRAIN}/study_p{person}.txt", lines(EXPR, 0, 4))
+    found = read(tmp_path)
+    assert found.labels.table["group"].nunique() == 12
+    assert found.report["videos_named_like_one_of_several_people"]["count"] == 12
+
+
+def test_people_whom_the_stage_faces_cut_out_of_one_video_are_one_group(tmp_path):
+    for name in ("study_p1", "study_p2", "other_p1", "own_p1"):
+        video(tmp_path, f"cropped_aligned/{name}", [1])
+        file(tmp_path, f"{EXPR_TRAIN}/{name}.txt", lines(EXPR, 0))
+    for record in ("study", "own_p1", "own"):  # own_p1.mp4 was a video itself
+        file(tmp_path, f".faces/{record}.parquet")
+    assert rows(read(tmp_path).labels.table, "video", "group") == [
+        ("other_p1", "other_p1"), ("own_p1", "own_p1"), ("study_p1", "study"), ("study_p2", "study"),
+    ]  # fmt: skip
+    assert abaw.group_of(tmp_path / "cropped_aligned" / "study", "", "other_p1") == "other_p1"
+    assert (numbered.CROPS, numbered.RECORDS) == (faces.CROPS, faces.RECORDS)
+
+
+def test_a_frame_0_beside_annotations_whose_first_line_is_frame_1_is_said_with_the_way_out(tmp_path):
+    video(tmp_path, "cropped_aligned/a", [0, 1, 2])
+    video(tmp_path, "cropped_aligned/b", [1, 2])
+    video(tmp_path, "cropped_aligned/c", [0, 1])
+    for name in "ab":
+        file(tmp_path, f"{EXPR_TRAIN}/{name}.txt", lines(EXPR, 0, 1, 2))
+    report = read(tmp_path).report
+    assert report["videos_numbered_from_0"] == {"count": 1, "first": ["a"]}  # c has no annotation
+    assert re.search(r"1 of 2 annotated videos have a frame 0, such as 'a'.*--first-frame 0", report["warnings"][0])
+    found = read(tmp_path, first_frame=0)
+    assert rows(found.labels.table, "video", "frame", "expression")[:3] == [
+        ("a", 0, "Neutral"), ("a", 1, "Anger"), ("a", 2, "Disgust"),
+    ]  # fmt: skip
+    assert found.report["warnings"] == []
+
+
+def test_images_that_are_called_by_more_than_their_number_are_counted_and_can_be_read(tmp_path):
+    video(tmp_path, "cropped_aligned/a", [1])
+    for name in ("b/frame_00001.jpg", "b/frame_00002.jpg", "a/x_2.jpg"):
+        file(tmp_path, f"cropped_aligned/{name}", b"x")
+    found = read(tmp_path)
+    assert rows(found.frames.table, "video", "frame") == [("a", 1)]
+    assert found.report["folders_whose_images_have_no_number"]["first"] == [
+        "cropped_aligned/b: 2 images such as 'frame_00001.jpg'"
+    ]
+    assert found.report["images_without_number"]["first"] == ["cropped_aligned/a/x_2.jpg"]
+    assert "2 images such as 'frame_00001.jpg'" in found.report["warnings"][0]
+    assert "1 images in the others" in found.report["warnings"][0]
+    assert rows(read(tmp_path, frame_number=-1).frames.table, "video", "frame") == [
+        ("a", 1), ("a", 2), ("b", 1), ("b", 2),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="frame_number must be 1 for the first"):
+        read(tmp_path, frame_number="order")
+    for path in tmp_path.rglob("0*.jpg"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"images such as '\w+.jpg'; if these are frames, say which.*--frame-number"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,21 @@ def test_each_layout_is_told_and_what_is_printed_for_params_yaml_reads_it(tmp_pa
     assert len(readers.read(build(DatasetConfig, section, "dataset")).frames.table) > 0
 
 
+def test_a_root_made_of_links_is_told_as_index_reads_it(tmp_path, capsys):
+    abaw(tmp_path / "disk")
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("batch1", "6th"):
+        (root / name).symlink_to(tmp_path / "disk" / name)
+    (root / "again").symlink_to(tmp_path / "disk" / "batch1")
+    (root / "loop").symlink_to(root)
+    assert check.main(["--check", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{root}: 2 images in 2 folders" in printed
+    assert "abaw, cropped_aligned: 1 videos, 1 frames" in printed
+    assert "odd: 2 links to folders read already, 'batch1'" in printed
+
+
 def test_raw_videos_grey_broken_and_mixed_images_are_odd(tmp_path, capsys):
     images(tmp_path, "a/1.jpg", "a/2.jpg")
     images(tmp_path, "b/3.jpg", size=(500, 600))

@@ -189,8 +189,41 @@ def test_hidden_folders_are_no_classes(tmp_path):
 
 
 def test_two_people_cut_out_of_one_video_are_one_group(tmp_path):
-    made(tmp_path, "hat/1_left/00001.jpg", "hat/1_right/00001.jpg", "hat/2/00001.jpg", "hat/a_left.jpg")
-    groups = rows(read(tmp_path).labels.table, "video", "group")
-    assert groups == [
+    names = ["hat/1_left/00001.jpg", "hat/1_right/00001.jpg", "hat/2/00001.jpg", "hat/a_left.jpg"]
+    root = made(tmp_path / "faces" / "cropped_aligned", *names)
+    assert rows(read(root).labels.table, "group") == [
+        ("hat/1_left",), ("hat/1_right",), ("hat/2",), ("hat/a_left",),
+    ]  # fmt: skip
+    made(tmp_path / "faces", ".faces/hat/1.parquet")
+    assert rows(read(root).labels.table, "video", "group") == [
         ("hat/1_left", "hat/1"), ("hat/1_right", "hat/1"), ("hat/2", "hat/2"), ("hat/a_left", "hat/a_left"),
     ]  # fmt: skip
+
+
+def test_a_class_folder_called_nan_holds_frames_without_label_unless_it_is_said_to_be_a_class(tmp_path):
+    made(tmp_path, "hat/1.jpg", "nan/2.jpg", "None/3.jpg", "-1/4/5.jpg")
+    found = read(tmp_path)
+    assert len(found.frames.table) == 4
+    assert rows(found.labels.table, "video", "expression") == [("hat/1", "hat")]
+    assert found.labels.classes == ["hat"]
+    assert found.report["labels_missing"] == {"count": 3, "first": ["'-1': 1", "'None': 1", "'nan': 1"]}
+    assert "labels that stand for none: '-1': 1, 'None': 1, 'nan': 1" in found.report["warnings"][0]
+    assert read(tmp_path, missing=["nan"]).labels.classes == ["-1", "None", "hat"]
+    assert read(tmp_path, class_map={"None": "no hat", "hat": "hat"}).labels.classes == ["no hat", "hat"]
+
+
+def test_class_folders_whose_names_differ_by_case_or_blanks_are_named_as_probably_one(tmp_path):
+    made(tmp_path, "happy/1.jpg", "Happy /2.jpg", "sad/3.jpg")
+    assert "probably one: 'Happy ' and 'happy'" in " ".join(read(tmp_path).report["warnings"])
+    mapped = read(tmp_path, class_map={"happy": "joy", "Happy ": "joy", "sad": "sad"})
+    assert not [text for text in mapped.report["warnings"] if "probably" in text]
+
+
+def test_a_data_set_of_which_no_group_can_be_held_out_is_said_to_have_no_validation_part(tmp_path):
+    made(tmp_path, *(f"hat/one/{n}.jpg" for n in range(5)))
+    assert read(tmp_path).report["warnings"] == [
+        "expression has NO VALIDATION PART: its 5 label rows are of one group, 'hat/one', and one group of each class "
+        "stays in train"
+    ]
+    made(tmp_path, "train/hat/1.jpg", "test/hat/2.jpg")
+    assert "its own split is test and train: set dataset.folds: 5" in read(tmp_path).report["warnings"][0]

@@ -72,6 +72,14 @@ def test_the_report_counts_what_is_there_and_what_is_not(tree, tmp_path):
         "videos_with_gaps": {"count": 1, "first": ["7_left: 1 frames"], "missing_frames": 1},
         "videos_starting_late": {"count": 1, "first": ["7_left: at 3"]},
         "groups_in_two_splits": {"expression": {"count": 1, "first": ["7: train and val"]}, "va": nothing},
+        "warnings": [
+            "va has NO VALIDATION PART: its own split is train: set dataset.folds: 5, which leaves test as it is"
+        ],
+        "frame_numbers": {"the name, a number": {"count": 3, "first": ["10-60-1280x720", "7_left", "7_right"]}},
+        "videos_numbered_from_0": nothing,
+        "folders_whose_images_have_no_number": nothing,
+        "images_without_number": nothing,
+        "videos_named_like_one_of_several_people": nothing,
         "annotated_videos": {"expression": {"train": 2, "val": 1}, "va": {"train": 1}},
         "videos_without_annotation": {"count": 1, "first": ["10-60-1280x720"]},
         "annotated_videos_without_frames": {"count": 1, "first": ["999"]},
@@ -82,6 +90,9 @@ def test_the_report_counts_what_is_there_and_what_is_not(tree, tmp_path):
         "folders_of_other_crops": nothing,
         "links_to_folders_already_read": nothing,
         "stray_files": nothing,
+        "files_of_equal_size": {"compared": 0, "in_all": 0},
+        "identical_images_in_two_splits": nothing,
+        "identical_images_in_two_groups": nothing,
         "skipped": 0,
     }
 
@@ -164,7 +175,7 @@ def test_the_script_says_what_is_wrong_in_one_error_and_status_2(tmp_path):
     command = [sys.executable, "-m", "pipeline.datasets.index", "--params", str(tmp_path / "params.yaml")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.returncode == 2
-    assert done.stderr.startswith("error: data set 'abaw': there is no folder nowhere")
+    assert done.stderr.startswith("error: there is no folder nowhere: name its folder")
     assert "Traceback" not in done.stderr
 
 

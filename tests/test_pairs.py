@@ -109,6 +109,14 @@ a.jpg,z.jpg,1,x,x,train
     assert (found.skipped, len(found.frames.table)) == (6, 2)
 
 
+def test_a_label_that_stands_for_none_makes_no_class_of_pairs_and_minus_one_is_no_answer_to_same(tmp_path):
+    table = "left,right,same,left_label,right_label,split\na,b,1,x,x,\na,b,1,NA,NA,\nc,d,-1,x,y,\n"
+    found = read(made(tmp_path, "a", "b", "c", "d", table=table), table=True)
+    assert found.labels.classes == ["x"]
+    assert found.report["malformed_lines"]["first"] == ["line 4: same is not 1 or 0", "line 3: a label is empty"]
+    assert read(tmp_path, table=True, missing=[]).labels.classes == ["NA", "x"]
+
+
 def test_a_shared_image_on_both_sides_of_a_given_split_is_an_error(tmp_path):
     made(tmp_path, "a.jpg", "b.jpg", "c.jpg", table="left,right,split\na.jpg,b.jpg,train\nb.jpg,c.jpg,val\n")
     with pytest.raises(UserError, match="groups stand in two splits"):

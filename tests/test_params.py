@@ -35,6 +35,8 @@ class Config:
     store: Path = option(Path("s.zarr"), help="the store")
     loss: dict[str, Any] = option({}, help="loss")
     layer: int | str | None = option(None, help="layer")
+    cache: Path | None = option(None, help="cache")
+    word: str | None = option(None, help="word")
     widths: list[int | str] = option([1], help="widths")
 
 
@@ -126,6 +128,24 @@ def test_paths_null_and_mixed_kinds_arrive_as_declared(tmp_path):
     config = parse(written(tmp_path, "train:\n  store: a/b.zarr\n  limit: null\n  layer: last\n"))
     assert (config.store, config.limit, config.layer) == (Path("a/b.zarr"), None, "last")
     assert parse(written(tmp_path, "train:\n"), "--limit", "3", "--layer", "2").layer == 2
+
+
+@pytest.mark.parametrize(("flag", "name"), [("--limit", "limit"), ("--cache", "cache"), ("--word", "word")])
+def test_a_flag_that_may_be_null_takes_null_as_the_file_does(tmp_path, flag, name):
+    place = written(tmp_path, "train:\n  limit: 3\n  cache: a\n  word: b\n")
+    assert getattr(parse(place), name) is not None
+    assert getattr(parse(place, flag, "null"), name) is None
+    assert getattr(parse(place, flag, "7"), name) == {"limit": 7, "cache": Path("7"), "word": "7"}[name]
+
+
+def test_a_flag_that_may_not_be_null_refuses_it(file, capsys):
+    with pytest.raises(SystemExit):
+        parse(file, "--epochs", "null")
+    assert "argument -e/--epochs: invalid int value: 'null'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(file, "--limit", "none")
+    assert "argument --limit: invalid int value: 'none'" in capsys.readouterr().err
+    assert parse(file, "--store", "null").store == Path("null")
 
 
 def test_of_a_borrowed_section_only_the_known_keys_are_taken_and_ones_own_section_wins(file, tmp_path):

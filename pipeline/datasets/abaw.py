@@ -4,9 +4,10 @@
     .../EXPR_Classification_Challenge/Train_Set/<video>.txt                        the same for VA and AU
     .../training_set_annotations.txt                                               multi-task editions, one for all
 
-Line ``i`` of an annotation file (its header is line 0) belongs to frame ``i``. Of the names of the challenge's folders
-only the words matter that every edition keeps: EXPR, VA or AU, and train or validation. A file whose header is not
-known is skipped as a whole, because nothing says which line belongs to which frame, nor which column is what.
+Line ``i`` of an annotation file (its header is line 0) belongs to frame ``i``, or with ``first_frame: 0`` to ``i - 1``.
+Of the names of the challenge's folders only the words matter that every edition keeps: EXPR, VA or AU, and train or
+validation. A file whose header is not known is skipped as a whole, because nothing says which line belongs to which
+frame, nor which column is what.
 """
 
 import io
@@ -23,7 +24,17 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 
 from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
-from pipeline.datasets.numbered import by_name, frame_table, group_of, number
+from pipeline.datasets.numbered import (
+    by_name,
+    cut_from,
+    frame_folders,
+    frame_table,
+    how_numbered,
+    like_several_people,
+    names_not_understood,
+    no_frame,
+    not_understood,
+)
 from pipeline.datasets.scan import Folder, Scan, parts, scan
 from pipeline.params import UserError
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, Frames, Labels
@@ -37,6 +48,7 @@ SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "validation"
 COLUMNS = {"expression": ["expression"], "va": ["valence", "arousal"], "au": ABAW_AUS}
 INVALID = {"expression": -1, "va": -5, "au": -1}
 
+_SIDE = re.compile(r"(.+?)_(left|right)", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # TrainSet, Train_Set and "train set" are train, set
 _MTL_FILE = re.compile(r"(training|train|validation|val|test)_set_annotations?\.txt", re.IGNORECASE)
 _MTL_HEADER = ["image", "valence", "arousal", "expression"]
@@ -62,27 +74,38 @@ def read(config: DatasetConfig) -> Found:
     Raises ``UserError`` where no frame is found, where a video or an annotation is found twice, and where a video
     stands in two splits of one track. Whatever else cannot be read is skipped and reported.
     """
-    ready(config, WANTED, uses=["annotations"])
+    ready(config, WANTED, uses=["annotations", "frame_number", "first_frame"])
     config = replace(config, crop_source=config.crop_source or "cropped_aligned")
     scanned = scan(config.root, EXTENSIONS, enter=lambda name: not _is_other_crop(name, config.crop_source))
-    videos, passed_over, strays = _choose_videos(config, scanned)
-    frames, stray_images = frame_table(config.name, videos)
+    folders = frame_folders(config, scanned.folders)
+    videos, passed_over, strays = _choose_videos(config, scanned, folders)
+    frames, without_number = frame_table(config, videos)
 
     base, texts, unreadable = _texts(config, scanned)
     per_video, lists, unused = find_annotations(base, texts)
     malformed: list[str] = []
-    annotated, skipped_files = _read_per_video(base, per_video, malformed)
+    annotated, skipped_files = _read_per_video(base, per_video, malformed, config.first_frame)
     if not per_video:
         annotated, skipped_files = _read_lists(base, lists, malformed)
     if config.annotations is not None and not per_video and not lists:
         raise UserError(f"data set 'abaw': no annotation file was found under {config.annotations}")
 
     used = _below(config.root, base, set(texts) - set(unused))
-    strays += stray_images + [path for path in scanned.others if path not in used]
+    strays += [path for path in scanned.others if path not in used]
+    groups = {v: group_of(config.root, videos[v].path if v in videos else "", v) for v in _videos(annotated)}
+    unknown = not_understood(scanned.folders, folders)
+    from_zero = frames.loc[frames["frame"] == 0, "video"].unique() if per_video and config.first_frame == 1 else []
+    from_zero = sorted(set(from_zero) & _videos(annotated))
     return Found(
         Frames(frames, config.root, title(config), config.crop_source),
-        Labels(_label_table(annotated), ABAW_CLASSES, title(config)),
+        Labels(_label_table(annotated, groups), ABAW_CLASSES, title(config)),
         {
+            "warnings": _from_zero(from_zero, annotated) + names_not_understood(unknown, without_number),
+            "frame_numbers": how_numbered(config, videos),
+            "videos_numbered_from_0": named(from_zero),
+            "folders_whose_images_have_no_number": unknown,
+            "images_without_number": named(sorted(without_number)),
+            "videos_named_like_one_of_several_people": like_several_people(groups),
             "annotated_videos": _count(annotated),
             "videos_without_annotation": named(sorted(set(videos) - _videos(annotated))),
             "annotated_videos_without_frames": named(sorted(_videos(annotated) - set(videos))),
@@ -101,14 +124,32 @@ def read(config: DatasetConfig) -> Found:
 # --- frames ----------------------------------------------------------------------------------------------------------
 
 
-def _choose_videos(config: DatasetConfig, scanned: Scan) -> tuple[dict[str, Folder], list[str], list[str]]:
+def group_of(root: Path, path: str, video: str) -> str:
+    """The raw video that ``video`` was cut from, by ABAW or by us: ``7`` for ``7_left``; ``video10_1`` is itself."""
+    match = _SIDE.fullmatch(video)
+    return match[1] if match else cut_from(root, path, video)
+
+
+def _from_zero(videos: list[str], annotated: Annotations) -> list[str]:
+    """The warning that labels are one frame off, if the first frame of these videos is 0."""
+    if not videos:
+        return []
+    return [
+        f"{len(videos):,} of {len(_videos(annotated)):,} annotated videos have a frame 0, such as '{videos[0]}', and "
+        "the first line of an ABAW annotation belongs to frame 1: if your frames count from 0, all labels are one "
+        "frame late: set dataset.first_frame: 0 in params.yaml, or --first-frame 0"
+    ]
+
+
+def _choose_videos(
+    config: DatasetConfig, scanned: Scan, folders: list[Folder]
+) -> tuple[dict[str, Folder], list[str], list[str]]:
     """Video -> its folder; folders of frames passed over; images in ``root`` itself, which belong to no video.
 
     A folder's crop source is told by the nearest folder around it that is called ``cropped...``. Where no folder
     is called so, all are taken.
     """
     root_name = os.path.basename(os.path.abspath(config.root))
-    folders = [folder for folder in scanned.folders if any(map(number, folder.names))]
     strays = [n for folder in folders if not folder.path for n in folder.names]
     folders = [folder for folder in folders if folder.path]
     crops = {f.path: _crop([root_name, *parts(f.path)[:-1]], config.crop_source) for f in folders}
@@ -123,7 +164,7 @@ def _choose_videos(config: DatasetConfig, scanned: Scan) -> tuple[dict[str, Fold
                 f"data set 'abaw': crop source '{config.crop_source}' is not among {seen} under {config.root}; "
                 "set dataset.crop_source in params.yaml, or --crop-source"
             )
-        problem = f"no numbered frame was found in a folder under {config.root}"
+        problem = no_frame(config, scanned)
         raise nothing_found(config, problem, WANTED, scanned.unreadable)
     taken = {folder.path for folder in chosen}
     return by_name(config.name, chosen), [f.path for f in folders if f.path not in taken], strays
@@ -216,7 +257,7 @@ def _twice(track: str, video: str, split: str, path: str, other_split: str, othe
 
 
 def _read_per_video(
-    base: Path, per_video: dict[str, dict[str, tuple[str, str]]], malformed: list[str]
+    base: Path, per_video: dict[str, dict[str, tuple[str, str]]], malformed: list[str], first_frame: int
 ) -> tuple[Annotations, list[str]]:
     """The annotations, and the files whose header is not known; malformed lines are appended to ``malformed``."""
     annotated: Annotations = {}
@@ -232,8 +273,8 @@ def _read_per_video(
             problems |= _out_of_range(track, values, len(names))
             values[sorted(problems)] = np.nan
             malformed += _described(path, lines, problems)
-            frames, labels = np.arange(1, len(lines) + 1), _to_columns(track, names, values)
-            annotated.setdefault(track, {})[video] = Annotation(split, frames, labels, path)
+            frames = np.arange(first_frame, first_frame + len(lines))
+            annotated.setdefault(track, {})[video] = Annotation(split, frames, _to_columns(track, names, values), path)
     return annotated, skipped
 
 
@@ -404,7 +445,7 @@ def _count(annotated: Annotations) -> dict[str, dict[str, int]]:
     return {track: {split: of.count(split) for split in sorted(set(of))} for track, of in sorted(splits.items())}
 
 
-def _label_table(annotated: Annotations) -> pd.DataFrame:
+def _label_table(annotated: Annotations, groups: dict[str, str]) -> pd.DataFrame:
     """One row for each (video, frame) with a valid label; a track without any annotation has no columns.
 
     A split is the video's: it stands in all rows of a video annotated for the track, valid there or not.
@@ -429,7 +470,7 @@ def _label_table(annotated: Annotations) -> pd.DataFrame:
     columns = {
         "video": _repeat([video for video, _ in keys], lengths),
         "frame": np.concatenate([np.empty(0, np.int64), *(frames for _, frames in keys)]),
-        "group": _repeat([group_of(video) for video, _ in keys], lengths),
+        "group": _repeat([groups[video] for video, _ in keys], lengths),
     }
     for track in tracks:
         columns |= _typed(track, np.concatenate(blocks[track]))

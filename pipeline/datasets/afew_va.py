@@ -20,7 +20,16 @@ import numpy as np
 import pandas as pd
 
 from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
-from pipeline.datasets.numbered import by_name, frame_table, number
+from pipeline.datasets.numbered import (
+    by_name,
+    frame_folders,
+    frame_table,
+    how_numbered,
+    names_not_understood,
+    no_frame,
+    not_understood,
+    number,
+)
 from pipeline.datasets.scan import scan
 from pipeline.params import UserError
 from pipeline.tables import Frames, Labels
@@ -43,14 +52,14 @@ class Clips:
 
 def read(config: DatasetConfig) -> Found:
     """Raises ``UserError`` where no frame is found, or a clip or its annotation is found twice."""
-    ready(config, WANTED, uses=["annotations"])
+    ready(config, WANTED, uses=["annotations", "frame_number"])
     scanned = scan(config.root, EXTENSIONS)
-    folders = [folder for folder in scanned.folders if folder.path and any(map(number, folder.names))]
+    folders = [folder for folder in frame_folders(config, scanned.folders) if folder.path]
     if not folders:
-        problem = f"no numbered frame was found in a folder under {config.root}"
-        raise nothing_found(config, problem, WANTED, scanned.unreadable)
+        raise nothing_found(config, no_frame(config, scanned), WANTED, scanned.unreadable)
     videos = by_name(config.name, folders)
-    frames, strays = frame_table(config.name, videos)
+    frames, strays = frame_table(config, videos)
+    unknown = not_understood(scanned.folders, folders)
     base, paths = _files(config, scanned.others)
     clips = _read_clips(base, paths)
     table = pd.DataFrame(clips.rows, columns=["video", "frame", "group", "valence", "arousal"])
@@ -59,6 +68,9 @@ def read(config: DatasetConfig) -> Found:
         Frames(frames, config.root, title(config), config.crop_source or "whole frames"),
         Labels(table.astype({"valence": "float32", "arousal": "float32"}), [], title(config)),
         {
+            "warnings": names_not_understood(unknown, strays),
+            "frame_numbers": how_numbered(config, videos),
+            "folders_whose_images_have_no_number": unknown,
             "clips_without_annotation": named(sorted(set(videos) - set(clips.files))),
             "annotated_clips_without_frames": named(sorted(set(clips.files) - set(videos))),
             "malformed_frames": named(clips.malformed, most=50),

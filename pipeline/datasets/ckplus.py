@@ -63,6 +63,7 @@ def read(config: DatasetConfig) -> Found:
         Labels(labels[["video", "frame", "group", "expression"]], CLASSES, title(config)),
         facts
         | {
+            "frame_numbers": {"the last number in the name": named(table["video"].sort_values().unique(), most=3)},
             "sequences_without_emotion": named(sorted(set(table["video"]) - set(labels["video"]))),
             "emotions_without_sequence": named(sorted(set(emotions) - set(table["video"]))),
             "emotion_files_skipped": named(problems),

@@ -21,6 +21,20 @@ ABAW = {
 NO_LABELS = (*KEY, "group", "fold", "dataset", "pair", "side", "same")
 
 
+def alike(classes: list[str]) -> list[str]:
+    """The warning that names which differ by case or blanks alone are classes of their own; none where none do."""
+    same: dict[str, list[str]] = {}
+    for name in classes:
+        same.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    several = [" and ".join(map(repr, names)) for names in same.values() if len(names) > 1]
+    if not several:
+        return []
+    return [
+        f"classes that differ by case or blanks alone, and are probably one: {'; '.join(several)}: put them together "
+        "with dataset.class_map"
+    ]
+
+
 def mapped(labels: Labels, class_map: str | dict[str, str] | None) -> tuple[Labels, dict[str, Any]]:
     """The labels under the map's classes, and what became of which class, for the report.
 

@@ -6,13 +6,14 @@ inside a class folder is a video whose frames are its images. The group is the v
 files are named and not read: faces are cut out of them first.
 """
 
-import re
 from collections import Counter
 
 import pandas as pd
 
 from pipeline.datasets.found import CUT_FIRST, DatasetConfig, Found, named, nothing_found, ready, title, videos_among
-from pipeline.datasets.numbered import group_of
+from pipeline.datasets.missing import in_words, is_missing, missing_labels
+from pipeline.datasets.numbered import cut_from, like_several_people
+from pipeline.datasets.order import frame_numbers
 from pipeline.datasets.scan import Folder, Scan, parts, scan
 from pipeline.params import UserError
 from pipeline.tables import Frames, Labels
@@ -25,7 +26,6 @@ SPLIT_FOLDERS = {
 }  # fmt: skip
 COLUMNS = ["video", "frame", "path", "size", "group", "expression", "expression_split"]
 WANTED = "a folder of images for each class: ROOT/<class>/*.jpg, or ROOT/<train, val or test>/<class>/*.jpg"
-_LAST_NUMBER = re.compile(r"(\d{1,18})\D*$")
 
 
 def read(config: DatasetConfig) -> Found:
@@ -33,13 +33,15 @@ def read(config: DatasetConfig) -> Found:
 
     Raises ``UserError`` where nothing is found, or two folders stand for one split.
     """
-    ready(config, WANTED)
+    ready(config, WANTED, uses=["frame_number", "missing"])
     scanned = scan(config.root, EXTENSIONS)
     official = _split_folders(scanned)
     depth = 2 if official else 1
     paths = {folder.path for folder in scanned.folders}
     classes = {split: Counter() for split in official.values() or [None]}
-    rows, outside = [], []
+    rows, outside, without_number = [], [], []
+    sequences = {f.path: f.names for f in scanned.folders if f.names and _is_sequence(f, depth, official)}
+    numbers, rules = frame_numbers(config.name, sequences, config.frame_number)
     for folder in scanned.folders:
         where = parts(folder.path)
         if len(where) < depth or (official and where[0] not in official):
@@ -47,8 +49,10 @@ def read(config: DatasetConfig) -> Found:
             continue
         split = official.get(where[0])
         classes[split][where[depth - 1]] += len(folder.names)
-        taken = _images(folder, paths) if len(where) == depth else _sequence(folder)
-        group = None if len(where) == depth else group_of(folder.path)
+        taken = _images(folder, paths) if len(where) == depth else _sequence(folder, numbers.get(folder.path, []))
+        without_number += [path for _, number, path, _ in taken if number is None]
+        taken = [row for row in taken if row[1] is not None]
+        group = None if len(where) == depth else cut_from(config.root, folder.path, folder.path)
         rows += [(*row, group or row[0], where[depth - 1], split) for row in taken]
     videos = videos_among(scanned.others)
     if not rows:
@@ -57,13 +61,27 @@ def read(config: DatasetConfig) -> Found:
         raise nothing_found(config, problem, WANTED, scanned.unreadable)
 
     table = pd.DataFrame(rows, columns=COLUMNS)
-    names = sorted(table["expression"].unique())
+    groups = dict(zip(table["video"], table["group"], strict=True))
+    none = is_missing(table["expression"], config)
+    no_label = missing_labels(table["expression"], none)
+    table["expression"] = table["expression"].mask(none)
+    names = sorted(table["expression"].dropna().unique())
     split_column = ["expression_split"] if official else []
+    labels = table.loc[table["expression"].notna(), ["video", "frame", "group", "expression", *split_column]]
     return Found(
         Frames(table[["video", "frame", "path", "size"]], config.root, title(config), config.crop_source or "as given"),
-        Labels(table[["video", "frame", "group", "expression", *split_column]], names, title(config)),
-        _report(scanned, official, classes, names, outside),
-        skipped=len(outside) + len(scanned.unreadable),
+        Labels(labels, names, title(config)),
+        {
+            "warnings": in_words(no_label),
+            "frame_numbers": rules,
+            "videos_named_like_one_of_several_people": like_several_people(
+                {v: groups[v] for v in numbers if v in groups}
+            ),
+            "images_without_number": named(sorted(without_number)),
+            "labels_missing": no_label,
+        }
+        | _report(scanned, official, classes, names, outside),
+        skipped=len(outside) + len(without_number) + len(scanned.unreadable),
     )
 
 
@@ -89,17 +107,16 @@ def _images(folder: Folder, paths: set[str]) -> list[tuple[str, int, str, int]]:
     return rows
 
 
-def _sequence(folder: Folder) -> list[tuple[str, int, str, int]]:
-    """(video, frame, path, size) of a video's images: the last number in each name, if all differ, else the order."""
-    images = sorted(zip(folder.names, folder.sizes, strict=True))
-    found = [_LAST_NUMBER.search(name.rpartition(".")[0]) for name, _ in images]
-    numbers = [int(match[1]) for match in found if match]
-    if len(set(numbers)) < len(images):
-        numbers = list(range(len(images)))
-    return [
-        (folder.path, number, f"{folder.path}/{name}", size)
-        for number, (name, size) in zip(numbers, images, strict=True)
-    ]
+def _is_sequence(folder: Folder, depth: int, official: dict[str, str]) -> bool:
+    """Whether a folder lies in a class folder, so that its images are the frames of a video."""
+    where = parts(folder.path)
+    return len(where) > depth and (not official or where[0] in official)
+
+
+def _sequence(folder: Folder, numbers: list[int | None]) -> list[tuple[str, int | None, str, int]]:
+    """(video, frame, path, size) of a video's images."""
+    images = zip(numbers, folder.names, folder.sizes, strict=True)
+    return [(folder.path, number, f"{folder.path}/{name}", size) for number, name, size in images]
 
 
 def _report(scanned: Scan, official: dict[str, str], classes: dict, names: list[str], outside: list[str]) -> dict:

@@ -31,7 +31,12 @@ HOW_TO_POINT = "name its folder as dataset.root in params.yaml, or with --root F
 class DatasetConfig:
     """Section ``dataset`` of params.yaml: where a data set lies, and where its two tables and its report go."""
 
-    name: str = option("abaw", help="the reader: abaw, afew_va, ckplus, csv, folder, pairs, ravdess, shapes")
+    name: str = option(
+        "auto",
+        "--dataset",
+        help="the reader: abaw, afew_va, ckplus, csv, folder, pairs, ravdess, shapes; auto: recognised from the names "
+        "in root, asked for where that is not clear",
+    )
     root: Path = option(Path("data/abaw"), help="the folder that holds the data set; paths in the tables start there")
     annotations: Path | None = option(
         None, help="abaw, afew_va, ckplus: where the annotations lie, if not below root; csv, pairs: the table"
@@ -42,6 +47,18 @@ class DatasetConfig:
     )
     class_map: str | dict | None = option(
         None, help="abaw, for ABAW's eight classes, or {happy: Happiness, ...}; labels without a partner are dropped"
+    )
+    frame_number: int | str | None = option(
+        None,
+        help="which number in a file's name is the frame: 1 is the first, -1 the last; order: files are counted from 0 "
+        "as they sort; null: found from what changes, and asked for where that is not clear",
+    )
+    first_frame: int = option(1, help="abaw: the number of the frame that the first line of an annotation belongs to")
+    missing: list | None = option(
+        None, help="what stands for no label or group in a table, or as a class folder; null: NA, nan, None, null, -1"
+    )
+    compare: int = option(
+        50_000, help="so many files at most are looked into for images that stand in two splits or groups; 0: none"
     )
     frames: Path = option(Path("data/frames.parquet"), help="the frame table to write")
     labels: Path = option(Path("data/labels.parquet"), help="the label table to write")
@@ -93,8 +110,9 @@ def nothing_found(config: DatasetConfig, problem: str, wanted: str, unreadable: 
 
 def ready(config: DatasetConfig, wanted: str, *, uses: Collection[str] = ()) -> None:
     """Raises ``UserError`` where ``root`` is no folder, or a setting is given that the reader has no use for."""
-    for key in ("annotations", "columns"):
-        if getattr(config, key) and key not in uses:
+    unset = DatasetConfig()
+    for key in ("annotations", "columns", "frame_number", "first_frame", "missing"):
+        if getattr(config, key) != getattr(unset, key) and key not in uses:
             raise UserError(f"data set '{config.name}' has no use for it: leave dataset.{key} out")
     if not config.root.is_dir():
         raise nothing_found(config, f"there is no folder {config.root}", wanted)

@@ -1,23 +1,31 @@
 """Scans a data set into its frame table and its label table, and reports what was found and what was not.
 
-    python -m pipeline.datasets.index --name abaw --root data/abaw
+    python -m pipeline.datasets.index                               the data set of params.yaml
+    python -m pipeline.datasets.index --root FOLDER                 another, which is recognised
+    python -m pipeline.datasets.index --root FOLDER --dataset abaw  another, which is said
 
 writes data/frames.parquet (names and sizes of the frames), data/labels.parquet (annotations) and data/index.json. The
 three are the same bytes whenever the files are the same: nothing in them tells the time, nor the order of a listing.
 """
 
+import argparse
 import json
+import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.datasets.found import DatasetConfig, named
-from pipeline.datasets.readers import read
+from pipeline.datasets.copies import compared, copies
+from pipeline.datasets.copies import warnings as copies_in_words
+from pipeline.datasets.found import DatasetConfig, Found, named
+from pipeline.datasets.readers import OF_A_DATA_SET, read
 from pipeline.datasets.splits import in_two_splits
 from pipeline.params import entry, parse
+from pipeline.params import read as read_params
 from pipeline.tables import KEY, SPLITS, Frames, Labels, write_frames, write_labels
 
 MOST_CLASSES = 50  # printed one by one
@@ -26,17 +34,43 @@ MOST_CLASSES = 50  # printed one by one
 def main(argv: Sequence[str] | None = None) -> int:
     """0; or 1 with ``--strict`` where anything had to be skipped. All outputs are written in either case."""
     started = time.perf_counter()
-    config = parse(DatasetConfig, argv, sections=["dataset"], description=__doc__)
+    config = _config(argv)
     found = read(config)
     write_frames(config.frames, found.frames)
     write_labels(config.labels, found.labels)
-    report = describe(found.frames, found.labels) | found.report | {"skipped": found.skipped}
+    report = report_of(found, config.compare)
     _write_json(config.report, report)
     print(summary(report))
     print(f"wrote {config.frames}, {config.labels} and {config.report} in {time.perf_counter() - started:.1f} s")
     if found.skipped:
         print(f"{found.skipped} lines, files or folders were skipped: they are named above and in {config.report}")
     return 1 if config.strict and found.skipped else 0
+
+
+def _config(argv: Sequence[str] | None) -> DatasetConfig:
+    """Flags above section ``dataset``.
+
+    Of another root, or another name, than the section's nothing holds that the section says of its data set: where no
+    flag gives the name, it is recognised. How to split holds.
+    """
+    whole = parse(DatasetConfig, argv, sections=["dataset"], description=__doc__)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--params", type=Path, default=Path("params.yaml"))
+    section = read_params(early.parse_known_args(argv)[0].params, "dataset")
+    same_root = os.path.realpath(whole.root) == os.path.realpath(section.get("root", whole.root))
+    if same_root and whole.name == section.get("name", whole.name):
+        return whole
+    flags = parse(DatasetConfig, argv, sections=[], description=__doc__)
+    return replace(whole, **{key: getattr(flags, key) for key in ("name", "class_map", "also", *OF_A_DATA_SET)})
+
+
+def report_of(found: Found, compare: int) -> dict[str, Any]:
+    """All there is to say of a data set; ``compare`` is how many files are looked into for identical images."""
+    report = describe(found.frames, found.labels) | found.report | {"skipped": found.skipped}
+    if compare > 0:
+        report |= copies(found.frames, found.labels, compare)
+        report["warnings"] = report.get("warnings", []) + copies_in_words(report)
+    return report
 
 
 def describe(frames: Frames, labels: Labels) -> dict[str, Any]:
@@ -82,21 +116,23 @@ def summary(report: dict[str, Any]) -> str:
     ]
     if not report["label_rows"]:
         lines.append("NO LABELS were found: the label table is empty")
+    lines += [f"WARNING: {text}" for text in report.get("warnings", [])]
     for track, splits in report["videos_per_split"].items():
         counts = [f"{s}: {report['labelled_frames'][track].get(s, 0):,} in {n:,} videos" for s, n in splits.items()]
         lines.append(f"{track}, labelled frames: {'; '.join(counts)}")
     lines += _class_lines(report["frames_per_class"])
-    for key in ("split", "class_map"):
-        if report.get(key) and report["label_rows"]:
+    for key in ("recognised", "split", "class_map"):
+        if report.get(key) and (report["label_rows"] or key == "recognised"):
             lines.append(f"{_words(key)}: {_shown(report[key])}")
     for key in ("frames_without_label", "labels_without_frame"):
         lines.append(f"{_words(key)}: {', '.join(f'{track} {n:,}' for track, n in report[key].items())}")
     for track, groups in report["groups_in_two_splits"].items():
         if groups["count"]:
             lines.append(f"WARNING: {_counted(f'groups in two splits of {track}', groups)}")
-    lines += _counts(report)
+    lines += _rules(report) + compared(report) + _counts(report)
     for name, own in report.get("data_sets", {}).items():
-        lines += [f"{name}: {line}" for line in [f"split: {own['split']}", *_counts(own)]]
+        warnings = [f"WARNING: {text}" for text in own.get("warnings", [])]
+        lines += [f"{name}: {line}" for line in [*warnings, f"split: {own['split']}", *_rules(own), *_counts(own)]]
     return "\n".join(lines)
 
 
@@ -167,6 +203,14 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
 def _counts(report: dict[str, Any]) -> list[str]:
     """A line for each thing of a report that was counted and is not zero."""
     return [_counted(_words(k), v) for k, v in report.items() if isinstance(v, dict) and v.get("count")]
+
+
+def _rules(report: dict[str, Any]) -> list[str]:
+    """A line for each rule that gave frame numbers."""
+    return [
+        f"frame numbers: {rule}, in {of['count']:,} videos ({'; '.join(of['first'][:2])})"
+        for rule, of in report.get("frame_numbers", {}).items()
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -1,26 +1,104 @@
 """Folders of frames whose file names are their numbers, as ABAW and the stage ``faces`` lay them out."""
 
+import os
 import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.datasets.scan import Folder, parts
+from pipeline.datasets.found import DatasetConfig, named
+from pipeline.datasets.order import HOW_TO_SAY, check_choice
+from pipeline.datasets.scan import Folder, Scan, parts
 from pipeline.params import UserError
 
-_SIDE = re.compile(r"(.+?)_(left|right|p\d+)", re.IGNORECASE)
+_DIGITS = re.compile(r"\d+", re.ASCII)
+_PERSON = re.compile(r"(.+?)_(left|right|p\d+)")
+CROPS, RECORDS = "cropped_aligned", ".faces"  # as the stage ``faces`` calls its folders
 
 
-def group_of(video: str) -> str:
-    """The raw video that ``video`` was cut from: ``7_left`` or ``7_p3`` -> ``7``, but ``video10_1`` is itself."""
-    match = _SIDE.fullmatch(video)
-    return match[1] if match else video
+def cut_from(root: Path, path: str, video: str) -> str:
+    """The raw video that the stage ``faces`` cut ``video`` out of: ``7`` for ``7_left`` and ``7_p3``.
+
+    ``path`` is the video's folder below ``root``. The records beside ``cropped_aligned`` tell what was cut out of what.
+    Without them ``study_p1`` is somebody's own name, and stands for itself.
+    """
+    match = _PERSON.fullmatch(video)
+    where = os.path.join(os.path.abspath(root), path).replace(os.sep, "/")
+    out, _, name = where.rpartition(f"/{CROPS}/")
+    if not match or not out:
+        return video
+    if not (own := _PERSON.fullmatch(name)):  # root itself lies in a folder of that name
+        return video
+    raw = own[1]
+    made = Path(out, RECORDS, f"{raw}.parquet").is_file() and not Path(out, RECORDS, f"{name}.parquet").is_file()
+    return match[1] if made else video
 
 
-def number(name: str) -> str | None:
-    """The digits of ``00001.jpg``; None for a name that is no frame's."""
+def like_several_people(groups: Mapping[str, str]) -> dict[str, Any]:
+    """Counts and names the videos called like one of several people in a video that yet are groups of their own."""
+    return named(sorted(video for video, group in groups.items() if video == group and _PERSON.fullmatch(video)))
+
+
+def number(name: str, which: int | str | None = None) -> str | None:
+    """The digits of ``00001.jpg``; None for a name that is no frame's.
+
+    With ``which``, as ``dataset.frame_number`` says it, the digits of that number in the name: of ``frame_00001.jpg``,
+    1 is the first and -1 the last.
+    """
     stem = name[: name.rfind(".")]
-    return stem if stem.isdecimal() and stem.isascii() and len(stem) <= 18 else None
+    if which is None:
+        return stem if stem.isdecimal() and stem.isascii() and len(stem) <= 18 else None
+    found = _DIGITS.findall(stem)
+    place = which - (which > 0)
+    return found[place] if -len(found) <= place < len(found) and len(found[place]) <= 18 else None
+
+
+def frame_folders(config: DatasetConfig, folders: Iterable[Folder]) -> list[Folder]:
+    """The folders that hold a frame, by its name."""
+    check_choice(config.name, config.frame_number, order=False)
+    return [folder for folder in folders if any(number(name, config.frame_number) for name in folder.names)]
+
+
+def not_understood(folders: Iterable[Folder], chosen: Iterable[Folder]) -> dict[str, Any]:
+    """Counts and names the folders that hold images, and none that is called by its number alone: ``frame_00001.jpg``.
+
+    ``chosen`` are the folders with a frame.
+    """
+    known = {folder.path for folder in chosen}
+    return named(
+        f"{folder.path or '.'}: {len(folder.names):,} images such as '{min(folder.names)}'"
+        for folder in folders
+        if folder.names and folder.path not in known
+    )
+
+
+def names_not_understood(folders: dict[str, Any], images: list[str]) -> list[str]:
+    """The warning that frames may be missing; ``folders`` is from ``not_understood``, ``images`` are in others."""
+    if not folders["count"] and not images:
+        return []
+    what = [f"no image of {folders['count']:,} folders ({folders['first'][0]})"] if folders["count"] else []
+    what += [f"{len(images):,} images in the others ('{min(images)}')"] if images else []
+    return [
+        f"{' and '.join(what)} could not be read, since a frame is called by its number alone, as 00001.jpg is: if "
+        f"these are frames, {HOW_TO_SAY}"
+    ]
+
+
+def no_frame(config: DatasetConfig, scanned: Scan) -> str:
+    """What is wrong with a root where no frame was found."""
+    images = not_understood(scanned.folders, [])
+    seen = f": {images['first'][0]}; if these are frames, {HOW_TO_SAY}" if images["count"] else ""
+    return f"no numbered frame was found in a folder under {config.root}{seen}"
+
+
+def how_numbered(config: DatasetConfig, videos: Collection[str]) -> dict[str, Any]:
+    """For the report: the rule that gave the frame numbers, as ``frame_numbers`` of other readers says it."""
+    which = config.frame_number
+    rule = {None: "the name, a number", -1: "the last number in the name"}.get(which, f"number {which} in the name")
+    return {rule: named(sorted(videos), most=3)}
 
 
 def keep_one(dataset: str, video: str, path: str, other: str) -> UserError:
@@ -39,13 +117,13 @@ def by_name(dataset: str, folders: list[Folder]) -> dict[str, Folder]:
     return videos
 
 
-def frame_table(dataset: str, videos: dict[str, Folder]) -> tuple[pd.DataFrame, list[str]]:
+def frame_table(config: DatasetConfig, videos: dict[str, Folder]) -> tuple[pd.DataFrame, list[str]]:
     """The frame table, and the images whose names are no numbers; raises ``UserError`` for a frame number twice."""
     tables, strays = [], []
     for video in sorted(videos):
         folder = videos[video]
         names, sizes = folder.names, np.frombuffer(folder.sizes, dtype=np.int64)
-        digits = [number(name) for name in names]
+        digits = [number(name, config.frame_number) for name in names]
         if None in digits:
             strays += [f"{folder.path}/{n}" for n, d in zip(names, digits, strict=True) if d is None]
             is_frame = np.array([d is not None for d in digits])
@@ -58,7 +136,7 @@ def frame_table(dataset: str, videos: dict[str, Folder]) -> tuple[pd.DataFrame, 
         if len(twice):
             both = sorted(paths[twice[0] : twice[0] + 2])
             raise UserError(
-                f"data set '{dataset}': '{both[0]}' and '{both[1]}' are the same frame of '{video}'; keep one"
+                f"data set '{config.name}': '{both[0]}' and '{both[1]}' are the same frame of '{video}'; keep one"
             )
         tables.append(pd.DataFrame({"video": video, "frame": numbers, "path": paths, "size": sizes[order]}))
     return pd.concat(tables, ignore_index=True), strays

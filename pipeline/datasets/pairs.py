@@ -15,9 +15,10 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pipeline.datasets.csv_table import below_root, read_sheet, sizes_of, split_of
 from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
+from pipeline.datasets.missing import is_missing
 from pipeline.datasets.scan import scan
+from pipeline.datasets.sheet import below_root, none_there, read_sheet, sizes_of, split_of
 from pipeline.datasets.splits import refuse_overlap
 from pipeline.params import UserError
 from pipeline.tables import Frames, Labels
@@ -30,7 +31,7 @@ WANTED = "pairs of images: ROOT/left/00001.jpg and ROOT/right/00001.jpg, or a ta
 
 def read(config: DatasetConfig) -> Found:
     """Raises ``UserError`` where no pair is found, a name stands twice, or a group stands in two splits."""
-    ready(config, WANTED, uses=["annotations", "columns"])
+    ready(config, WANTED, uses=["annotations", "columns", "missing"])
     if config.annotations is None:
         pairs, sizes, facts, skipped = _from_folders(config)
     else:
@@ -95,7 +96,12 @@ def _from_table(config: DatasetConfig) -> tuple[pd.DataFrame, dict[str, int], di
     labelled = "left_label" in sheet
     if labelled != ("right_label" in sheet):
         raise UserError(f"data set '{config.name}': the columns 'left_label' and 'right_label' need each other")
-    sheet = sheet.assign(**{side: sheet[side].map(lambda path: below_root(path, config.root)) for side in SIDES})
+    given_paths, num_rows = pd.concat([sheet[side] for side in SIDES]), len(sheet) + len(malformed)
+    paths = below_root(given_paths, config.root)
+    sheet = sheet.assign(**{side: sheet[side].map(paths.of) for side in SIDES})
+    for name in ("left_label", "right_label", "split"):
+        if name in sheet:
+            sheet[name] = sheet[name].mask(is_missing(sheet[name], config), "")
     if "pair" not in sheet:
         sheet["pair"] = [f"{n:05d}" for n in range(1, len(sheet) + 1)]
     given = sheet["same"] if "same" in sheet else pd.Series("", index=sheet.index)
@@ -121,9 +127,12 @@ def _from_table(config: DatasetConfig) -> tuple[pd.DataFrame, dict[str, int], di
     sizes, missing = sizes_of(config.root, pd.concat([sheet[side] for side in SIDES]))
     whole = sheet["left"].isin(sizes) & sheet["right"].isin(sizes)
     if not whole.any():
-        first = f", such as {missing[0]}" if missing else ""
-        raise nothing_found(config, f"no pair of {config.annotations} has both its images{first}", WANTED)
-    facts = {"malformed_lines": named(malformed, most=50), "images_missing": named(missing)}
+        raise nothing_found(config, none_there(config, num_rows, given_paths, malformed, missing), WANTED)
+    facts = {
+        "absolute_paths_taken_to_start_in_root": paths.taken,
+        "malformed_lines": named(malformed, most=50),
+        "images_missing": named(missing),
+    }
     pairs = sheet[whole].drop(columns="line").assign(same=sheet.loc[whole, "same"].astype("int8"))
     return pairs.reset_index(drop=True), sizes, facts, len(malformed) + len(missing)
 

@@ -15,7 +15,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline.datasets.found import CUT_FIRST, DatasetConfig, Found, named, nothing_found, ready, title, videos_among
-from pipeline.datasets.numbered import by_name, frame_table, number
+from pipeline.datasets.numbered import (
+    by_name,
+    frame_folders,
+    frame_table,
+    how_numbered,
+    names_not_understood,
+    not_understood,
+)
 from pipeline.datasets.scan import Folder, parts, scan
 from pipeline.tables import Frames, Labels
 
@@ -35,10 +42,10 @@ def read(config: DatasetConfig) -> Found:
 
     RAVDESS shows one person: where the stage ``faces`` cut several tracks out of a clip, the longest is read.
     """
-    ready(config, WANTED)
+    ready(config, WANTED, uses=["frame_number"])
     scanned = scan(config.root, EXTENSIONS)
     raw = videos_among(scanned.others)
-    folders = [folder for folder in scanned.folders if folder.path and any(map(number, folder.names))]
+    folders = [folder for folder in frame_folders(config, scanned.folders) if folder.path]
     clips = [folder for folder in folders if _is_clip(folder)]
     if not clips:
         problem = f"no folder of frames named like a clip was found under {config.root}"
@@ -48,11 +55,15 @@ def read(config: DatasetConfig) -> Found:
     others = [f"{f.path}/{n}".lstrip("/") for f in scanned.folders if f.path not in read_from for n in f.names]
     chosen, tracks, twins = _one_a_take(by_name(config.name, clips))
     takes = {CLIP.fullmatch(name)["take"] for name in chosen}
-    frames, strays = frame_table(config.name, chosen)
+    frames, strays = frame_table(config, chosen)
+    unknown = not_understood((f for f in scanned.folders if f.path and _is_clip(f)), folders)
     return Found(
         Frames(frames, config.root, title(config), config.crop_source or "cropped_aligned"),
         Labels(_label_table(frames), CLASSES, title(config)),
         {
+            "warnings": names_not_understood(unknown, strays),
+            "frame_numbers": how_numbered(config, chosen),
+            "folders_whose_images_have_no_number": unknown,
             "takes_left_out_as_the_same_in_another_modality": named(sorted(twins)),
             "shorter_tracks_left_out": named(sorted(tracks)),
             "videos_not_cut_into_frames": named(path for path in raw if not _stands_for(path, takes)),

@@ -9,13 +9,15 @@ from typing import Any
 import pandas as pd
 
 from pipeline.datasets import abaw, afew_va, ckplus, csv_table, folder, pairs, ravdess, shapes
-from pipeline.datasets.classes import mapped
+from pipeline.datasets.classes import alike, mapped
 from pipeline.datasets.found import DatasetConfig, Found
-from pipeline.datasets.splits import with_split
+from pipeline.datasets.recognise import AUTO, recognised
+from pipeline.datasets.splits import with_split, without_val
 from pipeline.params import UserError, build, one_of
 from pipeline.tables import Frames, Labels
 
-OWN = ("name", "root", "annotations", "columns", "crop_source", "val_fraction", "seed")
+OF_A_DATA_SET = ("annotations", "columns", "crop_source", "frame_number", "first_frame", "missing")
+OWN = ("name", "root", *OF_A_DATA_SET, "val_fraction", "seed")
 
 
 def read(config: DatasetConfig) -> Found:
@@ -31,14 +33,22 @@ def read(config: DatasetConfig) -> Found:
             )
         found = _together(parts)
     labels, report = mapped(found.labels, config.class_map)
+    report |= {"warnings": found.report.get("warnings", []) + alike(labels.classes)}
     return replace(found, labels=labels, report=found.report | report)
 
 
 def _read_one(config: DatasetConfig) -> Found:
+    told = {}
+    if config.name == AUTO or (config.name == "csv" and config.annotations is None):
+        config = recognised(config)
+        settings = {"name": config.name, "annotations": config.annotations, "columns": config.columns}
+        told = {"recognised": ", ".join(f"{key} {value}" for key, value in settings.items() if value)}
     found = READERS[one_of("data set", config.name, READERS)](config)
     table, split = with_split(found.labels.table, config)
     labels = Labels(table, found.labels.classes, found.labels.dataset)
-    return replace(found, labels=labels, report={"split": split} | found.report)
+    warnings = found.report.get("warnings", [])
+    warnings += without_val(table, drawn=split != "official") if config.val_fraction else []
+    return replace(found, labels=labels, report=told | {"split": split} | found.report | {"warnings": warnings})
 
 
 def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:
@@ -47,8 +57,8 @@ def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:
         raise UserError(f"{where} must be like {{name: ravdess, root: FOLDER}}, and is {entry!r}")
     for key in entry:
         one_of(f"{where}: parameter", key, OWN)
-    alone = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("annotations", "columns")}
-    return build(DatasetConfig, alone | {"crop_source": None, "also": []} | entry, where)
+    alone = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in (*OF_A_DATA_SET, "also")}
+    return build(DatasetConfig, alone | entry, where)
 
 
 def _together(parts: list[Found]) -> Found:

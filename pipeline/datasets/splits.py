@@ -46,6 +46,24 @@ def with_split(table: pd.DataFrame, config: DatasetConfig) -> tuple[pd.DataFrame
     return of_one, f"fold {config.fold} of {config.folds} by group, seed {config.seed}"
 
 
+def without_val(table: pd.DataFrame, drawn: bool) -> list[str]:
+    """A warning for each track without a validation part; ``drawn``: its split is no official one."""
+    warnings = []
+    for track in tracks_of(table):
+        split = table.get(f"{track}_split", pd.Series(dtype="str")).dropna()
+        if split.empty or split.isin(["val", "fold"]).any():
+            continue
+        if drawn:
+            groups = table.loc[split.index, "group"].unique()
+            what = f"one group, '{groups[0]}'" if len(groups) == 1 else f"{len(groups)} groups, one a class"
+            why = f"its {len(split):,} label rows are of {what}, and one group of each class stays in train"
+        else:
+            own = " and ".join(sorted(set(split)))
+            why = f"its own split is {own}: set dataset.folds: 5, which leaves test as it is"
+        warnings.append(f"{track} has NO VALIDATION PART: {why}")
+    return warnings
+
+
 def tracks_of(table: pd.DataFrame) -> list[str]:
     """What a label table has labels for."""
     has = {"expression": "expression" in table, "va": "valence" in table}

@@ -72,6 +72,9 @@ class PredictConfig:
     width: int | str = option(101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s")
     width_aus: int | str = option(11, help="the same, for action units")
     fps: float | Path | None = option(None, help=FPS)
+    dataset: str | None = option(
+        None, help="with --frames: which data set lies in it; default: as extract.py -d finds it"
+    )
     by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
     labels: Path = option(Path("data/labels.parquet"), help="with --by knn: the label table")
     labelled: Path = option(Path("data/features.zarr"), help="with --by knn: the store of the labelled frames")
@@ -160,6 +163,7 @@ def _extract(config: PredictConfig) -> None:
     report = config.store.with_suffix(".extract.json")
     command = [sys.executable, "-m", "extract", "--data", str(config.frames), "--store", str(config.store)]
     command += ["--report", str(report), "--device", config.device]
+    command += ["--dataset", config.dataset] if config.dataset else []
     if subprocess.run(command, check=False).returncode:
         raise UserError(f"{config.frames} could not be extracted: {' '.join(command[1:])}")
 

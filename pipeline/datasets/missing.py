@@ -1,0 +1,45 @@
+"""Words that stand for no value: what pandas, R, SQL and annotation tools write where there is no label."""
+
+from typing import Any
+
+import pandas as pd
+
+from pipeline.datasets.found import DatasetConfig, named
+
+# In lower case. pandas writes nan and <NA>, R NA, Python None, SQL null, Excel #N/A; -1 is ABAW's and many others'.
+WORDS = ("", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "-1", "-1.0")
+
+
+def is_missing(values: pd.Series, config: DatasetConfig) -> pd.Series:
+    """Where a text stands for no value: by ``config.missing``, where that is given, else one of ``WORDS``.
+
+    Case counts not. The empty text always stands for none; a class that ``class_map`` names is one.
+    """
+    given = WORDS if config.missing is None else ["", *(w for word in config.missing for w in _spelled(word))]
+    words = {word.strip().lower() for word in given}
+    classes = config.class_map if isinstance(config.class_map, dict) else {}
+    return values.str.strip().str.lower().isin(words) & (~values.isin(list(classes)) | (values == ""))
+
+
+def missing_labels(labels: pd.Series, missing: pd.Series) -> dict[str, Any]:
+    """For the report: how many labels are missing, and by which word."""
+    counts = labels[missing].value_counts().sort_index()
+    return named(f"{word!r}: {n:,}" if word else f"empty: {n:,}" for word, n in counts.items()) | {
+        "count": int(counts.sum())
+    }
+
+
+def in_words(missing: dict[str, Any]) -> list[str]:
+    """The warning that a word was taken for no label; none where they are empty."""
+    said = [text for text in missing["first"] if not text.startswith("empty: ")]
+    if not said:
+        return []
+    return [
+        f"labels that stand for none: {', '.join(said)}: they are left out; where such a word is a class, set "
+        "dataset.missing in params.yaml, or --missing, to the words that are none: '[]' for no word at all"
+    ]
+
+
+def _spelled(word: object) -> list[str]:
+    """A list item of YAML as the words it may have been meant for: ``[null]`` has no text."""
+    return ["null", "none"] if word is None else [str(word)]

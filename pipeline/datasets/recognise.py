@@ -1,0 +1,173 @@
+"""Which data set lies in a folder, told from names alone."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets import abaw, ckplus, ravdess, shapes
+from pipeline.datasets.folder import SPLIT_FOLDERS
+from pipeline.datasets.found import HOW_TO_POINT, VIDEOS, DatasetConfig
+from pipeline.datasets.numbered import number
+from pipeline.datasets.scan import Scan, scan
+from pipeline.datasets.sheet import read_head, rows_of
+from pipeline.params import UserError
+
+AUTO = "auto"
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_FRAME = re.compile(r"\d{5,}\.\w+", re.ASCII)  # as frames of a video are called; images of a class seldom are
+_AFEW = re.compile(r"(?:.*/)?(\d+)/\1\.json")
+
+
+@dataclass
+class Survey:
+    """Names below a folder: ``images`` and ``videos`` per folder ('' is the top), all other files in ``others``."""
+
+    root: Path
+    scanned: Scan
+    images: dict[str, list[str]]
+    videos: list[str]
+    others: list[str]
+
+    @property
+    def num_images(self) -> int:
+        return sum(map(len, self.images.values()))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A data set that a folder may hold: its section of params.yaml; ``sure`` where nothing else looks like it."""
+
+    settings: dict[str, Any]
+    sure: bool
+
+    @property
+    def name(self) -> str:
+        return self.settings["name"]
+
+    def __str__(self) -> str:
+        table = self.settings.get("annotations")
+        return self.name + (f" (table {Path(table).name})" if table else "")
+
+
+def look(root: Path) -> Survey:
+    """Links are followed, hidden folders not entered, as index does. Raises ``UserError`` where there is no folder."""
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}: {HOW_TO_POINT}")
+    scanned = scan(root, IMAGES)
+    images = {folder.path: sorted(folder.names) for folder in scanned.folders if folder.names}
+    videos = [path for path in scanned.others if path.lower().endswith(VIDEOS)]
+    others = [path for path in scanned.others if not path.lower().endswith((*VIDEOS, "/"))]
+    return Survey(root, scanned, images, videos, others)
+
+
+def fits(survey: Survey) -> list[Fit]:
+    """What the folder may be read as, the likeliest first; [] where nothing is known."""
+    found: list[Fit] = []
+
+    def add(name: str, sure: bool, **settings: object) -> None:
+        found.append(Fit({"name": name, "root": survey.root.as_posix(), **settings}, sure))
+
+    if shapes.TABLE in survey.others and {"left", "right"} <= set(survey.images):
+        add("shapes", True)
+        return found
+    last = {path.rpartition("/")[2] for path in survey.images}
+    if any(ravdess.CLIP.fullmatch(name) for name in last):
+        add("ravdess", True)
+    if any(ckplus.IMAGE.fullmatch(name.rpartition(".")[0]) for names in survey.images.values() for name in names[:3]):
+        add("ckplus", True)
+    if any(_AFEW.fullmatch(path) for path in survey.others):
+        add("afew_va", True)
+    root_name = survey.root.resolve().name
+    cropped = any(part.startswith("cropped") for path in (root_name, *survey.images) for part in path.split("/"))
+    numbered = any(number(name) for path, names in survey.images.items() if path for name in names[:3])
+    annotated = _has_abaw_annotations(survey)
+    if numbered and (cropped or annotated):
+        add("abaw", annotated, **_crop_source(survey))
+    if {"left", "right"} <= {path.lower() for path in survey.images}:
+        add("pairs", False)
+    for path in [p for p in survey.others if p.lower().endswith((".csv", ".tsv")) and "/" not in p]:
+        if table := _table(survey.root / path):
+            name, columns, labelled = table
+            renamed = {"columns": columns} if columns else {}
+            add(name, labelled, annotations=(survey.root / path).as_posix(), **renamed)
+    classes = {path.split("/")[0] for path in survey.images if path}
+    if any("/" in path and path.split("/")[0].lower() in SPLIT_FOLDERS for path in survey.images):
+        add("folder", True)
+    elif classes and all(fit.name == "csv" and not fit.sure for fit in found) and len(classes) > len(found):
+        add("folder", False)
+        flat = [path for path in survey.images if path and "/" not in path]
+        if flat and all(_FRAME.fullmatch(name) for path in flat for name in survey.images[path]):
+            add("abaw", False)  # folders of 00001.jpg, 00002.jpg, ... are classes, or are videos without labels
+    return sorted(found, key=lambda fit: not fit.sure)
+
+
+def recognised(config: DatasetConfig) -> DatasetConfig:
+    """The config with the name of the data set that lies in its folder, and with what its reader must be told.
+
+    Of a name that is given only the second, where it is clear. What was said is never changed. Raises ``UserError``
+    where a name is asked for, and no data set is known in the folder, or several are.
+    """
+    found = fits(look(config.root))
+    if config.name != AUTO:
+        found = [fit for fit in found if fit.name == config.name]
+    chosen = [fit for fit in found if fit.sure] or found
+    if len(chosen) != 1 and config.name == AUTO:
+        what = f"it may be {' or '.join(map(str, chosen))}" if chosen else "no data set that is known lies in it"
+        table = " (and --annotations TABLE)" if any("annotations" in fit.settings for fit in chosen) else ""
+        raise UserError(
+            f"{config.root}: {what}: say which with --dataset NAME{table}, or dataset.name in params.yaml; "
+            f"'python -m pipeline.datasets --check {config.root}' shows what is there"
+        )
+    if len(chosen) != 1 or config.annotations is not None:
+        return replace(config, name=chosen[0].name) if config.name == AUTO else config
+    unset = DatasetConfig()
+    told = {key: getattr(config, key) == getattr(unset, key) for key in ("annotations", "columns", "crop_source")}
+    settings = {key: value for key, value in chosen[0].settings.items() if told.get(key)}
+    if "annotations" in settings:
+        settings["annotations"] = Path(settings["annotations"])
+    return replace(config, name=chosen[0].name, **settings)
+
+
+def _has_abaw_annotations(survey: Survey) -> bool:
+    try:
+        per_video, lists, _ = abaw.find_annotations(survey.root, [p for p in survey.others if p.endswith(".txt")])
+    except UserError:  # a video annotated twice: the reader will say which
+        return True
+    return bool(per_video or lists)
+
+
+def _crop_source(survey: Survey) -> dict[str, str]:
+    """The setting for ABAW's crop source, where it is not the default."""
+    around = [survey.root.resolve().name, *(part for path in survey.images for part in path.split("/")[:-1])]
+    crops = {part for part in around if part.startswith("cropped")}
+    aligned = any(abaw.belongs(crop, "cropped_aligned") for crop in crops)
+    return {} if aligned or not crops else {"crop_source": "cropped"}
+
+
+def _table(path: Path) -> tuple[str, dict[str, str], bool] | None:
+    """The reader for a table, 'csv' or 'pairs', what it calls its columns, and whether it has labels.
+
+    None for a table of no images, or one that cannot be read.
+    """
+    try:
+        names, rows = rows_of(read_head(path), str(path))
+        _, row = next(rows, (2, []))
+    except (OSError, UserError):
+        return None
+    if {"left", "right"} <= set(names):
+        return "pairs", {}, True
+    images = [n for n, text in zip(names, row, strict=False) if text.strip().lower().endswith(IMAGES)]
+    if not images:
+        return None
+    theirs = {} if "path" in names else {"path": images[0]}
+    guesses = {
+        "label": ("emotion", "expression", "class"),
+        "group": ("subject", "person", "actor"),
+        "split": ("usage",),
+    }
+    for ours, words in guesses.items():
+        like = [name for name in names if name.lower() in words]
+        if ours not in names and like:
+            theirs[ours] = like[0]
+    return "csv", theirs, bool({"label", "valence"} & {*names, *theirs})
