@@ -13,7 +13,6 @@ What is in the store already is not computed again; a run that was cut off goes 
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from pipeline.extraction.transfer import export_features, import_features
 from pipeline.extraction.upkeep import Damage, compact, drop, verify
 from pipeline.extraction.views import view_names
 from pipeline.extraction.weights import prepare
+from pipeline.files import write_json
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import CHUNK_ROWS, FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, remove
 from pipeline.tables import Frames, read_frames
@@ -194,10 +194,9 @@ def _report(config: ExtractConfig, outcome: loop.Outcome, wanted: int) -> None:
         print(f"  ... all are in {config.report}")
     content = {"frames": wanted, "skipped": dict(sorted(outcome.skipped.items()))}
     try:
-        config.report.parent.mkdir(parents=True, exist_ok=True)
-        config.report.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write the report {config.report}: {error.strerror}; the store is finished") from error
+        write_json(config.report, content)
+    except UserError as error:
+        raise UserError(f"{error}. The store is finished; that is only its report") from None
 
 
 def _verify(config: ExtractConfig) -> int:

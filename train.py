@@ -15,7 +15,6 @@ Of a label table that is cut into folds every seed is trained on each of them, i
 
 import argparse
 import dataclasses
-import json
 import math
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from pipeline import projection
 from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
+from pipeline.files import read_json, write_json
 from pipeline.params import UserError, build, entry, one_of, option, parse, read
 from pipeline.store import FeatureStore, differences
 from pipeline.tables import Labels, of_fold, read_frames, read_labels
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if labels.folds and config.test_split is not None:
         raise UserError(f"{config.labels} is cut into {len(labels.folds)} folds: leave --test-split out")
     scores = [score for fold in labels.folds or [None] for score in _train_fold(config, folder, store, labels, fold)]
-    _write(folder / "summary.json", {"run": folder.name, "seeds": scores})
+    write_json(folder / "summary.json", {"run": folder.name, "seeds": scores}, sort_keys=True)
     select_by = config.select_by or select_by_of(config.loss)
     of_folds = f" of {len(labels.folds)} folds" if labels.folds else ""
     print(f"{folder}: {_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part{of_folds}")
@@ -232,12 +232,12 @@ def _given(flags: Sequence[str], run: str | None) -> list[str]:
 
 def _read_config(folder: Path) -> TrainConfig:
     path = folder / "config.json"
-    try:
-        return build(TrainConfig, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except OSError as error:
-        raise UserError(f"no run to go on with in {folder}: cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
+    if not path.is_file():
+        raise UserError(f"no run to go on with in {folder}: there is no {path}")
+    values = read_json(path, "the parameters of a run", "Put back a copy, or train the run again")
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not the parameters of a run: it holds no names. Put back a copy of it")
+    return build(TrainConfig, values, str(path))
 
 
 def _folder(config: TrainConfig) -> Path:
@@ -344,7 +344,7 @@ def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
     best: dict[str, Any] = {"seed": seed, "epoch": None, "select": float("nan")}
     if (place / "last.safetensors").is_file() and not (place / "state.safetensors").is_file():
         done = load_adapter(place / "best.safetensors", facts["made_by"]).facts
-        return {name: done[name] for name in best}
+        return _scored({name: done[name] for name in best})
     torch.manual_seed(seed)
     adapter = build_adapter(facts)
     adapter.front.load_state_dict(material.front.state_dict())
@@ -485,18 +485,17 @@ def _restored(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> tuple[in
         raise UserError(f"{path.parent} was trained on other features than this store has: {other}")
     trainer.restore(tensors)
     print(f"{path.parent}: goes on after epoch {facts['epoch']}")
-    return facts["epoch"], facts["best"], facts["waited"]
+    return facts["epoch"], _scored(facts["best"]), facts["waited"]
+
+
+def _scored(best: dict[str, Any]) -> dict[str, Any]:
+    """The best epoch as a file has it, where a score that is not a number is null."""
+    return best | {"select": float("nan") if best["select"] is None else best["select"]}
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
     plain = {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
-    _write(folder / "config.json", plain)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(folder / "config.json", plain, sort_keys=True)
 
 
 def _evaluate(config: TrainConfig, folder: Path) -> None:

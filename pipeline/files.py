@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import mmap
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,6 +60,45 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         other = f" ({error.filename})" if error.filename and not str(error.filename).startswith(str(path)) else ""
         raise UserError(f"cannot write {path}: {_reason(error)}{other}") from None
+
+
+@contextmanager
+def all_or_none(folder: Path, name: str) -> Iterator[Path]:
+    """A new folder to write into. At the end all that lies in it takes its place in ``folder``: all of it, or none.
+
+    A file or folder of the same name in ``folder`` is replaced, and everything else there stays. Killed before the end,
+    the old ones stand. Killed while they are being replaced, ``settle``, which every reader and the next writer call,
+    replaces the rest. ``name`` tells apart what is written into one folder. An ``OSError`` inside is a ``UserError``.
+    """
+    settle(folder, name)
+    new = folder / f".{name}.new"
+    with writing(folder):
+        shutil.rmtree(new, ignore_errors=True)  # of a run that was killed
+        new.mkdir(parents=True)
+        try:
+            yield new
+            new.rename(_ready(folder, name))
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    settle(folder, name)
+
+
+def settle(folder: Path, name: str) -> None:
+    """Ends what ``all_or_none`` had begun. Once its folder is called ready, the new files are those that count."""
+    ready = _ready(folder, name)
+    if ready.is_dir():
+        with writing(folder):
+            for path in sorted(ready.iterdir()):
+                place = folder / path.name
+                if place.is_dir():
+                    shutil.rmtree(place)
+                path.replace(place)
+            ready.rmdir()
+
+
+def _ready(folder: Path, name: str) -> Path:
+    return folder / f".{name}.ready"
 
 
 def write_text(path: Path, text: str) -> None:

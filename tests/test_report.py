@@ -243,7 +243,7 @@ def test_a_run_that_was_not_evaluated_is_named(place):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"about": {}, "estimates": {"x": 3}, "seeds": []}'])
 def test_a_damaged_file_is_one_line(place, name, content):
     (place / "evaluation/adapter" / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"adapter/{name} is damaged .*: evaluate the run again") as error:
+    with pytest.raises(UserError, match=f"adapter/{name} is (damaged|not) .*valuate the run again") as error:
         report.main([])
     assert "\n" not in str(error.value)
 

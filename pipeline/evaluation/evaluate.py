@@ -5,7 +5,6 @@ python -m pipeline.evaluation.evaluate --run runs/tcn_supcon
 
 import dataclasses
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -29,6 +28,7 @@ from pipeline.evaluation.separability import Score, counts_of
 from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
 from pipeline.evaluation.uncertainty import estimates, group_weights
+from pipeline.files import all_or_none
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import KEY, Labels, of_fold, read_frames, read_labels
@@ -267,14 +267,12 @@ def report(
     seeds = [pooled(parts, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
     weights = group_weights(len(part.groups), config.resamples)
     estimated = estimates(about["run"], [measure for measure, _ in seeds], weights)
-    config.output.mkdir(parents=True, exist_ok=True)
-    files.write(config.output, part, folds, seeds, estimated, about)
     pictures = drawn(part, folds, seeds[0][1], estimated, about, _thumbnails(config.frames), config.timelines)
-    folder = config.output / "plots"
-    shutil.rmtree(folder, ignore_errors=True)  # those of other videos or classes
-    folder.mkdir()
-    for name, figure in pictures:
-        figure.savefig(folder / f"{name}.png")
+    with all_or_none(config.output, files.NAME) as folder:
+        files.write(folder, part, folds, seeds, estimated, about)
+        (folder / "plots").mkdir()
+        for name, figure in pictures:
+            figure.savefig(folder / "plots" / f"{name}.png")
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
     of_folds = f", {about['val_split']}" if len(folds) > 1 else ""
     print(

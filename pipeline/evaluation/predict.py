@@ -18,11 +18,9 @@ without any is called Neutral, with valence, arousal and action units 0. What is
 name: a folder that is there is finished.
 """
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +35,7 @@ from pipeline.evaluation.protocol import on_every_frame
 from pipeline.evaluation.separation import evenly, normalised
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
+from pipeline.files import all_or_none
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.store import FeatureStore, differences
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold, read_labels
@@ -136,7 +135,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = rows.videos.get_indexer(wanted["video"])
     frame = wanted["frame"].to_numpy()
     values = {what: _decided(what, _at(config, what, rows, said[what], code, frame)) for what in config.wants}
-    with _finished(config.output) as folder:
+    with all_or_none(config.output.parent, config.output.name) as aside:
+        folder = aside / config.output.name
         write(folder, wanted, values, config.task, config.format)
         if found := problems(folder, wanted, config.task, config.format):
             raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(found[:MOST])}")
@@ -305,22 +305,6 @@ def _decided(what: str, values: np.ndarray) -> np.ndarray:
     if what == "classes":
         return values.argmax(axis=1)[:, None]  # of equal ones the first, which is Neutral
     return (values >= 0.5).astype(int) if what == "aus" else values
-
-
-@contextmanager
-def _finished(path: Path) -> Iterator[Path]:
-    """A folder that gets the name ``path`` when the block has ended well, and else is no more."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        if partial.exists():  # of a run that was killed
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray) -> None:

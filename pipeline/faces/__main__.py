@@ -17,7 +17,6 @@ Stopped, it goes on with the video that it had not finished.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -28,7 +27,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import filelock
-import pyarrow.parquet as pq
 
 from pipeline.datasets import afew_va
 from pipeline.datasets.found import DatasetConfig, named
@@ -46,10 +44,12 @@ from pipeline.faces.loop import (
     cut_all,
     find_record,
     is_done,
+    read_record_table,
     remove,
     stands,
 )
 from pipeline.faces.video import STILLS, VIDEOS, expected_frames
+from pipeline.files import read_json, table_writer, write_json
 from pipeline.params import UserError, entry, option, parse
 
 
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = _records(config.out, [task.video for task in tasks])
         report = _report(tasks, failed, others, config.out, records)
         _write_table(config.out, [config.out / RECORDS / f"{video}.parquet" for video in records])
-        _write_json(config.out / "faces.json", report)
+        write_json(config.out / "faces.json", report)
     for problem in report["problems"]:
         print(f"{problem['file']}: {problem['problem']}")
     if report["notes"]:
@@ -222,7 +222,8 @@ def find_clips(config: FacesConfig, settings: Settings) -> tuple[list[Task], lis
 def _check_settings(out: Path, settings: Settings, rebuild: bool) -> None:
     """Faces cut in two ways never lie in one folder; ``rebuild`` removes those of the other way."""
     file, now = out / RECORDS / "settings.json", dataclasses.asdict(settings)
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
+    way_out = f"Put back a copy, or delete {out} and cut all again"
+    before = read_json(file, "the settings of the faces", way_out) if file.is_file() else now
     changed = ", ".join(f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value)
     if changed:
         if not rebuild:
@@ -230,7 +231,7 @@ def _check_settings(out: Path, settings: Settings, rebuild: bool) -> None:
         for record in (out / RECORDS).rglob("*.parquet"):
             video = record.relative_to(out / RECORDS).with_suffix("").as_posix()
             remove(Task(out, "", video, out, settings))
-    _write_json(file, now)
+    write_json(file, now)
 
 
 def _records(out: Path, videos: list[str]) -> dict[str, dict[str, Any]]:
@@ -274,18 +275,9 @@ def _folders_of_no_file(crops: Path, folders: set[str]) -> list[str]:
 
 def _write_table(out: Path, records: list[Path]) -> None:
     """All records end to end, one in memory at a time."""
-    partial = out / "faces.parquet.partial"
-    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+    with table_writer(out / "faces.parquet", SCHEMA, {}) as writer:
         for record in records:
-            writer.write_table(pq.read_table(record).replace_schema_metadata(None))
-    partial.replace(out / "faces.parquet")
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+            writer.write_table(read_record_table(record))
 
 
 if __name__ == "__main__":
