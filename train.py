@@ -15,6 +15,7 @@ Of a label table that is cut into folds every seed is trained on each of them, i
 
 import argparse
 import dataclasses
+import hashlib
 import math
 import subprocess
 import sys
@@ -182,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if labels.folds and config.test_split is not None:
         raise UserError(f"{config.labels} is cut into {len(labels.folds)} folds: leave --test-split out")
     scores = [score for fold in labels.folds or [None] for score in _train_fold(config, folder, store, labels, fold)]
-    write_json(folder / "summary.json", {"run": folder.name, "seeds": scores}, sort_keys=True)
+    _write_summary(folder, scores)
     select_by = config.select_by or select_by_of(config.loss)
     of_folds = f" of {len(labels.folds)} folds" if labels.folds else ""
     print(f"{folder}: {_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part{of_folds}")
@@ -235,8 +236,6 @@ def _read_config(folder: Path) -> TrainConfig:
     if not path.is_file():
         raise UserError(f"no run to go on with in {folder}: there is no {path}")
     values = read_json(path, "the parameters of a run", "Put back a copy, or train the run again")
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is not the parameters of a run: it holds no names. Put back a copy of it")
     return build(TrainConfig, values, str(path))
 
 
@@ -491,6 +490,18 @@ def _restored(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> tuple[in
 def _scored(best: dict[str, Any]) -> dict[str, Any]:
     """The best epoch as a file has it, where a score that is not a number is null."""
     return best | {"select": float("nan") if best["select"] is None else best["select"]}
+
+
+def _write_summary(folder: Path, scores: list[dict[str, Any]]) -> None:
+    """The best epochs, and which checkpoints they are: what DVC's evaluate stage depends on.
+
+    The run's folder itself would be other bytes after each training: TensorBoard's event files tell the time.
+    """
+    found = sorted(folder.rglob("best.safetensors"))
+    checkpoints = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    write_json(
+        folder / "summary.json", {"run": folder.name, "seeds": scores, "checkpoints": checkpoints}, sort_keys=True
+    )
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:

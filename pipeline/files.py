@@ -112,18 +112,21 @@ def write_json(path: Path, content: Any, *, sort_keys: bool = False) -> None:
     write_text(path, json.dumps(_finite(content), indent=1, ensure_ascii=False, sort_keys=sort_keys) + "\n")
 
 
-def read_json(path: Path, what: str, way_out: str) -> Any:
-    """The content of a JSON file.
+def read_json(path: Path, what: str, way_out: str) -> dict[str, Any]:
+    """The content of a JSON file, which is an object.
 
     Raises ``UserError`` where it cannot be read: it says that ``path`` is not ``what``, and ends in the sentence
     ``way_out``.
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        found = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}, {what}: {_reason(error)}. {way_out}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not {what}: it is not JSON ({error}). {way_out}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not {what}: it is not a JSON object. {way_out}")
+    return found
 
 
 def save_tensors(path: Path, tensors: Mapping[str, "np.ndarray | torch.Tensor"], facts: Mapping[str, Any]) -> None:
@@ -193,6 +196,15 @@ def read_table_facts(path: Path, what: str, way_out: str) -> dict[str, Any]:
     """The facts alone; the whole file is checked all the same."""
     check(path, what, way_out)
     return json.loads(pq.read_metadata(path).metadata[b"pipeline"])["facts"]
+
+
+def has_digest(path: Path) -> bool:
+    """Whether a file says that it is a tensor file or a table of ours; raises ``UserError`` where it cannot be read."""
+    try:
+        with path.open("rb") as file, _mapped(file) as data:
+            return data.find(_MARK) >= 0
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {_reason(error)}") from None
 
 
 def check(path: Path, what: str, way_out: str) -> None:

@@ -131,13 +131,11 @@ def prepare(backbone: str, source: str, folder: Path) -> Path:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The facts that ``prepare`` wrote; empty for a safetensors file of another maker.
+    """The facts that ``prepare`` wrote; empty for a file of another maker.
 
     Raises ``UserError`` for a file that is damaged.
     """
-    with _border(path), safetensors.safe_open(path, "pt") as file:
-        ours = "pipeline" in (file.metadata() or {})
-    return files.load_facts(path, WHAT, WAY_OUT) if ours else {}
+    return files.load_facts(path, WHAT, WAY_OUT) if files.has_digest(path) else {}
 
 
 def load(path: Path) -> tuple[Tensors, dict[str, Any]]:

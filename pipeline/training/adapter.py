@@ -175,5 +175,5 @@ def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, An
 
 def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """What ``save_state`` wrote; raises ``UserError`` where it is damaged."""
-    way_out = "Delete it, and this seed starts from its first epoch"
+    way_out = "Delete it and train this seed again, from its first epoch, by going on with the run"
     return load_tensors(path, "the state of a training", way_out, "pt")
