@@ -46,23 +46,27 @@ class ExtractConfig:
         None, help="of a folder: which data set lies in it; default: as params.yaml says of it, else recognised"
     )
     store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
-    batch_size: int = option(16, "-b", help="images handed to the backbone at a time")
+    batch_size: int = option(16, "-b", help="images handed to the backbone at a time", within="[1, 65_536]")
     backbone: str = option("tf_efficientnet_lite0", help="an HSEmotion name, or any timm name")
     weights: str = option("auto", help="auto, random, or a .pt, .pth or .safetensors file")
-    input_size: int | None = option(None, help="pixels a side that images are resized to; default: the backbone's own")
+    input_size: int | None = option(
+        None, help="pixels a side that images are resized to; default: the backbone's own", within="[1, 16_384]"
+    )
     layers: list[str] = option([], help="modules of the backbone whose features are joined; 'features': its last ones")
-    grid: int = option(1, help="features are averaged over a grid of so many cells a side; 1: over the whole map")
+    grid: int = option(
+        1, help="features are averaged over a grid of so many cells a side; 1: over the whole map", within="[1, 1024]"
+    )
     data_aug: bool = option(False, help="also store the features of the mirrored image, as view 'flipped'")
-    views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...")
-    stride: int = option(1, help="only frames whose number is a multiple of this")
+    views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...", within="[0, 1000]")
+    stride: int = option(1, help="only frames whose number is a multiple of this", within="[1, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
-    workers: int = option(0, help="threads that decode images; 0: one a core")
+    workers: int = option(0, help="threads that decode images; 0: one a core", within="[0, 1024]")
     precision: str = option("float32", help="of the forward pass", choices=loop.PRECISIONS)
     report: Path = option(Path("data/extract.json"), help="what was skipped and why, as JSON")
     dry_run: bool = option(False, help="say what would be done, and do nothing")
     rebuild: bool = option(False, help="if the store was made by something else, make it again from nothing")
     strict: bool = option(False, help="exit status 1 if a frame was skipped")
-    chunk_rows: int = option(CHUNK_ROWS, help="rows a chunk, of a store that is made now")
+    chunk_rows: int = option(CHUNK_ROWS, help="rows a chunk, of a store that is made now", within="[1, 1_000_000]")
     verify: bool = option(False, help="read the whole store, name what is damaged; exit status 1 if anything is")
     repair: bool = option(False, help="drop the damaged chunks, and extract (or --import) their frames again")
     compact: bool = option(False, help="rewrite the store without holes and without frames not in the frame table")
@@ -70,9 +74,6 @@ class ExtractConfig:
     export_to: Path | None = option(None, "--export", help="write the store's features to a new .h5 or .npz")
 
     def __post_init__(self) -> None:
-        for name, least in {"batch_size": 1, "stride": 1, "grid": 1, "views": 0, "chunk_rows": 1}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"extract: {name} must be at least {least}, and is {getattr(self, name)}")
         works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}
         works |= {"compact": "--compact", "export_to": "--export"}
         given = [flag for name, flag in works.items() if getattr(self, name)]

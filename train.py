@@ -94,47 +94,61 @@ class TrainConfig:
     sampler_options: dict = option({}, help="more arguments of the sampler, such as {refresh_every: 5}")
     positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
-    epochs: int = option(10, "-e", help="passes; what one pass is depends on the sampler; 0: the head as it starts")
-    runs: int = option(1, "-r", help="seeds to train, from --seed on; their mean and deviation are the result")
+    epochs: int = option(
+        10,
+        "-e",
+        help="passes; what one pass is depends on the sampler; 0: the head as it starts",
+        within="[0, 1_000_000]",
+    )
+    runs: int = option(
+        1, "-r", help="seeds to train, from --seed on; their mean and deviation are the result", within="[1, 1000]"
+    )
     temperature: float = option(15.0, "-t", help="scale on cosines in the loss")
     margin: float | None = option(None, help="of the loss that has one; default: the loss's own")
-    window: int = option(15, help="frames in a window around each labelled frame")
-    step: int | None = option(None, help="frame numbers between neighbours in a window; default: as the store has them")
+    window: int = option(15, help="frames in a window around each labelled frame", within="[1, 100_000]")
+    step: int | None = option(
+        None,
+        help="frame numbers between neighbours in a window; default: as the store has them",
+        within="[1, 1_000_000]",
+    )
     pooling: str = option("mean", help="a window's embedding: mean of its frames, or its centre", choices=POOLINGS)
-    embedding_size: int = option(128, help="columns of an embedding")
-    dropout: float = option(0.4, help="in the head")
+    embedding_size: int = option(128, help="columns of an embedding", within="[1, 65_536]")
+    dropout: float = option(0.4, help="in the head", within="[0, 1)")
     normalise: str = option("centre", help="of the head's inputs, on training frames", choices=NORMALISATIONS)
     reduce: bool = option(True, help="project the features with --projection first")
     projection: Path = option(Path("data/projection.safetensors"), help="what the reduce stage made")
-    test_split: float | None = option(None, help="hold out this share of groups, instead of the official validation")
-    select_split: float = option(0.15, help="share of the training groups on which the best epoch is chosen")
-    split_seed: int = option(0, help="of these two cuts; the training seed does not move them")
+    test_split: float | None = option(
+        None, help="hold out this share of groups, instead of the official validation", within="(0, 1)"
+    )
+    select_split: float = option(
+        0.15, help="share of the training groups on which the best epoch is chosen", within="[0, 1)"
+    )
+    split_seed: int = option(0, help="of these two cuts; the training seed does not move them", within="[0, inf)")
     select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
-    patience: int | None = option(None, help="epochs without a better score after which training ends")
-    top_k: list[int] = option([1, 5, 10], "-k", help="recall at these, in the evaluation after the training")
-    batch_size: int = option(256, help="windows in a batch")
-    learning_rate: float = option(1e-3, help="of AdamW")
-    optim_betas: list[float] = option([0.9, 0.999], help="of AdamW")
-    weight_decay: float = option(0.05, help="of AdamW")
-    warm_up: float = option(0.05, help="share of the training over which the rate rises")
+    patience: int | None = option(
+        None, help="epochs without a better score after which training ends", within="[1, inf)"
+    )
+    top_k: list[int] = option(
+        [1, 5, 10], "-k", help="recall at these, in the evaluation after the training", within="[1, inf)"
+    )
+    batch_size: int = option(256, help="windows in a batch", within="[1, 10_000_000]")
+    learning_rate: float = option(1e-3, help="of AdamW", within="(0, inf)")
+    optim_betas: list[float] = option([0.9, 0.999], help="of AdamW", within="[0, 1)")
+    weight_decay: float = option(0.05, help="of AdamW", within="[0, inf)")
+    warm_up: float = option(0.05, help="share of the training over which the rate rises", within="[0, 1)")
     decay: str = option("cosine", help="of the rate after that", choices=DECAYS)
-    clip_norm: float = option(1.0, help="to which gradients are clipped; 0: not")
+    clip_norm: float = option(1.0, help="to which gradients are clipped; 0: not", within="[0, inf)")
     precision: str = option("float32", help="of the head; losses are always in float32", choices=PRECISIONS)
-    memory_gb: float | None = option(None, help="for features; more are read from disk; default: by what is free")
-    seed: int = option(0, help="of weights, dropout and batch order")
+    memory_gb: float | None = option(
+        None, help="for features; more are read from disk; default: by what is free", within="(0, inf)"
+    )
+    seed: int = option(0, help="of weights, dropout and batch order", within="[0, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     evaluate: bool = option(True, help="evaluate the run when it is trained")
 
     def __post_init__(self) -> None:
-        for name in ("runs", "window", "embedding_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train: {name} must be at least 1, and is {getattr(self, name)}")
-        if self.epochs < 0 or self.learning_rate <= 0 or len(self.optim_betas) != 2:
-            raise UserError("train: epochs must be 0 or more, learning_rate above 0, optim_betas two numbers")
-        if not 0 <= self.warm_up < 1 or self.clip_norm < 0 or (self.patience or 1) < 1 or (self.memory_gb or 1) <= 0:
-            raise UserError(
-                "train: warm_up must be in [0, 1), clip_norm 0 or more, patience at least 1, memory_gb above 0"
-            )
+        if len(self.optim_betas) != 2:
+            raise UserError(f"train: optim_betas must be two numbers, and are {self.optim_betas}")
         if not names_of(self.loss):
             raise UserError("train: loss names no loss")
         for name in names_of(self.loss):

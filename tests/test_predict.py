@@ -344,7 +344,7 @@ def test_a_class_that_abaw_lacks_or_misses_is_named(place):
         (["--task", "va", "--width", "10"], "predict: width must be odd .*, and is 10"),
         (["--task", "va", "--width", "3.4 m"], "predict: width must be .* seconds such as 3.4s, and is '3.4 m'"),
         (["--task", "va", "--width", "3.4s"], "predict: width is 3.4s, and seconds need fps"),
-        (["--task", "va", "--width-aus", "-1"], "predict: width_aus must be odd .*, and is -1"),
+        (["--task", "va", "--width-aus", "-1"], "^width_aus must be from 1 to 1,000,000, and is -1"),
         (["--task", "va", "--smooth", "boxes"], "predict: smoothing 'boxes' is not one of"),
         (["--task", "va", "--neighbours", "0"], "must be at least 1"),
         (["--task", "mtl", "--format", "per-video"], "give --format single"),

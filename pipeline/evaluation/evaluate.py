@@ -47,27 +47,30 @@ class EvaluateConfig:
     data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table")
     frames: Path = option(Path("data/frames.parquet"), help="the frame table, for thumbnails; none where it is not")
-    top_k: list[int] = option([1, 5, 10], "-k", help="recall at these")
-    neighbours: int = option(20, help="that vote on a frame's class")
-    most_pairs_of: int = option(4000, help="evenly spaced validation frames that are compared with each other")
-    most_neighbours: int = option(20000, help="evenly spaced training frames that are candidates for neighbours")
+    top_k: list[int] = option([1, 5, 10], "-k", help="recall at these", within="[1, inf)")
+    neighbours: int = option(20, help="that vote on a frame's class", within="[1, inf)")
+    most_pairs_of: int = option(
+        4000, help="evenly spaced validation frames that are compared with each other", within="[1, 1_000_000]"
+    )
+    most_neighbours: int = option(
+        20000, help="evenly spaced training frames that are candidates for neighbours", within="[1, inf)"
+    )
     smoothing: str = option("box", help="of predictions in time", choices=SMOOTHINGS)
-    width: int | str = option(101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s")
-    width_aus: int | str = option(11, help="the same, for action units")
+    width: int | str = option(
+        101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+    )
+    width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)
-    window_stride: int | None = option(None, help=WINDOW_STRIDE)
+    window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
-    resamples: int = option(1000, help="of whole groups, for the intervals")
-    timelines: int = option(3, help="validation videos that are drawn as a strip")
+    resamples: int = option(1000, help="of whole groups, for the intervals", within="[1, 1_000_000]")
+    timelines: int = option(3, help="validation videos that are drawn as a strip", within="[0, 1000]")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
 
     def __post_init__(self) -> None:
-        for name in ("neighbours", "most_pairs_of", "most_neighbours", "resamples", "window_stride"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"evaluate: {name} must be at least 1, and is {getattr(self, name)}")
-        if not self.top_k or min(self.top_k) < 1 or self.timelines < 0:
-            raise UserError("evaluate: top_k must be numbers from 1 on, and timelines 0 or more")
+        if not self.top_k:
+            raise UserError("evaluate: top_k must be one number or more")
         for name in ("width", "width_aus"):
             check_width(f"evaluate: {name}", getattr(self, name), self.fps)
 

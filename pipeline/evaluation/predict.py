@@ -66,10 +66,12 @@ class PredictConfig:
     data: Path | None = option(None, "-d", help="the feature store; default: data/features.zarr")
     frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT.zarr")
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
-    window_stride: int | None = option(None, help=WINDOW_STRIDE)
+    window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
-    width: int | str = option(101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s")
-    width_aus: int | str = option(11, help="the same, for action units")
+    width: int | str = option(
+        101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+    )
+    width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)
     dataset: str | None = option(
         None, help="with --frames: which data set lies in it; default: as extract.py -d finds it"
@@ -77,8 +79,12 @@ class PredictConfig:
     by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
     labels: Path = option(Path("data/labels.parquet"), help="with --by knn: the label table")
     labelled: Path = option(Path("data/features.zarr"), help="with --by knn: the store of the labelled frames")
-    neighbours: int = option(20, help="with --by knn: training frames that a frame's prediction is the mean of")
-    most_neighbours: int = option(20000, help="with --by knn: evenly spaced training frames that are candidates")
+    neighbours: int = option(
+        20, help="with --by knn: training frames that a frame's prediction is the mean of", within="[1, inf)"
+    )
+    most_neighbours: int = option(
+        20000, help="with --by knn: evenly spaced training frames that are candidates", within="[1, inf)"
+    )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     validate: Path | None = option(None, help="a submission to check against --list and --task; nothing is predicted")
 
@@ -90,9 +96,6 @@ class PredictConfig:
             one_of(f"predict: {name}", getattr(self, name), known)
         for name in ("width", "width_aus"):
             check_width(f"predict: {name}", getattr(self, name), self.fps)
-        for name in ("neighbours", "most_neighbours", "window_stride"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"predict: {name} must be at least 1, and is {getattr(self, name)}")
 
     @property
     def store(self) -> Path:
