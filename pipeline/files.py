@@ -264,4 +264,4 @@ def _finite(value: Any) -> Any:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or " ".join(str(error).split())
+    return " ".join((error.strerror or str(error)).split())  # h5py 3 puts several lines into strerror

@@ -21,7 +21,7 @@ VIDEOS = {f"{split}/{emotion}/{split}{n}{emotion}": 6 for split in ("train", "va
 def stages() -> None:
     """All stages but the report, in the folder where we are."""
     draw_folder(Path("faces"), VIDEOS)
-    assert index.main(["--root", "faces", "--name", "folder"]) == 0
+    assert index.main(["--root", "faces", "--name", "folder", "--class-map", "abaw"]) == 0
     backbone = ["--backbone", "test_efficientnet", "--weights", "random"]
     weights.main(backbone)
     assert extract.main([*backbone, "--input-size", "32", "--device", "cpu", "--workers", "1"]) == 0
