@@ -110,17 +110,6 @@ def test_every_damage_is_one_line_that_names_the_file_and_the_way_out(tmp_path, 
         assert any(way in said for way in ("again", "makes a file that does"))
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\0" * 20 + b"PAR1", b"\xff" * 100])
-def test_a_cut_record_stops_the_faces_with_one_line(workplace, content):
-    draw_folder(Path("data/videos"), {"v": 2})
-    assert faces.main(["--workers", "1", "--min-frames", "1"]) == 0
-    record = min(Path("data/faces/.faces").rglob("*.parquet"))
-    record.write_bytes(content)
-    with pytest.raises(UserError, match=rf"{record} is not the record of a video.* Delete it and the folders") as error:
-        faces.main(["--workers", "1", "--min-frames", "1"])
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\0", b"[1]"])
 def test_damaged_settings_of_the_faces_are_one_line(workplace, content):
     draw_folder(Path("data/videos"), {"v": 2})
