@@ -13,7 +13,6 @@ What is in the store already is not computed again; a run that was cut off goes 
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from pipeline.extraction.transfer import export_features, import_features
 from pipeline.extraction.upkeep import Damage, compact, drop, verify
 from pipeline.extraction.views import view_names
 from pipeline.extraction.weights import prepare
+from pipeline.files import write_json
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import CHUNK_ROWS, FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, remove
 from pipeline.tables import Frames, read_frames
@@ -46,23 +46,27 @@ class ExtractConfig:
         None, help="of a folder: which data set lies in it; default: as params.yaml says of it, else recognised"
     )
     store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
-    batch_size: int = option(16, "-b", help="images handed to the backbone at a time")
+    batch_size: int = option(16, "-b", help="images handed to the backbone at a time", within="[1, 65_536]")
     backbone: str = option("tf_efficientnet_lite0", help="an HSEmotion name, or any timm name")
     weights: str = option("auto", help="auto, random, or a .pt, .pth or .safetensors file")
-    input_size: int | None = option(None, help="pixels a side that images are resized to; default: the backbone's own")
+    input_size: int | None = option(
+        None, help="pixels a side that images are resized to; default: the backbone's own", within="[1, 16_384]"
+    )
     layers: list[str] = option([], help="modules of the backbone whose features are joined; 'features': its last ones")
-    grid: int = option(1, help="features are averaged over a grid of so many cells a side; 1: over the whole map")
+    grid: int = option(
+        1, help="features are averaged over a grid of so many cells a side; 1: over the whole map", within="[1, 1024]"
+    )
     data_aug: bool = option(False, help="also store the features of the mirrored image, as view 'flipped'")
-    views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...")
-    stride: int = option(1, help="only frames whose number is a multiple of this")
+    views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...", within="[0, 1000]")
+    stride: int = option(1, help="only frames whose number is a multiple of this", within="[1, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
-    workers: int = option(0, help="threads that decode images; 0: one a core")
+    workers: int = option(0, help="threads that decode images; 0: one a core", within="[0, 1024]")
     precision: str = option("float32", help="of the forward pass", choices=loop.PRECISIONS)
     report: Path = option(Path("data/extract.json"), help="what was skipped and why, as JSON")
     dry_run: bool = option(False, help="say what would be done, and do nothing")
     rebuild: bool = option(False, help="if the store was made by something else, make it again from nothing")
     strict: bool = option(False, help="exit status 1 if a frame was skipped")
-    chunk_rows: int = option(CHUNK_ROWS, help="rows a chunk, of a store that is made now")
+    chunk_rows: int = option(CHUNK_ROWS, help="rows a chunk, of a store that is made now", within="[1, 1_000_000]")
     verify: bool = option(False, help="read the whole store, name what is damaged; exit status 1 if anything is")
     repair: bool = option(False, help="drop the damaged chunks, and extract (or --import) their frames again")
     compact: bool = option(False, help="rewrite the store without holes and without frames not in the frame table")
@@ -70,9 +74,6 @@ class ExtractConfig:
     export_to: Path | None = option(None, "--export", help="write the store's features to a new .h5 or .npz")
 
     def __post_init__(self) -> None:
-        for name, least in {"batch_size": 1, "stride": 1, "grid": 1, "views": 0, "chunk_rows": 1}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"extract: {name} must be at least {least}, and is {getattr(self, name)}")
         works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}
         works |= {"compact": "--compact", "export_to": "--export"}
         given = [flag for name, flag in works.items() if getattr(self, name)]
@@ -194,10 +195,9 @@ def _report(config: ExtractConfig, outcome: loop.Outcome, wanted: int) -> None:
         print(f"  ... all are in {config.report}")
     content = {"frames": wanted, "skipped": dict(sorted(outcome.skipped.items()))}
     try:
-        config.report.parent.mkdir(parents=True, exist_ok=True)
-        config.report.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write the report {config.report}: {error.strerror}; the store is finished") from error
+        write_json(config.report, content)
+    except UserError as error:
+        raise UserError(f"{error}. The store is finished; that is only its report") from None
 
 
 def _verify(config: ExtractConfig) -> int:

@@ -15,7 +15,7 @@ Of a label table that is cut into folds every seed is trained on each of them, i
 
 import argparse
 import dataclasses
-import json
+import hashlib
 import math
 import subprocess
 import sys
@@ -32,6 +32,7 @@ from pipeline import projection
 from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
+from pipeline.files import read_json, write_json
 from pipeline.params import UserError, build, entry, one_of, option, parse, read
 from pipeline.store import FeatureStore, differences
 from pipeline.tables import Labels, of_fold, read_frames, read_labels
@@ -93,47 +94,61 @@ class TrainConfig:
     sampler_options: dict = option({}, help="more arguments of the sampler, such as {refresh_every: 5}")
     positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
-    epochs: int = option(10, "-e", help="passes; what one pass is depends on the sampler; 0: the head as it starts")
-    runs: int = option(1, "-r", help="seeds to train, from --seed on; their mean and deviation are the result")
+    epochs: int = option(
+        10,
+        "-e",
+        help="passes; what one pass is depends on the sampler; 0: the head as it starts",
+        within="[0, 1_000_000]",
+    )
+    runs: int = option(
+        1, "-r", help="seeds to train, from --seed on; their mean and deviation are the result", within="[1, 1000]"
+    )
     temperature: float = option(15.0, "-t", help="scale on cosines in the loss")
     margin: float | None = option(None, help="of the loss that has one; default: the loss's own")
-    window: int = option(15, help="frames in a window around each labelled frame")
-    step: int | None = option(None, help="frame numbers between neighbours in a window; default: as the store has them")
+    window: int = option(15, help="frames in a window around each labelled frame", within="[1, 100_000]")
+    step: int | None = option(
+        None,
+        help="frame numbers between neighbours in a window; default: as the store has them",
+        within="[1, 1_000_000]",
+    )
     pooling: str = option("mean", help="a window's embedding: mean of its frames, or its centre", choices=POOLINGS)
-    embedding_size: int = option(128, help="columns of an embedding")
-    dropout: float = option(0.4, help="in the head")
+    embedding_size: int = option(128, help="columns of an embedding", within="[1, 65_536]")
+    dropout: float = option(0.4, help="in the head", within="[0, 1)")
     normalise: str = option("centre", help="of the head's inputs, on training frames", choices=NORMALISATIONS)
     reduce: bool = option(True, help="project the features with --projection first")
     projection: Path = option(Path("data/projection.safetensors"), help="what the reduce stage made")
-    test_split: float | None = option(None, help="hold out this share of groups, instead of the official validation")
-    select_split: float = option(0.15, help="share of the training groups on which the best epoch is chosen")
-    split_seed: int = option(0, help="of these two cuts; the training seed does not move them")
+    test_split: float | None = option(
+        None, help="hold out this share of groups, instead of the official validation", within="(0, 1)"
+    )
+    select_split: float = option(
+        0.15, help="share of the training groups on which the best epoch is chosen", within="[0, 1)"
+    )
+    split_seed: int = option(0, help="of these two cuts; the training seed does not move them", within="[0, inf)")
     select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
-    patience: int | None = option(None, help="epochs without a better score after which training ends")
-    top_k: list[int] = option([1, 5, 10], "-k", help="recall at these, in the evaluation after the training")
-    batch_size: int = option(256, help="windows in a batch")
-    learning_rate: float = option(1e-3, help="of AdamW")
-    optim_betas: list[float] = option([0.9, 0.999], help="of AdamW")
-    weight_decay: float = option(0.05, help="of AdamW")
-    warm_up: float = option(0.05, help="share of the training over which the rate rises")
+    patience: int | None = option(
+        None, help="epochs without a better score after which training ends", within="[1, inf)"
+    )
+    top_k: list[int] = option(
+        [1, 5, 10], "-k", help="recall at these, in the evaluation after the training", within="[1, inf)"
+    )
+    batch_size: int = option(256, help="windows in a batch", within="[1, 10_000_000]")
+    learning_rate: float = option(1e-3, help="of AdamW", within="(0, inf)")
+    optim_betas: list[float] = option([0.9, 0.999], help="of AdamW", within="[0, 1)")
+    weight_decay: float = option(0.05, help="of AdamW", within="[0, inf)")
+    warm_up: float = option(0.05, help="share of the training over which the rate rises", within="[0, 1)")
     decay: str = option("cosine", help="of the rate after that", choices=DECAYS)
-    clip_norm: float = option(1.0, help="to which gradients are clipped; 0: not")
+    clip_norm: float = option(1.0, help="to which gradients are clipped; 0: not", within="[0, inf)")
     precision: str = option("float32", help="of the head; losses are always in float32", choices=PRECISIONS)
-    memory_gb: float | None = option(None, help="for features; more are read from disk; default: by what is free")
-    seed: int = option(0, help="of weights, dropout and batch order")
+    memory_gb: float | None = option(
+        None, help="for features; more are read from disk; default: by what is free", within="(0, inf)"
+    )
+    seed: int = option(0, help="of weights, dropout and batch order", within="[0, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     evaluate: bool = option(True, help="evaluate the run when it is trained")
 
     def __post_init__(self) -> None:
-        for name in ("runs", "window", "embedding_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train: {name} must be at least 1, and is {getattr(self, name)}")
-        if self.epochs < 0 or self.learning_rate <= 0 or len(self.optim_betas) != 2:
-            raise UserError("train: epochs must be 0 or more, learning_rate above 0, optim_betas two numbers")
-        if not 0 <= self.warm_up < 1 or self.clip_norm < 0 or (self.patience or 1) < 1 or (self.memory_gb or 1) <= 0:
-            raise UserError(
-                "train: warm_up must be in [0, 1), clip_norm 0 or more, patience at least 1, memory_gb above 0"
-            )
+        if len(self.optim_betas) != 2:
+            raise UserError(f"train: optim_betas must be two numbers, and are {self.optim_betas}")
         if not names_of(self.loss):
             raise UserError("train: loss names no loss")
         for name in names_of(self.loss):
@@ -182,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if labels.folds and config.test_split is not None:
         raise UserError(f"{config.labels} is cut into {len(labels.folds)} folds: leave --test-split out")
     scores = [score for fold in labels.folds or [None] for score in _train_fold(config, folder, store, labels, fold)]
-    _write(folder / "summary.json", {"run": folder.name, "seeds": scores})
+    _write_summary(folder, scores)
     select_by = config.select_by or select_by_of(config.loss)
     of_folds = f" of {len(labels.folds)} folds" if labels.folds else ""
     print(f"{folder}: {_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part{of_folds}")
@@ -232,12 +247,10 @@ def _given(flags: Sequence[str], run: str | None) -> list[str]:
 
 def _read_config(folder: Path) -> TrainConfig:
     path = folder / "config.json"
-    try:
-        return build(TrainConfig, json.loads(path.read_text(encoding="utf-8")), str(path))
-    except OSError as error:
-        raise UserError(f"no run to go on with in {folder}: cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
+    if not path.is_file():
+        raise UserError(f"no run to go on with in {folder}: there is no {path}")
+    values = read_json(path, "the parameters of a run", "Put back a copy, or train the run again")
+    return build(TrainConfig, values, str(path))
 
 
 def _folder(config: TrainConfig) -> Path:
@@ -344,7 +357,7 @@ def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
     best: dict[str, Any] = {"seed": seed, "epoch": None, "select": float("nan")}
     if (place / "last.safetensors").is_file() and not (place / "state.safetensors").is_file():
         done = load_adapter(place / "best.safetensors", facts["made_by"]).facts
-        return {name: done[name] for name in best}
+        return _scored({name: done[name] for name in best})
     torch.manual_seed(seed)
     adapter = build_adapter(facts)
     adapter.front.load_state_dict(material.front.state_dict())
@@ -485,18 +498,29 @@ def _restored(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> tuple[in
         raise UserError(f"{path.parent} was trained on other features than this store has: {other}")
     trainer.restore(tensors)
     print(f"{path.parent}: goes on after epoch {facts['epoch']}")
-    return facts["epoch"], facts["best"], facts["waited"]
+    return facts["epoch"], _scored(facts["best"]), facts["waited"]
+
+
+def _scored(best: dict[str, Any]) -> dict[str, Any]:
+    """The best epoch as a file has it, where a score that is not a number is null."""
+    return best | {"select": float("nan") if best["select"] is None else best["select"]}
+
+
+def _write_summary(folder: Path, scores: list[dict[str, Any]]) -> None:
+    """The best epochs, and which checkpoints they are: what DVC's evaluate stage depends on.
+
+    The run's folder itself would be other bytes after each training: TensorBoard's event files tell the time.
+    """
+    found = sorted(folder.rglob("best.safetensors"))
+    checkpoints = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    write_json(
+        folder / "summary.json", {"run": folder.name, "seeds": scores, "checkpoints": checkpoints}, sort_keys=True
+    )
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
     plain = {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
-    _write(folder / "config.json", plain)
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_json(folder / "config.json", plain, sort_keys=True)
 
 
 def _evaluate(config: TrainConfig, folder: Path) -> None:

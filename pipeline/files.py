@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import mmap
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,6 +62,45 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {_reason(error)}{other}") from None
 
 
+@contextmanager
+def all_or_none(folder: Path, name: str) -> Iterator[Path]:
+    """A new folder to write into. At the end all that lies in it takes its place in ``folder``: all of it, or none.
+
+    A file or folder of the same name in ``folder`` is replaced, and everything else there stays. Killed before the end,
+    the old ones stand. Killed while they are being replaced, ``settle``, which every reader and the next writer call,
+    replaces the rest. ``name`` tells apart what is written into one folder. An ``OSError`` inside is a ``UserError``.
+    """
+    settle(folder, name)
+    new = folder / f".{name}.new"
+    with writing(folder):
+        shutil.rmtree(new, ignore_errors=True)  # of a run that was killed
+        new.mkdir(parents=True)
+        try:
+            yield new
+            new.rename(_ready(folder, name))
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+    settle(folder, name)
+
+
+def settle(folder: Path, name: str) -> None:
+    """Ends what ``all_or_none`` had begun. Once its folder is called ready, the new files are those that count."""
+    ready = _ready(folder, name)
+    if ready.is_dir():
+        with writing(folder):
+            for path in sorted(ready.iterdir()):
+                place = folder / path.name
+                if place.is_dir():
+                    shutil.rmtree(place)
+                path.replace(place)
+            ready.rmdir()
+
+
+def _ready(folder: Path, name: str) -> Path:
+    return folder / f".{name}.ready"
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8. Bytes of a file name that are no UTF-8, '\\udcff' in Python, are written as that escape."""
     with whole(path) as file:
@@ -72,18 +112,21 @@ def write_json(path: Path, content: Any, *, sort_keys: bool = False) -> None:
     write_text(path, json.dumps(_finite(content), indent=1, ensure_ascii=False, sort_keys=sort_keys) + "\n")
 
 
-def read_json(path: Path, what: str, way_out: str) -> Any:
-    """The content of a JSON file.
+def read_json(path: Path, what: str, way_out: str) -> dict[str, Any]:
+    """The content of a JSON file, which is an object.
 
     Raises ``UserError`` where it cannot be read: it says that ``path`` is not ``what``, and ends in the sentence
     ``way_out``.
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        found = json.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}, {what}: {_reason(error)}. {way_out}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not {what}: it is not JSON ({error}). {way_out}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not {what}: it is not a JSON object. {way_out}")
+    return found
 
 
 def save_tensors(path: Path, tensors: Mapping[str, "np.ndarray | torch.Tensor"], facts: Mapping[str, Any]) -> None:
@@ -155,6 +198,15 @@ def read_table_facts(path: Path, what: str, way_out: str) -> dict[str, Any]:
     return json.loads(pq.read_metadata(path).metadata[b"pipeline"])["facts"]
 
 
+def has_digest(path: Path) -> bool:
+    """Whether a file says that it is a tensor file or a table of ours; raises ``UserError`` where it cannot be read."""
+    try:
+        with path.open("rb") as file, _mapped(file) as data:
+            return data.find(_MARK) >= 0
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {_reason(error)}") from None
+
+
 def check(path: Path, what: str, way_out: str) -> None:
     """Raises ``UserError`` where a tensor file or table is missing, not of our making, or not what was written."""
     try:
@@ -212,4 +264,4 @@ def _finite(value: Any) -> Any:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or " ".join(str(error).split())
+    return " ".join((error.strerror or str(error)).split())  # h5py 3 puts several lines into strerror

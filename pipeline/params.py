@@ -7,6 +7,7 @@ a new training parameter is no reason to extract again.
 import argparse
 import dataclasses
 import difflib
+import math
 import re
 import sys
 import types
@@ -34,12 +35,15 @@ def one_of(what: str, name: object, known: Collection[str]) -> str:
     raise UserError(f"{what} '{name}' is not one of {sorted(known)}{hint}")
 
 
-def option(default: Any, *flags: str, help: str, choices: Collection[str] | None = None) -> Any:
+def option(
+    default: Any, *flags: str, help: str, choices: Collection[str] | None = None, within: str | None = None
+) -> Any:
     """A dataclass field with its command line: ``--field-name`` and the further ``flags``.
 
-    Lists and dicts are given as their defaults directly; each instance gets its own copy.
+    ``within`` is the interval of a number, or of each number in a list, such as '[0, 1)' or '[1, inf)'. Lists and dicts
+    are given as their defaults directly; each instance gets its own copy.
     """
-    metadata = {"flags": flags, "help": help, "choices": choices}
+    metadata = {"flags": flags, "help": help, "choices": choices, "within": within}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -48,13 +52,16 @@ def option(default: Any, *flags: str, help: str, choices: Collection[str] | None
 def read(path: Path, *sections: str) -> dict[str, Any]:
     """The named sections of a YAML file merged, later ones on top; ``a.b`` is section ``b`` of ``a``, '' is all of it.
 
-    Raises ``UserError`` for a missing or unreadable file or section.
+    Raises ``UserError`` for a missing or unreadable file or section. The file is UTF-8, or UTF-16 that says so.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(path.read_bytes()) or {}
     except OSError as error:
         raise UserError(f"parameters: cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except yaml.reader.ReaderError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"parameters: {path} is not text in UTF-8 ({why}): save it as that") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"parameters: {path} is not YAML: {' '.join(str(error).split())}") from None
     merged: dict[str, Any] = {}
     for section in sections:
@@ -72,16 +79,21 @@ def read(path: Path, *sections: str) -> dict[str, Any]:
 
 
 def build(config: type[T], values: dict[str, Any], where: str) -> T:
-    """``config(**values)`` with keys, types and choices checked; every error names ``where`` and the key."""
+    """``config(**values)`` with keys, types, ranges and choices checked; every error names ``where`` and the key.
+
+    A number must be finite, also inside a list or a mapping, and an integer must fit into 64 bits.
+    """
+    at = f"{where}: " if where else ""
     fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(config)
     checked = {}
     for key, value in values.items():
-        one_of(f"{where}: parameter", key, fields)
-        checked[key] = _cast(f"{where}: {key}", value, hints[key])
-        choices = fields[key].metadata.get("choices")
-        if choices and value is not None:
-            one_of(f"{where}: {key}", value, choices)
+        one_of(f"{at}parameter", key, fields)
+        checked[key] = _cast(f"{at}{key}", value, hints[key])
+        metadata = fields[key].metadata
+        _check_numbers(f"{at}{key}", checked[key], metadata.get("within") or "(-inf, inf)")
+        if metadata.get("choices") and value is not None:
+            one_of(f"{at}{key}", value, metadata["choices"])
     return config(**checked)
 
 
@@ -136,11 +148,17 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
 
 
 def entry(main: Callable[[], int | None]) -> None:
-    """Runs a script: a ``UserError`` is one line on stderr and exit status 2, Ctrl-C is status 130."""
+    """Runs a script: a ``UserError`` is one line on stderr and exit status 2, Ctrl-C is status 130.
+
+    So is an ``OSError``: no step can go on where a disk is full or a right is missing.
+    """
     try:
         sys.exit(main())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -189,6 +207,31 @@ def _or_none(kind: type) -> Callable[[str], Any]:
 
     read_one.__name__ = kind.__name__  # argparse names it in its errors
     return read_one
+
+
+def _check_numbers(where: str, value: Any, within: str) -> None:
+    """Raises ``UserError`` for a number in ``value`` that is not finite, not in the interval, or beyond 64 bits."""
+    if isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_numbers(where, each, within)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        least, most = map(float, within[1:-1].split(","))
+        above = value > least or (within[0] == "[" and value == least)
+        below = value < most or (within[-1] == "]" and value == most)
+        if not (above and below and abs(value) < math.inf):
+            raise UserError(f"{where} must be {_in_words(within, least, most)}, and is {value}")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UserError(f"{where} must be an integer of 64 bits, and is {value}")
+
+
+def _in_words(within: str, least: float, most: float) -> str:
+    """'[1, inf)' as 'at least 1', '[1, 100]' as 'from 1 to 100', '[0, 1)' as 'in [0, 1)'."""
+    if math.isinf(least):
+        return "a finite number"
+    if math.isinf(most):
+        return f"at least {least:g}" if within[0] == "[" else f"above {least:g}"
+    closed = within[0] + within[-1] == "[]"
+    return f"from {int(least):,} to {int(most):,}" if closed else f"in {within}"
 
 
 def _yaml_value(text: str) -> Any:

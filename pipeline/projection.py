@@ -7,16 +7,14 @@ Halko, Martinsson and Tropp 2011, https://arxiv.org/abs/0909.4061). In memory ar
 bytes, 260 MB for 256 of 20,480, however many rows there are.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from pipeline.files import load_tensors, save_tensors
 from pipeline.params import UserError
 from pipeline.store import differences
 
@@ -120,35 +118,32 @@ def nothing(num_features: int) -> Projection:
 
 
 NAMES = ("mean", "components", "explained")
+_REDUCE = "python -m pipeline.extraction.reduce"
 
 
 def save(path: Path, fitted: Projection | Mapping[int, Projection], made_by: dict[str, Any]) -> None:
     """Writes the projection, or one for each fold, with the ``made_by`` of the store that it was fitted on."""
     each = {f"fold_{k}/": p for k, p in fitted.items()} if isinstance(fitted, Mapping) else {"": fitted}
-    tensors = {f"{of}{name}": np.ascontiguousarray(getattr(p, name)) for of, p in each.items() for name in NAMES}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata={"made_by": json.dumps(made_by, sort_keys=True)})
+    tensors = {f"{of}{name}": getattr(p, name) for of, p in each.items() for name in NAMES}
+    save_tensors(path, tensors, {"made_by": made_by})
 
 
 def load(path: Path, made_by: dict[str, Any], fold: int | None = None) -> Projection | None:
     """The projection for a fold, or the only one; None where the file says that features are kept (``nothing``).
 
-    Raises ``UserError`` where there is none, where it was fitted on features that something else made, and where the
-    labels are cut into folds and it was fitted as if they were not, or the other way round: it would have seen frames
-    that are held out now.
+    Raises ``UserError`` where there is none, where it is damaged, where it was fitted on features that something else
+    made, and where the labels are cut into folds and it was fitted as if they were not, or the other way round: it
+    would have seen frames that are held out now.
     """
     if not path.is_file():
-        raise UserError(f"no projection at {path}: make one with 'python -m pipeline.extraction.reduce'")
-    try:
-        with safe_open(path, framework="np") as file:
-            fitted_on = json.loads((file.metadata() or {}).get("made_by", "null"))
-            folds = sorted(int(key[5:].split("/")[0]) for key in file.keys() if key.endswith("/mean"))  # noqa: SIM118
-            of = f"fold_{fold}/" if folds else ""
-            known = fold in folds if folds else True
-            found = Projection(**{name: file.get_tensor(f"{of}{name}") for name in NAMES}) if known else None
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a projection: {error}") from None
-    if other := differences(fitted_on or {}, made_by):
+        raise UserError(f"no projection at {path}: make one with '{_REDUCE}'")
+    tensors, facts = load_tensors(path, "a projection", f"Fit it again with '{_REDUCE}'")
+    folds = sorted(int(key[5:].split("/")[0]) for key in tensors if key.endswith("/mean"))
+    of = f"fold_{fold}/" if folds else ""
+    if not folds and set(tensors) != set(NAMES):
+        raise UserError(f"{path} is not a projection: it holds other tensors. Fit it again with '{_REDUCE}'")
+    found = Projection(**{name: tensors[f"{of}{name}"] for name in NAMES}) if not folds or fold in folds else None
+    if other := differences(facts["made_by"], made_by):
         raise UserError(f"the projection {path} was fitted on other features than this store has: {other}")
     if found is not None and not len(found.components):
         return None
@@ -156,7 +151,6 @@ def load(path: Path, made_by: dict[str, Any], fold: int | None = None) -> Projec
         fitted = f"for the folds {folds}" if folds else "for one split"
         wanted = "one split" if fold is None else f"fold {fold}"
         raise UserError(
-            f"the projection {path} was fitted {fitted}, and {wanted} is trained: fit it again with "
-            "'python -m pipeline.extraction.reduce'"
+            f"the projection {path} was fitted {fitted}, and {wanted} is trained: fit it again with '{_REDUCE}'"
         )
     return found

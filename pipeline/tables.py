@@ -25,20 +25,20 @@
 Every column but the key and ``group`` may be left out by a data set that has no such labels.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.files import read_table, write_table
 from pipeline.params import UserError
 
 KEY = ["video", "frame"]
 SPLITS = ("train", "val", "test")
 ABAW_CLASSES = ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"]
 ABAW_AUS = ["au1", "au2", "au4", "au6", "au7", "au10", "au12", "au15", "au23", "au24", "au25", "au26"]
+_INDEX = "python -m pipeline.datasets.index --root FOLDER"
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,12 @@ def write_frames(path: Path, frames: Frames) -> None:
     table = _checked(frames.table, ["path", "size"], "frame table", frames.dataset)
     if table.empty:
         raise UserError(f"no frame of data set '{frames.dataset}' was found under {frames.root}")
-    _write(path, table, {"root": frames.root.as_posix(), "dataset": frames.dataset, "crop_source": frames.crop_source})
+    facts = {"root": frames.root.as_posix(), "dataset": frames.dataset, "crop_source": frames.crop_source}
+    write_table(path, pa.Table.from_pandas(table, preserve_index=False), facts)
 
 
 def read_frames(path: Path) -> Frames:
-    """Raises ``UserError`` where the file is missing or is not a frame table."""
+    """Raises ``UserError`` where the file is missing, damaged or not a frame table."""
     table, facts = _read(path, ["path", "size"], "frame table")
     return Frames(table, Path(facts["root"]), facts["dataset"], facts["crop_source"])
 
@@ -90,11 +91,12 @@ def write_labels(path: Path, labels: Labels) -> None:
         known = [*SPLITS, *(["fold"] if "fold" in table else [])]
         if column.endswith("_split") and (unknown := set(table[column].dropna()) - set(known)):
             raise UserError(f"label table: {column} holds {sorted(unknown)}, and may only hold {known}")
-    _write(path, table, {"classes": labels.classes, "dataset": labels.dataset})
+    facts = {"classes": labels.classes, "dataset": labels.dataset}
+    write_table(path, pa.Table.from_pandas(table, preserve_index=False), facts)
 
 
 def read_labels(path: Path) -> Labels:
-    """Raises ``UserError`` where the file is missing or is not a label table."""
+    """Raises ``UserError`` where the file is missing, damaged or not a label table."""
     table, facts = _read(path, ["group"], "label table")
     return Labels(table, facts["classes"], facts["dataset"])
 
@@ -130,26 +132,10 @@ def _checked(table: pd.DataFrame, columns: list[str], what: str, dataset: str) -
     return table
 
 
-def _write(path: Path, table: pd.DataFrame, facts: dict[str, object]) -> None:
-    arrow = pa.Table.from_pandas(table, preserve_index=False)
-    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), b"pipeline": json.dumps(facts).encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    pq.write_table(arrow, temporary, compression="zstd")
-    temporary.replace(path)
-
-
 def _read(path: Path, columns: list[str], what: str) -> tuple[pd.DataFrame, dict]:
     if not path.is_file():
-        raise UserError(
-            f"there is no {what} at {path}: make one with 'python -m pipeline.datasets.index --root FOLDER'"
-        )
-    try:
-        arrow = pq.read_table(path)
-    except pa.ArrowException as error:
-        raise UserError(f"{what}: {path} is not a parquet file: {error}") from None
-    facts = (arrow.schema.metadata or {}).get(b"pipeline")
-    missing = [c for c in KEY + columns if c not in arrow.column_names]
-    if missing or facts is None:
-        raise UserError(f"{path} is not a {what}: {f'it lacks the columns {missing}' if missing else 'not made here'}")
-    return arrow.to_pandas(), json.loads(facts)
+        raise UserError(f"there is no {what} at {path}: make one with '{_INDEX}'")
+    arrow, facts = read_table(path, f"a {what}", f"Make it again with '{_INDEX}'")
+    if missing := [c for c in KEY + columns if c not in arrow.column_names]:
+        raise UserError(f"{path} is not a {what}: it lacks the columns {missing}")
+    return arrow.to_pandas(), facts

@@ -243,7 +243,7 @@ def test_an_adapter_cut_short_is_named(tmp_path):
     path = tmp_path / "a.safetensors"
     save_adapter(path, trained())
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match="is not a trained adapter"):
+    with pytest.raises(UserError, match="is damaged: it is a trained adapter"):
         load_adapter(path, MADE_BY)
 
 
@@ -253,5 +253,5 @@ def test_other_safetensors_files_are_no_adapters(tmp_path):
     with pytest.raises(UserError, match="it does not say what it is"):
         load_adapter(path, MADE_BY)
     save_file({"weight": torch.ones(2)}, path)
-    with pytest.raises(UserError, match="it does not say what it is"):
+    with pytest.raises(UserError, match="is not a trained adapter: there is no digest of ours"):
         load_adapter(path, MADE_BY)

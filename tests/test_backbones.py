@@ -1,6 +1,5 @@
 """Features and logits of a frozen backbone, and the files and sizes that it refuses."""
 
-import json
 import lzma
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from conftest import ROOT
 from fixtures import make_hsemotion
 
 import extract
+from pipeline import files
 from pipeline.extraction import backbones, forward, weights
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreMismatch
@@ -88,10 +88,10 @@ def test_the_facts_say_what_the_features_hang_on(folder, tmp_path):
         "source": "random",
     }
     again = weights.prepare("test_efficientnet", "random", tmp_path)
-    assert backbones.load_backbone(again).facts == facts  # though the two files may differ in their header
+    assert backbones.load_backbone(again).facts == facts
     tensors = safetensors.torch.load_file(again)
     tensors["bn2.bias"][0] += 1
-    safetensors.torch.save_file(tensors, again, weights.read_facts(again))
+    files.save_tensors(again, tensors, weights.read_facts(again))
     assert backbones.load_backbone(again).facts["weights_sha256"] != facts["weights_sha256"]
 
 
@@ -113,7 +113,7 @@ def test_files_that_are_missing_foreign_or_of_another_architecture_are_refused(f
     with pytest.raises(UserError, match="does not say what it is for"):
         backbones.load_backbone(tmp_path / "foreign.safetensors")
     facts = weights.read_facts(folder / "test_vit.safetensors")
-    safetensors.torch.save_file(tensors, tmp_path / "mixed.safetensors", facts)
+    files.save_tensors(tmp_path / "mixed.safetensors", tensors, facts)
     with pytest.raises(UserError, match="does not fit test_vit: missing: cls_token"):
         backbones.load_backbone(tmp_path / "mixed.safetensors")
 
@@ -138,7 +138,7 @@ def test_the_same_tensors_in_efficientnet_b0_would_give_other_features(emotion):
 def test_b2_takes_260_pixels_and_gives_1408_features(tmp_path):
     backbone = backbones.load_backbone(weights.prepare("enet_b2_8", "random", tmp_path))
     assert (backbone.input_size, backbone.num_features, len(backbone.outputs)) == (260, 1408, 8)
-    assert json.loads(weights.read_facts(tmp_path / "enet_b2_8.safetensors")["outputs"]) == backbone.outputs
+    assert weights.read_facts(tmp_path / "enet_b2_8.safetensors")["outputs"] == backbone.outputs
 
 
 # --- layers and grids ------------------------------------------------------------------------------------------------
@@ -269,8 +269,8 @@ def test_an_old_pickle_of_hsemotion_gives_its_logits_and_their_names_in_the_stor
     write_images(((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
     prepared = weights.prepare("enet_b0_8_best_vgaf", "old.pt", Path("weights"))
     # The fixture's images are normalised to [-1, 1]; with the same mean and std, extraction sees the same numbers.
-    facts = weights.read_facts(prepared) | {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]"}
-    safetensors.torch.save_file(safetensors.torch.load_file(prepared), prepared, facts)
+    facts = weights.read_facts(prepared) | {"mean": [0.5] * 3, "std": [0.5] * 3}
+    files.save_tensors(prepared, safetensors.torch.load_file(prepared), facts)
 
     flags = ["--backbone", "enet_b0_8_best_vgaf", "--weights", "old.pt", "--input-size", "224", "--device", "cpu"]
     assert extract.main([*flags, "-b", "2"]) == 0

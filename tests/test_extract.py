@@ -233,7 +233,7 @@ def test_a_folder_of_frames_is_indexed_first(workplace):
         (["--backbone", "enet_b0_8_best_vgaff"], "enet_b0_8_best_vgaf"),
         (["--precision", "float61"], "float16"),
         (["-d", "nowhere.parquet"], "no frame table at nowhere.parquet"),
-        (["-b", "0"], "batch_size must be at least 1"),
+        (["-b", "0"], "batch_size must be from 1 to 65,536"),
         (["--device", "cuda:77"], "device 'cuda:77' cannot be used here"),
         (["--weights", "nowhere.pt"], "'nowhere.pt' is not a file"),
     ],
@@ -395,7 +395,7 @@ def test_a_folder_that_may_not_be_written_is_an_error_in_words(frames, monkeypat
 @pytest.mark.parametrize(("flags", "words"), [
     (["--verify", "--compact"], "--verify and --compact do not go together"),
     (["--repair", "--dry-run"], "--repair and --dry-run do not go together"),
-    (["--chunk-rows", "0"], "chunk_rows must be at least 1"),
+    (["--chunk-rows", "0"], "chunk_rows must be from 1 to 1,000,000"),
 ])  # fmt: skip
 def test_works_that_exclude_each_other_are_refused(frames, flags, words):
     with pytest.raises(UserError, match=words):

@@ -880,7 +880,7 @@ def test_wrong_values_and_empty_inputs_are_one_line(cut):
     Path("in").mkdir()
     with pytest.raises(UserError, match="no video"):
         cut()
-    with pytest.raises(UserError, match="every must be from 1 to 100, and is 0; quality must be"):
+    with pytest.raises(UserError, match="every must be from 1 to 100, and is 0"):
         cut("--every", "0", "--quality", "101")
     with pytest.raises(UserError, match="is not one of"):
         cut("--detector", "mtcn")

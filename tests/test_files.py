@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import stat
 
@@ -148,16 +149,18 @@ def test_a_name_that_is_no_utf8_goes_through_json(tmp_path):
     assert "büro" in (tmp_path / "x").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe{\0", b'{"\xe4": 1}', b"[" * 100_000, b"1" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b"\xff\xfe{\0", b'{"\xe4": 1}', b"[" * 100_000, b"1" * 5000, b"[1]"]
+)
 def test_what_is_not_json_is_one_line_with_the_way_out(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(UserError, match=r"^.*/x is not a test's file: it is not JSON .* Make it again with 'make'$"):
+    with pytest.raises(UserError, match=r"^.*/x is not a test's file: it is not .*JSON.* Make it again with 'make'$"):
         files.read_json(tmp_path / "x", WHAT, OUT)
 
 
 def test_json_with_a_byte_order_mark_is_read(tmp_path):
-    (tmp_path / "x").write_bytes(b"\xef\xbb\xbf[1]")
-    assert files.read_json(tmp_path / "x", WHAT, OUT) == [1]
+    (tmp_path / "x").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert files.read_json(tmp_path / "x", WHAT, OUT) == {"a": 1}
 
 
 SAVES = [save_tensors, save_table, lambda path: files.write_json(path, FACTS)]
@@ -219,3 +222,78 @@ def test_an_error_in_the_middle_leaves_the_old_file_and_nothing_beside_it(tmp_pa
         file.write(b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def evaluated(folder, version, count):
+    """Writes three files and a folder, as an evaluation is, of one version."""
+    with files.all_or_none(folder, "x") as new:
+        for name in ("a.json", "b.csv", "c.npz"):
+            files.write_text(new / name, version)
+        (new / "plots").mkdir()
+        for number in range(count):
+            files.write_text(new / "plots" / f"{version}_{number}.png", version)
+
+
+def versions(folder):
+    found = [path for path in folder.rglob("*") if path.is_file() and path.name != "mine"]
+    return {path.read_text() for path in found}, sum(path.suffix == ".png" for path in found)
+
+
+def killed_at(step, folder, monkeypatch):
+    """Whether a process that writes a new version was killed just before its ``step``-th change on disk, or ended."""
+    pid = os.fork()
+    if pid == 0:
+        left = iter(range(step))
+
+        def counted(change):
+            def do(*args, **kwargs):
+                if next(left, None) is None:
+                    os._exit(9)
+                return change(*args, **kwargs)
+
+            return do
+
+        try:
+            for name in ("replace", "rename", "mkdir", "rmdir", "unlink", "open"):
+                monkeypatch.setattr(os, name, counted(getattr(os, name)))
+            evaluated(folder, "new", 2)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return {0: False, 9: True}[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])]
+
+
+def test_killed_anywhere_the_old_files_or_the_new_ones_are_there_and_never_some_of_both(tmp_path, monkeypatch):
+    seen, step = [], 0
+    while True:
+        folder = tmp_path / str(step)
+        evaluated(folder, "old", 3)
+        (folder / "mine").write_text("mine")
+        killed = killed_at(step, folder, monkeypatch)
+        files.settle(folder, "x")
+        shutil.rmtree(folder / ".x.new", ignore_errors=True)  # the next writer removes it
+        seen.append(versions(folder))
+        assert seen[-1] in (({"old"}, 3), ({"new"}, 2))
+        assert (folder / "mine").read_text() == "mine"
+        evaluated(folder, "next", 1)
+        assert versions(folder) == ({"next"}, 1)
+        if not killed:
+            break
+        step += 1
+    assert step > 10
+    assert seen[0] == ({"old"}, 3)
+    assert seen[-1] == ({"new"}, 2)
+    assert seen == sorted(seen, key=lambda found: found == ({"new"}, 2))
+
+
+def test_an_error_while_several_files_are_written_leaves_the_old_ones(tmp_path):
+    evaluated(tmp_path / "e", "old", 3)
+
+    def fail():
+        with files.all_or_none(tmp_path / "e", "x"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"^cannot write .*/e: No space left on device$"):
+        fail()
+    assert versions(tmp_path / "e") == ({"old"}, 3)
+    assert sorted(p.name for p in (tmp_path / "e").iterdir()) == ["a.json", "b.csv", "c.npz", "plots"]

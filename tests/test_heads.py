@@ -574,8 +574,10 @@ def test_none_is_the_default_of_the_head():
         (
             "tcn",
             {"embedding_size": E, "num_layers": 0},
-            "'tcn': num_layers must be a whole number of at least 1",
+            "'tcn': num_layers must be a whole number from 1 to 1,000",
         ),
+        ("tcn", {"embedding_size": E, "num_layers": 64}, "'tcn': num_layers must be at most 20, and is 64"),
+        ("gru", {"embedding_size": E, "num_layers": 10**9}, "'gru': num_layers must be a whole number .* is 10{9}"),
         ("gru", {"embedding_size": E, "num_layers": "two"}, "'gru': num_layers must be a whole number .* is 'two'"),
         ("transformer", {"embedding_size": E, "max_distance": 1.5}, "max_distance must be a whole number"),
         ("transformer", {"embedding_size": E, "num_layers": True}, "num_layers must be a whole number"),

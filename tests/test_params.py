@@ -232,3 +232,85 @@ def test_entry_does_not_hide_a_fault_of_ours():
 
     with pytest.raises(ValueError, match="a bug"):
         params.entry(main)
+
+
+@dataclass(frozen=True)
+class Ranged:
+    share: float = option(0.5, help="share", within="[0, 1)")
+    rate: float = option(0.1, help="rate", within="(0, inf)")
+    step: int | None = option(None, help="step", within="[1, inf)")
+    size: int | str = option(15, help="size", within="[1, 10_000]")
+    betas: list[float] = option([0.9], help="betas", within="[0, 1)")
+    seed: int = option(0, help="seed")
+    options: dict = option({}, help="options")
+    pairs: list = option([], help="pairs")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("share: 1", r"share must be in \[0, 1\), and is 1.0"),
+        ("share: -0.1", r"share must be in \[0, 1\), and is -0.1"),
+        ("rate: 0", "rate must be above 0, and is 0.0"),
+        ("rate: .nan", "rate must be above 0, and is nan"),
+        ("rate: .inf", "rate must be above 0, and is inf"),
+        ("rate: 1e999", "rate must be above 0, and is inf"),
+        ("step: -1", "step must be at least 1, and is -1"),
+        ("size: 0", "size must be from 1 to 10,000, and is 0"),
+        ("size: 10001", "size must be from 1 to 10,000, and is 10001"),
+        ("betas: [0.9, 1.5]", r"betas must be in \[0, 1\), and is 1.5"),
+        ("seed: 1000000000000000000000000000000", "seed must be an integer of 64 bits, and is 10{30}$"),
+        ("options: {a: {b: [.nan]}}", "options must be a finite number, and is nan"),
+        ("pairs: [[.inf]]", "pairs must be a finite number, and is inf"),
+    ],
+)
+def test_a_number_out_of_its_range_is_one_line(tmp_path, text, words):
+    file = tmp_path / "p.yaml"
+    file.write_text(f"train: {{{text}}}")
+    with pytest.raises(UserError, match=f"^train: {words}"):
+        params.parse(Ranged, ["--params", str(file)], sections=["train"], description="d")
+
+
+def test_the_ends_of_a_range_and_other_kinds_are_good():
+    for values in (
+        {"share": 0},
+        {"step": 1},
+        {"step": None},
+        {"size": 10_000},
+        {"size": "3.4s"},
+        {"options": {"a": True}},
+    ):
+        params.build(Ranged, values, "train")
+    assert params.build(Ranged, {"seed": -(2**63)}, "").seed == -(2**63)
+
+
+def test_a_flag_out_of_its_range_is_named(file):
+    for flag, value in (("--share", "nan"), ("--share", "2"), ("--step", "0"), ("--betas", "inf")):
+        with pytest.raises(UserError, match=f"^{flag[2:]} must be"):
+            params.parse(Ranged, ["--params", str(file), flag, value], sections=[], description="d")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_parameter_file_in_unicode_is_read(tmp_path, encoding):
+    (tmp_path / "p.yaml").write_bytes("train: {head: größe}".encode(encoding))
+    assert params.read(tmp_path / "p.yaml", "train") == {"head": "größe"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["train: {head: größe}".encode("latin-1"), b"\xff\xfe\0", b"a: \x00", b"\x80", b"a: 2026-99-99", b"[" * 5000],
+)
+def test_a_parameter_file_in_another_encoding_is_one_line(tmp_path, content):
+    (tmp_path / "p.yaml").write_bytes(content)
+    with pytest.raises(UserError, match=r"^parameters: .*p\.yaml is not .*$"):
+        params.read(tmp_path / "p.yaml", "train")
+
+
+def test_an_operating_systems_error_is_one_line_too(capsys):
+    def fail():
+        raise PermissionError(13, "Permission denied", "/data/x")
+
+    with pytest.raises(SystemExit) as exit:
+        params.entry(fail)
+    assert exit.value.code == 2
+    assert capsys.readouterr().err == "error: [Errno 13] Permission denied: '/data/x'\n"

@@ -2,9 +2,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sklearn.decomposition import PCA
 
 from pipeline import projection
+from pipeline.files import save_tensors
 from pipeline.params import UserError
 
 MADE_BY = {"backbone": "tiny", "input_size": 32}
@@ -114,14 +116,19 @@ def test_a_damaged_file_is_named(rows, tmp_path, length):
     path = tmp_path / "p.safetensors"
     projection.save(path, projection.fit([rows], 2), MADE_BY)
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(UserError, match=r"p\.safetensors is not a projection"):
+    with pytest.raises(
+        UserError, match=r"p\.safetensors is (not|damaged: it is) a projection.*'python -m pipeline.extraction.reduce'"
+    ):
         projection.load(path, MADE_BY)
 
 
 def test_another_safetensors_file_is_no_projection(tmp_path):
     path = tmp_path / "p.safetensors"
-    projection.save_file({"weight": np.ones(3)}, path)
-    with pytest.raises(UserError, match="is not a projection"):
+    save_file({"weight": np.ones(3)}, path)
+    with pytest.raises(UserError, match="is not a projection: there is no digest of ours"):
+        projection.load(path, {})
+    save_tensors(path, {"weight": np.ones(3)}, {"made_by": {}})
+    with pytest.raises(UserError, match="is not a projection: it holds other tensors"):
         projection.load(path, {})
 
 

@@ -243,7 +243,7 @@ def test_a_run_that_was_not_evaluated_is_named(place):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"about": {}, "estimates": {"x": 3}, "seeds": []}'])
 def test_a_damaged_file_is_one_line(place, name, content):
     (place / "evaluation/adapter" / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"adapter/{name} is damaged .*: evaluate the run again") as error:
+    with pytest.raises(UserError, match=f"adapter/{name} is (damaged|not) .*valuate the run again") as error:
         report.main([])
     assert "\n" not in str(error.value)
 
@@ -329,3 +329,18 @@ def test_other_folders_can_be_given(place):
     report.main(["-i", "elsewhere", "-o", "out/deep"])
     made = ["index.html", "metrics.csv", "report.md", "runs.png"]
     assert sorted(p.name for p in (place / "out/deep").iterdir()) == made
+
+
+def test_an_evaluation_that_a_kill_left_half_replaced_is_completed_before_it_is_read(place):
+    """The new files are ready, some are in place already: the report takes the new ones, and no old one."""
+    folder = place / "evaluation/adapter"
+    report.main([])
+    wanted = {p.name: p.read_bytes() for p in (place / "report").iterdir()}
+    ready = folder / ".evaluation.ready"
+    ready.mkdir()
+    for name in ("details.json", "resampled.npz"):
+        (folder / name).rename(ready / name)
+        (folder / name).write_bytes(b"old")
+    report.main([])
+    assert {p.name: p.read_bytes() for p in (place / "report").iterdir()} == wanted
+    assert not ready.exists()

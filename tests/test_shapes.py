@@ -64,7 +64,7 @@ def test_the_command_draws_and_never_draws_over_anything(tmp_path, monkeypatch, 
     assert "4 pairs of 112 x 112 pixels" in capsys.readouterr().out
     with pytest.raises(UserError, match="new is there and not empty"):
         shapes.main(["--out", "new"])
-    with pytest.raises(UserError, match="pairs must be 4 or more"):
+    with pytest.raises(UserError, match="pairs must be from 4 to 10,000,000"):
         shapes.main(["--out", "other", "--pairs", "1"])
 
 

@@ -227,5 +227,5 @@ def test_nothing_is_drawn_where_the_data_set_in_use_is_another(tmp_path: Path, c
 
 
 def test_a_set_too_small_for_its_splits_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="videos must be 8 or more, and is 3"):
+    with pytest.raises(UserError, match="videos must be from 8 to 100,000, and is 3"):
         drawn(tmp_path / "clips", "--videos", "3")

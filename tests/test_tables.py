@@ -120,10 +120,10 @@ def test_a_table_that_is_missing_is_an_error_that_says_how_to_make_one(tmp_path)
 
 def test_another_file_is_not_taken_for_a_table(tmp_path):
     (tmp_path / "text.parquet").write_text("no")
-    with pytest.raises(UserError, match="is not a parquet file"):
+    with pytest.raises(UserError, match="is not a frame table: there is no digest of ours"):
         tables.read_frames(tmp_path / "text.parquet")
     frame_table(("a", 1)).to_parquet(tmp_path / "foreign.parquet")
-    with pytest.raises(UserError, match="is not a frame table: not made here"):
+    with pytest.raises(UserError, match="is not a frame table: there is no digest of ours"):
         tables.read_frames(tmp_path / "foreign.parquet")
     tables.write_labels(tmp_path / "labels.parquet", labels())
     with pytest.raises(UserError, match=r"is not a frame table: it lacks the columns \['path', 'size'\]"):

@@ -528,7 +528,7 @@ def test_the_best_epoch_of_pairs_may_be_that_of_the_best_f1(place):
         (["--sampler", "temporal", "--loss", "arcface"], "sampler 'temporal' looks at no labels"),
         (["--opposites", "[[Anger, Angst]]"], r"'Angst' is not one of .*did you mean 'Anger'"),
         (["--memory-gb", "0.0000001"], "memory"),
-        (["--test-split", "1.5"], "test_split must be between 0 and 1"),
+        (["--test-split", "1.5"], r"test_split must be in \(0, 1\), and is 1.5"),
     ],
 )
 def test_bad_input_is_refused_in_words(place, flags, words):

@@ -64,7 +64,7 @@ class DatasetConfig:
     labels: Path = option(Path("data/labels.parquet"), help="the label table to write")
     report: Path = option(Path("data/index.json"), help="the report to write: what was found, and what was not")
     val_fraction: float = option(0.2, help="the part of the groups held out where a data set has no split of its own")
-    seed: int = option(0, help="which groups are held out where a data set has no split of its own")
+    seed: int = option(0, help="which groups are held out where a data set has no split of its own", within="[0, inf)")
     folds: int | None = option(None, help="so many folds, cut by group; null: the data set's own split")
     fold: int | None = option(None, help="val is this fold alone, from 0; null: each of them in turn")
     also: list = option([], help="further data sets, such as [{name: ravdess, root: data/ravdess}]")

@@ -9,7 +9,6 @@ three are the same bytes whenever the files are the same: nothing in them tells 
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from pipeline.datasets.copies import warnings as copies_in_words
 from pipeline.datasets.found import DatasetConfig, Found, named
 from pipeline.datasets.readers import OF_A_DATA_SET, read
 from pipeline.datasets.splits import in_two_splits
+from pipeline.files import write_json
 from pipeline.params import entry, parse
 from pipeline.params import read as read_params
 from pipeline.tables import KEY, SPLITS, Frames, Labels, write_frames, write_labels
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_frames(config.frames, found.frames)
     write_labels(config.labels, found.labels)
     report = report_of(found, config.compare)
-    _write_json(config.report, report)
+    write_json(config.report, report)
     print(summary(report))
     print(f"wrote {config.frames}, {config.labels} and {config.report} in {time.perf_counter() - started:.1f} s")
     if found.skipped:
@@ -225,13 +225,6 @@ def _counted(words: str, value: dict[str, Any]) -> str:
     shown = value["first"][:3]
     more = ", ..." if value["count"] > len(shown) else ""
     return f"{words}: {value['count']:,} ({', '.join(shown)}{more})"
-
-
-def _write_json(path: Path, report: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

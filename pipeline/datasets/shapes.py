@@ -33,9 +33,9 @@ WANTED = f"drawn pairs: ROOT/{TABLE}, ROOT/left/00001.png, ROOT/right/00001.png"
 @dataclass(frozen=True)
 class ShapesConfig:
     out: Path = option(Path("data/shapes"), help="folder to draw into; new or empty")
-    pairs: int = option(2000, help="number of pairs, 4 or more")
-    size: int = option(112, help="side of the square images in pixels, 32 or more")
-    seed: int = option(0, help="everything follows from it")
+    pairs: int = option(2000, help="number of pairs, 4 or more", within="[4, 10_000_000]")
+    size: int = option(112, help="side of the square images in pixels, 32 or more", within="[32, 4096]")
+    seed: int = option(0, help="everything follows from it", within="[0, inf)")
 
 
 def read(config: DatasetConfig) -> Found:
@@ -48,9 +48,6 @@ def read(config: DatasetConfig) -> Found:
 
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse(ShapesConfig, argv, sections=[], description=__doc__)
-    for name, least in {"pairs": 4, "size": 32, "seed": 0}.items():
-        if getattr(config, name) < least:
-            raise UserError(f"shapes: {name} must be {least} or more, and is {getattr(config, name)}")
     if config.out.exists() and (not config.out.is_dir() or any(config.out.iterdir())):
         raise UserError(f"shapes: {config.out} is there and not empty: give another --out, or delete it")
     write(config)

@@ -6,11 +6,11 @@ The others (frozen features, centred, principal components, untrained heads) are
 """
 
 import dataclasses
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from pipeline.evaluation.evaluate import (
 from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers, smooth_part
 from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
+from pipeline.files import all_or_none
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import read_labels
@@ -70,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if facts["window"] != 1 or not folds[0][0].head.framewise:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {facts['window']}")
     found = [material(config, store, labels, adapters[0]) for adapters in folds]
-    shutil.rmtree(config.output, ignore_errors=True)  # those of other widths
     answers: dict[str, list[list[Answers]]] = {name: [[] for _ in folds] for name in config.each}
     for k, (of_fold, adapters) in enumerate(zip(found, folds, strict=True)):
         for adapter in adapters:
@@ -79,15 +79,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             single = answered(of_fold, adapter, source, device)
             for name, (kind, width) in config.each.items():
                 answers[name][k].append(smoothed(of_fold, adapter, source, single, kind, width))
+    with all_or_none(config.output.parent, config.output.name) as aside:  # in the place of those of other widths
+        _write(dataclasses.replace(config, output=aside / config.output.name), facts, found, answers)
+
+
+def _write(
+    config: BaselinesConfig, facts: dict[str, Any], found: list[Material], answers: dict[str, list[list[Answers]]]
+) -> None:
+    """Measures what was smoothed and what the backbone says, and writes a folder for each."""
     # What is smoothed already is not smoothed again.
     once, about = dataclasses.replace(config, smoothing="none"), {"baseline": True}
     for name, of_folds in answers.items():
         before = dict(zip(("kind", "width"), config.each[name], strict=True))
-        about_it = about | {"run": name, "seeds": len(folds[0]), "seed": facts["seed"], "smoothed_before": before}
+        about_it = about | {"run": name, "seeds": len(of_folds[0]), "seed": facts["seed"], "smoothed_before": before}
         report(dataclasses.replace(once, output=config.output / name), found, of_folds, about_it)
     backbone = [backbone_answers(of_fold) for of_fold in found]
     if None in backbone:
-        print(f"the backbone {store.made_by['backbone']} predicts nothing that has labels here: it is no baseline")
+        name = found[0].store.made_by["backbone"]
+        print(f"the backbone {name} predicts nothing that has labels here: it is no baseline")
     else:
         about_it = about | {"run": "backbone", "seeds": 1, "seed": 0, "model": None, "loss": None}
         scored = Counter()

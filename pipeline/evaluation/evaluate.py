@@ -5,7 +5,6 @@ python -m pipeline.evaluation.evaluate --run runs/tcn_supcon
 
 import dataclasses
 import re
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -29,6 +28,7 @@ from pipeline.evaluation.separability import Score, counts_of
 from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
 from pipeline.evaluation.uncertainty import estimates, group_weights
+from pipeline.files import all_or_none
 from pipeline.params import UserError, entry, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import KEY, Labels, of_fold, read_frames, read_labels
@@ -47,27 +47,30 @@ class EvaluateConfig:
     data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table")
     frames: Path = option(Path("data/frames.parquet"), help="the frame table, for thumbnails; none where it is not")
-    top_k: list[int] = option([1, 5, 10], "-k", help="recall at these")
-    neighbours: int = option(20, help="that vote on a frame's class")
-    most_pairs_of: int = option(4000, help="evenly spaced validation frames that are compared with each other")
-    most_neighbours: int = option(20000, help="evenly spaced training frames that are candidates for neighbours")
+    top_k: list[int] = option([1, 5, 10], "-k", help="recall at these", within="[1, inf)")
+    neighbours: int = option(20, help="that vote on a frame's class", within="[1, inf)")
+    most_pairs_of: int = option(
+        4000, help="evenly spaced validation frames that are compared with each other", within="[1, 1_000_000]"
+    )
+    most_neighbours: int = option(
+        20000, help="evenly spaced training frames that are candidates for neighbours", within="[1, inf)"
+    )
     smoothing: str = option("box", help="of predictions in time", choices=SMOOTHINGS)
-    width: int | str = option(101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s")
-    width_aus: int | str = option(11, help="the same, for action units")
+    width: int | str = option(
+        101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+    )
+    width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)
-    window_stride: int | None = option(None, help=WINDOW_STRIDE)
+    window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
-    resamples: int = option(1000, help="of whole groups, for the intervals")
-    timelines: int = option(3, help="validation videos that are drawn as a strip")
+    resamples: int = option(1000, help="of whole groups, for the intervals", within="[1, 1_000_000]")
+    timelines: int = option(3, help="validation videos that are drawn as a strip", within="[0, 1000]")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
 
     def __post_init__(self) -> None:
-        for name in ("neighbours", "most_pairs_of", "most_neighbours", "resamples", "window_stride"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"evaluate: {name} must be at least 1, and is {getattr(self, name)}")
-        if not self.top_k or min(self.top_k) < 1 or self.timelines < 0:
-            raise UserError("evaluate: top_k must be numbers from 1 on, and timelines 0 or more")
+        if not self.top_k:
+            raise UserError("evaluate: top_k must be one number or more")
         for name in ("width", "width_aus"):
             check_width(f"evaluate: {name}", getattr(self, name), self.fps)
 
@@ -267,14 +270,12 @@ def report(
     seeds = [pooled(parts, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
     weights = group_weights(len(part.groups), config.resamples)
     estimated = estimates(about["run"], [measure for measure, _ in seeds], weights)
-    config.output.mkdir(parents=True, exist_ok=True)
-    files.write(config.output, part, folds, seeds, estimated, about)
     pictures = drawn(part, folds, seeds[0][1], estimated, about, _thumbnails(config.frames), config.timelines)
-    folder = config.output / "plots"
-    shutil.rmtree(folder, ignore_errors=True)  # those of other videos or classes
-    folder.mkdir()
-    for name, figure in pictures:
-        figure.savefig(folder / f"{name}.png")
+    with all_or_none(config.output, files.NAME) as folder:
+        files.write(folder, part, folds, seeds, estimated, about)
+        (folder / "plots").mkdir()
+        for name, figure in pictures:
+            figure.savefig(folder / "plots" / f"{name}.png")
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
     of_folds = f", {about['val_split']}" if len(folds) > 1 else ""
     print(

@@ -10,7 +10,7 @@ predictions.parquet  truth and prediction of each frame, as said and smoothed; m
 Several folds are put together as ``folds`` says; videos and predictions have a column that says which they are of.
 """
 
-import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,17 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from pipeline.evaluation.folds import Fold, averaged, labelled
 from pipeline.evaluation.measures import SUFFIXES, Part, Seen, best_source, by_groups
 from pipeline.evaluation.protocol import confusions
 from pipeline.evaluation.separability import cosine_matrix
 from pipeline.evaluation.uncertainty import Estimate, Measure
+from pipeline.files import read_json, settle, whole, write_json, write_table
 from pipeline.params import UserError
+
+NAME = "evaluation"  # of what is written together
 
 
 @dataclass(frozen=True)
@@ -47,50 +51,52 @@ def write(
     folder: Path, part: Part, folds: Sequence[Fold], seeds: Sequence[tuple[Measure, Seen]],
     found: Mapping[str, Estimate], about: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """Writes all files but the plots into a folder that is there; ``part`` and ``seeds`` are those of all folds."""
+    """Writes all files but the plots into ``folder``; ``part`` and ``seeds`` are those of all folds."""
     once = np.ones((1, len(part.groups)))
-    each = [{name: _number(value[0]) for name, value in measure(once).items()} for measure, _ in seeds]
-    flat = {name: _number(estimate.value) for name, estimate in found.items() if not is_of_one_class(name)}
-    _write_json(folder / "metrics.json", flat)
+    each = [{name: float(value[0]) for name, value in measure(once).items()} for measure, _ in seeds]
+    flat = {name: float(estimate.value) for name, estimate in found.items() if not is_of_one_class(name)}
+    write_json(folder / "metrics.json", flat)
     intervals = {name: (estimate.value, *estimate.interval()) for name, estimate in found.items()}
     of = {
-        name: dict(zip(("value", "low", "high"), map(_number, values), strict=True))
-        for name, values in intervals.items()
+        name: dict(zip(("value", "low", "high"), map(float, values), strict=True)) for name, values in intervals.items()
     }
     details = {"about": about, "criterion": criterion(found), "estimates": of, "seeds": each}
     cosines = emotion_cosines(folds)
     if cosines is not None:
-        details["emotions"] = {"classes": part.classes, "cosines": _nested(cosines)}
+        details["emotions"] = {"classes": part.classes, "cosines": cosines.tolist()}
     if len(folds) > 1:
         details["folds"] = [_of_fold(fold) for fold in folds]
-    _write_json(folder / "details.json", details)
+    write_json(folder / "details.json", details)
     resampled = {f"metric/{name}": estimate.resampled.astype(np.float32) for name, estimate in found.items()}
-    np.savez_compressed(folder / "resampled.npz", groups=np.array(part.groups), **resampled)
+    with whole(folder / "resampled.npz") as file:
+        np.savez_compressed(file, groups=np.array(part.groups), **resampled)
     videos = pd.concat([_per_video(fold) for fold in folds], ignore_index=True).dropna(axis=1, how="all")
-    videos.to_csv(folder / "per_video.csv", index=False)
+    _write_csv(folder / "per_video.csv", videos)
     seen = [seen for _, seen in seeds]
-    _per_class(part, cosines, seen, found).to_csv(folder / "per_class.csv", index=False)
+    _write_csv(folder / "per_class.csv", _per_class(part, cosines, seen, found))
     predictions = _predictions(part, seen)
     if len(folds) > 1:
         of = np.repeat([fold.number for fold in folds], [len(fold.part.frame) for fold in folds])
         predictions.insert(2, "fold", of)
-    predictions.to_parquet(folder / "predictions.parquet", index=False)
+    write_table(folder / "predictions.parquet", pa.Table.from_pandas(predictions, preserve_index=False), {})
 
 
 def read(folder: Path) -> Evaluation:
     """Raises ``UserError`` where there is no evaluation, or a file of it is damaged."""
+    settle(folder, NAME)
     path = folder / "details.json"
     if not path.is_file():
         raise UserError(f"the run '{folder.name}' is not evaluated: there is no {path} ('dvc repro' makes it)")
+    details = read_json(path, "the details of an evaluation", "Evaluate the run again")
     try:
-        details = json.loads(path.read_text(encoding="utf-8"))
         values = {name: np.nan if e["value"] is None else e["value"] for name, e in details["estimates"].items()}
         about, seeds = details["about"], details["seeds"]
         path = folder / "resampled.npz"
         with np.load(path) as file:
             resampled, groups = {name: file[f"metric/{name}"] for name in values}, file["groups"].tolist()
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): evaluate the run again") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error, NotImplementedError) as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(f"{path} is damaged ({why}): evaluate the run again") from None
     return Evaluation(folder, about, {n: Estimate(v, resampled[n]) for n, v in values.items()}, seeds, groups)
 
 
@@ -102,7 +108,7 @@ def criterion(found: Mapping[str, Estimate]) -> dict[str, Any] | None:
     gap = found.get("gap_same_opposite")
     if gap is None or np.isnan(gap.value):
         return None
-    low, high = map(_number, gap.interval())
+    low, high = map(float, gap.interval())
     return {
         "gap": gap.value, "low": low, "high": high, "passed": gap.value >= 0, "beyond_noise": gap.beyond_noise(),
     }  # fmt: skip
@@ -129,7 +135,7 @@ def _of_fold(fold: Fold) -> dict[str, Any]:
     """What a fold is by itself; its numbers are means over the seeds."""
     part, once = fold.part, np.ones((1, len(fold.part.groups)))
     seeds = [measure(once) for measure, _ in fold.seeds]
-    metrics = {name: _number(np.mean([s[name][0] for s in seeds])) for name in seeds[0] if not is_of_one_class(name)}
+    metrics = {name: float(np.mean([s[name][0] for s in seeds])) for name in seeds[0] if not is_of_one_class(name)}
     facts = {"fold": fold.number, "val_videos": len(part.videos), "val_groups": len(part.groups)}
     return facts | {"labelled_frames": int(labelled(part).sum()), "metrics": metrics}
 
@@ -196,13 +202,6 @@ def _predictions(part: Part, seen: Sequence[Seen]) -> pd.DataFrame:
     return table
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _nested(matrix: np.ndarray) -> list[list[float | None]]:
-    return [[_number(value) for value in row] for row in matrix]
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    with whole(path) as file:
+        table.to_csv(file, index=False)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from pipeline.params import UserError
+
 COLOURS = 256  # of a picture in the page: a third of the size
 
 STYLE = """
@@ -115,10 +117,13 @@ def _html_section(section: Section) -> str:
 
 
 def _inline(path: Path) -> str:
-    """A PNG as an address that holds it."""
+    """A PNG as an address that holds it; raises ``UserError`` for one that is damaged."""
     buffer = io.BytesIO()
-    with Image.open(path) as image:
-        image.convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE).save(buffer, "PNG")
+    try:
+        with Image.open(path) as image:
+            image.convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE).save(buffer, "PNG")
+    except (OSError, SyntaxError, ValueError) as error:  # PIL's, by where the damage is
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): evaluate the run again") from None
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

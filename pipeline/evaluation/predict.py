@@ -18,11 +18,9 @@ without any is called Neutral, with valence, arousal and action units 0. What is
 name: a folder that is there is finished.
 """
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +35,7 @@ from pipeline.evaluation.protocol import on_every_frame
 from pipeline.evaluation.separation import evenly, normalised
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
+from pipeline.files import all_or_none
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.store import FeatureStore, differences
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold, read_labels
@@ -67,10 +66,12 @@ class PredictConfig:
     data: Path | None = option(None, "-d", help="the feature store; default: data/features.zarr")
     frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT.zarr")
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
-    window_stride: int | None = option(None, help=WINDOW_STRIDE)
+    window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
-    width: int | str = option(101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s")
-    width_aus: int | str = option(11, help="the same, for action units")
+    width: int | str = option(
+        101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+    )
+    width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)
     dataset: str | None = option(
         None, help="with --frames: which data set lies in it; default: as extract.py -d finds it"
@@ -78,8 +79,12 @@ class PredictConfig:
     by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
     labels: Path = option(Path("data/labels.parquet"), help="with --by knn: the label table")
     labelled: Path = option(Path("data/features.zarr"), help="with --by knn: the store of the labelled frames")
-    neighbours: int = option(20, help="with --by knn: training frames that a frame's prediction is the mean of")
-    most_neighbours: int = option(20000, help="with --by knn: evenly spaced training frames that are candidates")
+    neighbours: int = option(
+        20, help="with --by knn: training frames that a frame's prediction is the mean of", within="[1, inf)"
+    )
+    most_neighbours: int = option(
+        20000, help="with --by knn: evenly spaced training frames that are candidates", within="[1, inf)"
+    )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     validate: Path | None = option(None, help="a submission to check against --list and --task; nothing is predicted")
 
@@ -91,9 +96,6 @@ class PredictConfig:
             one_of(f"predict: {name}", getattr(self, name), known)
         for name in ("width", "width_aus"):
             check_width(f"predict: {name}", getattr(self, name), self.fps)
-        for name in ("neighbours", "most_neighbours", "window_stride"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"predict: {name} must be at least 1, and is {getattr(self, name)}")
 
     @property
     def store(self) -> Path:
@@ -136,7 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = rows.videos.get_indexer(wanted["video"])
     frame = wanted["frame"].to_numpy()
     values = {what: _decided(what, _at(config, what, rows, said[what], code, frame)) for what in config.wants}
-    with _finished(config.output) as folder:
+    with all_or_none(config.output.parent, config.output.name) as aside:
+        folder = aside / config.output.name
         write(folder, wanted, values, config.task, config.format)
         if found := problems(folder, wanted, config.task, config.format):
             raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(found[:MOST])}")
@@ -305,22 +308,6 @@ def _decided(what: str, values: np.ndarray) -> np.ndarray:
     if what == "classes":
         return values.argmax(axis=1)[:, None]  # of equal ones the first, which is Neutral
     return (values >= 0.5).astype(int) if what == "aus" else values
-
-
-@contextmanager
-def _finished(path: Path) -> Iterator[Path]:
-    """A folder that gets the name ``path`` when the block has ended well, and else is no more."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        if partial.exists():  # of a run that was killed
-            shutil.rmtree(partial)
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray) -> None:

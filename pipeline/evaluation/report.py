@@ -10,6 +10,7 @@ python -m pipeline.evaluation.report
 
 import csv
 import dataclasses
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.evaluation.page import Bold, Section, html_page, markdown_page, te
 from pipeline.evaluation.plots import compare
 from pipeline.evaluation.smoothing import worded
 from pipeline.evaluation.uncertainty import Estimate, best_beyond_noise
+from pipeline.files import all_or_none, settle, write_text
 from pipeline.params import UserError, entry, option, parse
 
 # Metric, its title, and what is better.
@@ -73,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReportConfig, argv, sections=["report"], borrow=[""], description=__doc__)
     if not config.runs:
         raise UserError("params.yaml names no runs to report on")
+    settle(config.evaluations, "baselines")
     extra = sorted(path.parent for path in (config.evaluations / "baselines").glob("*/details.json"))
     runs = [files.read(folder) for folder in [*(config.evaluations / name for name in config.runs), *extra]]
     check(runs)
@@ -80,13 +83,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     title, facts = headline(runs)
     sections = [results(runs), gains(runs), against(runs), notes(runs)]
     sections = [section for section in sections if section is not None]
-    config.output.mkdir(parents=True, exist_ok=True)
-    with (config.output / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-        _write_csv(csv.writer(file), runs)
-    figure(runs, title).savefig(config.output / "runs.png")
-    (config.output / "report.md").write_text(markdown_page(title, facts, sections), encoding="utf-8")
-    page = html_page(title, facts, sections, config.output / "runs.png", _pictures(runs))
-    (config.output / "index.html").write_text(page, encoding="utf-8")
+    with all_or_none(config.output, "report") as folder:
+        write_text(folder / "metrics.csv", _csv(runs))
+        figure(runs, title).savefig(folder / "runs.png")
+        write_text(folder / "report.md", markdown_page(title, facts, sections))
+        write_text(folder / "index.html", html_page(title, facts, sections, folder / "runs.png", _pictures(runs)))
     print(terminal(title, facts, sections) + f"\n\nwritten to {config.output}/: open index.html")
 
 
@@ -222,7 +223,7 @@ def notes(runs: Sequence[Evaluation]) -> Section:
     for run in runs:
         if gap := files.criterion(run.estimates):
             verdict = ("passed" if gap["passed"] else "failed") + ("" if gap["beyond_noise"] else ", within noise")
-            between = "" if gap["low"] is None else f" ({gap['low']:.3f} to {gap['high']:.3f})"
+            between = "" if np.isnan(gap["low"]) else f" ({gap['low']:.3f} to {gap['high']:.3f})"
             lines.append(f"cosine(same) >= cosine(opposite), {run.name}: {verdict}; {gap['gap']:.3f}{between}.")
     for name in _shown(runs, COLUMNS):
         known = [run for run in runs if _measured(run, name)]
@@ -304,7 +305,9 @@ def _number(value: float, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f}"
 
 
-def _write_csv(writer: Any, runs: Sequence[Evaluation]) -> None:
+def _csv(runs: Sequence[Evaluation]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
     metrics = sorted({name for run in runs for name in run.estimates})
     writer.writerow(["run", "baseline", "seeds", *(c for m in metrics for c in (m, f"{m}_low", f"{m}_high"))])
     for run in runs:
@@ -314,6 +317,7 @@ def _write_csv(writer: Any, runs: Sequence[Evaluation]) -> None:
             values = (np.nan,) * 3 if estimate is None else (estimate.value, *estimate.interval())
             row += ["" if np.isnan(value) else repr(float(value)) for value in values]
         writer.writerow(row)
+    return text.getvalue()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.files import check, has_digest
 from pipeline.params import UserError, one_of
 
 SMOOTHINGS = ("none", "box", "gaussian", "hann", "median")
@@ -40,13 +41,16 @@ def frame_rates(fps: float | Path | None, videos: Sequence[str], video: np.ndarr
     """
     if fps is None or isinstance(fps, float):
         return None if fps is None else np.full(len(videos), fps)
+    if fps.is_file() and has_digest(fps):
+        check(fps, "a table of faces", "Make it again with 'python -m pipeline.faces'")
     try:
         if fps.suffix == ".csv":
             table = pd.read_csv(fps, dtype={"video": str})[["video", "fps"]]
         else:
             table = pd.read_parquet(fps, columns=["video", "fps"])
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"fps: {fps} is no table with the columns video and fps: {error}") from None
+        why = " ".join(str(error).split())
+        raise UserError(f"fps: {fps} is no table with the columns video and fps: {why}") from None
     table = table.dropna().drop_duplicates()
     twice = table["video"][table["video"].duplicated()]
     if len(twice):

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from pipeline.files import write_text
 from pipeline.params import UserError
 from pipeline.store import FeatureStore
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES
@@ -123,8 +124,7 @@ def write(folder: Path, wanted: pd.DataFrame, values: Mapping[str, np.ndarray], 
 
 
 def _write(path: Path, first: str, lines: Sequence[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([first, *lines]) + "\n", encoding="utf-8")
+    write_text(path, "\n".join([first, *lines]) + "\n")
 
 
 def problems(path: Path, wanted: pd.DataFrame, task: str, form: str) -> list[str]:

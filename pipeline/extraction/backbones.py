@@ -1,14 +1,12 @@
 """A frozen timm model that gives features and, where its classifier has a meaning here, logits in the same pass."""
 
 import difflib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import safetensors.torch
 import timm
 import torch
 import torch.nn.functional as F
@@ -146,9 +144,8 @@ def load_backbone(weights: Path, input_size: int | None = None, layers: Sequence
             f"weights: {weights.name} does not say what it is for; "
             f"python -m pipeline.extraction.weights --weights {weights} makes a file that does"
         )
-    tensors = safetensors.torch.load_file(weights)
-    outputs = json.loads(facts["outputs"])
-    architecture, own_size = facts["architecture"], json.loads(facts["input_size"])
+    tensors, _ = weights_module.load(weights)
+    outputs, architecture, own_size = facts["outputs"], facts["architecture"], facts["input_size"]
     _, model = weights_module.fit(tensors, architecture, len(outputs), weights.name)
     _check_tensorflow_ways(model, architecture)
     size = own_size if input_size is None else input_size
@@ -161,9 +158,9 @@ def load_backbone(weights: Path, input_size: int | None = None, layers: Sequence
     return Backbone(
         module=module,
         input_size=size,
-        mean=tuple(json.loads(facts["mean"])),
-        std=tuple(json.loads(facts["std"])),
-        interpolation=json.loads(facts["interpolation"]),
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        interpolation=facts["interpolation"],
         num_features=features.shape[1],
         outputs=outputs,
         facts={key: facts[key] for key in ("backbone", "architecture", "source")}

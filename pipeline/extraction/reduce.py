@@ -23,17 +23,15 @@ BLOCK = 2**24  # values read at a time, 34 MB
 class ReduceConfig:
     """Section ``reduce`` of params.yaml."""
 
-    components: int = option(256, "-n", help="principal components to keep; 0: none, features stay as they are")
-    most_rows: int = option(100_000, help="evenly spaced training frames that they are fitted on, if there are more")
+    components: int = option(
+        256, "-n", help="principal components to keep; 0: none, features stay as they are", within="[0, inf)"
+    )
+    most_rows: int = option(
+        100_000, help="evenly spaced training frames that they are fitted on, if there are more", within="[2, inf)"
+    )
     store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table, which says what is training data")
     output: Path = option(Path("data/projection.safetensors"), "-o", help="where the projection is written")
-
-    def __post_init__(self) -> None:
-        if self.components < 0:
-            raise UserError(f"reduce: components must be at least 0, and is {self.components}")
-        if self.most_rows < 2:
-            raise UserError(f"reduce: most_rows must be at least 2, and is {self.most_rows}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.extraction.upkeep import refuse_damaged
+from pipeline.files import writing
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreMismatch, StoreWriter, remove
 from pipeline.tables import KEY
@@ -82,13 +83,13 @@ def export_features(store: FeatureStore, file: Path) -> int:
         raise UserError(f"cannot export to {file}: it is there already, and nothing is written over")
     refuse_damaged(store.path)
     partial = file.with_name(file.name + ".partial")
-    try:
+    with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        write(store, partial)
-        partial.replace(file)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+        try:
+            write(store, partial)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
     return len(store.keys)
 
 

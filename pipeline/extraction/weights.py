@@ -18,7 +18,6 @@ import http.client
 import importlib.metadata
 import importlib.resources
 import io
-import json
 import os
 import pickle
 import pickletools
@@ -37,7 +36,7 @@ import safetensors.torch
 import timm
 import torch
 
-from pipeline import params
+from pipeline import files, params
 from pipeline.params import UserError
 
 Tensors = dict[str, torch.Tensor]
@@ -83,6 +82,9 @@ HSEMOTION = {
 
 # --- the file that is made -------------------------------------------------------------------------------------------
 
+WHAT = "the weights of a backbone"
+WAY_OUT = "Delete it and make it again with 'python -m pipeline.extraction.weights'"
+
 
 @dataclass(frozen=True)
 class Source:
@@ -105,7 +107,7 @@ def prepare(backbone: str, source: str, folder: Path) -> Path:
     pickled module or a state dict of PyTorch, or safetensors. EmotiEffLib's files are checked by git's object id, and
     one that was fetched by hand counts as ``auto`` from then on.
 
-    The classifier is kept only where its outputs have a meaning here (``outputs`` in the metadata): ImageNet's 1000
+    The classifier is kept only where its outputs have a meaning here (``outputs`` in the facts): ImageNet's 1000
     logits are left out. Raises ``UserError`` for what cannot be read or does not fit, before anything is written.
     """
     architecture = architecture_of(backbone)
@@ -121,29 +123,30 @@ def prepare(backbone: str, source: str, folder: Path) -> Path:
         "architecture": architecture,
         "source": origin.words,
         "source_sha256": sha256,
-        "outputs": json.dumps(outputs),
-        **{key: json.dumps(value) for key, value in _preprocessing(backbone, model).items()},
+        "outputs": outputs,
+        **_preprocessing(backbone, model),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = made.with_suffix(f".partial-{os.getpid()}")
-    try:
-        safetensors.torch.save_file(fitted, partial, facts)
-        partial.replace(made)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.save_tensors(made, fitted, facts)
     return made
 
 
-def read_facts(path: Path) -> dict[str, str]:
-    """The metadata that ``prepare`` wrote; empty for a safetensors file of another maker."""
-    with _border(path), safetensors.safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts that ``prepare`` wrote; empty for a file of another maker.
+
+    Raises ``UserError`` for a file that is damaged.
+    """
+    return files.load_facts(path, WHAT, WAY_OUT) if files.has_digest(path) else {}
+
+
+def load(path: Path) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and facts that ``prepare`` wrote; raises ``UserError`` for a damaged file, and one of another maker."""
+    return files.load_tensors(path, WHAT, WAY_OUT, "pt")
 
 
 def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     """A digest of names, types, shapes and values, in the order of the names.
 
-    Not that of a safetensors file, whose header lists the same metadata in a different order at each writing.
+    Not that of a safetensors file, whose facts may change while the tensors are the same.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -644,7 +647,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = params.parse(WeightsConfig, argv, sections=[], borrow=["extract"], description=__doc__)
     path = prepare(config.backbone, config.weights, config.folder)
     facts = read_facts(path)
-    outputs = json.loads(facts["outputs"])
+    outputs = facts["outputs"]
     print(f"{path}: {facts['architecture']} from {facts['source']}, {len(outputs)} outputs {outputs}")
 
 

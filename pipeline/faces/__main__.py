@@ -17,7 +17,6 @@ Stopped, it goes on with the video that it had not finished.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -28,7 +27,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import filelock
-import pyarrow.parquet as pq
 
 from pipeline.datasets import afew_va
 from pipeline.datasets.found import DatasetConfig, named
@@ -46,10 +44,12 @@ from pipeline.faces.loop import (
     cut_all,
     find_record,
     is_done,
+    read_record_table,
     remove,
     stands,
 )
 from pipeline.faces.video import STILLS, VIDEOS, expected_frames
+from pipeline.files import read_json, table_writer, write_json
 from pipeline.params import UserError, entry, option, parse
 
 
@@ -65,41 +65,33 @@ class FacesConfig:
     stills: str = option(
         "single", choices=("single", "frames"), help="numbered pictures of a folder: each alone, or frames of one video"
     )
-    fps: float | None = option(None, help="of such frames, for their times; default: not known")
+    fps: float | None = option(None, help="of such frames, for their times; default: not known", within="(0, inf)")
     landmarks: str | None = option(
         None, choices=("afew_va",), help="input is this data set, whose frames are cut by the points that it gives"
     )
     detector: str = option("mtcnn", choices=DETECTORS, help="what finds the faces")
-    min_face: int = option(40, help="pixels of the smallest face looked for; half of it takes four times as long")
-    confidence: float = option(0.9, help="of the detector, from 0 to 1; less is no face")
-    every: int = option(1, help="detect in every n-th frame; in between faces are followed: 3 is faster and steadier")
-    size: int = option(112, help="pixels of the aligned face")
-    quality: int = option(95, help="of the JPEGs, from 1 to 100")
-    min_frames: int = option(10, help="people seen in fewer frames of a video are left out and reported")
-    most_people: int | None = option(None, help="keep only so many of a video, those with the most and largest faces")
-    workers: int = option(0, help="processes, each with a video of its own; 0: one a core")
+    min_face: int = option(
+        40, help="pixels of the smallest face looked for; half of it takes four times as long", within="[12, 10_000]"
+    )
+    confidence: float = option(0.9, help="of the detector, from 0 to 1; less is no face", within="[0, 1]")
+    every: int = option(
+        1, help="detect in every n-th frame; in between faces are followed: 3 is faster and steadier", within="[1, 100]"
+    )
+    size: int = option(112, help="pixels of the aligned face", within="[16, 4096]")
+    quality: int = option(95, help="of the JPEGs, from 1 to 100", within="[1, 100]")
+    min_frames: int = option(
+        10, help="people seen in fewer frames of a video are left out and reported", within="[1, inf)"
+    )
+    most_people: int | None = option(
+        None, help="keep only so many of a video, those with the most and largest faces", within="[1, inf)"
+    )
+    workers: int = option(0, help="processes, each with a video of its own; 0: one a core", within="[0, 1024]")
     rebuild: bool = option(False, help="remove what was cut with other settings and start over")
     strict: bool = option(False, help="exit status 1, after all is written, when a file has a problem")
 
     def __post_init__(self) -> None:
-        wrong = [
-            f"{name} must be {wanted}, and is {getattr(self, name)}"
-            for name, wanted, fits in (
-                ("min_face", "12 or more", self.min_face >= 12),
-                ("confidence", "from 0 to 1", 0 <= self.confidence <= 1),
-                ("every", "from 1 to 100", 1 <= self.every <= 100),
-                ("size", "16 or more", self.size >= 16),
-                ("quality", "from 1 to 100", 1 <= self.quality <= 100),
-                ("min_frames", "1 or more", self.min_frames >= 1),
-                ("most_people", "1 or more", self.most_people is None or self.most_people >= 1),
-                ("workers", "0 or more", self.workers >= 0),
-                ("fps", "above 0", self.fps is None or self.fps > 0),
-                ("stills", "'frames', with fps", self.fps is None or self.stills == "frames"),
-            )
-            if not fits
-        ]
-        if wrong:
-            raise UserError(f"faces: {'; '.join(wrong)}")
+        if self.fps is not None and self.stills != "frames":
+            raise UserError(f"faces: stills must be 'frames', with fps, and is {self.stills}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = _records(config.out, [task.video for task in tasks])
         report = _report(tasks, failed, others, config.out, records)
         _write_table(config.out, [config.out / RECORDS / f"{video}.parquet" for video in records])
-        _write_json(config.out / "faces.json", report)
+        write_json(config.out / "faces.json", report)
     for problem in report["problems"]:
         print(f"{problem['file']}: {problem['problem']}")
     if report["notes"]:
@@ -222,7 +214,8 @@ def find_clips(config: FacesConfig, settings: Settings) -> tuple[list[Task], lis
 def _check_settings(out: Path, settings: Settings, rebuild: bool) -> None:
     """Faces cut in two ways never lie in one folder; ``rebuild`` removes those of the other way."""
     file, now = out / RECORDS / "settings.json", dataclasses.asdict(settings)
-    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else now
+    way_out = f"Put back a copy, or delete {out} and cut all again"
+    before = read_json(file, "the settings of the faces", way_out) if file.is_file() else now
     changed = ", ".join(f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value)
     if changed:
         if not rebuild:
@@ -230,7 +223,7 @@ def _check_settings(out: Path, settings: Settings, rebuild: bool) -> None:
         for record in (out / RECORDS).rglob("*.parquet"):
             video = record.relative_to(out / RECORDS).with_suffix("").as_posix()
             remove(Task(out, "", video, out, settings))
-    _write_json(file, now)
+    write_json(file, now)
 
 
 def _records(out: Path, videos: list[str]) -> dict[str, dict[str, Any]]:
@@ -274,18 +267,9 @@ def _folders_of_no_file(crops: Path, folders: set[str]) -> list[str]:
 
 def _write_table(out: Path, records: list[Path]) -> None:
     """All records end to end, one in memory at a time."""
-    partial = out / "faces.parquet.partial"
-    with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
+    with table_writer(out / "faces.parquet", SCHEMA, {}) as writer:
         for record in records:
-            writer.write_table(pq.read_table(record).replace_schema_metadata(None))
-    partial.replace(out / "faces.parquet")
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+            writer.write_table(read_record_table(record))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Videos to JPEGs and tables of faces, one after the other or several at once; each is done wholly or not at all."""
 
-import json
 import multiprocessing
 import os
 import re
@@ -19,17 +18,18 @@ import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from pipeline.faces.align import POINTS
 from pipeline.faces.detect import DETECTORS, Detector
 from pipeline.faces.tracks import SUFFIX, Sighting, follow, people, placed, suffixes
 from pipeline.faces.video import STILLS, UnreadableVideo, read, read_stills
+from pipeline.files import read_table, read_table_facts, write_table
 from pipeline.params import UserError
 
 CROPS = "cropped_aligned"
 RECORDS, PARTIAL = ".faces", ".partial"  # hidden, so that no reader of the data set takes them for its own
+WHAT, WAY_OUT = "the record of a video", "Run 'python -m pipeline.faces' again, which cuts that video again"
 PLACES = ["left", "top", "right", "bottom", *(f"{point}_{axis}" for point in POINTS for axis in "xy"), "confidence"]
 SCHEMA = pa.schema(
     [("video", pa.string()), ("frame", pa.int64()), ("time_sec", pa.float64()), ("fps", pa.float64())]
@@ -99,17 +99,23 @@ class Task:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What was found in a video: its file's facts, ``fps``, ``frames``, ``folders`` {name: faces}, ``problems``."""
-    return json.loads(pq.read_schema(path).metadata[b"faces"])
+    """What was found in a video: its file's facts, ``fps``, ``frames``, ``folders`` {name: faces}, ``problems``.
+
+    Raises ``UserError`` where the record is damaged.
+    """
+    return read_table_facts(path, WHAT, WAY_OUT)
+
+
+def read_record_table(path: Path) -> pa.Table:
+    """The faces of a video, one row each."""
+    return read_table(path, WHAT, WAY_OUT)[0]
 
 
 def find_record(path: Path) -> dict[str, Any] | None:
     """The record; None where there is none, or what is there is empty, cut off or damaged."""
     try:
-        record = read_record(path)
-        pq.read_table(path)
-        return record
-    except (OSError, ValueError, KeyError, UserError):  # pyarrow's errors are among them
+        return read_record(path)
+    except UserError:
         return None
 
 
@@ -224,12 +230,8 @@ def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) 
 
 
 def _write_record(task: Task, table: pd.DataFrame, record: dict[str, Any]) -> None:
-    metadata = {b"faces": json.dumps(task.facts() | record).encode()}
     arrow = pa.Table.from_pandas(table[SCHEMA.names], schema=SCHEMA, preserve_index=False)
-    task.record.parent.mkdir(parents=True, exist_ok=True)
-    partial = task.record.with_name(task.record.name + ".partial")
-    pq.write_table(arrow.replace_schema_metadata(metadata), partial, compression="zstd")
-    partial.replace(task.record)
+    write_table(task.record, arrow.replace_schema_metadata(None), task.facts() | record)
 
 
 def remove(task: Task) -> bool:

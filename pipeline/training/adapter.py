@@ -1,17 +1,15 @@
 """A trained adapter: everything between a stored feature and an embedding, in one file without pickles."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
+from pipeline.files import load_tensors, save_tensors
 from pipeline.params import UserError, one_of
 from pipeline.projection import Projection
 from pipeline.store import differences
@@ -147,16 +145,21 @@ def build_adapter(facts: dict[str, Any]) -> Adapter:
 
 
 def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
-    """Writes tensors and facts (and ``more`` facts, such as the epoch) as safetensors, by a temporary file."""
-    _save(path, adapter.modules().state_dict(), adapter.facts | more)
+    """Writes tensors and facts (and ``more`` facts, such as the epoch) as safetensors."""
+    save_tensors(path, adapter.modules().state_dict(), adapter.facts | more)
 
 
 def load_adapter(path: Path, made_by: dict[str, Any]) -> Adapter:
-    """The adapter in ``path``; raises ``UserError`` where it was trained on features that something else made."""
+    """The adapter in ``path``.
+
+    Raises ``UserError`` where there is none, where it is damaged, and where it was trained on features that something
+    else made.
+    """
     if not path.is_file():
         raise UserError(f"no trained adapter at {path}: make one with 'python train.py'")
-    tensors, facts = _load(path, "a trained adapter")
-    if "made_by" not in facts:
+    way_out = f"Delete {path.parent} and train this seed again with 'python train.py --resume RUN'"
+    tensors, facts = load_tensors(path, "a trained adapter", way_out, "pt")
+    if "model" not in facts:
         raise UserError(f"{path} is not a trained adapter: it does not say what it is")
     if other := differences(facts["made_by"], made_by):
         raise UserError(f"the adapter {path} was trained on other features than this store has: {other}")
@@ -166,27 +169,11 @@ def load_adapter(path: Path, made_by: dict[str, Any]) -> Adapter:
 
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-    """Writes where a training is, by a temporary file."""
-    _save(path, tensors, facts)
+    """Writes where a training is."""
+    save_tensors(path, tensors, facts)
 
 
 def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What ``save_state`` wrote."""
-    return _load(path, "the state of a training")
-
-
-def _save(path: Path, tensors: Mapping[str, torch.Tensor], facts: dict[str, Any]) -> None:
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    temporary = path.with_name(path.name + ".partial")
-    save_file(tensors, temporary, metadata={"facts": json.dumps(facts, sort_keys=True)})
-    temporary.replace(path)
-
-
-def _load(path: Path, what: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except SafetensorError as error:
-        raise UserError(f"{path} is not {what}: {error}") from None
-    return tensors, facts
+    """What ``save_state`` wrote; raises ``UserError`` where it is damaged."""
+    way_out = "Delete it and train this seed again, from its first epoch, by going on with the run"
+    return load_tensors(path, "the state of a training", way_out, "pt")

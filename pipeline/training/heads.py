@@ -137,6 +137,8 @@ class TCN(Head):
     def __init__(self, num_features: int, embedding_size: int, dropout: float = 0.0, num_layers: int = 3):
         super().__init__(num_features, embedding_size)
         _check_count(num_layers=num_layers)
+        if num_layers > MOST_DILATED:
+            raise ValueError(f"num_layers must be at most {MOST_DILATED}, and is {num_layers}: it sees no more frames")
         self.receptive_field = 2 ** (num_layers + 1) - 1
         self.project_in = nn.Linear(num_features, embedding_size)
         self.layers = nn.ModuleList(_DilatedResidual(embedding_size, 2**i, dropout) for i in range(num_layers))
@@ -392,8 +394,8 @@ def _take(frames: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 def _check_count(**named: Any) -> None:
     for name, value in named.items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, and is {value!r}")
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise ValueError(f"{name} must be a whole number from 1 to {MOST:,}, and is {value!r}")
 
 
 def _check_number(low: float, high: float, **named: Any) -> None:
@@ -447,6 +449,8 @@ def build_head(
     return build("head", HEADS, name, options | given)
 
 
+MOST = 1000  # of layers, attention heads and frames of distance: far above any use, and still made in seconds
+MOST_DILATED = 20  # then the receptive field is two million frames
 _FOR_ALL = ("num_features", "embedding_size", "dropout")
 
 HEADS: dict[str, type[Head]] = {
