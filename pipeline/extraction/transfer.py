@@ -12,16 +12,13 @@ A file, .h5 (.hdf5) or .npz, holds by name:
 
 A .npy holds nothing but features (N, D): row i is an image of its own, video ``f"{i:08d}"`` and frame 0.
 
-Nothing is ever unpickled. Rows go through memory a chunk at a time.
+``sources`` reads such files. Rows go through memory a chunk at a time.
 """
 
 import hashlib
 import json
 import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +26,13 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from pipeline.extraction.sources import Rows, Source, opened
 from pipeline.extraction.upkeep import refuse_damaged
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreMismatch, StoreWriter, remove
 from pipeline.tables import KEY
 
-SUFFIXES = (".h5", ".hdf5", ".npz", ".npy")
 _BLOCK_BYTES = 1 << 24
-
-
-@dataclass
-class Source:
-    """An open file of features: ``arrays`` are (N, width), by the name of their view, or 'logits'; read on slicing.
-
-    ``keys`` has video, frame, size; ``facts`` is what the file says of itself; ``left_out`` names what is not taken.
-    """
-
-    keys: pd.DataFrame
-    arrays: dict[str, Any]
-    facts: dict[str, Any] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
 
 
 def import_features(file: Path, store: Path, chunk_rows: int, rebuild: bool) -> tuple[int, int, list[str]]:
@@ -57,7 +41,7 @@ def import_features(file: Path, store: Path, chunk_rows: int, rebuild: bool) -> 
     All is checked before anything is written. Cut off, the same call goes on. Raises ``UserError`` for a file that
     cannot be taken, and ``StoreMismatch`` where the store holds anything but this very file, unless ``rebuild``.
     """
-    with _opened(file) as source:
+    with opened(file) as source:
         _check(file, source)
         widths = {name: int(array.shape[1]) for name, array in source.arrays.items()}
         writer = StoreWriter(store, _made_by(file, source), widths, chunk_rows)
@@ -126,8 +110,6 @@ def _made_by(file: Path, source: Source) -> dict[str, Any]:
 
 def _check(file: Path, source: Source) -> None:
     rows = {name: array.shape for name, array in source.arrays.items()}
-    if any(len(shape) != 2 for shape in rows.values()):
-        raise UserError(f"{file}: features, views and logits must have two axes (rows, width), and have {rows}")
     lengths = {"video and frame": len(source.keys)} | {name: shape[0] for name, shape in rows.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"{file}: all must have as many rows, and they have {lengths}")
@@ -145,9 +127,7 @@ def _check(file: Path, source: Source) -> None:
         _check_values(file, name, array, source.keys)
 
 
-def _check_values(file: Path, name: str, array: Any, keys: pd.DataFrame) -> None:
-    if array.dtype.kind not in "fiu":
-        raise UserError(f"{file}: '{name}' must be real numbers, and is {array.dtype}")
+def _check_values(file: Path, name: str, array: Rows, keys: pd.DataFrame) -> None:
     step = max(1, _BLOCK_BYTES // (array.shape[1] * array.dtype.itemsize))
     bad = np.concatenate([~np.isfinite(_half(array[i : i + step])).all(axis=1) for i in range(0, array.shape[0], step)])
     if bad.any():
@@ -158,145 +138,6 @@ def _check_values(file: Path, name: str, array: Any, keys: pd.DataFrame) -> None
 def _half(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         return np.asarray(values).astype(np.float16)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Source]:
-    way = {".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npz": _read_npz, ".npy": _read_npy}.get(file.suffix.lower())
-    if way is None:
-        raise UserError(f"cannot import {file}: the name must end in one of {', '.join(SUFFIXES)}")
-    if not file.is_file():
-        raise UserError(f"cannot import {file}: there is no such file")
-    try:
-        with way(file) as source:
-            yield source
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def _read_hdf5(file: Path) -> Iterator[Source]:
-    with h5py.File(file, "r") as handle:
-        found: dict[str, Any] = {}
-        handle.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        facts = {name: _plain(value) for name, value in handle.attrs.items()}
-        if "features" in found:
-            facts |= {name: _plain(value) for name, value in found["features"].attrs.items()}
-        yield _source(file, found, facts)
-
-
-@contextmanager
-def _read_npz(file: Path) -> Iterator[Source]:
-    with zipfile.ZipFile(file) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        found: dict[str, Any] = {name: _Member(archive, name + ".npy") for name in names}
-        made_by = found.pop("made_by", None)
-        yield _source(file, found, {} if made_by is None else {"made_by": _plain(made_by.all().item())})
-
-
-@contextmanager
-def _read_npy(file: Path) -> Iterator[Source]:
-    array = np.load(file, mmap_mode="r", allow_pickle=False)
-    count = len(array) if array.ndim else 0
-    keys = pd.DataFrame({"video": [f"{i:08d}" for i in range(count)], "frame": 0, "size": 0})
-    yield Source(keys.astype({"video": "str"}), {"original": array})
-
-
-def _source(file: Path, found: Mapping[str, Any], facts: dict[str, Any]) -> Source:
-    missing = [name for name in ("features", "video", "frame") if name not in found]
-    if missing:
-        raise UserError(f"{file} lacks the datasets {missing}; it has {sorted(found)}")
-    arrays = {"original": found["features"]}
-    for name in sorted(found):
-        view = "flipped" if name == "flipped" else name.removeprefix("views/") if name.startswith("views/") else None
-        if view in arrays or (view and "/" in view):
-            raise UserError(f"{file}: '{name}' would be the view '{view}', which cannot be")
-        if view:
-            arrays[view] = found[name]
-    if "logits" in found:
-        if "logits" in arrays:
-            raise UserError(f"{file}: a view cannot be called 'logits'")
-        arrays["logits"] = found["logits"]
-    taken = {"features", "video", "frame", "size", "flipped", "logits"}
-    left_out = [name for name in sorted(found) if name not in taken and not name.startswith("views/")]
-    return Source(_read_keys(file, found), arrays, facts, left_out)
-
-
-def _read_keys(file: Path, found: Mapping[str, Any]) -> pd.DataFrame:
-    columns = {name: _column(file, name, found[name]) for name in ("video", "frame", "size") if name in found}
-    for name in ("frame", "size"):
-        if name in columns and columns[name].dtype.kind not in "iu":
-            raise UserError(f"{file}: '{name}' must be whole numbers, and is {columns[name].dtype}")
-    if len({len(column) for column in columns.values()}) > 1:
-        raise UserError(f"{file}: lengths differ: { {name: len(column) for name, column in columns.items()} }")
-    return pd.DataFrame({"size": 0} | columns)[["video", "frame", "size"]].astype(
-        {"video": "str", "frame": "int64", "size": "int64"}
-    )
-
-
-def _column(file: Path, name: str, array: Any) -> np.ndarray:
-    if len(array.shape) != 1:
-        raise UserError(f"{file}: '{name}' must have one axis, and has the shape {tuple(array.shape)}")
-    if isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype):
-        return array.asstr()[:]
-    values = np.asarray(array[: array.shape[0]])
-    if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8")
-    if values.dtype.kind not in "Uiu":
-        raise UserError(f"{file}: '{name}' must be text or whole numbers, and is {values.dtype}")
-    return values
-
-
-class _Member:
-    """An array in a .npz, read in order, block by block; going back starts over. ``np.load`` would read it whole."""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._archive, self._name = archive, name
-        self._open()
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        if self._in_columns:
-            return self.all()[rows]
-        if rows.start is not None and rows.start < self._at:
-            self._open()
-        start, stop = rows.start or 0, min(rows.stop, self.shape[0])
-        width = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        self._handle.seek((start - self._at) * width, 1)
-        content = self._handle.read((stop - start) * width)
-        if len(content) < (stop - start) * width:
-            raise ValueError(f"'{self._name}' is shorter than it says")
-        self._at = stop
-        return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
-
-    def all(self) -> np.ndarray:
-        """The whole array, of any shape."""
-        with self._archive.open(self._name) as handle:
-            return np.lib.format.read_array(handle, allow_pickle=False)
-
-    def _open(self) -> None:
-        self._handle, self._at = self._archive.open(self._name), 0
-        version = np.lib.format.read_magic(self._handle)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, self._in_columns, self.dtype = read(self._handle)
-        self._in_columns &= len(self.shape) > 1
-        if self.dtype.hasobject:
-            raise ValueError(f"'{self._name}' holds Python objects: save it as text or numbers (dtype=str)")
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as plain JSON: text that is JSON is read, arrays become lists, bytes become text."""
-    if isinstance(value, bytes | np.bytes_):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str) and value.startswith("{"):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _blocks(store: FeatureStore, name: str) -> Iterator[np.ndarray]:
