@@ -1,10 +1,17 @@
 """Files of features that others made: what they claim and where they point to is looked at before it is believed."""
 
-from pathlib import Path
+import json
+import os
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path, io
 
 import h5py
 import numpy as np
 import pytest
+from conftest import ROOT
 from test_transfer import N, save
 
 from pipeline.extraction.sources import opened
@@ -183,3 +190,167 @@ def test_chunks_that_were_cut_away_again_are_not_missed(tmp_path, content):
         features = file.create_dataset("features", data=np.ones((40, 9), "f4"), chunks=(3, 2), maxshape=(None, None))
         features.resize((N, 5))
     assert read(tmp_path / "a.h5")["original"].shape == (N, 5)
+
+
+# --- files that claim more than they can hold -------------------------------------------------------------------------
+
+CLAIM = 1 << 33  # what the files below claim, one way or another; they themselves are small
+
+
+def npy(header: dict, data: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
+    """A .npy with a header of one's own."""
+    text = repr(header).encode() + b"\n"
+    length = len(text).to_bytes(2 if version == (1, 0) else 4, "little")
+    return b"\x93NUMPY" + bytes(version) + length + text + data
+
+
+def header(shape: tuple[int, ...], dtype: str = "<f4") -> dict:
+    return {"descr": dtype, "fortran_order": False, "shape": shape}
+
+
+def archive(file: Path, members: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(file, "w", how) as out:
+        for name, data in members.items():
+            out.writestr(name, data)
+    return file
+
+
+def whole(**others: bytes) -> dict[str, bytes]:
+    """Members of a .npz of two rows, some of them replaced."""
+    sound = {"features": np.ones((2, 3), "f4"), "video": np.array(["a", "b"]), "frame": np.arange(2)}
+    members = {}
+    for name, values in sound.items():
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        members[f"{name}.npy"] = buffer.getvalue()
+    return members | {f"{name}.npy": data for name, data in others.items()}
+
+
+def hdf5(file: Path, **others) -> Path:
+    """Two rows; a value is data, or (shape, dtype, options) of a data set of which the first row is written."""
+    sound = {"features": np.ones((2, 3), "f4"), "video": np.array([b"a", b"b"]), "frame": np.arange(2)}
+    with h5py.File(file, "w") as out:
+        for name, values in (sound | others).items():
+            if isinstance(values, tuple):
+                shape, dtype, options = values
+                out.create_dataset(name, shape, dtype, **options)
+            else:
+                out[name] = values
+    return file
+
+
+def many_texts(file: Path) -> Path:
+    """4,000 rows that all name one text of 100 kB: the reference to it is copied, as any program may do."""
+    texts = np.array(["x" * 100_000, *["y"] * 3_999], dtype=object)
+    file = hdf5(file, features=np.ones((4_000, 1), "f4"), video=texts, frame=np.arange(4_000))
+    with h5py.File(file) as handle:
+        start = handle["video"].id.get_offset()
+    data = bytearray(file.read_bytes())
+    data[start : start + 16 * 4_000] = bytes(data[start : start + 16]) * 4_000
+    file.write_bytes(data)
+    return file
+
+
+def inflated(file: Path) -> Path:
+    """A chunk of 24 bytes whose stream goes on for 300 MB."""
+    stream = zlib.compressobj(9)
+    packed = b"".join(stream.compress(bytes(1 << 20)) for _ in range(300)) + stream.flush()
+    file = hdf5(file, features=((2, 3), "f4", {"chunks": (2, 3), "compression": "gzip"}))
+    with h5py.File(file, "a") as handle:
+        handle["features"].id.write_direct_chunk((0, 0), packed)
+    return file
+
+
+HUGE_CHUNK = {"chunks": (1 << 28, 3), "maxshape": (None, 3)}
+CLAIMS = {
+    "npy rows": lambda f: f.with_suffix(".npy").write_bytes(npy(header((CLAIM, 4)))),
+    "npy rows of nothing": lambda f: f.with_suffix(".npy").write_bytes(npy(header((CLAIM, 0)))),
+    "npy of empty text": lambda f: f.with_suffix(".npy").write_bytes(npy(header((CLAIM,), "<U0"))),
+    "npy width": lambda f: f.with_suffix(".npy").write_bytes(npy(header((1, CLAIM)))),
+    "npy that wraps around": lambda f: f.with_suffix(".npy").write_bytes(npy(header((1 << 32, 1 << 32)))),
+    "npy wide text": lambda f: f.with_suffix(".npy").write_bytes(npy(header((1,), "<U400000000"))),
+    "npy long header": lambda f: f.with_suffix(".npy").write_bytes(b"\x93NUMPY\2\0\xf0\xff\xff\xff{}"),
+    "npy deep header": lambda f: f.with_suffix(".npy").write_bytes(npy(header((1, 1))).replace(b"(1, 1)", b"(" * 4000)),
+    "npz rows": lambda f: archive(f.with_suffix(".npz"), whole(features=npy(header((CLAIM, 4))))),
+    "npz width of text": lambda f: archive(f.with_suffix(".npz"), whole(video=npy(header((2,), "<U400000000")))),
+    "npz empty text": lambda f: archive(f.with_suffix(".npz"), whole(video=npy(header((CLAIM,), "<U0")))),
+    "npz made_by": lambda f: archive(f.with_suffix(".npz"), whole(made_by=npy(header((CLAIM,), "<f4")))),
+    "npz deflated": lambda f: archive(
+        f.with_suffix(".npz"), whole(features=npy(header((100_000_000, 1)), bytes(400_000_000))), zipfile.ZIP_DEFLATED
+    ),
+    "hdf5 rows": lambda f: hdf5(f.with_suffix(".h5"), frame=((CLAIM,), "i8", {"chunks": (1000,)})),
+    "hdf5 width": lambda f: hdf5(f.with_suffix(".h5"), features=((2, CLAIM), "f4", {"chunks": (1, 1000)})),
+    "hdf5 chunk": lambda f: hdf5(f.with_suffix(".h5"), features=((2, 3), "f4", HUGE_CHUNK)),
+    "hdf5 wide text": lambda f: hdf5(f.with_suffix(".h5"), video=((2,), "S1000000000", {"chunks": (1,)})),
+    "hdf5 one text for all": lambda f: many_texts(f.with_suffix(".h5")),
+    "hdf5 inflated": lambda f: inflated(f.with_suffix(".h5")),
+}  # fmt: skip
+
+
+LIMITED = """
+import resource, sys, time
+from pathlib import Path
+import extract
+from pipeline.extraction import sources, transfer, weights
+now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (now + (200 << 20), now + (200 << 20)))
+for name in sys.argv[1:]:
+    start = time.process_time()
+    try:
+        extract.main(["--import", name, "-s", name + ".zarr"])
+        print(f"{name}\\ttaken")
+    except extract.UserError as error:
+        print(f"{name}\\t{time.process_time() - start:.1f}\\t{error}")
+"""
+
+
+def test_a_small_file_that_asks_for_gigabytes_is_refused_in_a_line_within_a_second_and_200_megabytes(workplace):
+    """In a process that cannot have more. The files hold nothing but claims, zeros, and one text named many times."""
+    for name, make in CLAIMS.items():
+        make(workplace / name.replace(" ", "_"))
+    files = sorted(file.name for file in workplace.iterdir() if file.suffix in (".npy", ".npz", ".h5"))
+    assert len(files) == len(CLAIMS)
+    assert all((workplace / name).stat().st_size < 1 << 21 for name in files)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *files], cwd=workplace, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    came = dict(line.split("\t", 1) for line in done.stdout.splitlines())
+    assert sorted(came) == files
+    for name, answer in came.items():
+        seconds, words = answer.split("\t")
+        assert float(seconds) < 1, name
+        assert name in words
+        assert "MemoryError" not in words, (name, words)
+    assert not list(workplace.glob("*.zarr"))
+
+
+def test_an_archive_that_compresses_well_is_taken_up_to_a_bound_and_uncompressed_always(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.extraction.bounds.FLOOR_BYTES", 0)
+    rows = {"features": np.zeros((500, 1000), "f4"), "video": np.arange(500), "frame": np.arange(500)}
+    np.savez_compressed(tmp_path / "small.npz", **rows)
+    refused(tmp_path / "small.npz", "would unpack to .* save it uncompressed")
+    np.savez(tmp_path / "large.npz", **rows)
+    assert import_features(tmp_path / "large.npz", tmp_path / "s.zarr", 100, False) == (500, 0, [])
+    with h5py.File(tmp_path / "small.h5", "w") as file:
+        for name, values in rows.items():
+            file.create_dataset(name, data=values, compression="gzip", compression_opts=9, chunks=values.shape)
+    refused(tmp_path / "small.h5", "its arrays would have 2,008,000, .* save it uncompressed")
+
+
+def test_long_texts_and_attributes_that_are_real_are_read_whole(tmp_path):
+    names = [f"{'x' * 300} {i}" for i in range(9000)]
+    file = hdf5(
+        tmp_path / "a.h5", features=np.ones((9000, 1), "f4"), video=np.array(names, dtype=object), frame=np.arange(9000)
+    )
+    with h5py.File(file, "a") as handle:
+        handle.attrs["classes"] = [f"class {i}" for i in range(30)]
+        handle.attrs["made_by"] = json.dumps({"long": "y" * 200_000})
+        handle["features"].attrs["scale"] = handle.ref
+        handle["features"].attrs["mean"] = np.array([0.5, np.nan])
+    with opened(file) as source:
+        assert source.keys["video"].tolist() == names
+        assert source.facts["classes"] == [f"class {i}" for i in range(30)]
+        assert source.facts["made_by"] == {"long": "y" * 200_000}
+        assert source.facts["mean"] == [0.5, "nan"]
+        assert source.left_out == ["attribute scale"]

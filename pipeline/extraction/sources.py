@@ -4,6 +4,7 @@ Nothing is unpickled, no other file is read, and no value is taken that the file
 claims is held against its own before anything is allocated. Rows go through memory block by block.
 """
 
+import io
 import json
 import re
 import zipfile
@@ -363,13 +364,15 @@ class _Member:
 
 def _header(handle: Any, name: str, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether by columns, and type of a .npy of ``size`` bytes, which must be just what they come to."""
-    version = np.lib.format.read_magic(handle)
+    start = io.BytesIO(handle.read(1 << 14))  # numpy reads a header of any length before it says that it is too long
+    version = np.lib.format.read_magic(start)
     if version not in _HEADERS:
         raise ValueError(f"'{name}' is a .npy of version {version}, and {list(_HEADERS)} are known")
-    shape, in_columns, dtype = _HEADERS[version](handle)
+    shape, in_columns, dtype = _HEADERS[version](start)
+    handle.seek(start.tell())
     if dtype.hasobject:
         raise ValueError(f"'{name}' holds Python objects: save it as text or numbers (dtype=str)")
-    wanted, there = int(np.prod(shape, dtype=object)) * dtype.itemsize, size - handle.tell()
+    wanted, there = int(np.prod(shape, dtype=object)) * dtype.itemsize, size - start.tell()
     if wanted != there or (dtype.itemsize == 0 and 0 not in shape):
         raise ValueError(f"'{name}' says {dtype} of shape {shape}, which is {wanted:,} bytes, and has {there:,}")
     return shape, in_columns, dtype
