@@ -58,6 +58,7 @@ class ExtractConfig:
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     workers: int = option(0, help="threads that decode images; 0: one a core")
     precision: str = option("float32", help="of the forward pass", choices=loop.PRECISIONS)
+    scale: float = option(1.0, help="features are multiplied by this, also imported ones: float16 ends at 65,504")
     report: Path = option(Path("data/extract.json"), help="what was skipped and why, as JSON")
     dry_run: bool = option(False, help="say what would be done, and do nothing")
     rebuild: bool = option(False, help="if the store was made by something else, make it again from nothing")
@@ -73,6 +74,8 @@ class ExtractConfig:
         for name, least in {"batch_size": 1, "stride": 1, "grid": 1, "views": 0, "chunk_rows": 1}.items():
             if getattr(self, name) < least:
                 raise UserError(f"extract: {name} must be at least {least}, and is {getattr(self, name)}")
+        if not 1e-30 <= self.scale <= 1e30:
+            raise UserError(f"extract: scale must be from 1e-30 to 1e30, and is {self.scale}")
         works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}
         works |= {"compact": "--compact", "export_to": "--export"}
         given = [flag for name, flag in works.items() if getattr(self, name)]
@@ -97,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = frames.table[frames.table["frame"] % config.stride == 0]
     device = pick_device(config.device)
     weights = prepare(config.backbone, config.weights, Path("weights"))
-    backbone = load_backbone(weights, config.input_size, config.layers, config.grid)
+    backbone = load_backbone(weights, config.input_size, config.layers, config.grid, config.scale)
     views = view_names(config.data_aug, config.views)
     identity = loop.made_by(backbone, frames, config.precision, views)
     forward = loop.Forward(backbone, config.batch_size, config.precision, views, device, len(table))
@@ -188,6 +191,9 @@ def _report(config: ExtractConfig, outcome: loop.Outcome, wanted: int) -> None:
     )
     if outcome.vanished:
         print(f"{outcome.vanished:,} frames in the store are no longer in the frame table; they are not read")
+    for view, faint in outcome.faint.items():
+        if faint:
+            print(f"{faint:,} rows of '{view}' are zeros, or lose over 1 % of their length in float16 (see --scale)")
     for path, why in list(outcome.skipped.items())[:10]:
         print(f"  skipped {path}: {why}")
     if len(outcome.skipped) > 10:
@@ -246,10 +252,12 @@ def _compact(config: ExtractConfig, frames: Frames) -> int:
 def _import(config: ExtractConfig, file: Path) -> int:
     if config.repair:
         _repair(config)
-    written, there, left_out = import_features(file, config.store, config.chunk_rows, config.rebuild)
-    print(f"{written:,} rows of {file} imported into {config.store}, {there:,} were there")
-    if left_out:
-        print(f"left out of {file}: {left_out}")
+    done = import_features(file, config.store, config.chunk_rows, config.rebuild, config.scale)
+    print(f"{done.written:,} rows of {file} imported into {config.store}, {done.there:,} were there")
+    if done.left_out:
+        print(f"left out of {file}: {done.left_out}")
+    for note in done.notes:
+        print(note)
     return 0
 
 

@@ -14,9 +14,11 @@ import pytest
 from conftest import ROOT
 from test_transfer import N, save
 
+import extract
 from pipeline.extraction.sources import opened
 from pipeline.extraction.transfer import import_features
 from pipeline.params import UserError
+from pipeline.store import FeatureStore, StoreMismatch
 
 
 def read(file: Path) -> dict[str, np.ndarray]:
@@ -141,7 +143,7 @@ def test_what_nobody_takes_may_point_anywhere_and_is_named(tmp_path, content):
     with h5py.File(file, "a") as handle:
         handle["elsewhere"] = h5py.ExternalLink("nothing.h5", "x")
         handle.create_dataset("labels", (N,), "i8")
-    assert import_features(file, tmp_path / "s.zarr", 4, False) == (N, 0, ["labels", "elsewhere"])
+    assert import_features(file, tmp_path / "s.zarr", 4, False) == (N, 0, ["labels", "elsewhere"], [])
 
 
 def test_h5py_itself_gives_zeros_for_a_virtual_source_that_is_missing(tmp_path):
@@ -331,7 +333,7 @@ def test_an_archive_that_compresses_well_is_taken_up_to_a_bound_and_uncompressed
     np.savez_compressed(tmp_path / "small.npz", **rows)
     refused(tmp_path / "small.npz", "would unpack to .* save it uncompressed")
     np.savez(tmp_path / "large.npz", **rows)
-    assert import_features(tmp_path / "large.npz", tmp_path / "s.zarr", 100, False) == (500, 0, [])
+    assert import_features(tmp_path / "large.npz", tmp_path / "s.zarr", 100, False) == (500, 0, [], [])
     with h5py.File(tmp_path / "small.h5", "w") as file:
         for name, values in rows.items():
             file.create_dataset(name, data=values, compression="gzip", compression_opts=9, chunks=values.shape)
@@ -354,3 +356,122 @@ def test_long_texts_and_attributes_that_are_real_are_read_whole(tmp_path):
         assert source.facts["made_by"] == {"long": "y" * 200_000}
         assert source.facts["mean"] == [0.5, "nan"]
         assert source.left_out == ["attribute scale"]
+
+
+# --- what float16 takes -----------------------------------------------------------------------------------------------
+
+
+def features(values: np.ndarray, file: Path) -> Path:
+    np.save(file, values)
+    return file
+
+
+def shape(values: np.ndarray) -> np.ndarray:
+    """Cosines of all rows with each other."""
+    rows = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return rows @ rows.T
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-8, 1e-12, 3e5, 1e20])
+def test_features_beyond_the_range_of_float16_are_refused_with_a_factor_that_helps(tmp_path, size):
+    values = np.random.default_rng(0).standard_normal((200, 16)) * size
+    file = features(values.astype(np.float32), tmp_path / "a.npy")
+    with pytest.raises(UserError, match=r"200 of 200 rows .* of 'original' .*float16.*give --scale ") as refusal:
+        import_features(file, tmp_path / "s.zarr", 64, False)
+    assert not (tmp_path / "s.zarr").exists()
+    factor = float(str(refusal.value).split("--scale ")[1].split(",")[0])
+    assert import_features(file, tmp_path / "s.zarr", 64, False, factor).notes == []
+    store = FeatureStore(tmp_path / "s.zarr")
+    assert store.made_by["scale"] == factor
+    stored = store.read(store.keys["row"].to_numpy()).astype(np.float64)
+    np.testing.assert_allclose(shape(stored), shape(values), atol=1e-3)
+    np.testing.assert_allclose(stored, values * factor, rtol=1e-3, atol=1e-4)
+
+
+def test_features_that_one_factor_cannot_bring_into_range_need_their_rows_divided(tmp_path):
+    values = np.random.default_rng(0).standard_normal((50, 8)) * np.logspace(-12, 3, 50)[:, None]
+    refused(features(values, tmp_path / "a.npy"), "differ too much for one factor; divide each row by its length")
+    rows = values / np.linalg.norm(values, axis=1, keepdims=True)
+    assert import_features(features(rows, tmp_path / "a.npy"), tmp_path / "s.zarr", 8, False).notes == []
+
+
+def test_a_few_rows_and_columns_that_are_lost_are_counted_and_the_rest_is_taken(tmp_path, workplace, capsys):
+    values = np.random.default_rng(0).standard_normal((500, 8))
+    values[3:5] *= 1e-9
+    values[:, 2] = 1000 + values[:, 2] * 1e-2
+    values[3:5, 2] = 0
+    values[:, 5], values[:, 6], values[7] = 1000.1, 0, 0  # constants and black pictures lose nothing
+    values[3:5, 5] = 0
+    file = features(values, workplace / "a.npy")
+    assert extract.main(["--import", str(file), "-s", "s.zarr"]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 500 rows (00000003/0, 00000004/0) of 'original' lose over 1 % of their length" in out
+    assert len(out.splitlines()) == 2
+
+
+def test_columns_that_spread_by_less_than_float16_can_tell_apart_are_named(tmp_path):
+    values = np.random.default_rng(0).standard_normal((500, 8))
+    values[:, 2] = 1000 + values[:, 2] * 1e-2
+    notes = import_features(features(values, tmp_path / "a.npy"), tmp_path / "s.zarr", 64, False).notes
+    assert len(notes) == 1
+    assert (
+        "1 of 8 columns of 'original' spread by less than float16 can tell apart, such as column 2 (1000 ± 0.01)"
+        in notes[0]
+    )
+    everywhere = 1000 + 1e-2 * np.random.default_rng(0).standard_normal((500, 8))
+    refused(features(everywhere, tmp_path / "b.npy"), "8 of 8 columns .* subtract each column's mean")
+    notes = import_features(features(everywhere - 1000, tmp_path / "c.npy"), tmp_path / "c.zarr", 64, False).notes
+    assert notes == []
+
+
+def test_logits_are_not_scaled_and_another_factor_is_another_store(tmp_path, content):
+    file = save(tmp_path / "a.h5", content)
+    import_features(file, tmp_path / "s.zarr", 4, False, 8.0)
+    store = FeatureStore(tmp_path / "s.zarr")
+    order = np.lexsort([content["frame"], content["video"]])
+    for name, there, factor in (("logits", "logits", 1), ("dark", "views/dark", 8), ("original", "features", 8)):
+        stored = store.read(store.keys["row"].to_numpy(), name)
+        np.testing.assert_array_equal(stored, content[there][order] * np.float16(factor))
+    with pytest.raises(StoreMismatch, match=r"scale 8\.0 there, None here"):
+        import_features(file, tmp_path / "s.zarr", 4, False)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+def test_axes_of_length_one_and_frame_numbers_as_text_or_whole_floats_are_taken(tmp_path, content, suffix):
+    plain = save(tmp_path / f"plain{suffix}", content)
+    with opened(plain) as source:
+        wanted = source.keys
+    odd = {
+        "features": content["features"][:, None], "flipped": content["flipped"][:, :, None, None],
+        "views/dark": content["views/dark"][:, None, :, None], "frame": content["frame"][:, None].astype(np.float32),
+        "video": content["video"][:, None],
+    }  # fmt: skip
+    forms = [content["frame"].astype(str), np.char.add(content["frame"].astype(str), ".0"), content["frame"] * 1.0]
+    for frame in [odd["frame"], *forms]:
+        file = save(tmp_path / f"odd{suffix}", content | odd | {"frame": frame})
+        with opened(file) as source:
+            assert source.keys.equals(wanted)
+        for name, values in read(file).items():
+            np.testing.assert_array_equal(values, read(plain)[name])
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"frame": np.array(["1", "2", "x.jpg"] + ["4"] * 8)},
+            "'frame' must be whole numbers, and 1 are not, such as 'x",
+        ),
+        (
+            {"frame": np.array([np.nan, np.inf] + [1.0] * 9)},
+            "'frame' must be whole numbers, and 2 are not, such as nan",
+        ),
+        ({"frame": np.array([1e18] + [1.0] * 10)}, "'frame' must be whole numbers, and 1 are not, such as 1e"),
+        ({"frame": np.ones((N, 2))}, r"'frame' must have one axis, and has the shape \(11, 2\)"),
+        ({"features": np.ones(N)}, r"must have two axes \(rows, width\), and 'features' has the shape \(11,\)"),
+        ({"features": np.ones((N, 2, 2, 1))}, r"must have two axes \(rows, width\), and 'features' has the shape"),
+    ],
+)
+def test_what_is_not_clear_is_refused_with_the_first_of_it(tmp_path, content, suffix, change, words):
+    refused(save(tmp_path / f"a{suffix}", content | change), words)

@@ -44,7 +44,7 @@ def expected(content: dict[str, np.ndarray], name: str) -> dict[tuple[str, int],
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
 def test_what_is_imported_is_read_by_its_key_in_every_view(tmp_path, content, suffix):
     file = save(tmp_path / f"other{suffix}", content)
-    assert import_features(file, tmp_path / "s.zarr", 4, False) == (N, 0, [])
+    assert import_features(file, tmp_path / "s.zarr", 4, False) == (N, 0, [], [])
     store = FeatureStore(tmp_path / "s.zarr")
     assert store.views == ["dark", "flipped", "original"]
     for name, there in {"original": "features", "flipped": "flipped", "dark": "views/dark", "logits": "logits"}.items():
@@ -151,13 +151,13 @@ def test_an_import_that_was_cut_off_goes_on_and_one_of_another_file_is_refused(t
     with pytest.raises(KeyboardInterrupt):
         import_features(file, path, 4, False)
     monkeypatch.setattr(StoreWriter, "write", real)
-    assert import_features(file, path, 4, False) == (7, 4, [])
-    assert import_features(file, path, 4, False) == (0, 11, [])
+    assert import_features(file, path, 4, False) == (7, 4, [], [])
+    assert import_features(file, path, 4, False) == (0, 11, [], [])
     assert rows(FeatureStore(path), "original") == expected(content, "features")
     other = save(tmp_path / "two.npz", content | {"features": content["features"] + 1})
     with pytest.raises(StoreMismatch, match=r"source 'other.npz' there, 'two.npz' here.*--rebuild"):
         import_features(other, path, 4, False)
-    assert import_features(other, path, 4, True) == (11, 0, [])
+    assert import_features(other, path, 4, True) == (11, 0, [], [])
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
@@ -172,8 +172,11 @@ def test_an_import_that_was_cut_off_goes_on_and_one_of_another_file_is_refused(t
         ({"frame": np.arange(N) - 1}, "must not be negative"),
         ({"frame": np.arange(N) / 2}, "must be whole numbers, and 5 are not, such as 0.5"),
         ({"video": np.array([""] * N)}, "'video' must not be empty, and is in 11 rows"),
-        ({"features": np.full((N, D), 7e4)}, "11 rows of 'original' are not finite as float16, such as "),
-        ({"flipped": np.full((N, D), np.nan)}, "11 rows of 'flipped' are not finite"),
+        (
+            {"features": np.full((N, D), 7e4)},
+            "11 of 11 rows .* of 'original' are not finite .*7.0e.04.*give --scale 0.0001,",
+        ),
+        ({"flipped": np.full((N, D), np.nan)}, "11 of 11 rows .* of 'flipped' are not finite in the store's float16$"),
         ({"features": np.zeros((N, D), dtype=complex)}, "must be real numbers, and is complex128"),
         ({"features": np.zeros((N, D, 2))}, r"must have two axes \(rows, width\)"),
         ({"views/flipped": np.zeros((N, D))}, "'views/flipped' would be the view 'flipped', which cannot be"),

@@ -31,7 +31,9 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 class Rows:
-    """(N, width) real numbers of a file, read on slicing. Axes of length 1 are left out: (N, 1, D) is (N, D)."""
+    """(N, width) real numbers of a file times ``scale``, read on slicing. (N, 1, D) and (N, D, 1, 1) are (N, D) too."""
+
+    scale = 1.0
 
     def __init__(self, file: Path, name: str, array: Any) -> None:
         self._file, self._array = file, array
@@ -48,7 +50,8 @@ class Rows:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         with border(f"cannot read {self._file}"):
-            return np.asarray(self._array[rows]).reshape(-1, self.shape[1])
+            values = np.asarray(self._array[rows]).reshape(-1, self.shape[1])
+            return values if self.scale == 1 else values * np.float64(self.scale)
 
 
 @dataclass

@@ -20,7 +20,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -35,23 +35,34 @@ from pipeline.tables import KEY
 _BLOCK_BYTES = 1 << 24
 
 
-def import_features(file: Path, store: Path, chunk_rows: int, rebuild: bool) -> tuple[int, int, list[str]]:
-    """Writes ``file`` into a store of its own: (rows written, rows that were there, names in the file left out).
+class Imported(NamedTuple):
+    """Rows written, rows that were there, names in the file left out, and lines on what float16 does to the values."""
+
+    written: int
+    there: int
+    left_out: list[str]
+    notes: list[str]
+
+
+def import_features(file: Path, store: Path, chunk_rows: int, rebuild: bool, scale: float = 1.0) -> Imported:
+    """Writes ``file`` into a store of its own, features (but not logits) multiplied by ``scale``.
 
     All is checked before anything is written. Cut off, the same call goes on. Raises ``UserError`` for a file that
     cannot be taken, and ``StoreMismatch`` where the store holds anything but this very file, unless ``rebuild``.
     """
     with opened(file) as source:
-        _check(file, source)
-        widths = {name: int(array.shape[1]) for name, array in source.arrays.items()}
-        writer = StoreWriter(store, _made_by(file, source), widths, chunk_rows)
+        for name, rows in source.arrays.items():
+            rows.scale = 1.0 if name == "logits" else scale
+        notes = _check(file, source)
+        widths = {name: array.shape[1] for name, array in source.arrays.items()}
+        writer = StoreWriter(store, _made_by(file, source, scale), widths, chunk_rows)
         try:
-            return *_fill(source, writer), source.left_out
+            return Imported(*_fill(source, writer), source.left_out, notes)
         except StoreMismatch:
             if not rebuild:
                 raise
             remove(store)
-            return *_fill(source, writer), source.left_out
+            return Imported(*_fill(source, writer), source.left_out, notes)
 
 
 def export_features(store: FeatureStore, file: Path) -> int:
@@ -92,7 +103,7 @@ def _fill(source: Source, writer: StoreWriter) -> tuple[int, int]:
     return len(todo), len(source.keys) - len(todo)
 
 
-def _made_by(file: Path, source: Source) -> dict[str, Any]:
+def _made_by(file: Path, source: Source, scale: float) -> dict[str, Any]:
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     earlier = source.facts.get("made_by")
@@ -105,10 +116,11 @@ def _made_by(file: Path, source: Source) -> dict[str, Any]:
         "outputs": outputs if "logits" in source.arrays else None,
         "views": [name for name in source.arrays if name != "logits"],
         "attributes": source.facts,
+        **({"scale": scale} if scale != 1 else {}),
     }
 
 
-def _check(file: Path, source: Source) -> None:
+def _check(file: Path, source: Source) -> list[str]:
     rows = {name: array.shape for name, array in source.arrays.items()}
     lengths = {"video and frame": len(source.keys)} | {name: shape[0] for name, shape in rows.items()}
     if len(set(lengths.values())) > 1:
@@ -123,16 +135,79 @@ def _check(file: Path, source: Source) -> None:
     if twice.any():
         some = [f"{v}/{f}" for v, f in source.keys.loc[twice, KEY].head(3).itertuples(index=False)]
         raise UserError(f"{file}: {int(twice.sum())} keys (video, frame) stand there twice, such as {some}")
-    for name, array in source.arrays.items():
-        _check_values(file, name, array, source.keys)
+    return [note for name, array in source.arrays.items() for note in _check_values(file, name, array, source.keys)]
 
 
-def _check_values(file: Path, name: str, array: Rows, keys: pd.DataFrame) -> None:
-    step = max(1, _BLOCK_BYTES // (array.shape[1] * array.dtype.itemsize))
-    bad = np.concatenate([~np.isfinite(_half(array[i : i + step])).all(axis=1) for i in range(0, array.shape[0], step)])
+# What float16 may take: of a row's length (its cosines move by less than 1e-4), and of a column's spread.
+_ROW_LOSS, _COLUMN_LOSS = 0.01, 0.1
+_MOST_FAINT = 0.01  # of the rows; with more an import is refused, for it can be scaled
+
+
+def _check_values(file: Path, name: str, array: Rows, keys: pd.DataFrame) -> list[str]:
+    """Lines on rows and columns that float16 takes too much of; ``UserError`` where it takes the whole, or not finite.
+
+    Below 6e-5 the steps of float16 are 6e-8, whatever the value; and values that differ by less than 0.05 % come out
+    the same, so that a column of 1000.0 to 1000.1 is a constant.
+    """
+    step = max(1, _BLOCK_BYTES // (array.shape[1] * 8))
+    bad, large, faint = (np.zeros(array.shape[0], dtype=bool) for _ in range(3))
+    least, most, totals = np.inf, 0.0, np.zeros((3, array.shape[1]))
+    first = array[0:1].astype(np.float64)
+    for start in range(0, array.shape[0], step):
+        rows, block = slice(start, start + step), array[start : start + step]
+        stored, finite = _half(block), np.isfinite(block)
+        bad[rows] = ~np.isfinite(stored).all(axis=1)
+        large[rows] = bad[rows] & finite.all(axis=1)
+        if block.dtype == np.float16:
+            continue
+        most = max(most, np.abs(block, where=finite, out=np.zeros_like(block)).max())
+        if bad[rows].any():
+            continue
+        block = block.astype(np.float64)
+        error, length = block - stored, np.einsum("nd,nd->n", block, block)
+        faint[rows] = np.einsum("nd,nd->n", error, error) > _ROW_LOSS**2 * length
+        least = min(least, np.sqrt(length[length > 0].min(initial=np.inf) / block.shape[1]))
+        spread = block - first
+        totals += np.stack([np.square(error).sum(0), spread.sum(0), np.square(spread).sum(0)])
     if bad.any():
-        some = [f"{v}/{f}" for v, f in keys.loc[bad, KEY].head(3).itertuples(index=False)]
-        raise UserError(f"{file}: {int(bad.sum())} rows of '{name}' are not finite as float16, such as {some}")
+        words = f"{file}: {_named(keys, bad)} of '{name}' are not finite in the store's float16"
+        if large.any():
+            words += f", which ends at 65,504 (the largest value is {most:.1e})"
+        raise UserError(words + (f": {_remedy(array.scale, most, most)}" if large.any() and name != "logits" else ""))
+    notes = []
+    if faint.any():
+        words = f"{file}: {_named(keys, faint)} of '{name}' lose over 1 % of their length in the store's float16"
+        if name != "logits" and faint.mean() > _MOST_FAINT:
+            raise UserError(f"{words} (the largest value is {most:.1e}): {_remedy(array.scale, least, most)}")
+        notes.append(words)
+    taken, mean, square = totals / array.shape[0]
+    variance = square - mean**2
+    varied = variance > 1e-12 * square
+    lost = varied & (taken > _COLUMN_LOSS**2 * variance)
+    if lost.any():
+        column = int(lost.argmax())
+        words = (
+            f"{file}: {int(lost.sum()):,} of {len(lost):,} columns of '{name}' spread by less than float16 can tell "
+            f"apart, such as column {column} ({first[0, column] + mean[column]:.4g} ± {variance[column] ** 0.5:.1g}): "
+            "subtract each column's mean from it first, where it matters"
+        )
+        if name != "logits" and lost.sum() == varied.sum():
+            raise UserError(words)
+        notes.append(words)
+    return notes
+
+
+def _named(keys: pd.DataFrame, which: np.ndarray) -> str:
+    some = [f"{v}/{f}" for v, f in keys.loc[which, KEY].head(3).itertuples(index=False)]
+    return f"{int(which.sum()):,} of {len(which):,} rows ({', '.join(some)}{', ...' if which.sum() > 3 else ''})"
+
+
+def _remedy(scale: float, least: float, most: float) -> str:
+    """``least`` is the least root mean square of a row, ``most`` the largest value."""
+    factor = 10.0 ** -np.floor(np.log10(most))
+    if least * factor < 1e-4:
+        return "they differ too much for one factor; divide each row by its length, which changes no cosine"
+    return f"give --scale {scale * factor:g}, which multiplies features and changes no cosine"
 
 
 def _half(values: np.ndarray) -> np.ndarray:
