@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -58,6 +58,7 @@ class ExtractConfig:
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     workers: int = option(0, help="threads that decode images; 0: one a core")
     precision: str = option("float32", help="of the forward pass", choices=loop.PRECISIONS)
+    crop_source: str | None = option(None, help="how faces were cut, if not as the frame table says; one name: alike")
     scale: float = option(1.0, help="features are multiplied by this, also imported ones: float16 ends at 65,504")
     report: Path = option(Path("data/extract.json"), help="what was skipped and why, as JSON")
     dry_run: bool = option(False, help="say what would be done, and do nothing")
@@ -68,6 +69,7 @@ class ExtractConfig:
     repair: bool = option(False, help="drop the damaged chunks, and extract (or --import) their frames again")
     compact: bool = option(False, help="rewrite the store without holes and without frames not in the frame table")
     import_from: Path | None = option(None, "--import", help="take features made elsewhere, from an .h5, .npz or .npy")
+    made_by: dict | None = option(None, help="with --import: what made it, such as '{backbone: x, input_size: 224}'")
     export_to: Path | None = option(None, "--export", help="write the store's features to a new .h5 or .npz")
 
     def __post_init__(self) -> None:
@@ -76,11 +78,27 @@ class ExtractConfig:
                 raise UserError(f"extract: {name} must be at least {least}, and is {getattr(self, name)}")
         if not 1e-30 <= self.scale <= 1e30:
             raise UserError(f"extract: scale must be from 1e-30 to 1e30, and is {self.scale}")
+        if self.made_by is not None:
+            _check_made_by(self.made_by, bool(self.import_from))
         works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}
         works |= {"compact": "--compact", "export_to": "--export"}
         given = [flag for name, flag in works.items() if getattr(self, name)]
         if len(given) > 1 and given != ["--import", "--repair"]:
             raise UserError(f"extract: {' and '.join(given)} do not go together")
+
+
+def _check_made_by(made_by: dict, for_import: bool) -> None:
+    if not for_import:
+        raise UserError("extract: --made-by goes with --import alone")
+    try:
+        plain = json.loads(json.dumps(made_by, allow_nan=False)) == made_by
+    except (TypeError, ValueError):
+        plain = False
+    if not plain or not made_by or {"scale", "provenance", "outputs"} & {*made_by}:
+        raise UserError(
+            "extract: --made-by must name what made the features by plain values, such as '{backbone: x, input_size: "
+            f"224}}', without scale, outputs and provenance, and is {made_by}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     weights = prepare(config.backbone, config.weights, Path("weights"))
     backbone = load_backbone(weights, config.input_size, config.layers, config.grid, config.scale)
     views = view_names(config.data_aug, config.views)
-    identity = loop.made_by(backbone, frames, config.precision, views)
+    crops = config.crop_source or frames.crop_source
+    identity = loop.made_by(backbone, replace(frames, crop_source=crops), config.precision, views)
     forward = loop.Forward(backbone, config.batch_size, config.precision, views, device, len(table))
     writer = StoreWriter(config.store, identity, loop.widths(backbone, views), config.chunk_rows)
     print(f"{config.backbone} ({backbone.num_features} features) at {backbone.input_size} pixels on {device}")
@@ -252,7 +271,7 @@ def _compact(config: ExtractConfig, frames: Frames) -> int:
 def _import(config: ExtractConfig, file: Path) -> int:
     if config.repair:
         _repair(config)
-    done = import_features(file, config.store, config.chunk_rows, config.rebuild, config.scale)
+    done = import_features(file, config.store, config.chunk_rows, config.rebuild, config.scale, config.made_by)
     print(f"{done.written:,} rows of {file} imported into {config.store}, {done.there:,} were there")
     if done.left_out:
         print(f"left out of {file}: {done.left_out}")

@@ -241,6 +241,14 @@ def test_scaled_features_are_those_times_the_factor_and_another_factor_is_anothe
         run("--scale", "0")
 
 
+def test_crops_that_the_user_calls_alike_are_alike(frames):
+    run("-s", "a.zarr")
+    run("-s", "b.zarr", "--crop-source", "cut by hand")
+    assert FeatureStore(Path("a.zarr")).made_by["crop_source"] == "cropped_aligned"
+    assert FeatureStore(Path("b.zarr")).made_by["crop_source"] == "cut by hand"
+    run("-s", "a.zarr", "--crop-source", "cropped_aligned")
+
+
 def test_a_few_frames_without_features_are_counted(frames, monkeypatch, capsys):
     real = forward.Forward.start
 

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
+import warnings
 import zipfile
 import zlib
 from pathlib import Path, io
@@ -475,3 +477,66 @@ def test_axes_of_length_one_and_frame_numbers_as_text_or_whole_floats_are_taken(
 )
 def test_what_is_not_clear_is_refused_with_the_first_of_it(tmp_path, content, suffix, change, words):
     refused(save(tmp_path / f"a{suffix}", content | change), words)
+
+
+# --- odd archives -----------------------------------------------------------------------------------------------------
+
+
+def patched(data: bytes, local: tuple[int, bytes], central: tuple[int, bytes]) -> bytes:
+    """An archive with bytes put into each local header and each entry of its directory, at those places."""
+    out = bytearray(data)
+    for mark, (place, new) in ((b"PK\3\4", local), (b"PK\1\2", central)):
+        at = -1
+        while (at := data.find(mark, at + 1)) >= 0:
+            out[at + place : at + place + len(new)] = new
+    return bytes(out)
+
+
+def zipped(members: list[tuple[str, bytes]], how: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", how) as out:
+        warnings.simplefilter("ignore")  # of the double name
+        for name, data in members:
+            out.writestr(name, data)
+    return buffer.getvalue()
+
+
+def tarred(members: list[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as out:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            out.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+ODD_ARCHIVES = {
+    "truncated": (lambda m: zipped(m)[:-30], "not a zip"),
+    "truncated in the middle": (lambda m: zipped(m)[: len(zipped(m)) // 2], "not a zip"),
+    "cut out": (lambda m: zipped(m)[:100] + zipped(m)[200:], "."),
+    "encrypted": (lambda m: patched(zipped(m), (6, b"\1"), (8, b"\1")), "the archive is encrypted: "),
+    "the first of several": (lambda m: b"PK\7\x08" + zipped(m)[: len(zipped(m)) // 2], "not a zip"),
+    "the last of several": (lambda m: zipped(m)[len(zipped(m)) // 2 :], "."),
+    "a name twice": (lambda m: zipped([*m, m[0]]), "two members of one name: "),
+    "lzma": (lambda m: zipped(m, zipfile.ZIP_LZMA), "by a way other than deflate"),
+    "bzip2": (lambda m: zipped(m, zipfile.ZIP_BZIP2), "by a way other than deflate"),
+    "deflate64": (lambda m: patched(zipped(m), (8, b"\x09"), (10, b"\x09")), "by a way other than deflate"),
+    "of a later version": (lambda m: patched(zipped(m), (4, b"\xff"), (6, b"\xff")), "version 25.5"),
+    "another crc": (lambda m: patched(zipped(m), (14, b"abcd"), (16, b"abcd")), "Bad CRC-32"),
+    "another name inside": (lambda m: patched(zipped(m), (30, b"X"), (0, b"P")), "differ"),
+    "empty": (lambda m: zipped([]), "."),
+    "a tar": (tarred, "not a zip"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ARCHIVES)
+def test_an_odd_archive_of_features_is_refused_in_a_line(tmp_path, kind):
+    make, words = ODD_ARCHIVES[kind]
+    (tmp_path / "a.npz").write_bytes(make(list(whole().items())))
+    refused(tmp_path / "a.npz", words)
+
+
+def test_an_archive_in_an_archive_is_named(tmp_path):
+    (tmp_path / "a.npz").write_bytes(zipped([("mine.npz", zipped(list(whole().items()))), ("read me.txt", b"")]))
+    refused(tmp_path / "a.npz", r"holds no arrays \(.npy\), but \['mine.npz', 'read me.txt'\]")

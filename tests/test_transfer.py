@@ -12,7 +12,7 @@ from test_store import MADE_BY, keys, written
 import extract
 from pipeline.extraction.transfer import export_features, import_features
 from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter
+from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences
 
 N, D = 11, 4
 
@@ -104,7 +104,8 @@ def test_there_and_back_again_is_exact(tmp_path, content, suffix):
         .astype({"video": str})
         .equals(store.keys[["video", "frame", "size"]].astype({"video": str}))
     )
-    assert again.made_by["attributes"]["made_by"] == store.made_by
+    assert differences(again.made_by, store.made_by) == ""
+    assert again.made_by["provenance"]["source"] == f"out{suffix}"
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -158,6 +159,63 @@ def test_an_import_that_was_cut_off_goes_on_and_one_of_another_file_is_refused(t
     with pytest.raises(StoreMismatch, match=r"source 'other.npz' there, 'two.npz' here.*--rebuild"):
         import_features(other, path, 4, False)
     assert import_features(other, path, 4, True) == (11, 0, [], [])
+
+
+SAID = {"backbone": "theirs", "preprocessing": {"size": 224, "mean": [0.5, 0.5]}}
+
+
+def test_two_imports_that_one_thing_made_are_alike_whatever_their_files_and_views(tmp_path, content):
+    first = save(tmp_path / "train.h5", content)
+    second = save(tmp_path / "val.npz", {name: content[name][:4] for name in ("features", "video", "frame")})
+    made_by = {}
+    for file in (first, second):
+        import_features(file, file.with_suffix(".zarr"), 4, False, made_by=SAID)
+        made_by[file] = FeatureStore(file.with_suffix(".zarr")).made_by
+        assert made_by[file] | SAID == made_by[file]
+        provenance = made_by[file]["provenance"]
+        assert provenance["source"] == file.name
+        assert provenance["source_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert differences(made_by[first], made_by[second]) == ""
+    for other in (SAID | {"backbone": "other"}, SAID | {"crop_source": "cropped"}, None):
+        import_features(second, tmp_path / "other.zarr", 4, True, made_by=other)
+        assert "there" in differences(made_by[first], FeatureStore(tmp_path / "other.zarr").made_by)
+
+
+def test_files_that_one_thing_made_grow_one_store_unless_they_say_different_things_of_a_frame(tmp_path, content):
+    path, columns = tmp_path / "s.zarr", ("features", "video", "frame")
+    parts = [{name: content[name][rows] for name in columns} for rows in (slice(0, 7), slice(4, 11))]
+    assert import_features(save(tmp_path / "1.npz", parts[0]), path, 4, False, made_by=SAID) == (7, 0, [], [])
+    assert import_features(save(tmp_path / "2.npz", parts[1]), path, 4, False, made_by=SAID) == (4, 3, [], [])
+    assert rows(FeatureStore(path), "original") == expected(content, "features")
+    parts[1]["features"] = parts[1]["features"].copy()
+    parts[1]["features"][5] += 1
+    other = save(tmp_path / "3.npz", parts[1])
+    with pytest.raises(StoreMismatch, match=r"1 of 7 rows \(a/20\) that both .*3.npz and the store .* differ"):
+        import_features(other, path, 4, False, made_by=SAID)
+    assert rows(FeatureStore(path), "original") == expected(content, "features")
+    assert import_features(other, path, 4, True, made_by=SAID) == (7, 0, [], [])
+
+
+def test_a_file_says_itself_what_made_it(tmp_path, content):
+    file = save(tmp_path / "a.h5", content, made_by=json.dumps(SAID | {"outputs": ["x", "y"]}))
+    import_features(file, tmp_path / "s.zarr", 4, False)
+    made_by = FeatureStore(tmp_path / "s.zarr").made_by
+    assert made_by | SAID | {"outputs": ["x", "y"]} == made_by
+    file = save(tmp_path / "b.h5", {k: v for k, v in content.items() if k != "logits"}, made_by=json.dumps(made_by))
+    import_features(file, tmp_path / "b.zarr", 4, False, 4.0)
+    again = FeatureStore(tmp_path / "b.zarr").made_by
+    assert (again["outputs"], again["scale"], again["provenance"]["before"]) == (None, 4.0, made_by["provenance"])
+
+
+def test_made_by_of_the_command_line_is_a_mapping_of_plain_values(workplace, content):
+    save(workplace / "a.npz", content)
+    extract.main(["--import", "a.npz", "-s", "s.zarr", "--made-by", "{backbone: theirs, input_size: 224}"])
+    assert FeatureStore(Path("s.zarr")).made_by["input_size"] == 224
+    for odd in ("{}", "{1: 2}", "{a: 2020-01-01}", "{a: .nan}", "{scale: 2}", "{provenance: x}"):
+        with pytest.raises(UserError, match="must name what made the features by plain values"):
+            extract.main(["--import", "a.npz", "-s", "s.zarr", "--made-by", odd])
+    with pytest.raises(UserError, match="--made-by goes with --import alone"):
+        extract.main(["--made-by", "{backbone: theirs}"])
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])

@@ -23,6 +23,7 @@ import timm
 import torch
 from conftest import ROOT
 from fixtures import make_hsemotion  # tests/ is on the path under pytest
+from test_sources import ODD_ARCHIVES
 
 from pipeline.extraction import backbones, weights
 from pipeline.params import UserError
@@ -432,6 +433,17 @@ def test_a_tensor_that_repeats_itself_and_shared_ones_are_read_as_torch_reads_th
     came, _ = weights.read_tensors(tmp_path / "a.pt")
     for name, tensor in torch.load(tmp_path / "a.pt").items():
         torch.testing.assert_close(came[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ODD_ARCHIVES)
+def test_an_odd_archive_of_weights_is_refused_in_a_line(kind, tmp_path):
+    torch.save({"a": torch.ones(1000)}, tmp_path / "sound.pt")
+    with zipfile.ZipFile(tmp_path / "sound.pt") as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    (tmp_path / "odd.pt").write_bytes(ODD_ARCHIVES[kind][0](members))
+    with pytest.raises(UserError, match=r"^weights: odd\.pt") as refusal:
+        weights.read_tensors(tmp_path / "odd.pt")
+    assert "\n" not in str(refusal.value)
 
 
 # --- fetching --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ A .npy holds nothing but features (N, D): row i is an image of its own, video ``
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,25 +44,36 @@ class Imported(NamedTuple):
     notes: list[str]
 
 
-def import_features(file: Path, store: Path, chunk_rows: int, rebuild: bool, scale: float = 1.0) -> Imported:
-    """Writes ``file`` into a store of its own, features (but not logits) multiplied by ``scale``.
+def import_features(
+    file: Path,
+    store: Path,
+    chunk_rows: int,
+    rebuild: bool,
+    scale: float = 1.0,
+    made_by: Mapping[str, Any] | None = None,
+) -> Imported:
+    """Writes ``file`` into a store, features (but not logits) multiplied by ``scale``.
 
-    All is checked before anything is written. Cut off, the same call goes on. Raises ``UserError`` for a file that
-    cannot be taken, and ``StoreMismatch`` where the store holds anything but this very file, unless ``rebuild``.
+    ``made_by`` is what made the features, by the user's word or else by the file's own: what is compared with other
+    stores and with what adapters were trained on. Without either it is this very file. All is checked before anything
+    is written. Cut off, the same call goes on.
+
+    Raises ``UserError`` for a file that cannot be taken, and ``StoreMismatch`` where the store was made by anything
+    else, or has other features of the same frames, unless ``rebuild``.
     """
     with opened(file) as source:
         for name, rows in source.arrays.items():
             rows.scale = 1.0 if name == "logits" else scale
         notes = _check(file, source)
         widths = {name: array.shape[1] for name, array in source.arrays.items()}
-        writer = StoreWriter(store, _made_by(file, source, scale), widths, chunk_rows)
+        writer = StoreWriter(store, _made_by(file, source, scale, made_by), widths, chunk_rows)
         try:
-            return Imported(*_fill(source, writer), source.left_out, notes)
+            return Imported(*_fill(file, source, writer), source.left_out, notes)
         except StoreMismatch:
             if not rebuild:
                 raise
             remove(store)
-            return Imported(*_fill(source, writer), source.left_out, notes)
+            return Imported(*_fill(file, source, writer), source.left_out, notes)
 
 
 def export_features(store: FeatureStore, file: Path) -> int:
@@ -87,37 +98,71 @@ def export_features(store: FeatureStore, file: Path) -> int:
     return len(store.keys)
 
 
-def _fill(source: Source, writer: StoreWriter) -> tuple[int, int]:
+def _fill(file: Path, source: Source, writer: StoreWriter) -> tuple[int, int]:
     with writer:
-        there = FeatureStore(writer.path).keys.astype({"video": "str"})
-        marked = source.keys.merge(there[KEY], on=KEY, how="left", indicator=True)
-        todo = np.flatnonzero((marked["_merge"] == "left_only").to_numpy())
+        store = FeatureStore(writer.path)
+        there = store.keys.astype({"video": "str"})[[*KEY, "row"]]
+        marked = source.keys.merge(there, on=KEY, how="left")["row"]
+        if _digest(store.made_by) != _digest(writer.made_by):
+            _refuse_other_features(file, source, store, marked.dropna().astype("int64"))
+        todo = np.flatnonzero(marked.isna().to_numpy())
         for start in range(0, len(todo), writer.chunk_rows):
             rows = todo[start : start + writer.chunk_rows]
-            runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-            content = {
-                name: np.concatenate([_half(array[int(run[0]) : int(run[-1]) + 1]) for run in runs])
-                for name, array in source.arrays.items()
-            }
+            content = {name: _rows(array, rows) for name, array in source.arrays.items()}
             writer.write(source.keys.iloc[rows], content)
     return len(todo), len(source.keys) - len(todo)
 
 
-def _made_by(file: Path, source: Source, scale: float) -> dict[str, Any]:
+def _rows(array: Rows, rows: np.ndarray) -> np.ndarray:
+    """``rows`` (n,), rising, as float16."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    return np.concatenate([_half(array[int(run[0]) : int(run[-1]) + 1]) for run in runs])
+
+
+def _refuse_other_features(file: Path, source: Source, store: FeatureStore, there: pd.Series) -> None:
+    """``there``: rows of the store, by the rows of the source that have the same frames. Its rows are of another file.
+
+    Raises ``StoreMismatch`` where a frame has other features in the two, for those of the file would not be taken.
+    """
+    other = np.zeros(len(there), dtype=bool)
+    for name in {*source.arrays} & {*store.widths}:
+        for start in range(0, len(there), store.chunk_rows):
+            part = there.iloc[start : start + store.chunk_rows]
+            same = store.read(part.to_numpy(), name) == _rows(source.arrays[name], part.index.to_numpy())
+            other[start : start + len(part)] |= ~same.all(axis=1)
+    if other.any():
+        twice = _named(source.keys.loc[there.index], other)
+        raise StoreMismatch(
+            f"{twice} that both {file} and the store {store.path} have differ in their features. Name another store "
+            "(-s), or make this one again from nothing with --rebuild"
+        )
+
+
+def _digest(made_by: Mapping[str, Any]) -> str | None:
+    return made_by.get("provenance", made_by).get("source_sha256")
+
+
+def _made_by(file: Path, source: Source, scale: float, said: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The store's ``made_by``, with what is not to be compared under 'provenance'."""
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    earlier = source.facts.get("made_by")
-    outputs = earlier.get("outputs") if isinstance(earlier, dict) else source.facts.get("outputs")
-    return {
-        "backbone": "imported",
-        "source": file.name,
-        "source_sha256": digest,
-        "input_size": None,
-        "outputs": outputs if "logits" in source.arrays else None,
-        "views": [name for name in source.arrays if name != "logits"],
-        "attributes": source.facts,
-        **({"scale": scale} if scale != 1 else {}),
-    }
+    views = [name for name in source.arrays if name != "logits"]
+    facts, own = dict(source.facts), source.facts.get("made_by")
+    if said is None and isinstance(own, dict) and own:
+        said = facts.pop("made_by")
+    found = {"source": file.name, "source_sha256": digest, "views": views, "attributes": facts}
+    if said is None:
+        made_by = {"backbone": "imported", "input_size": None, "outputs": facts.get("outputs")} | found
+    else:
+        if "provenance" in said:
+            found["before"] = said["provenance"]
+        made_by = {"backbone": "imported", "source": "as said", "input_size": None, "outputs": facts.get("outputs")}
+        made_by |= dict(said) | {"provenance": found}
+    if made_by["outputs"] and "logits" not in source.arrays:
+        made_by["outputs"] = None
+    if (factor := scale * made_by.pop("scale", 1.0)) != 1:
+        made_by["scale"] = factor
+    return made_by
 
 
 def _check(file: Path, source: Source) -> list[str]:
