@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ from conftest import ROOT
 from test_transfer import N, save
 
 import extract
+from pipeline.extraction import sources
 from pipeline.extraction.sources import opened
 from pipeline.extraction.transfer import import_features
 from pipeline.params import UserError
@@ -294,16 +296,15 @@ CLAIMS = {
 LIMITED = """
 import resource, sys, time
 from pathlib import Path
-import extract
-from pipeline.extraction import sources, transfer, weights
+from pipeline.extraction.transfer import UserError, import_features
 now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (now + (200 << 20), now + (200 << 20)))
 for name in sys.argv[1:]:
     start = time.process_time()
     try:
-        extract.main(["--import", name, "-s", name + ".zarr"])
+        import_features(Path(name), Path(name + ".zarr"), 4, False)
         print(f"{name}\\ttaken")
-    except extract.UserError as error:
+    except UserError as error:
         print(f"{name}\\t{time.process_time() - start:.1f}\\t{error}")
 """
 
@@ -525,6 +526,10 @@ ODD_ARCHIVES = {
     "of a later version": (lambda m: patched(zipped(m), (4, b"\xff"), (6, b"\xff")), "version 25.5"),
     "another crc": (lambda m: patched(zipped(m), (14, b"abcd"), (16, b"abcd")), "Bad CRC-32"),
     "another name inside": (lambda m: patched(zipped(m), (30, b"X"), (0, b"P")), "differ"),
+    "a packed size": (
+        lambda m: patched(zipped(m), (18, b"\xf0\xff\xff\x7f"), (20, b"\xf0\xff\xff\x7f")),
+        "should lie in",
+    ),
     "empty": (lambda m: zipped([]), "."),
     "a tar": (tarred, "not a zip"),
 }
@@ -540,3 +545,32 @@ def test_an_odd_archive_of_features_is_refused_in_a_line(tmp_path, kind):
 def test_an_archive_in_an_archive_is_named(tmp_path):
     (tmp_path / "a.npz").write_bytes(zipped([("mine.npz", zipped(list(whole().items()))), ("read me.txt", b"")]))
     refused(tmp_path / "a.npz", r"holds no arrays \(.npy\), but \['mine.npz', 'read me.txt'\]")
+
+
+def test_a_damaged_hdf5_file_that_the_library_does_not_survive_is_one_line(tmp_path, content, monkeypatch):
+    """HDF5 2.0 loops without end, or crashes, on some damaged bytes. Here the reader does so itself, in its process."""
+    file = save(tmp_path / "a.h5", content)
+
+    def crash(*_):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    monkeypatch.setattr(sources, "_look_into", crash)
+    refused(file, "it is damaged, and the HDF5 library does not survive it")
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".npy"])
+def test_whatever_is_changed_in_a_small_file_it_is_read_or_refused_in_a_line(tmp_path, content, suffix):
+    file = tmp_path / f"a{suffix}"
+    save(file, content) if suffix != ".npy" else np.save(file, content["features"])
+    data, rng, refusals = file.read_bytes(), np.random.default_rng(0), []
+    for _ in range(40):
+        broken = bytearray(data)
+        for place in rng.integers(0, min(len(data), 4000), 3):
+            broken[place] ^= 1 << rng.integers(8)
+        file.write_bytes(broken)
+        try:
+            read(file)
+        except UserError as refusal:
+            refusals.append(str(refusal))
+    assert refusals
+    assert not any("\n" in words or "does not survive" in words for words in refusals)

@@ -22,7 +22,7 @@ def members(archive: zipfile.ZipFile, size: int, ratio: int) -> dict[str, zipfil
 
     Raises ``UserError`` for a name that stands twice (which one is meant differs from reader to reader), for an
     encrypted member, for one that is neither stored nor deflated (LZMA allocates whatever the file asks for), and where
-    all together would unpack to more than ``ratio`` times the archive.
+    all together would lie in more bytes than there are, or unpack to more than ``ratio`` times the archive.
     """
     infos = archive.infolist()
     found = {info.filename: info for info in infos}
@@ -34,6 +34,8 @@ def members(archive: zipfile.ZipFile, size: int, ratio: int) -> dict[str, zipfil
     known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if other := [name for name, info in found.items() if info.compress_type not in known]:
         raise UserError(f"the archive is compressed by a way other than deflate, save it without: {some(other)}")
+    if (packed := sum(info.compress_size for info in infos)) > size:
+        raise UserError(f"the archive has {size:,} bytes, and its members should lie in {packed:,}")
     unpacked, most = sum(info.file_size for info in infos), most_bytes(size, ratio)
     if unpacked > most:
         raise UserError(

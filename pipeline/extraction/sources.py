@@ -6,7 +6,9 @@ claims is held against its own before anything is allocated. Rows go through mem
 
 import io
 import json
+import os
 import re
+import signal
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,28 +86,64 @@ def opened(file: Path) -> Iterator[Source]:
 
 @contextmanager
 def _read_hdf5(file: Path) -> Iterator[Source]:
-    links: dict[str, Any] = {}
+    _try_hdf5(file)
     with border(f"cannot read {file}"):
         handle = h5py.File(file, "r")
     with handle:
         with border(f"cannot read {file}"):
-            handle.visititems_links(lambda name, link: links.update({name: link}))  # visititems: an object only once
-            found = {name: handle[name] for name, link in links.items() if isinstance(link, h5py.HardLink)}
-            found = {name: item for name, item in found.items() if isinstance(item, h5py.Dataset)}
-        for name, link in links.items():
-            if not isinstance(link, h5py.HardLink) and (_is_taken(name) or name == "views"):
-                where = f"'{link.path}'" + (f" in '{link.filename}'" if isinstance(link, h5py.ExternalLink) else "")
-                raise UserError(f"{file}: '{name}' is a link to {where}, and links are not followed: copy the values")
-        with border(f"cannot read {file}"):
-            taken = {name: item for name, item in found.items() if _is_taken(name)}
-            heap = _check_hdf5(file, taken)
-            facts, left_out = _attributes(handle, file.stat().st_size, heap)
-            if "features" in found:
-                more, also = _attributes(found["features"], file.stat().st_size, heap)
-                facts, left_out = facts | more, left_out + also
+            found, facts, left_out, heap = _look_into(file, handle)
             source = _source(file, found, facts, heap)
-        source.left_out += [name for name, link in links.items() if not isinstance(link, h5py.HardLink)] + left_out
+        source.left_out += left_out
         yield source
+
+
+def _look_into(file: Path, handle: h5py.File) -> tuple[dict[str, h5py.Dataset], dict[str, Any], list[str], int]:
+    """Data sets by name, what the file says of itself, the names of what is left out, and bytes that may hold text."""
+    links: dict[str, Any] = {}
+    handle.visititems_links(lambda name, link: links.update({name: link}))  # visititems: an object only once
+    for name, link in links.items():
+        if not isinstance(link, h5py.HardLink) and (_is_taken(name) or name == "views"):
+            where = f"'{link.path}'" + (f" in '{link.filename}'" if isinstance(link, h5py.ExternalLink) else "")
+            raise UserError(f"{file}: '{name}' is a link to {where}, and links are not followed: copy the values")
+    found = {name: handle[name] for name, link in links.items() if isinstance(link, h5py.HardLink)}
+    found = {name: item for name, item in found.items() if isinstance(item, h5py.Dataset)}
+    heap = _check_hdf5(file, {name: item for name, item in found.items() if _is_taken(name)})
+    left_out = [name for name, link in links.items() if not isinstance(link, h5py.HardLink)]
+    facts: dict[str, Any] = {}
+    for item in (handle, found.get("features")):
+        if item is not None:
+            more, also = _attributes(item, file.stat().st_size, heap)
+            facts, left_out = facts | more, left_out + also
+    return found, facts, left_out, heap
+
+
+def _try_hdf5(file: Path) -> None:
+    """Reads all but the features in a process of its own, which a damaged file may take down.
+
+    The HDF5 library (2.0) can loop without end, or crash, on a few damaged bytes, and no exception tells of it. An
+    error in words is left to the parent, which meets it again. Raises ``UserError`` where the process does not end.
+    """
+    if not hasattr(os, "fork"):
+        return
+    import resource
+
+    child = os.fork()
+    if child == 0:
+        try:
+            seconds = 3 + (file.stat().st_size >> 22)  # of its own computing, however busy the machine
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            with h5py.File(file, "r") as handle:
+                found, _, _, heap = _look_into(file, handle)
+                for name in ("video", "frame", "size"):
+                    if name in found:
+                        _column(file, name, found[name], heap)
+        finally:
+            os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        words = signal.strsignal(os.WTERMSIG(status))
+        raise UserError(f"cannot read {file}: it is damaged, and the HDF5 library does not survive it ({words})")
 
 
 @contextmanager

@@ -755,7 +755,7 @@ def _border(what: Path | str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"weights: {name}: {error}") from error
+        raise UserError(f"weights: {name}: {' '.join(str(error).split())}") from error  # names in it may be anything
     except Exception as error:
         raise UserError(f"weights: {name} is damaged or no file of weights: {_one_line(error)}") from error
 
