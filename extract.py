@@ -13,11 +13,12 @@ What is in the store already is not computed again; a run that was cut off goes 
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -62,6 +63,10 @@ class ExtractConfig:
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     workers: int = option(0, help="threads that decode images; 0: one a core", within="[0, 1024]")
     precision: str = option("float32", help="of the forward pass", choices=loop.PRECISIONS)
+    crop_source: str | None = option(None, help="how faces were cut, if not as the frame table says; one name: alike")
+    scale: float = option(
+        1.0, help="features are multiplied by this, also imported ones: float16 ends at 65,504", within="[1e-30, 1e30]"
+    )
     report: Path = option(Path("data/extract.json"), help="what was skipped and why, as JSON")
     dry_run: bool = option(False, help="say what would be done, and do nothing")
     rebuild: bool = option(False, help="if the store was made by something else, make it again from nothing")
@@ -71,14 +76,31 @@ class ExtractConfig:
     repair: bool = option(False, help="drop the damaged chunks, and extract (or --import) their frames again")
     compact: bool = option(False, help="rewrite the store without holes and without frames not in the frame table")
     import_from: Path | None = option(None, "--import", help="take features made elsewhere, from an .h5, .npz or .npy")
+    made_by: dict | None = option(None, help="with --import: what made it, such as '{backbone: x, input_size: 224}'")
     export_to: Path | None = option(None, "--export", help="write the store's features to a new .h5 or .npz")
 
     def __post_init__(self) -> None:
+        if self.made_by is not None:
+            _check_made_by(self.made_by, bool(self.import_from))
         works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}
         works |= {"compact": "--compact", "export_to": "--export"}
         given = [flag for name, flag in works.items() if getattr(self, name)]
         if len(given) > 1 and given != ["--import", "--repair"]:
             raise UserError(f"extract: {' and '.join(given)} do not go together")
+
+
+def _check_made_by(made_by: dict, for_import: bool) -> None:
+    if not for_import:
+        raise UserError("extract: --made-by goes with --import alone")
+    try:
+        plain = json.loads(json.dumps(made_by, allow_nan=False)) == made_by
+    except (TypeError, ValueError):
+        plain = False
+    if not plain or not made_by or {"scale", "provenance", "outputs"} & {*made_by}:
+        raise UserError(
+            "extract: --made-by must name what made the features by plain values, such as '{backbone: x, input_size: "
+            f"224}}', without scale, outputs and provenance, and is {made_by}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,9 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = frames.table[frames.table["frame"] % config.stride == 0]
     device = pick_device(config.device)
     weights = prepare(config.backbone, config.weights, Path("weights"))
-    backbone = load_backbone(weights, config.input_size, config.layers, config.grid)
+    backbone = load_backbone(weights, config.input_size, config.layers, config.grid, config.scale)
     views = view_names(config.data_aug, config.views)
-    identity = loop.made_by(backbone, frames, config.precision, views)
+    crops = config.crop_source or frames.crop_source
+    identity = loop.made_by(backbone, replace(frames, crop_source=crops), config.precision, views)
     forward = loop.Forward(backbone, config.batch_size, config.precision, views, device, len(table))
     writer = StoreWriter(config.store, identity, loop.widths(backbone, views), config.chunk_rows)
     print(f"{config.backbone} ({backbone.num_features} features) at {backbone.input_size} pixels on {device}")
@@ -189,6 +212,9 @@ def _report(config: ExtractConfig, outcome: loop.Outcome, wanted: int) -> None:
     )
     if outcome.vanished:
         print(f"{outcome.vanished:,} frames in the store are no longer in the frame table; they are not read")
+    for view, faint in outcome.faint.items():
+        if faint:
+            print(f"{faint:,} rows of '{view}' are zeros, or lose over 1 % of their length in float16 (see --scale)")
     for path, why in list(outcome.skipped.items())[:10]:
         print(f"  skipped {path}: {why}")
     if len(outcome.skipped) > 10:
@@ -246,10 +272,12 @@ def _compact(config: ExtractConfig, frames: Frames) -> int:
 def _import(config: ExtractConfig, file: Path) -> int:
     if config.repair:
         _repair(config)
-    written, there, left_out = import_features(file, config.store, config.chunk_rows, config.rebuild)
-    print(f"{written:,} rows of {file} imported into {config.store}, {there:,} were there")
-    if left_out:
-        print(f"left out of {file}: {left_out}")
+    done = import_features(file, config.store, config.chunk_rows, config.rebuild, config.scale, config.made_by)
+    print(f"{done.written:,} rows of {file} imported into {config.store}, {done.there:,} were there")
+    if done.left_out:
+        print(f"left out of {file}: {done.left_out}")
+    for note in done.notes:
+        print(note)
     return 0
 
 

@@ -304,8 +304,11 @@ def row_arrays(group: zarr.Group) -> list[zarr.Array]:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What two ``made_by`` disagree about, both sides named; empty where they agree."""
-    keys = [k for k in sorted({*there, *here}) if there.get(k) != here.get(k)]
+    """What two ``made_by`` disagree about, both sides named; empty where they agree.
+
+    'provenance' (files and their digests, of features that say what made them) is kept, and not compared.
+    """
+    keys = [k for k in sorted({*there, *here} - {"provenance"}) if there.get(k) != here.get(k)]
     return "; ".join(f"{k} {there.get(k)!r} there, {here.get(k)!r} here" for k in keys)
 
 

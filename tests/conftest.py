@@ -35,3 +35,17 @@ def draw_folder(root: Path, videos: dict[str, int]) -> None:
     for number, (name, frames) in enumerate(sorted(videos.items())):
         for frame in range(1, frames + 1):
             draw(root / name / f"{frame:05d}.jpg", 1000 * number + frame)
+
+
+@pytest.fixture
+def content() -> dict[str, np.ndarray]:
+    """A file of features: 11 rows of two videos, not in order, with a second view, a third one and logits."""
+    rng = np.random.default_rng(0)
+    return {
+        "features": rng.standard_normal((11, 4)).astype(np.float16),
+        "video": np.array(["b é"] * 5 + ["a"] * 6),
+        "frame": np.array([5, 4, 3, 2, 1, 1, 2, 3, 10, 20, 30]),
+        "flipped": rng.standard_normal((11, 4)).astype(np.float16),
+        "views/dark": rng.standard_normal((11, 3)).astype(np.float16),
+        "logits": rng.standard_normal((11, 2)).astype(np.float16),
+    }

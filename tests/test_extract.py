@@ -218,6 +218,50 @@ def test_features_that_are_not_finite_stop_the_run_and_are_named(frames, monkeyp
         run()
 
 
+@pytest.mark.parametrize(
+    ("scale", "words"), [("1e-9", "46 of the first 46 rows .* lose over 1 %"), ("1e9", "beyond 65,504")]
+)
+def test_features_beyond_the_range_of_the_store_are_refused_with_a_factor(frames, scale, words):
+    with pytest.raises(UserError, match=rf"{words}.*: give --scale \S+ or so") as refusal:
+        run("--scale", scale)
+    factor = str(refusal.value).split("--scale ")[1].split()[0]
+    assert float(factor) == pytest.approx(float(scale) * (1e6 if float(scale) < 1 else 0.01))
+
+
+def test_scaled_features_are_those_times_the_factor_and_another_factor_is_another_store(frames):
+    run("-s", "plain.zarr")
+    run("-s", "scaled.zarr", "--scale", "64")
+    plain, scaled = FeatureStore(Path("plain.zarr")), FeatureStore(Path("scaled.zarr"))
+    rows = plain.keys["row"].to_numpy()
+    np.testing.assert_allclose(scaled.read(rows), 64 * plain.read(rows).astype(np.float32), rtol=2e-3, atol=1e-4)
+    assert "scale" not in plain.made_by
+    with pytest.raises(UserError, match=r"scale 64\.0 there, None here"):
+        run("-s", "scaled.zarr")
+    with pytest.raises(UserError, match="scale must be from 1e-30"):
+        run("--scale", "0")
+
+
+def test_crops_that_the_user_calls_alike_are_alike(frames):
+    run("-s", "a.zarr")
+    run("-s", "b.zarr", "--crop-source", "cut by hand")
+    assert FeatureStore(Path("a.zarr")).made_by["crop_source"] == "cropped_aligned"
+    assert FeatureStore(Path("b.zarr")).made_by["crop_source"] == "cut by hand"
+    run("-s", "a.zarr", "--crop-source", "cropped_aligned")
+
+
+def test_a_few_frames_without_features_are_counted(frames, monkeypatch, capsys):
+    real = forward.Forward.start
+
+    def faint(self, images, videos):
+        rows = real(self, images, videos)()
+        rows["original"][0] *= np.float16(1e-6)
+        return lambda: rows
+
+    monkeypatch.setattr(forward.Forward, "start", faint)
+    assert run() == 0
+    assert "12 rows of 'original' are zeros, or lose over 1 % of their length in float16" in capsys.readouterr().out
+
+
 def test_a_folder_of_frames_is_indexed_first(workplace):
     draw_folder(workplace / "pictures", {"train/happy/v1": 3, "train/sad/v2": 2, "val/happy/v3": 1, "val/sad/v4": 1})
     text = (workplace / "params.yaml").read_text().replace("name: abaw", "name: folder")

@@ -12,23 +12,9 @@ from test_store import MADE_BY, keys, written
 import extract
 from pipeline.extraction.transfer import export_features, import_features
 from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter
+from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences
 
 N, D = 11, 4
-
-
-@pytest.fixture
-def content() -> dict[str, np.ndarray]:
-    """Rows of two videos, not in order, with a second view, a third one and logits."""
-    rng = np.random.default_rng(0)
-    return {
-        "features": rng.standard_normal((N, D)).astype(np.float16),
-        "video": np.array(["b é"] * 5 + ["a"] * 6),
-        "frame": np.array([5, 4, 3, 2, 1, 1, 2, 3, 10, 20, 30]),
-        "flipped": rng.standard_normal((N, D)).astype(np.float16),
-        "views/dark": rng.standard_normal((N, 3)).astype(np.float16),
-        "logits": rng.standard_normal((N, 2)).astype(np.float16),
-    }
 
 
 def save(path: Path, content: dict[str, np.ndarray], **attributes) -> Path:
@@ -58,7 +44,7 @@ def expected(content: dict[str, np.ndarray], name: str) -> dict[tuple[str, int],
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
 def test_what_is_imported_is_read_by_its_key_in_every_view(tmp_path, content, suffix):
     file = save(tmp_path / f"other{suffix}", content)
-    assert import_features(file, tmp_path / "s.zarr", 4, False) == (N, 0, [])
+    assert import_features(file, tmp_path / "s.zarr", 4, False) == (N, 0, [], [])
     store = FeatureStore(tmp_path / "s.zarr")
     assert store.views == ["dark", "flipped", "original"]
     for name, there in {"original": "features", "flipped": "flipped", "dark": "views/dark", "logits": "logits"}.items():
@@ -118,7 +104,8 @@ def test_there_and_back_again_is_exact(tmp_path, content, suffix):
         .astype({"video": str})
         .equals(store.keys[["video", "frame", "size"]].astype({"video": str}))
     )
-    assert again.made_by["attributes"]["made_by"] == store.made_by
+    assert differences(again.made_by, store.made_by) == ""
+    assert again.made_by["provenance"]["source"] == f"out{suffix}"
     assert not list(tmp_path.glob("*.partial"))
 
 
@@ -165,13 +152,70 @@ def test_an_import_that_was_cut_off_goes_on_and_one_of_another_file_is_refused(t
     with pytest.raises(KeyboardInterrupt):
         import_features(file, path, 4, False)
     monkeypatch.setattr(StoreWriter, "write", real)
-    assert import_features(file, path, 4, False) == (7, 4, [])
-    assert import_features(file, path, 4, False) == (0, 11, [])
+    assert import_features(file, path, 4, False) == (7, 4, [], [])
+    assert import_features(file, path, 4, False) == (0, 11, [], [])
     assert rows(FeatureStore(path), "original") == expected(content, "features")
     other = save(tmp_path / "two.npz", content | {"features": content["features"] + 1})
     with pytest.raises(StoreMismatch, match=r"source 'other.npz' there, 'two.npz' here.*--rebuild"):
         import_features(other, path, 4, False)
-    assert import_features(other, path, 4, True) == (11, 0, [])
+    assert import_features(other, path, 4, True) == (11, 0, [], [])
+
+
+SAID = {"backbone": "theirs", "preprocessing": {"size": 224, "mean": [0.5, 0.5]}}
+
+
+def test_two_imports_that_one_thing_made_are_alike_whatever_their_files_and_views(tmp_path, content):
+    first = save(tmp_path / "train.h5", content)
+    second = save(tmp_path / "val.npz", {name: content[name][:4] for name in ("features", "video", "frame")})
+    made_by = {}
+    for file in (first, second):
+        import_features(file, file.with_suffix(".zarr"), 4, False, made_by=SAID)
+        made_by[file] = FeatureStore(file.with_suffix(".zarr")).made_by
+        assert made_by[file] | SAID == made_by[file]
+        provenance = made_by[file]["provenance"]
+        assert provenance["source"] == file.name
+        assert provenance["source_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert differences(made_by[first], made_by[second]) == ""
+    for other in (SAID | {"backbone": "other"}, SAID | {"crop_source": "cropped"}, None):
+        import_features(second, tmp_path / "other.zarr", 4, True, made_by=other)
+        assert "there" in differences(made_by[first], FeatureStore(tmp_path / "other.zarr").made_by)
+
+
+def test_files_that_one_thing_made_grow_one_store_unless_they_say_different_things_of_a_frame(tmp_path, content):
+    path, columns = tmp_path / "s.zarr", ("features", "video", "frame")
+    parts = [{name: content[name][rows] for name in columns} for rows in (slice(0, 7), slice(4, 11))]
+    assert import_features(save(tmp_path / "1.npz", parts[0]), path, 4, False, made_by=SAID) == (7, 0, [], [])
+    assert import_features(save(tmp_path / "2.npz", parts[1]), path, 4, False, made_by=SAID) == (4, 3, [], [])
+    assert rows(FeatureStore(path), "original") == expected(content, "features")
+    parts[1]["features"] = parts[1]["features"].copy()
+    parts[1]["features"][5] += 1
+    other = save(tmp_path / "3.npz", parts[1])
+    with pytest.raises(StoreMismatch, match=r"1 of 7 rows \(a/20\) that both .*3.npz and the store .* differ"):
+        import_features(other, path, 4, False, made_by=SAID)
+    assert rows(FeatureStore(path), "original") == expected(content, "features")
+    assert import_features(other, path, 4, True, made_by=SAID) == (7, 0, [], [])
+
+
+def test_a_file_says_itself_what_made_it(tmp_path, content):
+    file = save(tmp_path / "a.h5", content, made_by=json.dumps(SAID | {"outputs": ["x", "y"]}))
+    import_features(file, tmp_path / "s.zarr", 4, False)
+    made_by = FeatureStore(tmp_path / "s.zarr").made_by
+    assert made_by | SAID | {"outputs": ["x", "y"]} == made_by
+    file = save(tmp_path / "b.h5", {k: v for k, v in content.items() if k != "logits"}, made_by=json.dumps(made_by))
+    import_features(file, tmp_path / "b.zarr", 4, False, 4.0)
+    again = FeatureStore(tmp_path / "b.zarr").made_by
+    assert (again["outputs"], again["scale"], again["provenance"]["before"]) == (None, 4.0, made_by["provenance"])
+
+
+def test_made_by_of_the_command_line_is_a_mapping_of_plain_values(workplace, content):
+    save(workplace / "a.npz", content)
+    extract.main(["--import", "a.npz", "-s", "s.zarr", "--made-by", "{backbone: theirs, input_size: 224}"])
+    assert FeatureStore(Path("s.zarr")).made_by["input_size"] == 224
+    for odd in ("{}", "{1: 2}", "{a: 2020-01-01}", "{a: .nan}", "{scale: 2}", "{provenance: x}"):
+        with pytest.raises(UserError, match="must name what made the features by plain values"):
+            extract.main(["--import", "a.npz", "-s", "s.zarr", "--made-by", odd])
+    with pytest.raises(UserError, match="--made-by goes with --import alone"):
+        extract.main(["--made-by", "{backbone: theirs}"])
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
@@ -184,10 +228,13 @@ def test_an_import_that_was_cut_off_goes_on_and_one_of_another_file_is_refused(t
         ({"logits": np.zeros((3, 2))}, "as many rows, and they have .*'logits': 3"),
         ({"frame": np.zeros(N, dtype=int)}, r"9 keys \(video, frame\) stand there twice, such as \['b é/0'"),
         ({"frame": np.arange(N) - 1}, "must not be negative"),
-        ({"frame": np.arange(N) / 2}, "must be .*whole numbers, and is float64"),
+        ({"frame": np.arange(N) / 2}, "must be whole numbers, and 5 are not, such as 0.5"),
         ({"video": np.array([""] * N)}, "'video' must not be empty, and is in 11 rows"),
-        ({"features": np.full((N, D), 7e4)}, "11 rows of 'original' are not finite as float16, such as "),
-        ({"flipped": np.full((N, D), np.nan)}, "11 rows of 'flipped' are not finite"),
+        (
+            {"features": np.full((N, D), 7e4)},
+            "11 of 11 rows .* of 'original' are not finite .*7.0e.04.*give --scale 0.0001,",
+        ),
+        ({"flipped": np.full((N, D), np.nan)}, "11 of 11 rows .* of 'flipped' are not finite in the store's float16$"),
         ({"features": np.zeros((N, D), dtype=complex)}, "must be real numbers, and is complex128"),
         ({"features": np.zeros((N, D, 2))}, r"must have two axes \(rows, width\)"),
         ({"views/flipped": np.zeros((N, D))}, "'views/flipped' would be the view 'flipped', which cannot be"),

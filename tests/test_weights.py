@@ -10,6 +10,8 @@ import lzma
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -19,7 +21,9 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from conftest import ROOT
 from fixtures import make_hsemotion  # tests/ is on the path under pytest
+from test_sources import ODD_ARCHIVES
 
 from pipeline import files
 from pipeline.extraction import backbones, weights
@@ -304,6 +308,145 @@ def test_a_storage_of_an_unknown_kind_and_a_tensor_beyond_its_storage_are_refuse
         weights.read_tensors(tmp_path / "odd.pt")
 
 
+# --- small files that ask for gigabytes -------------------------------------------------------------------------------
+
+
+def tensor_recipe(size: bytes, stride: bytes, key: str = "0") -> bytes:
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(key) + text("cpu") + b"K\x04tQ"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00" + size + stride + b"\x89NtR"
+
+
+def number(value: int) -> bytes:
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def of_two(levels: int, join: bytes) -> bytes:
+    """A pickle's value that holds itself twice, ``levels`` deep: 2 ** levels values to whoever walks through it."""
+    return b")" + b"".join(b"2" + join for _ in range(levels))
+
+
+def listed(levels: int) -> bytes:
+    return b"]" + b"".join(b"q\x00]q\x01(h\x00h\x00e" for _ in range(levels))
+
+
+def layer(state: bytes, name: bytes = b"Linear") -> bytes:
+    parts = {"_parameters": b"}", "_buffers": b"}", "_modules": b"}"}
+    items = b"".join(text(key) + value + b"s" for key, value in parts.items())
+    return b"ctorch.nn\n" + name + b"\n)\x81}" + items + state + b"b"
+
+
+def full_of_layers(levels: int) -> bytes:
+    made = layer(b"")
+    for _ in range(levels):
+        both = b"q\x01}" + text("a") + b"h\x01s" + text("b") + b"h\x01s"
+        made += both + b"q\x020" + layer(text("_modules") + b"h\x02s")
+    return made
+
+
+def stored(data: bytes, storage: bytes = bytes(16), how: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", how) as archive:
+        archive.writestr("archive/data.pkl", data)
+        archive.writestr("archive/data/0", storage)
+    return buffer.getvalue()
+
+
+def one_tensor(size: bytes, stride: bytes) -> bytes:
+    return b"\x80\x02}" + text("a") + tensor_recipe(size, stride) + b"s."
+
+
+MANY_NAMES = b"".join(text(f"n{i}") + tensor_recipe(number(1 << 18) + b"\x85", b"K\x01\x85") + b"s" for i in range(900))
+LEGACY_STORAGE = b"\x80\x02}" + text("a") + tensor_recipe(number(1 << 31) + b"\x85", b"K\x01\x85") + b"s."
+CLAIMS = {
+    "memo": stored(b"\x80\x02}r\xff\xff\xff\x7f."),
+    "memo as text": stored(b"\x80\x02}p2000000000\n."),
+    "bytearray": stored(b"\x80\x05\x96" + struct.pack("<Q", 1 << 33) + b"ab."),
+    "bytes": stored(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 33) + b"ab."),
+    "text": stored(b"\x80\x04X" + struct.pack("<I", 0xFFFFFFF0) + b"ab."),
+    "frame": stored(b"\x80\x04\x95" + struct.pack("<Q", 1 << 33) + b"}."),
+    "number": stored(b"\x80\x02\x8b" + struct.pack("<i", 0x7FFFFFF0) + b"ab."),
+    "in the older container": as_legacy(b"\x80\x02X" + struct.pack("<I", 0xFFFFFFF0) + b"ab."),
+    "stack": stored(b"\x80\x04" + b"]" * 8_000_000 + b".", how=zipfile.ZIP_DEFLATED),
+    "key": stored(b"\x80\x02}" + of_two(40, b"\x86") + b"K\x01s."),
+    "keys": stored(b"\x80\x02}(" + of_two(40, b"\x86") + b"K\x01u."),
+    "set": stored(b"\x80\x04\x8f(" + of_two(40, b"\x86") + b"\x90."),
+    "set by name": stored(b"\x80\x02cbuiltins\nset\n](" + of_two(40, b"\x86") + b"e\x85R."),
+    "table": stored(b"\x80\x02ccollections\nOrderedDict\n](" + of_two(40, b"\x86") + b"K\x01\x86e\x85R."),
+    "outside object": stored(b"\x80\x02" + of_two(40, b"\x86") + b"Q."),
+    "name": stored(b"\x80\x02}" + of_two(40, b"\x86") + b"Q."),
+    "not a tensor": stored(b"\x80\x02}" + text("a") + listed(40) + b"s."),
+    "layers": stored(b"\x80\x02" + full_of_layers(40) + b"."),
+    "deep layers": stored(b"\x80\x02" + full_of_layers(900).replace(text("b") + b"h\x01s", b"") + b"."),
+    "strides": stored(one_tensor(number(1 << 31) + b"\x85", b"K\x00\x85")),
+    "overlap": stored(one_tensor(number(1 << 16) + number(1 << 15) + b"\x86", b"K\x00K\x00\x86")),
+    "axes": stored(one_tensor(b"(" + b"K\x02" * 500 + b"t", b"(" + b"K\x00" * 500 + b"t")),
+    "many names": stored(b"\x80\x02}" + MANY_NAMES + b".", bytes(1 << 20)),
+    "deflated storage": stored(one_tensor(b"K\x01\x85", b"K\x01\x85"), bytes(300_000_000), zipfile.ZIP_DEFLATED),
+    "legacy storage": as_legacy(LEGACY_STORAGE)[: -len(pickle.dumps([], 2))]
+    + pickle.dumps(["0"], 2) + struct.pack("<q", 1 << 31) + bytes(16),
+    "safetensors header": struct.pack("<Q", 1 << 40) + b"{}",
+    "safetensors shape": struct.pack("<Q", 72)
+    + b'{"a":{"dtype":"F32","shape":[4294967296,4],"data_offsets":[0,16]}}      ' + bytes(16),
+}  # fmt: skip
+
+
+LIMITED = """
+import resource, sys, time
+from pathlib import Path
+from pipeline.extraction import weights
+now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (now + (200 << 20), now + (200 << 20)))
+for name in sys.argv[1:]:
+    start = time.process_time()
+    try:
+        weights.read_tensors(Path(name))
+        print(f"{name}\\ttaken")
+    except weights.UserError as error:
+        print(f"{name}\\t{time.process_time() - start:.1f}\\t{error}")
+"""
+
+
+def test_a_small_file_that_asks_for_gigabytes_is_refused_in_a_line_within_two_seconds_and_200_megabytes(tmp_path):
+    """In a process that cannot have more. The files hold nothing but claims and zeros."""
+    for name, data in CLAIMS.items():
+        kind = "safetensors" if name.startswith("safetensors") else "pt"
+        (tmp_path / f"{name}.{kind}").write_bytes(data)
+    files = sorted(file.name for file in tmp_path.iterdir())
+    assert all((tmp_path / name).stat().st_size < 3 << 19 for name in files)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *files], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    came = dict(line.split("\t", 1) for line in done.stdout.splitlines())
+    assert sorted(came) == files
+    for name, answer in came.items():
+        seconds, words = answer.split("\t")
+        assert float(seconds) < 2, name
+        assert name in words
+        assert not any(odd in words for odd in ("MemoryError", "RecursionError", "cannot allocate")), (name, words)
+
+
+def test_a_tensor_that_repeats_itself_and_shared_ones_are_read_as_torch_reads_them(tmp_path):
+    """``expand`` gives strides of 0, and a tied layer has one storage under two names."""
+    weight = torch.arange(6.0).reshape(2, 3)
+    saved = {"mask": torch.tensor([1.0]).expand(3, 4), "a": weight, "b": weight}
+    torch.save(saved, tmp_path / "a.pt")
+    came, _ = weights.read_tensors(tmp_path / "a.pt")
+    for name, tensor in torch.load(tmp_path / "a.pt").items():
+        torch.testing.assert_close(came[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ODD_ARCHIVES)
+def test_an_odd_archive_of_weights_is_refused_in_a_line(kind, tmp_path):
+    torch.save({"a": torch.ones(1000)}, tmp_path / "sound.pt")
+    with zipfile.ZipFile(tmp_path / "sound.pt") as archive:
+        members = [(name, archive.read(name)) for name in archive.namelist()]
+    (tmp_path / "odd.pt").write_bytes(ODD_ARCHIVES[kind][0](members))
+    with pytest.raises(UserError, match=r"^weights: odd\.pt") as refusal:
+        weights.read_tensors(tmp_path / "odd.pt")
+    assert "\n" not in str(refusal.value)
+
+
 # --- fetching --------------------------------------------------------------------------------------------------------
 
 
@@ -331,24 +474,29 @@ def server(monkeypatch):
         running.shutdown()
 
 
-def publish(monkeypatch, data: bytes) -> None:
+def publish(monkeypatch, data: bytes, folder: Path) -> None:
     """Lets the fixture's file count as the published one."""
     published = weights.HSEMOTION[VGAF]
-    known = weights.Published(
-        published.architecture, published.input_size, published.outputs, (weights.git_blob_id(data),)
-    )
+    known = weights.Published(published.architecture, published.input_size, published.outputs, (blob_id(data, folder),))
     monkeypatch.setitem(weights.HSEMOTION, VGAF, known)
 
 
-def test_the_git_blob_id_is_that_of_git():
+def blob_id(data: bytes, folder: Path) -> str:
+    (folder / "blob").write_bytes(data)
+    blob = weights.digests(folder / "blob")[1]
+    (folder / "blob").unlink()
+    return blob
+
+
+def test_the_git_blob_id_is_that_of_git(tmp_path):
     # git's own documentation: echo 'test content' | git hash-object -w --stdin
-    assert weights.git_blob_id(b"test content\n") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
-    assert weights.git_blob_id(b"") == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+    assert blob_id(b"test content\n", tmp_path) == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
+    assert blob_id(b"", tmp_path) == "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 
 
 def test_the_published_file_is_fetched_checked_and_made_once(server, tmp_path, monkeypatch):
     data = unpacked("timm_0.6.13", tmp_path).read_bytes()
-    publish(monkeypatch, data)
+    publish(monkeypatch, data, tmp_path)
     server(data)
     made = weights.prepare(VGAF, "auto", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [made.name]
@@ -365,7 +513,7 @@ def test_the_published_file_is_fetched_checked_and_made_once(server, tmp_path, m
 
 def test_the_published_file_fetched_by_hand_counts_as_auto_from_then_on(tmp_path, monkeypatch):
     path = unpacked("timm_0.6.13", tmp_path)
-    publish(monkeypatch, path.read_bytes())
+    publish(monkeypatch, path.read_bytes(), tmp_path)
     monkeypatch.setattr(weights, "EMOTIEFFLIB", "http://127.0.0.1:9/")
     with pytest.raises(UserError, match=rf"cannot fetch http://127\.0\.0\.1:9/{VGAF}\.pt\?raw=true: .*--weights FILE"):
         weights.prepare(VGAF, "auto", tmp_path / "out")
@@ -379,7 +527,7 @@ def test_a_file_of_another_blob_id_is_refused_with_both_ids(server, tmp_path):
     server(b"something else")
     with pytest.raises(UserError) as refusal:
         weights.prepare(VGAF, "auto", tmp_path)
-    assert weights.git_blob_id(b"something else") in str(refusal.value)
+    assert blob_id(b"something else", tmp_path) in str(refusal.value)
     assert "7219cfb037209b253ea8b81cf969e60a00e9181c" in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -33,10 +33,15 @@ class FrozenBackbone(nn.Module):
     flattened: column c*n*n + y*n + x. 'features' is then the last map, before the model's own pooling and what follows
     it. Layers are not scaled to each other: what varies most has the first principal components. On disk a column is
     two bytes: 1,280 channels averaged are 2.6 kB a frame and view, on a 4 x 4 grid 41 kB.
+
+    Features, but not logits, are multiplied by ``scale``, which brings them into the range of the store's float16.
     """
 
-    def __init__(self, model: nn.Module, num_outputs: int, layers: Sequence[str] = (LAST,), grid: int = 1) -> None:
+    def __init__(
+        self, model: nn.Module, num_outputs: int, layers: Sequence[str] = (LAST,), grid: int = 1, scale: float = 1.0
+    ) -> None:
         super().__init__()
+        self.scale = scale
         self.model = model
         self.num_outputs = num_outputs
         self.layers = list(layers)
@@ -61,6 +66,7 @@ class FrozenBackbone(nn.Module):
         self.pooled.setdefault(LAST, [head])
         features = torch.cat([self._only(name) for name in self.layers], dim=1)
         self.pooled.clear()
+        features = features if self.scale == 1 else features * self.scale
         return features, self.model.get_classifier()(head) if self.num_outputs else None
 
     def _only(self, name: str) -> torch.Tensor:
@@ -111,8 +117,8 @@ class Backbone:
     """What extraction needs to know of a backbone. ``facts`` goes into the store: what the features hang on.
 
     ``input_size`` in pixels (square), ``mean`` and ``std`` for RGB in [0, 1], ``interpolation`` timm's word for it.
-    ``outputs`` names the logits, in their order; empty where there are none. ``layers`` and ``grid``: see
-    ``FrozenBackbone``.
+    ``outputs`` names the logits, in their order; empty where there are none. ``layers``, ``grid`` and
+    ``scale``: see ``FrozenBackbone``.
     """
 
     module: FrozenBackbone
@@ -125,9 +131,12 @@ class Backbone:
     facts: dict[str, str]
     layers: list[str]
     grid: int
+    scale: float = 1.0
 
 
-def load_backbone(weights: Path, input_size: int | None = None, layers: Sequence[str] = (), grid: int = 1) -> Backbone:
+def load_backbone(
+    weights: Path, input_size: int | None = None, layers: Sequence[str] = (), grid: int = 1, scale: float = 1.0
+) -> Backbone:
     """The backbone of a file that ``weights.prepare`` made: frozen, on the CPU.
 
     ``input_size`` None is the weights' own; no ``layers`` are the last features alone. One pass over a blank image
@@ -152,7 +161,7 @@ def load_backbone(weights: Path, input_size: int | None = None, layers: Sequence
     _check_size(model, facts["backbone"], own_size, size)
     layers = list(layers) or [LAST]
     _check_layers(model, facts["backbone"], layers)
-    module = FrozenBackbone(model, len(outputs), layers, grid).eval().requires_grad_(False)
+    module = FrozenBackbone(model, len(outputs), layers, grid, scale).eval().requires_grad_(False)
     with torch.inference_mode():
         features, _ = module(torch.zeros(1, 3, size, size))
     return Backbone(
@@ -167,6 +176,7 @@ def load_backbone(weights: Path, input_size: int | None = None, layers: Sequence
         | {"weights_sha256": weights_module.tensors_sha256(tensors)},
         layers=layers,
         grid=grid,
+        scale=scale,
     )
 
 

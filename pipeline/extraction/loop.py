@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pipeline.extraction.backbones import Backbone
 from pipeline.extraction.forward import PRECISIONS as PRECISIONS
@@ -22,18 +23,22 @@ from pipeline.tables import Frames
 # The least cosine between what is stored and what is computed now, below which the two are different things. Another
 # batch size or CPU moves a float32 feature by 1e-6, float16 storage by 1e-7; a changed resize by more than 1e-3.
 SAME_COSINE = 0.9995
+# Root mean square of a row below which float16, whose steps are 6e-8 down there, is off by over 1 % of its length.
+FAINT = 1.7e-6
 
 
 @dataclass
 class Outcome:
     """What a run of ``extract`` did: numbers of frames, why each skipped one was skipped, and where the time went.
 
-    ``seconds`` are those of ``Progress``: waiting for decoding, the forward pass, waiting for writing.
+    ``faint`` counts, by view, the rows of which float16 takes over 1 %. ``seconds`` are those of ``Progress``: waiting
+    for decoding, the forward pass, waiting for writing.
     """
 
     done_before: int
     extracted: int = 0
     vanished: int = 0
+    faint: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -56,6 +61,7 @@ def made_by(backbone: Backbone, frames: Frames, precision: str, views: Sequence[
         "crop_source": frames.crop_source,
         "decoder": "opencv, resized by PIL",
         "precision": precision,
+        **({"scale": backbone.scale} if backbone.scale != 1 else {}),
         "views": list(views),
         **({"augmentation": AUGMENTATION} if any(map(number, views)) else {}),
     }
@@ -86,7 +92,8 @@ def extract(
     Three things go on at once: decoding and resizing, two batches ahead; the forward pass; and the writing of one
     chunk. Chunks are written one after the other in the order of ``todo``, all but the last of them full.
 
-    A frame that cannot be read is noted and left out. Raises ``UserError`` where a feature is not finite.
+    A frame that cannot be read is noted and left out. Raises ``UserError`` where a feature is not finite, and where
+    most rows of the first chunk are too small for float16.
     """
     forward.prepare()
     show = Progress(len(todo))
@@ -99,7 +106,7 @@ def extract(
     with Behind(write) as behind:
         for places, rows in into_chunks(_rows(frames, todo, forward, workers, outcome, show), writer):
             keys = todo.iloc[places]
-            _check_finite(rows, keys)
+            _check_values(rows, keys, forward, outcome)
             with show.clock("write"):
                 behind(keys, rows)
         with show.clock("write"):
@@ -203,14 +210,38 @@ def _batches(
     return read_batches(paths, forward.batch_size, workers, forward.resize_image)
 
 
-def _check_finite(rows: Mapping[str, np.ndarray], keys: pd.DataFrame) -> None:
+def _check_values(rows: Mapping[str, np.ndarray], keys: pd.DataFrame, forward: Forward, outcome: Outcome) -> None:
+    """Counts rows that are lost in float16. Raises ``UserError`` where it cannot go on so."""
     for name, values in rows.items():
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():
             some = keys.loc[bad, "path"].head(3).tolist()
+            way_out = _way_out(bool(np.isnan(values).any()), name, forward)
+            raise UserError(f"{int(bad.sum())} rows of '{name}' are not finite, such as {some}: {way_out}")
+        if name == "logits":
+            continue
+        in_half = forward.backbone.scale if forward.dtype == torch.float16 else 1.0  # lost before they were multiplied
+        faint = int((np.sqrt(np.square(values, dtype=np.float32).mean(axis=1)) < FAINT * in_half).sum())
+        outcome.faint[name] = outcome.faint.get(name, 0) + faint
+        if outcome.extracted == 0 and 2 * faint > len(values):
             raise UserError(
-                f"{int(bad.sum())} rows of '{name}' are not finite, such as {some}: try --precision float32"
+                f"{faint:,} of the first {len(values):,} rows of '{name}' lose over 1 % of their length in the store's "
+                f"float16 (the largest value is {np.abs(values).max():.1e}): {_scaled(forward.backbone.scale * 1e6)}"
             )
+
+
+def _way_out(is_nan: bool, name: str, forward: Forward) -> str:
+    if forward.dtype == torch.float16:
+        return "try --precision float32"
+    if is_nan:
+        return "the backbone itself gives NaN in float32: its weights or its input size are not right"
+    if name == "logits":
+        return "they are beyond 65,504, the most that the store's float16 can say"
+    return f"they are beyond 65,504, the most that the store's float16 can say: {_scaled(forward.backbone.scale / 100)}"
+
+
+def _scaled(factor: float) -> str:
+    return f"give --scale {factor:g} or so (or scale in params.yaml), which multiplies features and changes no cosine"
 
 
 class Progress:

@@ -12,63 +12,69 @@ A file, .h5 (.hdf5) or .npz, holds by name:
 
 A .npy holds nothing but features (N, D): row i is an image of its own, video ``f"{i:08d}"`` and frame 0.
 
-Nothing is ever unpickled. Rows go through memory a chunk at a time.
+``sources`` reads such files. Rows go through memory a chunk at a time.
 """
 
 import hashlib
 import json
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import pandas as pd
 
+from pipeline.extraction.sources import Rows, Source, opened
 from pipeline.extraction.upkeep import refuse_damaged
 from pipeline.files import writing
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreMismatch, StoreWriter, remove
 from pipeline.tables import KEY
 
-SUFFIXES = (".h5", ".hdf5", ".npz", ".npy")
 _BLOCK_BYTES = 1 << 24
 
 
-@dataclass
-class Source:
-    """An open file of features: ``arrays`` are (N, width), by the name of their view, or 'logits'; read on slicing.
+class Imported(NamedTuple):
+    """Rows written, rows that were there, names in the file left out, and lines on what float16 does to the values."""
 
-    ``keys`` has video, frame, size; ``facts`` is what the file says of itself; ``left_out`` names what is not taken.
+    written: int
+    there: int
+    left_out: list[str]
+    notes: list[str]
+
+
+def import_features(
+    file: Path,
+    store: Path,
+    chunk_rows: int,
+    rebuild: bool,
+    scale: float = 1.0,
+    made_by: Mapping[str, Any] | None = None,
+) -> Imported:
+    """Writes ``file`` into a store, features (but not logits) multiplied by ``scale``.
+
+    ``made_by`` is what made the features, by the user's word or else by the file's own: what is compared with other
+    stores and with what adapters were trained on. Without either it is this very file. All is checked before anything
+    is written. Cut off, the same call goes on.
+
+    Raises ``UserError`` for a file that cannot be taken, and ``StoreMismatch`` where the store was made by anything
+    else, or has other features of the same frames, unless ``rebuild``.
     """
-
-    keys: pd.DataFrame
-    arrays: dict[str, Any]
-    facts: dict[str, Any] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-
-
-def import_features(file: Path, store: Path, chunk_rows: int, rebuild: bool) -> tuple[int, int, list[str]]:
-    """Writes ``file`` into a store of its own: (rows written, rows that were there, names in the file left out).
-
-    All is checked before anything is written. Cut off, the same call goes on. Raises ``UserError`` for a file that
-    cannot be taken, and ``StoreMismatch`` where the store holds anything but this very file, unless ``rebuild``.
-    """
-    with _opened(file) as source:
-        _check(file, source)
-        widths = {name: int(array.shape[1]) for name, array in source.arrays.items()}
-        writer = StoreWriter(store, _made_by(file, source), widths, chunk_rows)
+    with opened(file) as source:
+        for name, rows in source.arrays.items():
+            rows.scale = 1.0 if name == "logits" else scale
+        notes = _check(file, source)
+        widths = {name: array.shape[1] for name, array in source.arrays.items()}
+        writer = StoreWriter(store, _made_by(file, source, scale, made_by), widths, chunk_rows)
         try:
-            return *_fill(source, writer), source.left_out
+            return Imported(*_fill(file, source, writer), source.left_out, notes)
         except StoreMismatch:
             if not rebuild:
                 raise
             remove(store)
-            return *_fill(source, writer), source.left_out
+            return Imported(*_fill(file, source, writer), source.left_out, notes)
 
 
 def export_features(store: FeatureStore, file: Path) -> int:
@@ -93,42 +99,75 @@ def export_features(store: FeatureStore, file: Path) -> int:
     return len(store.keys)
 
 
-def _fill(source: Source, writer: StoreWriter) -> tuple[int, int]:
+def _fill(file: Path, source: Source, writer: StoreWriter) -> tuple[int, int]:
     with writer:
-        there = FeatureStore(writer.path).keys.astype({"video": "str"})
-        marked = source.keys.merge(there[KEY], on=KEY, how="left", indicator=True)
-        todo = np.flatnonzero((marked["_merge"] == "left_only").to_numpy())
+        store = FeatureStore(writer.path)
+        there = store.keys.astype({"video": "str"})[[*KEY, "row"]]
+        marked = source.keys.merge(there, on=KEY, how="left")["row"]
+        if _digest(store.made_by) != _digest(writer.made_by):
+            _refuse_other_features(file, source, store, marked.dropna().astype("int64"))
+        todo = np.flatnonzero(marked.isna().to_numpy())
         for start in range(0, len(todo), writer.chunk_rows):
             rows = todo[start : start + writer.chunk_rows]
-            runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
-            content = {
-                name: np.concatenate([_half(array[int(run[0]) : int(run[-1]) + 1]) for run in runs])
-                for name, array in source.arrays.items()
-            }
+            content = {name: _rows(array, rows) for name, array in source.arrays.items()}
             writer.write(source.keys.iloc[rows], content)
     return len(todo), len(source.keys) - len(todo)
 
 
-def _made_by(file: Path, source: Source) -> dict[str, Any]:
+def _rows(array: Rows, rows: np.ndarray) -> np.ndarray:
+    """``rows`` (n,), rising, as float16."""
+    runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    return np.concatenate([_half(array[int(run[0]) : int(run[-1]) + 1]) for run in runs])
+
+
+def _refuse_other_features(file: Path, source: Source, store: FeatureStore, there: pd.Series) -> None:
+    """``there``: rows of the store, by the rows of the source that have the same frames. Its rows are of another file.
+
+    Raises ``StoreMismatch`` where a frame has other features in the two, for those of the file would not be taken.
+    """
+    other = np.zeros(len(there), dtype=bool)
+    for name in {*source.arrays} & {*store.widths}:
+        for start in range(0, len(there), store.chunk_rows):
+            part = there.iloc[start : start + store.chunk_rows]
+            same = store.read(part.to_numpy(), name) == _rows(source.arrays[name], part.index.to_numpy())
+            other[start : start + len(part)] |= ~same.all(axis=1)
+    if other.any():
+        twice = _named(source.keys.loc[there.index], other)
+        raise StoreMismatch(
+            f"{twice} that both {file} and the store {store.path} have differ in their features. Name another store "
+            "(-s), or make this one again from nothing with --rebuild"
+        )
+
+
+def _digest(made_by: Mapping[str, Any]) -> str | None:
+    return made_by.get("provenance", made_by).get("source_sha256")
+
+
+def _made_by(file: Path, source: Source, scale: float, said: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The store's ``made_by``, with what is not to be compared under 'provenance'."""
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    earlier = source.facts.get("made_by")
-    outputs = earlier.get("outputs") if isinstance(earlier, dict) else source.facts.get("outputs")
-    return {
-        "backbone": "imported",
-        "source": file.name,
-        "source_sha256": digest,
-        "input_size": None,
-        "outputs": outputs if "logits" in source.arrays else None,
-        "views": [name for name in source.arrays if name != "logits"],
-        "attributes": source.facts,
-    }
+    views = [name for name in source.arrays if name != "logits"]
+    facts, own = dict(source.facts), source.facts.get("made_by")
+    if said is None and isinstance(own, dict) and own:
+        said = facts.pop("made_by")
+    found = {"source": file.name, "source_sha256": digest, "views": views, "attributes": facts}
+    if said is None:
+        made_by = {"backbone": "imported", "input_size": None, "outputs": facts.get("outputs")} | found
+    else:
+        if "provenance" in said:
+            found["before"] = said["provenance"]
+        made_by = {"backbone": "imported", "source": "as said", "input_size": None, "outputs": facts.get("outputs")}
+        made_by |= dict(said) | {"provenance": found}
+    if made_by["outputs"] and "logits" not in source.arrays:
+        made_by["outputs"] = None
+    if (factor := scale * made_by.pop("scale", 1.0)) != 1:
+        made_by["scale"] = factor
+    return made_by
 
 
-def _check(file: Path, source: Source) -> None:
+def _check(file: Path, source: Source) -> list[str]:
     rows = {name: array.shape for name, array in source.arrays.items()}
-    if any(len(shape) != 2 for shape in rows.values()):
-        raise UserError(f"{file}: features, views and logits must have two axes (rows, width), and have {rows}")
     lengths = {"video and frame": len(source.keys)} | {name: shape[0] for name, shape in rows.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"{file}: all must have as many rows, and they have {lengths}")
@@ -142,162 +181,84 @@ def _check(file: Path, source: Source) -> None:
     if twice.any():
         some = [f"{v}/{f}" for v, f in source.keys.loc[twice, KEY].head(3).itertuples(index=False)]
         raise UserError(f"{file}: {int(twice.sum())} keys (video, frame) stand there twice, such as {some}")
-    for name, array in source.arrays.items():
-        _check_values(file, name, array, source.keys)
+    return [note for name, array in source.arrays.items() for note in _check_values(file, name, array, source.keys)]
 
 
-def _check_values(file: Path, name: str, array: Any, keys: pd.DataFrame) -> None:
-    if array.dtype.kind not in "fiu":
-        raise UserError(f"{file}: '{name}' must be real numbers, and is {array.dtype}")
-    step = max(1, _BLOCK_BYTES // (array.shape[1] * array.dtype.itemsize))
-    bad = np.concatenate([~np.isfinite(_half(array[i : i + step])).all(axis=1) for i in range(0, array.shape[0], step)])
+# What float16 may take: of a row's length (its cosines move by less than 1e-4), and of a column's spread.
+_ROW_LOSS, _COLUMN_LOSS = 0.01, 0.1
+_MOST_FAINT = 0.01  # of the rows; with more an import is refused, for it can be scaled
+
+
+def _check_values(file: Path, name: str, array: Rows, keys: pd.DataFrame) -> list[str]:
+    """Lines on rows and columns that float16 takes too much of; ``UserError`` where it takes the whole, or not finite.
+
+    Below 6e-5 the steps of float16 are 6e-8, whatever the value; and values that differ by less than 0.05 % come out
+    the same, so that a column of 1000.0 to 1000.1 is a constant.
+    """
+    step = max(1, _BLOCK_BYTES // (array.shape[1] * 8))
+    bad, large, faint = (np.zeros(array.shape[0], dtype=bool) for _ in range(3))
+    least, most, totals = np.inf, 0.0, np.zeros((3, array.shape[1]))
+    first = array[0:1].astype(np.float64)
+    for start in range(0, array.shape[0], step):
+        rows, block = slice(start, start + step), array[start : start + step]
+        stored, finite = _half(block), np.isfinite(block)
+        bad[rows] = ~np.isfinite(stored).all(axis=1)
+        large[rows] = bad[rows] & finite.all(axis=1)
+        if block.dtype == np.float16:
+            continue
+        most = max(most, np.abs(block, where=finite, out=np.zeros_like(block)).max())
+        if bad[rows].any():
+            continue
+        block = block.astype(np.float64)
+        error, length = block - stored, np.einsum("nd,nd->n", block, block)
+        faint[rows] = np.einsum("nd,nd->n", error, error) > _ROW_LOSS**2 * length
+        least = min(least, np.sqrt(length[length > 0].min(initial=np.inf) / block.shape[1]))
+        spread = block - first
+        totals += np.stack([np.square(error).sum(0), spread.sum(0), np.square(spread).sum(0)])
     if bad.any():
-        some = [f"{v}/{f}" for v, f in keys.loc[bad, KEY].head(3).itertuples(index=False)]
-        raise UserError(f"{file}: {int(bad.sum())} rows of '{name}' are not finite as float16, such as {some}")
+        words = f"{file}: {_named(keys, bad)} of '{name}' are not finite in the store's float16"
+        if large.any():
+            words += f", which ends at 65,504 (the largest value is {most:.1e})"
+        raise UserError(words + (f": {_remedy(array.scale, most, most)}" if large.any() and name != "logits" else ""))
+    notes = []
+    if faint.any():
+        words = f"{file}: {_named(keys, faint)} of '{name}' lose over 1 % of their length in the store's float16"
+        if name != "logits" and faint.mean() > _MOST_FAINT:
+            raise UserError(f"{words} (the largest value is {most:.1e}): {_remedy(array.scale, least, most)}")
+        notes.append(words)
+    taken, mean, square = totals / array.shape[0]
+    variance = square - mean**2
+    varied = variance > 1e-12 * square
+    lost = varied & (taken > _COLUMN_LOSS**2 * variance)
+    if lost.any():
+        column = int(lost.argmax())
+        words = (
+            f"{file}: {int(lost.sum()):,} of {len(lost):,} columns of '{name}' spread by less than float16 can tell "
+            f"apart, such as column {column} ({first[0, column] + mean[column]:.4g} ± {variance[column] ** 0.5:.1g}): "
+            "subtract each column's mean from it first, where it matters"
+        )
+        if name != "logits" and lost.sum() == varied.sum():
+            raise UserError(words)
+        notes.append(words)
+    return notes
+
+
+def _named(keys: pd.DataFrame, which: np.ndarray) -> str:
+    some = [f"{v}/{f}" for v, f in keys.loc[which, KEY].head(3).itertuples(index=False)]
+    return f"{int(which.sum()):,} of {len(which):,} rows ({', '.join(some)}{', ...' if which.sum() > 3 else ''})"
+
+
+def _remedy(scale: float, least: float, most: float) -> str:
+    """``least`` is the least root mean square of a row, ``most`` the largest value."""
+    factor = 10.0 ** -np.floor(np.log10(most))
+    if least * factor < 1e-4:
+        return "they differ too much for one factor; divide each row by its length, which changes no cosine"
+    return f"give --scale {scale * factor:g}, which multiplies features and changes no cosine"
 
 
 def _half(values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         return np.asarray(values).astype(np.float16)
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Source]:
-    way = {".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npz": _read_npz, ".npy": _read_npy}.get(file.suffix.lower())
-    if way is None:
-        raise UserError(f"cannot import {file}: the name must end in one of {', '.join(SUFFIXES)}")
-    if not file.is_file():
-        raise UserError(f"cannot import {file}: there is no such file")
-    try:
-        with way(file) as source:
-            yield source
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from error
-
-
-@contextmanager
-def _read_hdf5(file: Path) -> Iterator[Source]:
-    with h5py.File(file, "r") as handle:
-        found: dict[str, Any] = {}
-        handle.visititems(lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None)
-        facts = {name: _plain(value) for name, value in handle.attrs.items()}
-        if "features" in found:
-            facts |= {name: _plain(value) for name, value in found["features"].attrs.items()}
-        yield _source(file, found, facts)
-
-
-@contextmanager
-def _read_npz(file: Path) -> Iterator[Source]:
-    with zipfile.ZipFile(file) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        found: dict[str, Any] = {name: _Member(archive, name + ".npy") for name in names}
-        made_by = found.pop("made_by", None)
-        yield _source(file, found, {} if made_by is None else {"made_by": _plain(made_by.all().item())})
-
-
-@contextmanager
-def _read_npy(file: Path) -> Iterator[Source]:
-    array = np.load(file, mmap_mode="r", allow_pickle=False)
-    count = len(array) if array.ndim else 0
-    keys = pd.DataFrame({"video": [f"{i:08d}" for i in range(count)], "frame": 0, "size": 0})
-    yield Source(keys.astype({"video": "str"}), {"original": array})
-
-
-def _source(file: Path, found: Mapping[str, Any], facts: dict[str, Any]) -> Source:
-    missing = [name for name in ("features", "video", "frame") if name not in found]
-    if missing:
-        raise UserError(f"{file} lacks the datasets {missing}; it has {sorted(found)}")
-    arrays = {"original": found["features"]}
-    for name in sorted(found):
-        view = "flipped" if name == "flipped" else name.removeprefix("views/") if name.startswith("views/") else None
-        if view in arrays or (view and "/" in view):
-            raise UserError(f"{file}: '{name}' would be the view '{view}', which cannot be")
-        if view:
-            arrays[view] = found[name]
-    if "logits" in found:
-        if "logits" in arrays:
-            raise UserError(f"{file}: a view cannot be called 'logits'")
-        arrays["logits"] = found["logits"]
-    taken = {"features", "video", "frame", "size", "flipped", "logits"}
-    left_out = [name for name in sorted(found) if name not in taken and not name.startswith("views/")]
-    return Source(_read_keys(file, found), arrays, facts, left_out)
-
-
-def _read_keys(file: Path, found: Mapping[str, Any]) -> pd.DataFrame:
-    columns = {name: _column(file, name, found[name]) for name in ("video", "frame", "size") if name in found}
-    for name in ("frame", "size"):
-        if name in columns and columns[name].dtype.kind not in "iu":
-            raise UserError(f"{file}: '{name}' must be whole numbers, and is {columns[name].dtype}")
-    if len({len(column) for column in columns.values()}) > 1:
-        raise UserError(f"{file}: lengths differ: { {name: len(column) for name, column in columns.items()} }")
-    return pd.DataFrame({"size": 0} | columns)[["video", "frame", "size"]].astype(
-        {"video": "str", "frame": "int64", "size": "int64"}
-    )
-
-
-def _column(file: Path, name: str, array: Any) -> np.ndarray:
-    if len(array.shape) != 1:
-        raise UserError(f"{file}: '{name}' must have one axis, and has the shape {tuple(array.shape)}")
-    if isinstance(array, h5py.Dataset) and h5py.check_string_dtype(array.dtype):
-        return array.asstr()[:]
-    values = np.asarray(array[: array.shape[0]])
-    if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8")
-    if values.dtype.kind not in "Uiu":
-        raise UserError(f"{file}: '{name}' must be text or whole numbers, and is {values.dtype}")
-    return values
-
-
-class _Member:
-    """An array in a .npz, read in order, block by block; going back starts over. ``np.load`` would read it whole."""
-
-    def __init__(self, archive: zipfile.ZipFile, name: str) -> None:
-        self._archive, self._name = archive, name
-        self._open()
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        if self._in_columns:
-            return self.all()[rows]
-        if rows.start is not None and rows.start < self._at:
-            self._open()
-        start, stop = rows.start or 0, min(rows.stop, self.shape[0])
-        width = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-        self._handle.seek((start - self._at) * width, 1)
-        content = self._handle.read((stop - start) * width)
-        if len(content) < (stop - start) * width:
-            raise ValueError(f"'{self._name}' is shorter than it says")
-        self._at = stop
-        return np.frombuffer(content, self.dtype).reshape(-1, *self.shape[1:])
-
-    def all(self) -> np.ndarray:
-        """The whole array, of any shape."""
-        with self._archive.open(self._name) as handle:
-            return np.lib.format.read_array(handle, allow_pickle=False)
-
-    def _open(self) -> None:
-        self._handle, self._at = self._archive.open(self._name), 0
-        version = np.lib.format.read_magic(self._handle)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, self._in_columns, self.dtype = read(self._handle)
-        self._in_columns &= len(self.shape) > 1
-        if self.dtype.hasobject:
-            raise ValueError(f"'{self._name}' holds Python objects: save it as text or numbers (dtype=str)")
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as plain JSON: text that is JSON is read, arrays become lists, bytes become text."""
-    if isinstance(value, bytes | np.bytes_):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str) and value.startswith("{"):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def _blocks(store: FeatureStore, name: str) -> Iterator[np.ndarray]:
