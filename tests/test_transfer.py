@@ -211,9 +211,11 @@ def test_made_by_of_the_command_line_is_a_mapping_of_plain_values(workplace, con
     save(workplace / "a.npz", content)
     extract.main(["--import", "a.npz", "-s", "s.zarr", "--made-by", "{backbone: theirs, input_size: 224}"])
     assert FeatureStore(Path("s.zarr")).made_by["input_size"] == 224
-    for odd in ("{}", "{1: 2}", "{a: 2020-01-01}", "{a: .nan}", "{scale: 2}", "{provenance: x}"):
+    for odd in ("{}", "{1: 2}", "{a: 2020-01-01}", "{scale: 2}", "{provenance: x}"):
         with pytest.raises(UserError, match="must name what made the features by plain values"):
             extract.main(["--import", "a.npz", "-s", "s.zarr", "--made-by", odd])
+    with pytest.raises(UserError, match="made_by must be a finite number, and is nan"):
+        extract.main(["--import", "a.npz", "-s", "s.zarr", "--made-by", "{a: .nan}"])
     with pytest.raises(UserError, match="--made-by goes with --import alone"):
         extract.main(["--made-by", "{backbone: theirs}"])
 
