@@ -107,7 +107,7 @@ def test_a_fit_is_in_the_identity_of_a_store_and_that_of_old_stores_is_none(fram
         run("--fit", "pad")
     assert run("--fit", "crop", "--crop-pct", "0.8", "-s", "cropped.zarr") == 0
     assert FeatureStore(Path("cropped.zarr")).made_by["fit"] == "crop 0.8"
-    with pytest.raises(UserError, match=r"crop_pct must be in \[0.1, 1\], and is 0.0"):
+    with pytest.raises(UserError, match=r"crop_pct must be from 0\.1 to 1, and is 0\.0"):
         run("--crop-pct", "0")
 
 

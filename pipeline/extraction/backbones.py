@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -194,13 +194,13 @@ def load_backbone(
         layers=layers,
         grid=grid,
         scale=scale,
-        own_fit=Fit(WAYS[json.loads(facts["crop_mode"])], json.loads(facts["crop_pct"]), _colour(facts)),
+        own_fit=Fit(WAYS[facts["crop_mode"]], facts["crop_pct"], _colour(facts["mean"])),
     )
 
 
-def _colour(facts: Mapping[str, str]) -> tuple[int, int, int]:
+def _colour(mean: Sequence[float]) -> tuple[int, int, int]:
     """The mean colour, which timm's borders have."""
-    return tuple(round(255 * value) for value in json.loads(facts["mean"]))
+    return tuple(round(255 * value) for value in mean)
 
 
 def _check_tensorflow_ways(model: nn.Module, architecture: str) -> None:
