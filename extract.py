@@ -26,6 +26,7 @@ import pandas as pd
 from pipeline.device import pick_device
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
+from pipeline.extraction.frames import FITS
 from pipeline.extraction.transfer import export_features, import_features
 from pipeline.extraction.upkeep import Damage, compact, drop, verify
 from pipeline.extraction.views import view_names
@@ -52,6 +53,12 @@ class ExtractConfig:
     weights: str = option("auto", help="auto, random, or a .pt, .pth or .safetensors file")
     input_size: int | None = option(
         None, help="pixels a side that images are resized to; default: the backbone's own", within="[1, 16_384]"
+    )
+    fit: str | None = option(
+        None, help="how images become square; default: as the backbone's own, and faces are squashed", choices=FITS
+    )
+    crop_pct: float | None = option(
+        None, help="share of the resized side that is kept; default: the backbone's own", within="[0.1, 1]"
     )
     layers: list[str] = option([], help="modules of the backbone whose features are joined; 'features': its last ones")
     grid: int = option(
@@ -123,10 +130,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     backbone = load_backbone(weights, config.input_size, config.layers, config.grid, config.scale)
     views = view_names(config.data_aug, config.views)
     crops = config.crop_source or frames.crop_source
+    backbone = backbone.fitted(config.fit, config.crop_pct, crops)
     identity = loop.made_by(backbone, replace(frames, crop_source=crops), config.precision, views)
     forward = loop.Forward(backbone, config.batch_size, config.precision, views, device, len(table))
     writer = StoreWriter(config.store, identity, loop.widths(backbone, views), config.chunk_rows)
-    print(f"{config.backbone} ({backbone.num_features} features) at {backbone.input_size} pixels on {device}")
+    how = f"{backbone.input_size} pixels ({backbone.fit})"
+    print(f"{config.backbone} ({backbone.num_features} features) at {how} on {device}")
     if config.dry_run:
         there = FeatureStore(config.store).keys if config.store.exists() else _no_keys()
         print(f"would extract {len(loop.pending(table, there)):,} of {len(table):,} frames into {config.store}")

@@ -153,7 +153,7 @@ class TrainConfig:
             raise UserError("train: loss names no loss")
         for name in names_of(self.loss):
             one_of("train: loss", name, LOSSES)
-        for name in ("num_features", "embedding_size", "dropout"):
+        for name in ("num_features", "embedding_size", "dropout", "grid"):
             if name in self.model_options:
                 raise UserError(f"train: model_options cannot hold {name}: it is a parameter of its own, or given")
         if self.select_split == 0 and self.epochs > 0:

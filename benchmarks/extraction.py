@@ -36,7 +36,7 @@ from pipeline.device import pick_device
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.forward import PRECISIONS, Forward
-from pipeline.extraction.frames import decode, read_batches, resize
+from pipeline.extraction.frames import decode, read_batches, stacked
 from pipeline.extraction.weights import prepare
 from pipeline.store import CHUNK_ROWS, StoreWriter, remove
 from pipeline.tables import Frames
@@ -228,7 +228,7 @@ def stages(job: Job, images: int) -> dict[str, float]:
 
     def copying() -> None:
         for _ in range(images // job.batch_size):
-            resize(some, job.size, "bicubic", forward.device)
+            stacked(some, forward.device)
         torch.cuda.synchronize()
 
     def writing() -> None:

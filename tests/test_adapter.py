@@ -212,6 +212,14 @@ def test_a_loaded_adapter_gives_the_same_embeddings_and_logits(head, num_compone
     )
 
 
+def test_a_gate_over_places_knows_the_grid_from_the_features_and_has_none_behind_a_projection():
+    made_by = MADE_BY | {"pooling": "grid 3 x 3"}
+    of_cells = facts(model="pair_gate", loss="pair_bce", num_features=9 * 4, made_by=made_by)
+    assert build_adapter(of_cells).head.grid == 3
+    assert build_adapter(of_cells | {"num_components": 5}).head.grid == 1
+    assert build_adapter(of_cells | {"made_by": MADE_BY | {"pooling": "average"}}).head.grid == 1
+
+
 def test_what_is_saved_later_does_not_change_the_facts_of_the_adapter(tmp_path):
     adapter = trained()
     save_adapter(tmp_path / "a.safetensors", adapter, epoch=7)

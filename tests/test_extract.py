@@ -38,10 +38,10 @@ def hash_of(video: str, frame: int) -> int:
     return ord(video) * 1000 + frame
 
 
-def index(root: Path) -> Path:
+def index(root: Path, crop_source: str = "cropped_aligned") -> Path:
     rows = [(p.parent.name, int(p.stem), f"{p.parent.name}/{p.name}", p.stat().st_size) for p in root.rglob("*.jpg")]
     table = pd.DataFrame(rows, columns=["video", "frame", "path", "size"])
-    write_frames(Path("data/frames.parquet"), Frames(table, root, "tiny", "cropped_aligned"))
+    write_frames(Path("data/frames.parquet"), Frames(table, root, "tiny", crop_source))
     return Path("data/frames.parquet")
 
 
@@ -71,6 +71,44 @@ def test_features_are_those_of_timm_on_images_read_by_pil(frames):
         got = store.read(np.array([row.row]))[0].astype(np.float32)
         assert expected @ got / np.linalg.norm(expected) / np.linalg.norm(got) > 0.9995
         assert np.abs(expected - got).max() < 0.02 * np.abs(expected).max()
+
+
+def test_pictures_are_cropped_as_timm_does_with_the_backbone_and_faces_are_squashed(workplace, capsys):
+    draw(Path("pictures/a/00001.jpg"), 1, (60, 90))
+    draw(Path("pictures/a/00002.jpg"), 2, (90, 60))
+    model = timm.create_model("test_efficientnet", pretrained=False, num_classes=0).eval()
+    config = timm.data.resolve_model_data_config(model) | {"input_size": (3, 32, 32)}
+    ways = {
+        "as given": (config, "(crop 0.95)"),
+        "cropped_aligned": (config | {"crop_mode": "squash", "crop_pct": 1.0}, "(squash 1)"),
+    }
+    assert config["crop_pct"] == 0.95
+    for crop_source, (way, said) in ways.items():
+        index(Path("pictures"), crop_source)
+        assert run("-s", f"{crop_source}.zarr") == 0
+        assert said in capsys.readouterr().out
+        store = FeatureStore(Path(f"{crop_source}.zarr"))
+        model.load_state_dict(load_file("weights/test_efficientnet.safetensors"))
+        transform = timm.data.create_transform(**way)
+        for row in store.keys.itertuples():
+            image = Image.open(f"pictures/a/{row.frame:05d}.jpg").convert("RGB")
+            with torch.no_grad():
+                expected = model(transform(image)[None])[0].numpy()
+            got = store.read(np.array([row.row]))[0].astype(np.float32)
+            assert np.abs(expected - got).max() < 0.02 * np.abs(expected).max()
+
+
+def test_a_fit_is_in_the_identity_of_a_store_and_that_of_old_stores_is_none(frames):
+    run()
+    store = Path("data/features.zarr")
+    assert "fit" not in FeatureStore(store).made_by
+    assert run("--fit", "squash") == 0
+    with pytest.raises(StoreMismatch, match=r"fit None there, 'pad 1' here"):
+        run("--fit", "pad")
+    assert run("--fit", "crop", "--crop-pct", "0.8", "-s", "cropped.zarr") == 0
+    assert FeatureStore(Path("cropped.zarr")).made_by["fit"] == "crop 0.8"
+    with pytest.raises(UserError, match=r"crop_pct must be from 0\.1 to 1, and is 0\.0"):
+        run("--crop-pct", "0")
 
 
 def test_a_second_run_computes_nothing_and_changes_no_byte(frames, capsys):
@@ -140,10 +178,8 @@ def test_another_input_size_is_refused_and_rebuild_starts_over(frames):
 
 def test_a_store_that_code_of_today_would_fill_otherwise_is_refused(frames, monkeypatch):
     run()
-    real = forward.resize
-    monkeypatch.setattr(
-        "pipeline.extraction.forward.resize", lambda images, *rest: real([i[::-1] for i in images], *rest)
-    )
+    real = forward.resize_image
+    monkeypatch.setattr("pipeline.extraction.forward.resize_image", lambda image, *how: real(image[::-1], *how))
     with pytest.raises(StoreMismatch, match="least cosine"):
         run()
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from conftest import draw
 from PIL import Image
+from timm.data import create_transform
 
 from pipeline.extraction import frames
-from pipeline.extraction.frames import UnreadableImage, decode, read_batches, resize, resize_image
+from pipeline.extraction.frames import Fit, UnreadableImage, decode, read_batches, resize_image, stacked
 
 
 @pytest.fixture
@@ -77,9 +78,41 @@ def test_a_truncated_image_is_refused_and_not_filled_with_grey(tmp_path, kind, s
 def test_resizing_is_pils_but_for_a_grey_level_where_it_falls_in_the_middle_of_two(shape, interpolation, size):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)  # noise: overshoots and is cut off
     by_pil = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling[interpolation.upper()]))
-    off = np.abs(resize([image], size, interpolation)[0].permute(1, 2, 0).numpy() - by_pil.astype(int))
+    off = np.abs(resize_image(image, size, interpolation) - by_pil.astype(int))
     assert off.max() <= 1
     assert off.mean() < 0.02
+
+
+@pytest.mark.parametrize(
+    "shape", [(90, 130), (130, 90), (112, 112), (300, 231), (57, 224), (601, 900), (1, 40), (33, 32)]
+)
+@pytest.mark.parametrize(("crop_mode", "way"), [("squash", "squash"), ("center", "crop"), ("border", "pad")])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.875, 0.9])
+def test_a_fit_is_timms_own_crop_mode(shape, crop_mode, way, crop_pct):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    mean = (0.485, 0.456, 0.406)
+    timms = create_transform(
+        (3, 96, 96), interpolation="bicubic", crop_mode=crop_mode, crop_pct=crop_pct, mean=mean, std=(1, 1, 1),
+        normalize=False,
+    )  # fmt: skip
+    expected = timms(Image.fromarray(image)).permute(1, 2, 0).numpy().astype(int)
+    fit = Fit(way, crop_pct, tuple(round(255 * value) for value in mean))
+    off = np.abs(resize_image(image, 96, "bicubic", fit) - expected)
+    assert off.max() <= 1
+    assert off.mean() < 0.02
+
+
+def test_padding_and_squashing_lose_nothing_and_cropping_keeps_the_aspect():
+    """A disc of 60 in a white picture of 100 x 200."""
+    y, x = np.mgrid[:100, :200]
+    disc = np.where((y - 50) ** 2 + (x - 100) ** 2 < 900, 0, 255).astype(np.uint8)[..., None].repeat(3, 2)
+    height_and_width = {}
+    for fit in (Fit("squash"), Fit("crop"), Fit("pad", 1.0, (255, 255, 255))):
+        dark = resize_image(disc, 100, "bilinear", fit)[..., 0] < 128
+        height_and_width[fit.way] = dark.any(1).sum(), dark.any(0).sum()
+    assert np.abs(np.subtract(height_and_width["squash"], (59, 30))).max() <= 1
+    assert np.abs(np.subtract(height_and_width["crop"], (59, 59))).max() <= 1
+    assert np.abs(np.subtract(height_and_width["pad"], (30, 30))).max() <= 1
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -100,18 +133,17 @@ def test_an_image_too_large_for_floats_is_resized_by_pil_itself(monkeypatch):
 
 @pytest.mark.gpu
 def test_on_cuda_images_arrive_as_they_are(picture):
-    images = [picture, picture[:50], picture[:, ::-1]]
-    there = resize(images, 32, "bicubic", torch.device("cuda"))
+    images = [picture[:50, :50], picture[:50, 50:100]]
+    there = stacked(images, torch.device("cuda"))
     assert there.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(there.cpu(), resize(images, 32, "bicubic"))
+    assert torch.equal(there.cpu(), stacked(images))
 
 
-def test_images_of_several_shapes_keep_their_places(picture):
-    images = [picture, picture[:50], picture[:, ::-1].copy(), picture[:50, ::-1].copy()]
-    together = resize(images, 32, "bilinear")
-    alone = torch.cat([resize([image], 32, "bilinear") for image in images])
-    assert torch.equal(together, alone)
+def test_images_are_stacked_in_their_places_in_channels_last_memory(picture):
+    images = [picture[:50, :50], picture[:50, 50:100], picture[40:, :50]]
+    together = stacked(images)
     assert together.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(together.permute(0, 2, 3, 1), images)
 
 
 def seen_within(seconds, holds) -> bool:

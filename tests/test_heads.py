@@ -515,6 +515,66 @@ def test_the_pair_gate_learns_who_is_the_same_and_tells_strangers_apart():
     assert (held_out == same[1000:]).float().mean() > 0.97
 
 
+def test_the_gate_over_places_is_the_formula():
+    """Ilse et al. 2018, equation 9, cell by cell, where column c * 9 + place is channel c at that place."""
+    head = PairGate(3 * 9, E, grid=3).eval()
+    features, valid = torch.randn(2, 4, 27, generator=torch.Generator().manual_seed(6)), torch.ones(2, 4).bool()
+    valid[0, 1:3] = False
+    expected = torch.zeros(2, 3)
+    for b, t in valid.nonzero().tolist():
+        cells = [features[b, t, place::9] for place in range(9)]
+        score = [
+            head.weight.weight[0] @ (torch.tanh(head.content(x)) / (1 + torch.exp(-head.openness(x)))) for x in cells
+        ]
+        share = torch.stack(score).exp() / torch.stack(score).exp().sum()
+        expected[b] += sum(s * x for s, x in zip(share, cells, strict=True)) / valid[b].sum()
+    vector, there = head.side(features, valid)
+    torch.testing.assert_close(vector, expected)
+    assert there.all()
+
+
+def test_behind_a_gate_over_places_it_does_not_matter_where_a_thing_lies():
+    head = PairGate(3 * 9, E, grid=3).eval()
+    features, valid = torch.randn(5, 2, 27), torch.rand(5, 2) > 0.3
+    moved = features.unflatten(-1, (3, 9))[..., torch.randperm(9)].flatten(-2)
+    torch.testing.assert_close(head(features, valid), head(moved, valid))
+
+
+def test_padding_changes_nothing_behind_a_gate_over_places():
+    head = PairGate(3 * 9, E, grid=3).eval()
+    features, valid = torch.randn(4, 5, 27), torch.rand(4, 5) > 0.5
+    valid[0] = False
+    out = head(features, valid)
+    features[~valid] = torch.nan
+    torch.testing.assert_close(head(features, valid), out)
+    assert (out[0] == 0).all()
+
+
+def test_a_gate_over_places_finds_a_small_thing_anywhere_of_which_a_mean_over_places_shows_little():
+    """One of 25 cells says the class, by the sign of a channel; 300 pairs to learn from, others to be told apart."""
+    generator = torch.Generator().manual_seed(7)
+    kinds, place = (torch.randint(0, most, (2, 1300), generator=generator) for most in (2, 25))
+    cells = torch.randn(2, 1300, D, 25, generator=generator)
+    side, pair = torch.arange(2)[:, None], torch.arange(1300)
+    cells[side, pair, 0, place], cells[side, pair, 1, place] = (2.0 * kinds - 1) * 3, torch.tensor(5.0)
+    valid, same = torch.ones(1300, 1, dtype=torch.bool), kinds[0] == kinds[1]
+    right = {}
+    for grid in (5, 1):
+        torch.manual_seed(0)
+        features = (cells.flatten(2) if grid > 1 else cells.mean(-1)).unsqueeze(2)
+        head = PairGate(features.shape[-1], E, grid=grid)
+        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
+        for _ in range(80):
+            logits = head.pair(features[0, :300], valid[:300], features[1, :300], valid[:300])
+            optimizer.zero_grad()
+            F.binary_cross_entropy_with_logits(logits, same[:300].float()).backward()
+            optimizer.step()
+        held_out = head.eval().pair(features[0, 300:], valid[300:], features[1, 300:], valid[300:]) > 0
+        right[grid] = float((held_out == same[300:]).float().mean())
+    assert right[5] > 0.97
+    assert right[1] < 0.8
+
+
 # --- from frames to windows, and by name
 
 
@@ -596,6 +656,7 @@ def test_none_is_the_default_of_the_head():
         ("original", {"input_dropout": "0.1"}, "input_dropout must be a number .* is '0.1'"),
         ("pair_gate", {"embedding_size": E, "most": 0.5}, r"most must be a number in \[0, 0.5\), and is 0.5"),
         ("pair_gate", {"embedding_size": E, "scale": math.nan}, "scale must be a number"),
+        ("pair_gate", {"embedding_size": E, "grid": 7}, f"{D} features are not those of a grid of 7 x 7 cells"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(name, values, message):

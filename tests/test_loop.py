@@ -20,7 +20,7 @@ from pipeline.extraction import frames as frames_module
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.forward import PRECISIONS, Forward, compile_or_say_why_not, fold_batch_norms
-from pipeline.extraction.frames import decode
+from pipeline.extraction.frames import decode, resize_image
 from pipeline.extraction.weights import prepare
 from pipeline.store import FeatureStore, StoreWriter
 from pipeline.tables import Frames
@@ -71,6 +71,10 @@ def extracted(store: Path, backbone, root: Path, batch_size=4, workers=2, views=
     return FeatureStore(store), outcome
 
 
+def square(path: Path, backbone) -> np.ndarray:
+    return resize_image(decode(path), backbone.input_size, backbone.interpolation)
+
+
 def least_cosine(a, b) -> float:
     a, b = (torch.as_tensor(np.asarray(x)).float() for x in (a, b))
     return F.cosine_similarity(a, b).min().item()
@@ -93,7 +97,7 @@ def reference(backbone, paths: list[Path]) -> torch.Tensor:
 def test_every_precision_gives_the_features_of_float32_and_pil(tiny, pictures, precision):
     paths = sorted(pictures.glob("*.jpg"))
     forward = Forward(tiny, 23, precision, ["original"], CPU)
-    rows = forward([decode(path) for path in paths], ["v"] * 23)["original"]
+    rows = forward([square(path, tiny) for path in paths], ["v"] * 23)["original"]
     assert rows.dtype == np.float16
     assert least_cosine(rows, reference(tiny, paths)) >= LEAST_COSINE
 
@@ -111,14 +115,16 @@ def test_every_precision_gives_the_features_of_float32_and_pil_on_1000_photograp
     forward = Forward(backbone, 20, precision, ["original"], CPU, frames)
     forward.prepare()
     assert bool(forward.by_image) == bool(frames)
-    rows = [forward([decode(p) for p in paths[i : i + 20]], ["v"] * 20)["original"] for i in range(0, 1000, 20)]
+    rows = [
+        forward([square(p, backbone) for p in paths[i : i + 20]], ["v"] * 20)["original"] for i in range(0, 1000, 20)
+    ]
     least = least_cosine(np.concatenate(rows), reference(backbone, paths))
     print(f"\n{precision} at {size}, a job of {frames:,}: least cosine {least:.6f}")
     assert least >= LEAST_COSINE
 
 
 def test_a_row_hangs_on_its_image_alone_to_the_last_bit(tiny, pictures):
-    images = [decode(path) for path in sorted(pictures.glob("*.jpg"))]
+    images = [square(path, tiny) for path in sorted(pictures.glob("*.jpg"))]
     forward = Forward(tiny, 8, "float32", ["original"], CPU)
     together = forward(images[:8], ["v"] * 8)["original"]
     for place in range(8):
@@ -276,7 +282,7 @@ def test_onnx_runtime_gives_the_rows_of_pytorch_in_every_view(tmp_path, pictures
     weights = prepare("test_efficientnet", "random", tmp_path)
     backbone = load_backbone(weights, 64, layers, grid=2)
     lively(backbone.module)
-    images = [decode(path) for path in sorted(pictures.glob("*.jpg"))]
+    images = [square(path, backbone) for path in sorted(pictures.glob("*.jpg"))]
     videos, views = [f"v{i % 3}" for i in range(23)], ["original", "flipped", "augmented_1"]
     by_torch = Forward(backbone, 23, "float32", views, CPU)(images, videos)
     by_onnx = long_job(backbone, views, threads=3)(images, videos)
@@ -289,7 +295,7 @@ def test_onnx_runtime_gives_the_rows_of_pytorch_in_every_view(tmp_path, pictures
 
 
 def test_a_row_of_onnx_runtime_hangs_on_its_image_alone_to_the_last_bit(tiny, pictures):
-    images = [decode(path) for path in sorted(pictures.glob("*.jpg"))]
+    images = [square(path, tiny) for path in sorted(pictures.glob("*.jpg"))]
     rows = long_job(tiny)(images, ["v"] * 23)["original"]
     many = long_job(tiny, threads=5)
     under_way = [many.start(images[i : i + 3], ["v"] * 3) for i in range(0, 21, 3)]
@@ -320,7 +326,7 @@ def test_a_backbone_that_onnx_runtime_cannot_run_goes_on_by_pytorch_and_says_so(
     assert line == f"the backbone does not run by ONNX Runtime, and is about a third slower: {why}".replace(
         "other numbers", "it gives other numbers"
     )
-    images = [decode(path) for path in sorted(pictures.glob("*.jpg"))[:4]]
+    images = [square(path, tiny) for path in sorted(pictures.glob("*.jpg"))[:4]]
     expected = Forward(tiny, 4, "float32", ["original"], CPU)(images, ["v"] * 4)
     np.testing.assert_array_equal(forward(images, ["v"] * 4)["original"], expected["original"])
 
@@ -436,7 +442,7 @@ def test_on_cuda_every_precision_gives_the_features_of_float32_and_pil(tiny, pic
     paths = sorted(pictures.glob("*.jpg"))
     forward = Forward(tiny, 8, precision, ["original", "flipped"], torch.device("cuda"))
     forward.prepare()
-    images = [decode(path) for path in paths]
+    images = [square(path, tiny) for path in paths]
     started = [forward.start(images[i : i + 8], ["v"] * 8) for i in range(0, 23, 8)]  # several under way
     rows = [wait()["original"] for wait in started]
     assert least_cosine(np.concatenate(rows), reference(tiny, paths)) >= LEAST_COSINE

@@ -11,7 +11,7 @@ from conftest import draw
 
 import extract
 from pipeline.extraction import views
-from pipeline.extraction.frames import decode, resize
+from pipeline.extraction.frames import decode, resize_image, stacked
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreMismatch
 from pipeline.tables import Frames, write_frames
@@ -145,7 +145,7 @@ def test_a_view_is_the_features_of_images_changed_beforehand(frames, view):
     extract.main([*TINY, "--data-aug", "--views", "2"])
     interpolation = FeatureStore(Path("data/features.zarr")).made_by["interpolation"]
     for row in frames.drop(index=2).itertuples():
-        image = resize([decode(Path(row.path))], 32, interpolation)
+        image = stacked([resize_image(decode(Path(row.path)), 32, interpolation)])
         changed = views.view(image, [row.video], view)[0].permute(1, 2, 0).numpy()
         Path(row.path).write_bytes(cv2.imencode(".png", changed[..., ::-1])[1].tobytes())
     extract.main([*TINY, "-s", "other.zarr"])

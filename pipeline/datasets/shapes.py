@@ -43,7 +43,8 @@ def read(config: DatasetConfig) -> Found:
     ready(config, WANTED)
     if not (config.root / TABLE).is_file():
         raise nothing_found(config, f"there is no {TABLE} in {config.root}", WANTED)
-    return pairs.read(dataclasses.replace(config, annotations=config.root / TABLE))
+    crop_source = config.crop_source or "drawn"  # whole: a figure may lie at the edge, so nothing is to be cut off
+    return pairs.read(dataclasses.replace(config, annotations=config.root / TABLE, crop_source=crop_source))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +14,13 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from pipeline.extraction import weights as weights_module
+from pipeline.extraction.frames import SQUASH, Fit
 from pipeline.params import UserError
 
 TF_EPS = 1e-3
-
+WAYS = {"squash": "squash", "center": "crop", "border": "pad"}  # timm's crop modes
+# Crop sources of pictures in which something is to be found somewhere; all others are faces, cut out already, or drawn.
+PICTURES = ("as given", "whole frames")
 
 LAST = "features"
 
@@ -117,8 +120,9 @@ class Backbone:
     """What extraction needs to know of a backbone. ``facts`` goes into the store: what the features hang on.
 
     ``input_size`` in pixels (square), ``mean`` and ``std`` for RGB in [0, 1], ``interpolation`` timm's word for it.
-    ``outputs`` names the logits, in their order; empty where there are none. ``layers``, ``grid`` and
-    ``scale``: see ``FrozenBackbone``.
+    ``outputs`` names the logits, in their order; empty where there are none. ``layers``, ``grid`` and ``scale``: see
+    ``FrozenBackbone``. ``own_fit`` is how images were made square when the weights were evaluated by who published
+    them, ``fit`` how it is done here.
     """
 
     module: FrozenBackbone
@@ -131,7 +135,20 @@ class Backbone:
     facts: dict[str, str]
     layers: list[str]
     grid: int
+    own_fit: Fit
+    fit: Fit = SQUASH
     scale: float = 1.0
+
+    def fitted(self, way: str | None, crop_pct: float | None, crop_source: str) -> "Backbone":
+        """With the ``fit`` that is asked for, or, for None, with the backbone's own.
+
+        Faces that were cut to a square are not cut again: of them nothing is lost unless it is asked for.
+        """
+        own = self.own_fit if crop_source in PICTURES else replace(self.own_fit, way="squash", crop_pct=1.0)
+        way = way or own.way
+        if crop_pct is None:
+            crop_pct = self.own_fit.crop_pct if way == "crop" else own.crop_pct if way == own.way else 1.0
+        return replace(self, fit=replace(own, way=way, crop_pct=crop_pct))
 
 
 def load_backbone(
@@ -148,7 +165,7 @@ def load_backbone(
     if not weights.is_file():
         raise UserError(f"weights: '{weights}' is not a file; python -m pipeline.extraction.weights makes it")
     facts = weights_module.read_facts(weights)
-    if "architecture" not in facts or "outputs" not in facts:
+    if not {"architecture", "outputs", "crop_pct"} <= facts.keys():
         raise UserError(
             f"weights: {weights.name} does not say what it is for; "
             f"python -m pipeline.extraction.weights --weights {weights} makes a file that does"
@@ -177,7 +194,13 @@ def load_backbone(
         layers=layers,
         grid=grid,
         scale=scale,
+        own_fit=Fit(WAYS[facts["crop_mode"]], facts["crop_pct"], _colour(facts["mean"])),
     )
+
+
+def _colour(mean: Sequence[float]) -> tuple[int, int, int]:
+    """The mean colour, which timm's borders have."""
+    return tuple(round(255 * value) for value in mean)
 
 
 def _check_tensorflow_ways(model: nn.Module, architecture: str) -> None:

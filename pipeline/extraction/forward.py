@@ -24,7 +24,7 @@ from torch import nn
 
 from pipeline.extraction.backbones import Backbone
 from pipeline.extraction.by_image import ByImage
-from pipeline.extraction.frames import resize, resize_image
+from pipeline.extraction.frames import resize_image, stacked
 from pipeline.extraction.views import seen, view
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
@@ -38,7 +38,9 @@ Pending = Callable[[], Rows]  # waits for the rows of a batch that is under way,
 
 
 class Forward:
-    """Images (H, W, 3) and the names of their videos -> rows of every array of the store, in float16.
+    """Images (S, S, 3) and the names of their videos -> rows of every array of the store, in float16.
+
+    The images are what ``resize_image`` gives.
 
     A row hangs on its image alone, and not on its place, its neighbours or how many threads decode: PyTorch is given
     batches that are padded to ``batch_size``, so that the last one is computed as all the others are, and ONNX Runtime
@@ -97,12 +99,12 @@ class Forward:
         return self._start_batch(images, videos)
 
     def resize_image(self, image: np.ndarray) -> np.ndarray:
-        """As ``start`` would do it; for the threads that decode."""
-        return resize_image(image, self.backbone.input_size, self.backbone.interpolation)
+        """An image (H, W, 3) as the backbone takes it, (S, S, 3); for the threads that decode."""
+        return resize_image(image, self.backbone.input_size, self.backbone.interpolation, self.backbone.fit)
 
     def _row(self, image: np.ndarray, video: str) -> Rows:
         """(width,) of each array, for one image."""
-        image, row = self.resize_image(image), {}
+        row = {}
         for name in self.views:
             features, *logits = self.by_image(seen(image, video, name))
             row[name] = features
@@ -139,9 +141,8 @@ class Forward:
 
     def _pixels(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """(batch_size, 3, S, S) uint8 on the device; black beyond the images."""
-        size = self.backbone.input_size
         with torch.cuda.stream(self.copying):  # does nothing for None
-            pixels = resize(images, size, self.backbone.interpolation, self.device)
+            pixels = stacked(images, self.device)
             if len(images) < self.batch_size:
                 pixels = F.pad(pixels, (0, 0) * 3 + (0, self.batch_size - len(images)))
             pixels = pixels.contiguous(memory_format=torch.channels_last)

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from pipeline.extraction.backbones import Backbone
 from pipeline.extraction.forward import PRECISIONS as PRECISIONS
 from pipeline.extraction.forward import Forward, Pending, Rows
-from pipeline.extraction.frames import read_batches
+from pipeline.extraction.frames import SQUASH, read_batches
 from pipeline.extraction.views import AUGMENTATION, number
 from pipeline.params import UserError
 from pipeline.store import StoreWriter
@@ -56,6 +56,7 @@ def made_by(backbone: Backbone, frames: Frames, precision: str, views: Sequence[
         "mean": list(backbone.mean),
         "std": list(backbone.std),
         "interpolation": backbone.interpolation,
+        **({"fit": str(backbone.fit)} if backbone.fit != replace(SQUASH, fill=backbone.fit.fill) else {}),
         "layers": backbone.layers,
         "pooling": f"grid {backbone.grid} x {backbone.grid}" if backbone.grid > 1 else "average",
         "crop_source": frames.crop_source,

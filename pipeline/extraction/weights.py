@@ -179,15 +179,17 @@ def architecture_of(backbone: str) -> str:
 def _preprocessing(backbone: str, model: torch.nn.Module) -> dict[str, Any]:
     if backbone in HSEMOTION:
         size = HSEMOTION[backbone].input_size
-        return {"input_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear"}
+        own = {"interpolation": "bilinear", "crop_mode": "squash", "crop_pct": 1.0}
+        return {"input_size": size, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, **own}
     config = timm.data.resolve_model_data_config(model)
-    return {"input_size": config["input_size"][-1]} | {key: config[key] for key in ("mean", "std", "interpolation")}
+    own = {key: config[key] for key in ("mean", "std", "interpolation", "crop_mode", "crop_pct")}
+    return {"input_size": config["input_size"][-1], **own}
 
 
 def _made_from(made: Path, origin: Source) -> bool:
     facts = read_facts(made)
     same_bytes = origin.sha256 in (None, facts.get("source_sha256"))
-    return facts.get("source") == origin.words and same_bytes
+    return facts.get("source") == origin.words and same_bytes and "crop_pct" in facts  # which older ones do not say
 
 
 # --- the sources -----------------------------------------------------------------------------------------------------

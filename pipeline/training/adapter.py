@@ -1,5 +1,6 @@
 """A trained adapter: everything between a stored feature and an embedding, in one file without pickles."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +135,7 @@ def build_adapter(facts: dict[str, Any]) -> Adapter:
     front = Front(facts["num_features"], facts["num_components"])
     head = build_head(
         facts["model"], num_features=front.num_inputs, embedding_size=facts["embedding_size"], dropout=facts["dropout"],
-        **facts["model_options"],
+        grid=_grid(facts), **facts["model_options"],
     )  # fmt: skip
     loss = build_loss(
         facts["loss"], facts["loss_options"], num_classes=len(facts["classes"]) or None, num_aus=facts["num_aus"],
@@ -142,6 +143,12 @@ def build_adapter(facts: dict[str, Any]) -> Adapter:
         margin=facts["margin"],
     )  # fmt: skip
     return Adapter(front, head, loss, facts)
+
+
+def _grid(facts: dict[str, Any]) -> int:
+    """Cells a side of the grid that the head's inputs are of; 1 behind a projection, which mixes them."""
+    of_cells = re.fullmatch(r"grid (\d+) x \1", facts["made_by"].get("pooling") or "")
+    return int(of_cells[1]) if of_cells and not facts["num_components"] else 1
 
 
 def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:

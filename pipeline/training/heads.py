@@ -327,28 +327,50 @@ class PairGate(Head):
 
     A window gated with itself exchanges nothing: its embedding is P a, and retrieval compares those. A side without any
     valid frame has embedding zero, and the logit is then ``bias``.
+
+    Features of a ``grid`` of cells (D = C * grid * grid, column c * grid * grid + place) first pass a gate over places:
+    a frame is the mean of its cells x_p (C), weighted by ``softmax_p(w . (tanh(V x_p) * sigmoid(U x_p)))``, the gated
+    attention of Ilse et al. 2018. All above is then of C channels. So a small thing counts wherever it lies.
     """
 
     pools = True
     pairs = True
-    source = "ours; the exchange is a gated cross-stitch unit, Misra et al. 2016, https://arxiv.org/abs/1604.03539"
+    source = (
+        "ours; the exchange is a gated cross-stitch unit, Misra et al. 2016, https://arxiv.org/abs/1604.03539, the "
+        "gate over places that of Ilse et al. 2018, https://arxiv.org/abs/1802.04712"
+    )
 
     def __init__(
-        self, num_features: int, embedding_size: int, dropout: float = 0.0, most: float = 0.25, scale: float = 10.0
-    ):
+        self, num_features: int, embedding_size: int, dropout: float = 0.0, grid: int = 1, most: float = 0.25,
+        scale: float = 10.0,
+    ):  # fmt: skip
         super().__init__(num_features, embedding_size)
         _check_number(0, 0.5, most=most)
         _check_number(0, math.inf, scale=scale)
-        self.most = most
+        num_channels, rest = divmod(num_features, grid * grid)
+        if rest:
+            raise ValueError(f"{num_features} features are not those of a grid of {grid} x {grid} cells")
+        self.most, self.grid, self.num_channels = most, grid, num_channels
+        if grid > 1:
+            self.content = nn.Linear(num_channels, embedding_size)
+            self.openness = nn.Linear(num_channels, embedding_size)
+            self.weight = nn.Linear(embedding_size, 1, bias=False)
         self.gate = nn.Sequential(
-            nn.Linear(2 * num_features, embedding_size), nn.GELU(), nn.Linear(embedding_size, num_features)
+            nn.Linear(2 * num_channels, embedding_size), nn.GELU(), nn.Linear(embedding_size, num_channels)
         )
-        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, embedding_size))
+        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_channels, embedding_size))
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        return mask(self.project(pool(features.float(), valid)), valid.any(dim=1))
+        vector, there = self.side(features, valid)
+        return mask(self.project(vector), there)
+
+    def attend(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (..., C * grid * grid) -> (..., C) after the gate over places."""
+        cells = features.unflatten(-1, (-1, self.grid * self.grid)).transpose(-1, -2)
+        share = self.weight(torch.tanh(self.content(cells)) * torch.sigmoid(self.openness(cells))).softmax(dim=-2)
+        return (share * cells).sum(dim=-2)
 
     def pair(
         self, left: torch.Tensor, left_valid: torch.Tensor, right: torch.Tensor, right_valid: torch.Tensor
@@ -357,8 +379,12 @@ class PairGate(Head):
         return self.judge(*self.side(left, left_valid), *self.side(right, right_valid))
 
     def side(self, features: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """All that ``judge`` is told of windows: (B, D), and whether there is anything (B,)."""
-        return pool(features.float(), valid), valid.any(dim=1)
+        """All that ``judge`` is told of windows: (B, C), and whether there is anything (B,)."""
+        frames = features.float()
+        if self.grid > 1:
+            pooled = frames.new_zeros(*valid.shape, self.num_channels)
+            frames = pooled.masked_scatter(valid.unsqueeze(-1), self.attend(frames[valid]))  # padding costs nothing
+        return pool(frames, valid), valid.any(dim=1)
 
     def judge(
         self, left: torch.Tensor, left_there: torch.Tensor, right: torch.Tensor, right_there: torch.Tensor
@@ -430,11 +456,13 @@ def centre(embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def build_head(
-    name: str, num_features: int, embedding_size: int | None = None, dropout: float | None = None, **options: Any
-) -> Head:
+    name: str, num_features: int, embedding_size: int | None = None, dropout: float | None = None,
+    grid: int | None = None, **options: Any,
+) -> Head:  # fmt: skip
     """The named head; it gets those of the arguments that its constructor names, and None is its own default.
 
-    ``embedding_size`` and ``dropout`` are for every head, and one that has none ignores them; ``options`` it must name.
+    ``embedding_size``, ``dropout`` and ``grid`` (cells a side that the features are of) are for every head, and one
+    that has none ignores them; ``options`` it must name.
     Raises ``UserError`` for an unknown name or option, a missing argument and a value out of range.
     """
     one_of("head", name, HEADS)
@@ -445,13 +473,13 @@ def build_head(
         raise UserError(f"head '{name}': embedding_size must be at least 1, and is {embedding_size}")
     if dropout is not None and not 0 <= dropout < 1:
         raise UserError(f"head '{name}': dropout must be in [0, 1), and is {dropout}")
-    given = dict(zip(_FOR_ALL, (num_features, embedding_size, dropout), strict=True))
+    given = dict(zip(_FOR_ALL, (num_features, embedding_size, dropout, grid), strict=True))
     return build("head", HEADS, name, options | given)
 
 
 MOST = 1000  # of layers, attention heads and frames of distance: far above any use, and still made in seconds
 MOST_DILATED = 20  # then the receptive field is two million frames
-_FOR_ALL = ("num_features", "embedding_size", "dropout")
+_FOR_ALL = ("num_features", "embedding_size", "dropout", "grid")
 
 HEADS: dict[str, type[Head]] = {
     "identity": Identity,
