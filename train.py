@@ -34,6 +34,7 @@ from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
 from pipeline.files import read_json, write_json
 from pipeline.params import UserError, build, entry, one_of, option, parse, read
+from pipeline.seen import Seen, refuse_seen, some
 from pipeline.store import FeatureStore, differences
 from pipeline.tables import Labels, of_fold, read_frames, read_labels
 from pipeline.training import features
@@ -59,7 +60,7 @@ from pipeline.training.combinations import (
     tracks_of,
     without_effect,
 )
-from pipeline.training.data import PARTS, FrameSet, frame_set
+from pipeline.training.data import PARTS, FrameSet, frame_set, held_names
 from pipeline.training.heads import HEADS, build_head
 from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trainer
 from pipeline.training.losses import LOSSES, build_loss
@@ -185,6 +186,8 @@ class Material:
     device: torch.device
     rows: np.ndarray  # (W, T) of the training windows
     watched: dict[str, Watched]
+    seen: dict[str, Seen]
+    held: tuple[list[str], list[str]]  # groups and videos of the validation part
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -278,7 +281,8 @@ def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     if config.select_by == "pair_f1" and not len(frames.pairs_of("select")[0]):
         has = "none of them is in the selection part" if len(frames.pairs) else "names none"
         raise UserError(f"select_by 'pair_f1' needs pairs, and of data set '{labels.dataset}' the label table {has}")
-    front = _front(config, store, frames, fold)
+    held = held_names(frames, labels, "val")
+    front, fitted_on = _front(config, store, frames, held, fold)
     step = config.step or typical_step(frames.video, frames.frame)
     opposite = _opposites(config, frames)
     watched = {}
@@ -296,7 +300,15 @@ def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     return Material(
         config, _facts(config, frames, store, front, step, fold), frames, front, source, views, device,
         centred(frames.video, frames.frame, frames.centres("train"), config.window, step), watched,
+        _seen(config, frames) | fitted_on, held,
     )  # fmt: skip
+
+
+def _seen(config: TrainConfig, frames: FrameSet) -> dict[str, Seen]:
+    """What the run is made with, by part. A head without an epoch takes at most mean and deviation of training data."""
+    trained = config.epochs > 0 or config.normalise != "none" or (config.reduce and config.test_split is not None)
+    parts = [*(["train"] if trained else []), *(["select"] if config.epochs else []), "val"]
+    return {part: Seen.of(*frames.names_of(part)) for part in parts}
 
 
 def _opposites(config: TrainConfig, frames: FrameSet) -> list[tuple[int, int]]:
@@ -313,16 +325,24 @@ def _found(frames: FrameSet, store: FeatureStore, fold: int | None) -> str:
     return f"{store.path} ({store.made_by['backbone']}){of}: {', '.join(counts)}{missing}"
 
 
-def _front(config: TrainConfig, store: FeatureStore, frames: FrameSet, fold: int | None) -> Front:
+def _front(
+    config: TrainConfig, store: FeatureStore, frames: FrameSet, held: tuple[list[str], list[str]], fold: int | None
+) -> tuple[Front, dict[str, Seen]]:
+    """What stands before the head, and what a projection of the reduce stage was fitted on."""
     train = features.Blocks(store, frames.row[frames.centres("train")])
-    components = projection.load(config.projection, store.made_by, fold) if config.reduce else None
+    components, fitted_on = projection.load(config.projection, store.made_by, fold) if config.reduce else None, {}
     if components and config.test_split is not None:  # the stored one has seen frames that are now held out
         components = projection.fit(train, len(components.components))
+    elif components:
+        seen = None if components.seen is None else {"fitted": components.seen}
+        way_out = "Fit it again with 'python -m pipeline.extraction.reduce'"
+        refuse_seen(f"the projection {config.projection}", seen, held, "validation", way_out)
+        fitted_on = {"projection": components.seen}
     front = Front(store.num_features, len(components.components) if components else None)
     if components:
         front.project_with(components)
     front.fit(train, config.normalise)
-    return front
+    return front, fitted_on
 
 
 def _facts(
@@ -356,16 +376,18 @@ def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
     place, facts = folder / f"seed_{seed}", material.facts | {"seed": seed}
     best: dict[str, Any] = {"seed": seed, "epoch": None, "select": float("nan")}
     if (place / "last.safetensors").is_file() and not (place / "state.safetensors").is_file():
-        done = load_adapter(place / "best.safetensors", facts["made_by"]).facts
-        return _scored({name: done[name] for name in best})
+        done = load_adapter(place / "best.safetensors", facts["made_by"])
+        _refuse_other_parts(material, place, done.seen)
+        return _scored({name: done.facts[name] for name in best})
     torch.manual_seed(seed)
     adapter = build_adapter(facts)
+    adapter.seen = material.seen
     adapter.front.load_state_dict(material.front.state_dict())
     adapter.modules().to(device)
     trainer = _trainer(material, adapter, seed) if config.epochs else None
     first, waited, purge_from = 0, 0, 0 if place.exists() else None
     if (place / "state.safetensors").is_file():
-        first, best, waited = _restored(trainer, place / "state.safetensors", facts["made_by"])
+        first, best, waited = _restored(material, trainer, place / "state.safetensors")
         purge_from = first + 1
     started = stored = time.monotonic()
     hparams = {name: facts[name] for name in HPARAMS}
@@ -390,7 +412,7 @@ def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
                 break
             if time.monotonic() - stored >= STATE_EVERY and epoch < config.epochs:
                 done = {"epoch": epoch, "best": best, "waited": waited, "made_by": facts["made_by"]}
-                save_state(place / "state.safetensors", trainer.state(), done)
+                save_state(place / "state.safetensors", trainer.state(), done, material.seen)
                 stored = time.monotonic()
         save_adapter(place / "last.safetensors", adapter, epoch=epoch if config.epochs else 0, select=score)
         (place / "state.safetensors").unlink(missing_ok=True)
@@ -491,11 +513,12 @@ def _pictures(table: Path, videos: list[str], numbers: list[int]) -> np.ndarray 
     return thumbnails(frames.root, path.reindex(list(zip(videos, numbers, strict=True))).fillna("").tolist())
 
 
-def _restored(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> tuple[int, dict[str, Any], int]:
+def _restored(material: Material, trainer: Trainer, path: Path) -> tuple[int, dict[str, Any], int]:
     """Puts the stored state back; gives its epoch, the best one till then, and the epochs since."""
-    tensors, facts = load_state(path)
-    if other := differences(facts["made_by"], made_by):
+    tensors, facts, seen = load_state(path)
+    if other := differences(facts["made_by"], material.facts["made_by"]):
         raise UserError(f"{path.parent} was trained on other features than this store has: {other}")
+    _refuse_other_parts(material, path.parent, seen)
     trainer.restore(tensors)
     print(f"{path.parent}: goes on after epoch {facts['epoch']}")
     return facts["epoch"], _scored(facts["best"]), facts["waited"]
@@ -516,6 +539,23 @@ def _write_summary(folder: Path, scores: list[dict[str, Any]]) -> None:
     write_json(
         folder / "summary.json", {"run": folder.name, "seeds": scores, "checkpoints": checkpoints}, sort_keys=True
     )
+
+
+def _refuse_other_parts(material: Material, place: Path, seen: dict[str, Seen] | None) -> None:
+    """Raises ``UserError`` where the labels put other videos into a part than when the seed was trained up to here."""
+    way_out = "Put the labels and the split of then back, or train a new run"
+    refuse_seen(str(place), seen, material.held, "validation", way_out)
+    for part in ("train", "select"):
+        if part in seen and seen[part] != material.seen.get(part):
+            groups, videos = material.frames.names_of(part)
+            known_groups, known_videos = seen[part].known(groups, videos)
+            new = sorted({*videos} - {*known_videos}) + sorted({*groups} - {*known_groups})
+            gone = len(seen[part].videos) - len(known_videos)
+            more = f"{len(new):,} videos or groups are new ({some(new)})" if new else "no video or group is new"
+            raise UserError(
+                f"{place} cannot go on: its {part} part is another now than when it was begun: {more}, and {gone:,} "
+                f"videos are gone. {way_out}"
+            )
 
 
 def _write_config(folder: Path, config: TrainConfig) -> None:

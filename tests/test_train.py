@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from pipeline import projection
 from pipeline.params import UserError
+from pipeline.seen import Seen
 from pipeline.store import FeatureStore, StoreWriter
 from pipeline.tables import Labels, of_fold, read_labels, write_labels
 from pipeline.training.adapter import load_adapter
@@ -28,6 +30,7 @@ from pipeline.training.samplers import SAMPLERS, build_sampler
 
 D, CLASSES = 12, ["Neutral", "Anger", "Happiness"]
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}
+NOTHING = Seen.of([], [])
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +238,7 @@ def test_every_run_shows_the_same_hyperparameters_and_no_stray_run(place):
 
 
 def test_a_projection_of_other_features_is_refused(place):
-    fitted = projection.fit([np.random.default_rng(0).normal(size=(50, D))], 4)
+    fitted = dataclasses.replace(projection.fit([np.random.default_rng(0).normal(size=(50, D))], 4), seen=NOTHING)
     projection.save(Path("data/projection.safetensors"), fitted, MADE_BY | {"input_size": 64})
     with pytest.raises(UserError, match="input_size 64 there, 32 here"):
         run("--reduce")
@@ -300,6 +303,7 @@ def test_each_fold_is_trained_as_alone_with_its_own_frames_held_out(place, capsy
 def test_each_fold_is_projected_by_its_own_components(place):
     folded()
     fitted = {k: projection.fit([np.random.default_rng(k).normal(size=(50, D))], 4) for k in range(3)}
+    fitted = {k: dataclasses.replace(components, seen=NOTHING) for k, components in fitted.items()}
     projection.save(Path("data/projection.safetensors"), fitted, MADE_BY)
     folder = run("--reduce")
     for k in range(3):

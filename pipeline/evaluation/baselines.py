@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = folds[0][0].facts
     if facts["window"] != 1 or not folds[0][0].head.framewise:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {facts['window']}")
-    found = [material(config, store, labels, adapters[0]) for adapters in folds]
+    found = [material(config, store, labels, adapters) for adapters in folds]
     answers: dict[str, list[list[Answers]]] = {name: [[] for _ in folds] for name in config.each}
     for k, (of_fold, adapters) in enumerate(zip(found, folds, strict=True)):
         for adapter in adapters:

@@ -30,12 +30,16 @@ from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_ra
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.files import all_or_none
 from pipeline.params import UserError, entry, option, parse
+from pipeline.seen import refuse_seen
 from pipeline.store import FeatureStore
 from pipeline.tables import KEY, Labels, of_fold, read_frames, read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source, load_adapter
-from pipeline.training.data import FrameSet, frame_set
+from pipeline.training.data import FrameSet, frame_set, held_names
 from pipeline.training.windows import centred, typical_step
+
+SUMMED = ("val_frames", "val_videos", "compared", "val_videos_new", "val_videos_gone")  # over folds
+WAY_OUT = "Train it again, or evaluate it with the labels that it was trained with"
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     store, labels = FeatureStore(config.data), read_labels(config.labels)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels)
-    found = [material(config, store, labels, adapters[0]) for adapters in folds]
+    found = [material(config, store, labels, adapters) for adapters in folds]
     answers: list[list[Answers]] = [[] for _ in folds]
     for part, adapters, said in zip(found, folds, answers, strict=True):
         for adapter in adapters:
@@ -143,12 +147,13 @@ def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Ada
     return list(folds.values())
 
 
-def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapter: Adapter) -> Material:
-    """The frames that a run is evaluated on: its own validation part, with all labels there are of it.
+def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapters: Sequence[Adapter]) -> Material:
+    """Frames of the validation part that the labels have now, with every label the table has for them.
 
-    Those that the run was not trained on too. Raises ``UserError`` where the labels have other classes than it learned.
+    ``adapters`` are those of one fold. Raises ``UserError`` where the labels have other classes than they learned, and
+    where any of them has seen a group or a video of the part.
     """
-    facts = adapter.facts
+    facts = adapters[0].facts
     fold = facts.get("fold")
     labels = of_fold(labels, fold)
     frames = frame_set(
@@ -157,6 +162,10 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     )  # fmt: skip
     if frames.classes != facts["classes"]:
         raise UserError(f"{config.run} knows the classes {facts['classes']}, and {config.labels} has {frames.classes}")
+    held = held_names(frames, labels, "val")
+    for adapter in adapters:
+        whose = f"{config.run}{'' if fold is None else f', fold {fold}'}, seed {adapter.facts['seed']}"
+        refuse_seen(whose, adapter.seen, held, "validation", WAY_OUT)
     frames = _with_all_labels(frames, labels)
     val = frames.centres("val")
     rows = np.flatnonzero(np.isin(frames.video, frames.video[val]))
@@ -185,8 +194,17 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
         pairs=_pairs(frames, rows, scored, labels),
         fps=frame_rates(config.fps, videos, video),
     )
-    about = _about(config, facts, labels, part, len(val), len(train))
+    about = _about(config, facts, labels, part, len(val), len(train)) | _since(adapters[0], frames)
     return Material(store, frames, rows, candidates, part, about, fold, config)
+
+
+def _since(adapter: Adapter, frames: FrameSet) -> dict[str, int]:
+    """How many validation videos were not in that part when the run was trained, and how many of then are gone."""
+    if "val" not in (adapter.seen or {}):
+        return {}
+    videos = frames.names_of("val")[1]
+    known = len(adapter.seen["val"].known([], videos)[1])
+    return {"val_videos_new": len(videos) - known, "val_videos_gone": len(adapter.seen["val"].videos) - known}
 
 
 def _with_all_labels(frames: FrameSet, labels: Labels) -> FrameSet:
@@ -282,6 +300,11 @@ def report(
         f"{about['run']}: scored on {scored} frames of {about['val_videos']} videos ({about['dataset']}{of_folds}); "
         f"intervals by {config.resamples:,} resamples of {len(part.groups)} groups"
     )
+    if about.get("val_videos_new") or about.get("val_videos_gone"):
+        print(
+            f"  not the validation part of its training: {about['val_videos_new']:,} videos are new to it, "
+            f"{about['val_videos_gone']:,} are gone; it has seen none of them"
+        )
     for name, estimate in estimated.items():
         if not np.isnan(estimate.value) and not files.is_of_one_class(name):
             low, high = estimate.interval()
@@ -352,7 +375,7 @@ def _about_all(found: Sequence[Material]) -> dict[str, Any]:
     return about[0] | {
         "folds": len(about),
         "val_split": f"{len(about)} folds by group",
-        **{name: sum(of[name] for of in about) for name in ("val_frames", "val_videos", "compared")},
+        **{name: sum(of[name] for of in about) for name in SUMMED if name in about[0]},
         **{name: round(np.mean([of[name] for of in about])) for name in ("train_frames", "knn_candidates")},
         "frames_scored": dict(scored),
     }

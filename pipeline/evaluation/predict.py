@@ -37,11 +37,12 @@ from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_ra
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
 from pipeline.files import all_or_none
 from pipeline.params import UserError, entry, one_of, option, parse
+from pipeline.seen import USES, refuse_seen, some
 from pipeline.store import FeatureStore, differences
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold, read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, load_adapter
-from pipeline.training.data import frame_set
+from pipeline.training.data import frame_set, held_names
 from pipeline.training.windows import centred, typical_step
 
 BY = ("loss", "knn")
@@ -185,20 +186,32 @@ def _mean_of_seeds(
     config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
 ) -> dict[str, np.ndarray]:
     """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12)."""
-    device, total = pick_device(config.device), {}
+    device, total, known = pick_device(config.device), {}, set()
     predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
     for path in checkpoints:
         adapter = load_adapter(path, store.made_by)
         adapter.modules().to(device)
+        known.update(_known(adapter, rows.videos))
         predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
         _check_spacing(adapter, store, rows)
         found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
         for what, predict in predictors.items():
             total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
+    if known:
+        print(
+            f"{config.run} has seen {len(known):,} of the {len(rows.videos):,} videos in training or selection "
+            f"({some(sorted(known))}): what it says of them is no test of it"
+        )
     for what, said in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
     return total
+
+
+def _known(adapter: Adapter, videos: pd.Index) -> list[str]:
+    """Those of the videos that the adapter was made with."""
+    parts = [adapter.seen[part] for part in USES if adapter.seen and part in adapter.seen]
+    return [video for part in parts for video in part.known([], list(videos))[1]]
 
 
 def _per_frame(
@@ -244,9 +257,14 @@ def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: t
     facts, store = adapter.facts, FeatureStore(config.labelled)
     if other := differences(facts["made_by"], store.made_by):
         raise UserError(f"{config.run} was trained on other features than {config.labelled} has: {other}")
+    labels = of_fold(read_labels(config.labels), facts.get("fold"))
     frames = frame_set(
-        store, of_fold(read_labels(config.labels), facts.get("fold")), tracks=[TRACKS[what]],
+        store, labels, tracks=[TRACKS[what]],
         test_split=facts["test_split"], select_split=facts["select_split"], split_seed=facts["split_seed"],
+    )  # fmt: skip
+    refuse_seen(
+        str(config.run), adapter.seen, held_names(frames, labels, "val"), "validation",
+        "Train it again, or give the --labels that it was trained with",
     )  # fmt: skip
     names = {"classes": frames.classes, "va": OFFICIAL["va"], "aus": frames.au_names}[what]
     order = _order(what, names, config.labels)

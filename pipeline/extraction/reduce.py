@@ -6,13 +6,14 @@ python -m pipeline.extraction.reduce -n 0        none: training takes the featur
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pipeline import projection
 from pipeline.params import UserError, entry, option, parse
+from pipeline.seen import Seen
 from pipeline.store import FeatureStore
 from pipeline.tables import KEY, Labels, of_fold, read_labels
 
@@ -59,7 +60,14 @@ def _fitted(config: ReduceConfig, store: FeatureStore, labels: Labels, whose: st
     )
     if len(blocks.rows) < len(rows):
         print(f"fitted on {len(blocks.rows):,} of {len(rows):,} training rows, evenly spaced")
-    return fitted
+    return replace(fitted, seen=_seen(store, labels, rows))
+
+
+def _seen(store: FeatureStore, labels: Labels, rows: np.ndarray) -> Seen:
+    """The groups and videos of rows of the store that are labelled."""
+    keys = store.keys[store.keys["row"].isin(rows)]
+    videos = keys["video"].unique().astype("str")
+    return Seen.of(labels.table.loc[labels.table["video"].isin(videos), "group"].unique(), videos)
 
 
 def _evenly(rows: np.ndarray, most: int) -> np.ndarray:

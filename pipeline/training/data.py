@@ -23,10 +23,11 @@ class FrameSet:
     """All frames of the labelled videos, N rows sorted by (video, frame).
 
     ``row`` (N,) is the place in the store, ``video`` (N,) a code into ``videos``, ``frame`` (N,) the number,
-    ``group`` (N,) a code, ``label`` (N,) a code into ``classes`` or -1, ``va`` (N, 2) valence and arousal or NaN,
-    ``aus`` (N, A) 0, 1 or NaN, ``part`` (N,) a code into ``PARTS`` or -1: a frame has a part where it has a label of
-    one of ``tracks``; the others are context for their neighbours. ``pairs`` (P, 2) are the pairs that the label table
-    itself names, left and right, as row numbers, and ``same`` (P,) says which show the same: none for most data sets.
+    ``group`` (N,) a code into ``groups``, ``label`` (N,) a code into ``classes`` or -1, ``va`` (N, 2) valence and
+    arousal or NaN, ``aus`` (N, A) 0, 1 or NaN, ``part`` (N,) a code into ``PARTS`` or -1: a frame has a part where it
+    has a label of one of ``tracks``; the others are context for their neighbours. ``pairs`` (P, 2) are the pairs that
+    the label table itself names, left and right, as row numbers, and ``same`` (P,) says which show the same: none for
+    most data sets.
     """
 
     row: np.ndarray
@@ -40,6 +41,7 @@ class FrameSet:
     pairs: np.ndarray
     same: np.ndarray
     videos: list[str]
+    groups: list[str]
     classes: list[str]
     au_names: list[str]
     labels_without_features: int
@@ -52,6 +54,22 @@ class FrameSet:
         """The ``pairs`` (p, 2) of which both frames are in a part, and their ``same`` (p,)."""
         there = (self.part[self.pairs] == PARTS.index(part)).all(axis=1)
         return self.pairs[there], self.same[there]
+
+    def names_of(self, *parts: str) -> tuple[list[str], list[str]]:
+        """The groups and the videos that have labelled frames in any of the parts."""
+        at = np.isin(self.part, [PARTS.index(part) for part in parts])
+        groups, videos = np.unique(self.group[at]), np.unique(self.video[at])
+        return [self.groups[g] for g in groups], [self.videos[v] for v in videos]
+
+
+def held_names(frames: FrameSet, labels: Labels, part: str) -> tuple[list[str], list[str]]:
+    """The groups of a part that is held out, and all videos that the label table has of them.
+
+    A group's other videos count too: whoever was trained on them has seen the person.
+    """
+    groups, videos = frames.names_of(part)
+    theirs = labels.table.loc[labels.table["group"].isin(groups), "video"].unique()
+    return groups, sorted({*videos, *theirs})
 
 
 def frame_set(
@@ -86,7 +104,8 @@ def frame_set(
             "are store and labels of one data set?"
         )
     video, videos = pd.factorize(frames["video"])
-    group = pd.factorize(frames["group"].fillna(frames.groupby("video")["group"].transform("first")))[0]
+    named = frames["group"].fillna(frames.groupby("video")["group"].transform("first"))
+    group, groups = pd.factorize(named)
     target = {track: _values(frames, track, names, labels.classes) for track, names in columns.items()}
     splits = {track: frames[TRACKS[track]].to_numpy() for track in tracks}
     strata = _strata(tracks, target)
@@ -102,7 +121,8 @@ def frame_set(
         label=target.get("expression", np.full(len(frames), -1, dtype=np.int64)),
         va=target.get("va", np.full((len(frames), 2), np.nan, dtype=np.float32)),
         aus=target.get("aus", np.zeros((len(frames), 0), dtype=np.float32)),
-        part=part, **_pairs(frames), videos=list(videos), classes=labels.classes if "expression" in tracks else [],
+        part=part, **_pairs(frames), videos=list(videos), groups=list(groups),
+        classes=labels.classes if "expression" in tracks else [],
         au_names=columns.get("aus", []), labels_without_features=len(table) - num_labels,
     )  # fmt: skip
 
