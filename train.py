@@ -33,6 +33,7 @@ from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
 from pipeline.files import read_json, write_json
+from pipeline.join import FRAMES, frame_table, open_store
 from pipeline.params import UserError, build, entry, one_of, option, parse, read
 from pipeline.seen import Seen, refuse_seen, some
 from pipeline.store import FeatureStore, differences
@@ -84,7 +85,7 @@ class TrainConfig:
 
     data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table")
-    frames: Path = option(Path("data/frames.parquet"), help="the frame table: where TensorBoard's thumbnails lie")
+    frames: Path | None = option(None, help=FRAMES)
     output: Path = option(Path("runs/manual"), "-s", help="the folder of runs that this one is put into")
     name: str | None = option(None, help="the run's folder; default: model, loss and sampler")
     model: str = option("mlp", help="the head", choices=HEADS)
@@ -196,7 +197,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         return print(listed({"heads": HEADS, "losses": LOSSES, "samplers": SAMPLERS}))
     config, resumed = _config(argv)
     folder = resumed or _folder(config)
-    store, labels = FeatureStore(config.data), read_labels(config.labels)
+    labels = read_labels(config.labels)
+    store = open_store(config.data, config.frames, labels.dataset)
     if labels.folds and config.test_split is not None:
         raise UserError(f"{config.labels} is cut into {len(labels.folds)} folds: leave --test-split out")
     scores = [score for fold in labels.folds or [None] for score in _train_fold(config, folder, store, labels, fold)]
@@ -502,11 +504,12 @@ def _draw(material: Material, adapter: Adapter, board: Board, epoch: int) -> Non
         "video": [frames.videos[v] for v in video[some]],
         "frame": frames.frame[watched.centres][some].tolist(),
     }
-    board.projector(z[some], columns, _pictures(config.frames, columns["video"], columns["frame"]))
+    table = frame_table(config.data, config.frames)
+    board.projector(z[some], columns, _pictures(table, columns["video"], columns["frame"]))
 
 
-def _pictures(table: Path, videos: list[str], numbers: list[int]) -> np.ndarray | None:
-    if not table.is_file():
+def _pictures(table: Path | None, videos: list[str], numbers: list[int]) -> np.ndarray | None:
+    if table is None:
         return None
     frames = read_frames(table)
     path = frames.table.set_index(["video", "frame"])["path"]
@@ -567,7 +570,7 @@ def _evaluate(config: TrainConfig, folder: Path) -> None:
     """In a process of its own: training that imported the evaluation would be trained again whenever that is edited."""
     command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder), "--data", str(config.data)]
     command += ["--labels", str(config.labels), "--output", str(folder), "--device", config.device]
-    command += ["--top-k", *map(str, config.top_k)]
+    command += ["--top-k", *map(str, config.top_k)] + (["--frames", str(config.frames)] if config.frames else [])
     if subprocess.run(command, check=False).returncode:
         raise UserError(f"the run is trained, but could not be evaluated: {' '.join(command[1:])}")
 

@@ -29,8 +29,8 @@ from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers, smooth_part
 from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
 from pipeline.files import all_or_none
+from pipeline.join import open_store
 from pipeline.params import UserError, entry, one_of, option, parse
-from pipeline.store import FeatureStore
 from pipeline.tables import read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
@@ -65,7 +65,8 @@ class BaselinesConfig(EvaluateConfig):
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__)
-    store, labels, device = FeatureStore(config.data), read_labels(config.labels), pick_device(config.device)
+    labels, device = read_labels(config.labels), pick_device(config.device)
+    store = open_store(config.data, config.frames, labels.dataset)
     folds = load_run(config.run, store, labels)
     facts = folds[0][0].facts
     if facts["window"] != 1 or not folds[0][0].head.framewise:

@@ -29,6 +29,7 @@ from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.files import all_or_none
+from pipeline.join import FRAMES, frame_table, open_store
 from pipeline.params import UserError, entry, option, parse
 from pipeline.seen import refuse_seen
 from pipeline.store import FeatureStore
@@ -50,7 +51,7 @@ class EvaluateConfig:
     output: Path = option(Path("evaluation"), "-o", help="the folder for metrics.json and all else")
     data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table")
-    frames: Path = option(Path("data/frames.parquet"), help="the frame table, for thumbnails; none where it is not")
+    frames: Path | None = option(None, help=FRAMES)
     top_k: list[int] = option([1, 5, 10], "-k", help="recall at these", within="[1, inf)")
     neighbours: int = option(20, help="that vote on a frame's class", within="[1, inf)")
     most_pairs_of: int = option(
@@ -99,7 +100,8 @@ class Material:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__)
-    store, labels = FeatureStore(config.data), read_labels(config.labels)
+    labels = read_labels(config.labels)
+    store = open_store(config.data, config.frames, labels.dataset)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels)
     found = [material(config, store, labels, adapters) for adapters in folds]
@@ -288,7 +290,8 @@ def report(
     seeds = [pooled(parts, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
     weights = group_weights(len(part.groups), config.resamples)
     estimated = estimates(about["run"], [measure for measure, _ in seeds], weights)
-    pictures = drawn(part, folds, seeds[0][1], estimated, about, _thumbnails(config.frames), config.timelines)
+    thumbnails = _thumbnails(frame_table(config.data, config.frames))
+    pictures = drawn(part, folds, seeds[0][1], estimated, about, thumbnails, config.timelines)
     with all_or_none(config.output, files.NAME) as folder:
         files.write(folder, part, folds, seeds, estimated, about)
         (folder / "plots").mkdir()
@@ -311,9 +314,9 @@ def report(
             print(f"  {name:28} {estimate.value:.3f}" + ("" if np.isnan(low) else f"  {low:.3f} to {high:.3f}"))
 
 
-def _thumbnails(path: Path) -> Callable[[str, int], np.ndarray | None]:
+def _thumbnails(path: Path | None) -> Callable[[str, int], np.ndarray | None]:
     """A picture by video and frame number; None for those that are not there."""
-    if not path.is_file():
+    if path is None:
         return lambda video, frame: None
     frames = read_frames(path)
     paths = frames.table.set_index(KEY)["path"]

@@ -36,6 +36,7 @@ from pipeline.evaluation.separation import evenly, normalised
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
 from pipeline.files import all_or_none
+from pipeline.join import FRAMES, open_store
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.seen import USES, refuse_seen, some
 from pipeline.store import FeatureStore, differences
@@ -66,6 +67,7 @@ class PredictConfig:
     format: str = option("single", help="a single file, or per-video: one a video, as in the early editions")
     data: Path | None = option(None, "-d", help="the feature store; default: data/features.zarr")
     frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT.zarr")
+    table: Path | None = option(None, help=FRAMES)
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
@@ -133,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _extract(config)
     wanted = read_list(config.list_of, config.store)
     check_format(wanted, config.task, config.format)
-    store = FeatureStore(config.store)
+    store = open_store(config.store, config.table, None)
     rows = _rows(store, wanted, config)
     said = _mean_of_seeds(config, checkpoints, store, rows)
     code = rows.videos.get_indexer(wanted["video"])
@@ -254,10 +256,11 @@ def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.d
 
 def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
     """Means over the nearest frames by cosine, out of all that were not held out: of classes, the shares of votes."""
-    facts, store = adapter.facts, FeatureStore(config.labelled)
-    if other := differences(facts["made_by"], store.made_by):
+    facts = adapter.facts
+    if other := differences(facts["made_by"], FeatureStore(config.labelled).made_by):
         raise UserError(f"{config.run} was trained on other features than {config.labelled} has: {other}")
     labels = of_fold(read_labels(config.labels), facts.get("fold"))
+    store = open_store(config.labelled, None, labels.dataset)
     frames = frame_set(
         store, labels, tracks=[TRACKS[what]],
         test_split=facts["test_split"], select_split=facts["select_split"], split_seed=facts["split_seed"],

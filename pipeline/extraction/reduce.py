@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import projection
+from pipeline.join import FRAMES, open_store
 from pipeline.params import UserError, entry, option, parse
 from pipeline.seen import Seen
 from pipeline.store import FeatureStore
@@ -32,17 +33,19 @@ class ReduceConfig:
     )
     store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table, which says what is training data")
+    frames: Path | None = option(None, help=FRAMES)
     output: Path = option(Path("data/projection.safetensors"), "-o", help="where the projection is written")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReduceConfig, argv, sections=["reduce"], description=__doc__)
-    store = FeatureStore(config.store)
     if config.components == 0:
+        store = FeatureStore(config.store)
         projection.save(config.output, projection.nothing(store.num_features), store.made_by)
         print(f"no projection: all {store.num_features:,} features are kept as they are")
         return
     labels = read_labels(config.labels)
+    store = open_store(config.store, config.frames, labels.dataset)
     if not labels.folds:
         projection.save(config.output, _fitted(config, store, labels, ""), store.made_by)
         return
