@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from pipeline import projection
-from pipeline.join import FRAMES, open_store
+from pipeline.join import FRAMES, codes_of, open_store, places_of
 from pipeline.params import UserError, entry, option, parse
 from pipeline.seen import Seen
 from pipeline.store import FeatureStore
-from pipeline.tables import KEY, Labels, of_fold, read_labels
+from pipeline.tables import SPLITS, Labels, of_fold, read_labels
 
 BLOCK = 2**24  # values read at a time, 34 MB
 
@@ -87,11 +88,17 @@ def _fewer(explained: np.ndarray) -> str:
 def training_rows(store: FeatureStore, labels: Labels) -> np.ndarray:
     """Rows of the store whose frame is training data in one track, and whose group is held out in none."""
     table = labels.table
-    splits = table[[c for c in table if c.endswith("_split")]]
-    held_out = table.loc[splits.isin(["val", "test"]).any(axis=1), "group"].unique()
-    train = table.loc[(splits == "train").any(axis=1) & ~table["group"].isin(held_out), KEY]
-    keys = store.keys.astype({"video": "str"})
-    rows = np.sort(keys.merge(train, on=KEY)["row"].to_numpy())
+    splits = [pd.Categorical(table[c], categories=SPLITS).codes for c in table if c.endswith("_split")]
+    group, groups = pd.factorize(table["group"])
+    held_out = np.zeros(len(groups) + 1, dtype=bool)
+    train = np.zeros(len(table), dtype=bool)
+    for split in splits:
+        held_out[group[split > 0]] = True  # val and test
+        train |= split == 0
+    train &= ~held_out[group]
+    code = codes_of(store.keys, table["video"])[train]
+    at = places_of(store.keys, code, table["frame"].to_numpy()[train])
+    rows = np.sort(store.keys["row"].to_numpy()[at[at >= 0]])
     if len(rows) == 0:
         raise UserError(
             f"no frame of {store.path} is training data of '{labels.dataset}': nothing to fit a projection on"
