@@ -321,6 +321,8 @@ def _found(frames: FrameSet, store: FeatureStore, fold: int | None) -> str:
     counts = []
     for part in PARTS:
         centres = frames.centres(part)
+        if part == "test" and not len(centres):
+            continue
         counts.append(f"{part} {len(centres):,} frames of {len(np.unique(frames.video[centres]))} videos")
     missing = f"; {frames.labels_without_features:,} labels have no features" if frames.labels_without_features else ""
     of = "" if fold is None else f", fold {fold}"

@@ -75,7 +75,7 @@ def test_a_small_data_set_is_read_row_by_row_as_expected(tmp_path):
     assert found == [
         ("a", 7, 1, "train"),
         ("b", 1, -1, None), ("b", 2, 0, "val"), ("b", 3, -1, None), ("b", 5, -1, None),
-        ("c", 2, 2, None), ("c", 10, 2, "train"),
+        ("c", 2, 2, "test"), ("c", 10, 2, "train"),
     ]  # fmt: skip
     assert frames.labels_without_features == 2  # b/9 and not_extracted/1
     assert frames.classes == CLASSES
@@ -98,7 +98,7 @@ def test_rows_are_sorted_by_video_and_frame_however_they_were_appended(people):
 @pytest.mark.parametrize("split_seed", range(5))
 def test_parts_never_share_a_group_and_hold_every_labelled_frame(people, test_split, split_seed):
     frames = frame_set(*people, test_split=test_split, select_split=0.2, split_seed=split_seed)
-    groups = [groups_of(frames, part) for part in PARTS]
+    groups = [groups_of(frames, part) for part in PARTS if part != "test"]
     assert all(groups)
     assert len(set.union(*groups)) == sum(map(len, groups)) == 24
     assert sum(len(frames.centres(part)) for part in PARTS) == len(people[1].table)
@@ -414,7 +414,8 @@ def read_by_hand(store, labels, tracks, test_split, select_split, split_seed):
         val = held(labelled, test_split, split_seed)
         train = [i for i in labelled if i not in val]
     select = held(train, select_split, split_seed + 1) if select_split else set()
-    for name, rows in (("val", val), ("train", train), ("select", select)):
+    tested = [i for i in labelled if has(frames[i][3], main) and split(frames[i][3], main) == "test"]
+    for name, rows in (("test", [] if test_split else tested), ("val", val), ("train", train), ("select", select)):
         for i in rows:
             part[i] = name
     return [(v, int(f), int(r), g, p) for (v, f, r, _), g, p in zip(frames, group, part, strict=True)]

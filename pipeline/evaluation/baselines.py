@@ -23,6 +23,7 @@ from pipeline.evaluation.evaluate import (
     frames_scored,
     load_run,
     material,
+    refuse_other_part,
     report,
 )
 from pipeline.evaluation.inference import per_frame
@@ -65,6 +66,7 @@ class BaselinesConfig(EvaluateConfig):
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__)
+    refuse_other_part(config.part, [path.parent for path in config.output.glob("*/details.json")])
     labels, device = read_labels(config.labels), pick_device(config.device)
     store = open_store(config.data, config.frames, labels.dataset)
     folds = load_run(config.run, store, labels)

@@ -4,6 +4,7 @@ python -m pipeline.evaluation.evaluate --run runs/tcn_supcon
 """
 
 import dataclasses
+import json
 import re
 import subprocess
 from collections import Counter
@@ -40,6 +41,7 @@ from pipeline.training.data import FrameSet, frame_set, held_names
 from pipeline.training.windows import centred, typical_step
 
 SUMMED = ("val_frames", "val_videos", "compared", "val_videos_new", "val_videos_gone")  # over folds
+PART_WORDS = {"val": "validation", "test": "test"}
 WAY_OUT = "Train it again, or evaluate it with the labels that it was trained with"
 
 
@@ -52,6 +54,7 @@ class EvaluateConfig:
     data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table")
     frames: Path | None = option(None, help=FRAMES)
+    part: str = option("val", help="what is scored; nothing of a run is ever chosen on test", choices=PART_WORDS)
     top_k: list[int] = option([1, 5, 10], "-k", help="recall at these", within="[1, inf)")
     neighbours: int = option(20, help="that vote on a frame's class", within="[1, inf)")
     most_pairs_of: int = option(
@@ -100,6 +103,7 @@ class Material:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__)
+    refuse_other_part(config.part, [config.output])
     labels = read_labels(config.labels)
     store = open_store(config.data, config.frames, labels.dataset)
     device = pick_device(config.device)
@@ -114,6 +118,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
     report(config, found, answers, about)
+
+
+def refuse_other_part(part: str, folders: Sequence[Path]) -> None:
+    """Raises ``UserError`` where a folder holds the evaluation of another part, which would be written over."""
+    for folder in folders:
+        try:
+            about = json.loads((folder / "details.json").read_text(encoding="utf-8"))["about"]
+        except (OSError, ValueError, KeyError):
+            continue  # not there, or damaged: to be made again
+        if (there := about.get("part", "val")) != part:
+            raise UserError(
+                f"{folder} holds the numbers of the {PART_WORDS[there]} part: give another --output for the "
+                f"{PART_WORDS[part]} part"
+            )
 
 
 def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Adapter]]:
@@ -150,10 +168,10 @@ def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Ada
 
 
 def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapters: Sequence[Adapter]) -> Material:
-    """Frames of the validation part that the labels have now, with every label the table has for them.
+    """Frames of the part that is scored, as the labels have it now, with every label the table has for them.
 
-    ``adapters`` are those of one fold. Raises ``UserError`` where the labels have other classes than they learned, and
-    where any of them has seen a group or a video of the part.
+    ``adapters`` are those of one fold. Raises ``UserError`` where the labels have other classes than they learned,
+    where any of them has seen a group or a video of the part, and where there is no test part to be scored.
     """
     facts = adapters[0].facts
     fold = facts.get("fold")
@@ -164,12 +182,16 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     )  # fmt: skip
     if frames.classes != facts["classes"]:
         raise UserError(f"{config.run} knows the classes {facts['classes']}, and {config.labels} has {frames.classes}")
-    held = held_names(frames, labels, "val")
+    val = frames.centres(config.part)
+    if not len(val):
+        drawn_split = facts["test_split"] is not None
+        why = "the split was drawn (--test-split)" if drawn_split else "the labels' official split has no test frames"
+        raise UserError(f"{config.run} cannot be scored on a test part: {why}")
+    held = held_names(frames, labels, config.part)
     for adapter in adapters:
         whose = f"{config.run}{'' if fold is None else f', fold {fold}'}, seed {adapter.facts['seed']}"
-        refuse_seen(whose, adapter.seen, held, "validation", WAY_OUT)
+        refuse_seen(whose, adapter.seen, held, PART_WORDS[config.part], WAY_OUT)
     frames = _with_all_labels(frames, labels)
-    val = frames.centres("val")
     rows = np.flatnonzero(np.isin(frames.video, frames.video[val]))
     scored = np.isin(rows, val)
     group = np.unique(frames.group[rows], return_inverse=True)[1]
@@ -196,7 +218,9 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
         pairs=_pairs(frames, rows, scored, labels),
         fps=frame_rates(config.fps, videos, video),
     )
-    about = _about(config, facts, labels, part, len(val), len(train)) | _since(adapters[0], frames)
+    about = _about(config, facts, labels, part, len(val), len(train))
+    if config.part == "val":
+        about |= _since(adapters[0], frames)
     return Material(store, frames, rows, candidates, part, about, fold, config)
 
 
@@ -268,7 +292,7 @@ def _judged(found: Material, adapter: Adapter, source: Source, device: torch.dev
     left, right = compared_pairs(part, most).T
     score = logits_of(np.concatenate([left, right]))
     ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left))
-    own, same = frames.pairs_of("val")
+    own, same = frames.pairs_of(found.config.part)
     sides = (
         torch.from_numpy(centred(frames.video, frames.frame, rows, adapter.facts["window"], adapter.facts["step"]))
         for rows in own.T
@@ -285,7 +309,12 @@ def report(
         Fold(of.fold, of.part, said, [measured(of.part, answer, config.settings) for answer in said])
         for of, said in zip(found, answers, strict=True)
     ]
-    parts, about = [fold.part for fold in folds], _about_all(found) | about
+    about = _about_all(found) | about
+    if config.part == "test" and len(folds) > 1:  # the same frames for all networks, which so are as further seeds
+        answers_of_all = [answer for fold in folds for answer in fold.answers]
+        folds = [Fold(None, folds[0].part, answers_of_all, [seed for fold in folds for seed in fold.seeds])]
+        about["seeds"] = len(answers_of_all)
+    parts = [fold.part for fold in folds]
     part = together(parts)
     seeds = [pooled(parts, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
     weights = group_weights(len(part.groups), config.resamples)
@@ -298,9 +327,11 @@ def report(
         for name, figure in pictures:
             figure.savefig(folder / "plots" / f"{name}.png")
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
-    of_folds = f", {about['val_split']}" if len(folds) > 1 else ""
+    of_folds = f", {about['val_split']}" if len(found) > 1 else ""
+    which = "test " if config.part == "test" else ""
     print(
-        f"{about['run']}: scored on {scored} frames of {about['val_videos']} videos ({about['dataset']}{of_folds}); "
+        f"{about['run']}: scored on {scored} frames of {about['val_videos']} {which}videos ({about['dataset']}"
+        f"{of_folds}); "
         f"intervals by {config.resamples:,} resamples of {len(part.groups)} groups"
     )
     if about.get("val_videos_new") or about.get("val_videos_gone"):
@@ -334,6 +365,7 @@ def _about(
         "backbone_weights": facts["made_by"]["source"],
         "input_size": facts["made_by"]["input_size"],
         **{k: facts[k] for k in ("model", "loss", "sampler", "temperature", "window", "pooling", "epochs", "reduce")},
+        "part": config.part,
         "val_split": "official" if split is None else f"{split} of the groups, drawn with seed {facts['split_seed']}",
         "train_frames": num_train,
         "val_frames": num_val,
@@ -372,6 +404,8 @@ def _about_all(found: Sequence[Material]) -> dict[str, Any]:
     about = [of.about for of in found]
     if len(about) == 1:
         return about[0]
+    if found[0].config.part == "test":
+        return about[0] | {"val_split": f"official test part, by the networks of each of {len(about)} folds"}
     scored = Counter()
     for of in about:
         scored.update(of["frames_scored"])

@@ -15,7 +15,7 @@ from pipeline.params import UserError, one_of
 from pipeline.store import FeatureStore
 from pipeline.tables import SPLITS, Labels
 
-PARTS = ("train", "select", "val")
+PARTS = ("train", "select", "val", "test")
 TRAIN, VAL, TEST = range(len(SPLITS))  # codes of the official split
 # Kinds of labels, and the column of the label table that holds their official split.
 TRACKS = {"expression": "expression_split", "va": "va_split", "aus": "au_split"}
@@ -88,8 +88,9 @@ def frame_set(
     own track calls it training. ``select`` is a share of the training groups, on which the best epoch is chosen, so
     that what is reported was not chosen for. Both cuts are stratified (by class, or, where the label table names pairs,
     each of which may be a class, by same and different; by the quadrant of valence and arousal; by the number of action
-    units) and the same for every training seed. Frames that the official split calls test, or puts nowhere, are left
-    out; with ``test_split`` they are used like all others. Raises ``UserError`` where a track has no labels, a part
+    units) and the same for every training seed. ``test`` are the frames that the first track's official split calls so:
+    nothing is chosen on them. Frames that it puts nowhere are left out; with ``test_split`` there is no test part, and
+    all are used alike. Raises ``UserError`` where a track has no labels, a part
     would be empty, or a group stands on both sides of a track's official split.
     """
     table, columns = labels.table, {track: _columns(labels, track) for track in tracks}
@@ -233,6 +234,8 @@ def _parts(
             "both are needed (give --test-split where the data set has no official split)"
         )
     part = np.full(len(labelled), -1, dtype=np.int8)
+    if test_split is None:
+        part[there[first] & (splits[first] == TEST)] = PARTS.index("test")
     part[train], part[val] = PARTS.index("train"), PARTS.index("val")
     if select_split > 0:
         part[held_out(strata, group, train, select_split, seed + 1, "select_split")] = PARTS.index("select")
