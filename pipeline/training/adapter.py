@@ -160,14 +160,13 @@ def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
     save_tensors(path, {**adapter.modules().state_dict(), **tensors}, adapter.facts | said | more)
 
 
-def load_adapter(path: Path, made_by: dict[str, Any]) -> Adapter:
-    """The adapter in ``path``.
+def load_adapter(path: str | Path, made_by: dict[str, Any]) -> Adapter:
+    """The adapter in a file, in the folder of a seed (its best epoch), or in that of a run that has one seed.
 
-    Raises ``UserError`` where there is none, where it is damaged, and where it was trained on features that something
-    else made.
+    ``made_by`` is that of the store whose features it will be given. Raises ``UserError`` where there is no adapter, or
+    more than one, where it is damaged, and where it was trained on features that something else made.
     """
-    if not path.is_file():
-        raise UserError(f"no trained adapter at {path}: make one with 'python train.py'")
+    path = _adapter_file(Path(path))
     way_out = f"Delete {path.parent} and train this seed again with 'python train.py --resume RUN'"
     tensors, facts = load_tensors(path, "a trained adapter", way_out, "pt")
     if "model" not in facts:
@@ -179,6 +178,18 @@ def load_adapter(path: Path, made_by: dict[str, Any]) -> Adapter:
     adapter.seen = seen
     adapter.modules().load_state_dict(tensors)
     return adapter
+
+
+def _adapter_file(path: Path) -> Path:
+    file = path if path.suffix == ".safetensors" else path / "best.safetensors"
+    if file.is_file():
+        return file
+    found = sorted(file for glob in ("seed_*", "fold_*/seed_*") for file in path.glob(f"{glob}/best.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    seeds = ", ".join(str(file.parent) for file in found)
+    way_out = f"name one of {seeds}" if found else "make one with 'python train.py'"
+    raise UserError(f"no trained adapter at {path}: there is no {file}; {way_out}")
 
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any], seen: dict[str, Seen]) -> None:
