@@ -5,6 +5,7 @@
     python train.py --loss '{arcface: 1, triplet: {weight: 0.5, mining: semi_hard}}'
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
     python train.py --resume runs/manual/NAME        goes on with a run that was killed, to exactly its weights
+    python train.py --all                            and print every metric in the end, not just the main ones
     python train.py --list                           the heads, losses and samplers there are
     python train.py --cpu                            the same as --device cpu; --gpu as --device cuda
 
@@ -35,6 +36,7 @@ from pipeline.evaluation.separation import evenly
 from pipeline.files import read_json, write_json
 from pipeline.join import FRAMES, frame_table, open_store
 from pipeline.params import UserError, build, entry, one_of, option, parse, read
+from pipeline.progress import Line, clock
 from pipeline.seen import Seen, refuse_seen, some
 from pipeline.store import FeatureStore, differences
 from pipeline.tables import Labels, of_fold, read_frames, read_labels
@@ -147,6 +149,7 @@ class TrainConfig:
     seed: int = option(0, help="of weights, dropout and batch order", within="[0, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     evaluate: bool = option(True, help="evaluate the run when it is trained")
+    all: bool = option(False, help="print every metric of the evaluation, not just the main ones")
 
     def __post_init__(self) -> None:
         if len(self.optim_betas) != 2:
@@ -204,10 +207,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     scores = [score for fold in labels.folds or [None] for score in _train_fold(config, folder, store, labels, fold)]
     _write_summary(folder, scores)
     select_by = config.select_by or select_by_of(config.loss)
-    of_folds = f" of {len(labels.folds)} folds" if labels.folds else ""
-    print(f"{folder}: {_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part{of_folds}")
+    print("\n".join(_verdict(config, folder, scores, select_by, len(labels.folds))))
     if config.evaluate:
         _evaluate(config, folder)
+
+
+def _verdict(
+    config: TrainConfig, folder: Path, scores: Sequence[dict[str, Any]], select_by: str, num_folds: int
+) -> list[str]:
+    """How the training went, in a few lines: steps, the score against that of the untrained head, the best epochs."""
+    of_folds = f" of {num_folds} folds" if num_folds else ""
+    score = f"{_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part{of_folds}"
+    if not config.epochs:
+        return [f"{folder}: {score}, nothing is trained"]
+    before = _mean_and_deviation([s["untrained"] for s in scores])
+    epochs, steps = [s["epochs"] for s in scores], [s["steps"] for s in scores]
+    networks = f" in each of {len(scores)} networks" if len(scores) > 1 else ""
+    best = _range([s["epoch"] for s in scores])
+    lines = [
+        f"{folder}: {score}; {before} before training",
+        f"  {_range(epochs)} epochs, {_range(steps)} steps in all{networks}; best epoch {best} of {config.epochs}",
+    ]
+    late = float(np.mean([s["epoch"] / s["epochs"] for s in scores]))
+    after = [s["epochs"] - s["epoch"] for s in scores]
+    if late <= 0.5 and min(after) >= 3 and config.patience is None:
+        patience = min(max(3, *(s["epoch"] for s in scores)), 20)
+        lines.append(f"  the last {_range(after)} epochs made nothing better (overfitting): try --patience {patience}")
+    elif late > 0.95 and not config.patience:
+        lines.append("  the best epoch is among the last: more --epochs may be better still")
+    return [*lines, f"  curves: tensorboard --logdir {folder}"]
+
+
+def _range(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _train_fold(
@@ -378,11 +411,13 @@ def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
     """One seed, from its start or from where a killed run left it; gives its best epoch."""
     config, device = material.config, material.device
     place, facts = folder / f"seed_{seed}", material.facts | {"seed": seed}
-    best: dict[str, Any] = {"seed": seed, "epoch": None, "select": float("nan")}
+    best: dict[str, Any] = {"seed": seed, "epoch": None, "select": float("nan"), "untrained": float("nan")}
     if (place / "last.safetensors").is_file() and not (place / "state.safetensors").is_file():
         done = load_adapter(place / "best.safetensors", facts["made_by"])
         _refuse_other_parts(material, place, done.seen)
-        return _scored({name: done.facts[name] for name in best})
+        last = load_adapter(place / "last.safetensors", facts["made_by"]).facts
+        known = _scored({name: done.facts[name] for name in best})
+        return known | {"epochs": last["epoch"], "steps": last["steps"]}
     torch.manual_seed(seed)
     adapter = build_adapter(facts)
     adapter.seen = material.seen
@@ -394,36 +429,44 @@ def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
         first, best, waited = _restored(material, trainer, place / "state.safetensors")
         purge_from = first + 1
     started = stored = time.monotonic()
+    epoch = first
     hparams = {name: facts[name] for name in HPARAMS}
     tags = [f"{name}/{part}" for name in SELECT_BY for part in material.watched]
-    with Board(place, hparams, tags, purge_from=purge_from) as board:
+    with Board(place, hparams, tags, purge_from=purge_from) as board, Line() as line:
         if first == 0:
-            score = _watch(material, adapter, board, 0)
+            score = best["untrained"] = _watch(material, adapter, board, 0)
             if math.isnan(score) and config.epochs:
                 print(f"the selection part is too small to be scored by {facts['select_by']}: the last epoch is taken")
             if trainer is None:
                 best |= {"epoch": 0, "select": score}
-                save_adapter(place / "best.safetensors", adapter, epoch=0, select=score)
+                save_adapter(place / "best.safetensors", adapter, **best)
         for epoch in range(first + 1, config.epochs + 1):
-            board.scalars(_epoch(trainer, epoch, material), "train", epoch)
+            means = _epoch(trainer, epoch, material)
+            board.scalars(means, "train", epoch)
             score = _watch(material, adapter, board, epoch)
             waited += 1
             # an untrained head is a baseline, not a candidate, so the first epoch is the first best one
             if best["epoch"] is None or score > best["select"] or math.isnan(best["select"]):
-                best, waited = {"seed": seed, "epoch": epoch, "select": score}, 0
-                save_adapter(place / "best.safetensors", adapter, epoch=epoch, select=score)
+                best, waited = best | {"epoch": epoch, "select": score}, 0
+                save_adapter(place / "best.safetensors", adapter, **best)
+            left = (time.monotonic() - started) / (epoch - first) * (config.epochs - epoch)
+            line.say(
+                f"{place}: epoch {epoch} of {config.epochs}, loss {means['loss']:.4g}, {facts['select_by']} "
+                f"{score:.3f}, best {best['select']:.3f} of epoch {best['epoch']}, {clock(left)} left"
+            )
             if config.patience and waited >= config.patience:
                 break
             if time.monotonic() - stored >= STATE_EVERY and epoch < config.epochs:
                 done = {"epoch": epoch, "best": best, "waited": waited, "made_by": facts["made_by"]}
                 save_state(place / "state.safetensors", trainer.state(), done, material.seen)
                 stored = time.monotonic()
-        save_adapter(place / "last.safetensors", adapter, epoch=epoch if config.epochs else 0, select=score)
+        steps = epoch * trainer.steps if trainer else 0
+        save_adapter(place / "last.safetensors", adapter, epoch=epoch, select=score, steps=steps)
         (place / "state.safetensors").unlink(missing_ok=True)
         _draw(material, load_adapter(place / "best.safetensors", facts["made_by"]), board, best["epoch"])
-    of, seconds = f"best epoch {best['epoch']} of {config.epochs}", time.monotonic() - started
+    of, seconds = f"best epoch {best['epoch']} of {epoch}", time.monotonic() - started
     print(f"{place}: {of}, {best['select']:.3f} {facts['select_by']}, {seconds:.0f} s")
-    return best
+    return best | {"epochs": epoch, "steps": steps}
 
 
 def _trainer(material: Material, adapter: Adapter, seed: int) -> Trainer:
@@ -531,7 +574,8 @@ def _restored(material: Material, trainer: Trainer, path: Path) -> tuple[int, di
 
 def _scored(best: dict[str, Any]) -> dict[str, Any]:
     """The best epoch as a file has it, where a score that is not a number is null."""
-    return best | {"select": float("nan") if best["select"] is None else best["select"]}
+    scores = ("select", "untrained")
+    return best | {name: float("nan") if best[name] is None else best[name] for name in scores}
 
 
 def _write_summary(folder: Path, scores: list[dict[str, Any]]) -> None:
@@ -573,6 +617,7 @@ def _evaluate(config: TrainConfig, folder: Path) -> None:
     command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder), "--data", str(config.data)]
     command += ["--labels", str(config.labels), "--output", str(folder), "--device", config.device]
     command += ["--top-k", *map(str, config.top_k)] + (["--frames", str(config.frames)] if config.frames else [])
+    command += ["--all"] if config.all else []
     if subprocess.run(command, check=False).returncode:
         raise UserError(f"the run is trained, but could not be evaluated: {' '.join(command[1:])}")
 

@@ -164,7 +164,7 @@ def test_the_metrics_are_those_of_the_functions_called_by_hand(place, capsys):
         "pooling": "mean", "epochs": 3, "reduce": False, "seeds": 2, "seed": 0, "val_split": "official",
         "train_frames": int(train.sum()), "val_frames": len(val), "val_videos": 4, "compared": 60,
         "frames_scored": {"expression": len(val)}, "knn_candidates": 50, "neighbours": 5, "class_bias": False,
-        "window_stride": None,
+        "window_stride": None, "part": "val",
         "smoothing": {"kind": "box", "width": 3, "width_aus": 5, "fps": None}, "commit": None, "baseline": False,
         "opposites": [["Happiness", "Sadness"]],  # there is no Anger
     }  # fmt: skip

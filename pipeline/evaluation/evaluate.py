@@ -32,6 +32,7 @@ from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.files import all_or_none
 from pipeline.join import FRAMES, frame_table, open_store
 from pipeline.params import UserError, entry, option, parse
+from pipeline.progress import Line
 from pipeline.seen import refuse_seen
 from pipeline.store import FeatureStore
 from pipeline.tables import KEY, Labels, of_fold, read_frames, read_labels
@@ -42,6 +43,9 @@ from pipeline.training.windows import centred, typical_step
 
 SUMMED = ("val_frames", "val_videos", "compared", "val_videos_new", "val_videos_gone")  # over folds
 PART_WORDS = {"val": "validation", "test": "test"}
+HEADLINE = (
+    "auc_same_different", "recall_at_1", "knn_macro_f1", "macro_f1", "macro_f1_smoothed", "ccc", "au_f1", "pair_f1",
+)  # fmt: skip
 WAY_OUT = "Train it again, or evaluate it with the labels that it was trained with"
 
 
@@ -75,6 +79,7 @@ class EvaluateConfig:
     resamples: int = option(1000, help="of whole groups, for the intervals", within="[1, 1_000_000]")
     timelines: int = option(3, help="validation videos that are drawn as a strip", within="[0, 1000]")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
+    all: bool = option(False, help="print every metric, not just the main ones")
 
     def __post_init__(self) -> None:
         if not self.top_k:
@@ -110,11 +115,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     folds = load_run(config.run, store, labels)
     found = [material(config, store, labels, adapters) for adapters in folds]
     answers: list[list[Answers]] = [[] for _ in folds]
+    line = Line()
     for part, adapters, said in zip(found, folds, answers, strict=True):
         for adapter in adapters:
+            done = sum(map(len, answers))
+            line.say(f"{config.run}: network {done + 1} of {sum(map(len, folds))}, {len(part.rows):,} frames")
             adapter.modules().to(device)
             source = features.open_inputs(store, part.frames.row, adapter.front, device)
             said.append(answered(part, adapter, source, device))
+    line.end()
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
     report(config, found, answers, about)
@@ -339,10 +348,32 @@ def report(
             f"  not the validation part of its training: {about['val_videos_new']:,} videos are new to it, "
             f"{about['val_videos_gone']:,} are gone; it has seen none of them"
         )
-    for name, estimate in estimated.items():
-        if not np.isnan(estimate.value) and not files.is_of_one_class(name):
-            low, high = estimate.interval()
-            print(f"  {name:28} {estimate.value:.3f}" + ("" if np.isnan(low) else f"  {low:.3f} to {high:.3f}"))
+    known = [name for name, e in estimated.items() if not np.isnan(e.value) and not files.is_of_one_class(name)]
+    for name in known if config.all else [name for name in HEADLINE if name in known]:
+        low, high = estimated[name].interval()
+        beside = "" if about["baseline"] or config.all else _baseline(config, about, name)
+        print(
+            f"  {name:28} {estimated[name].value:.3f}"
+            + ("" if np.isnan(low) else f"  {low:.3f} to {high:.3f}")
+            + (f"  best baseline {beside}" if beside else "")
+        )
+    print(f"  {'' if config.all else 'all of it (or --all): '}{config.output}/metrics.json; pictures in {folder}")
+
+
+def _baseline(config: EvaluateConfig, about: dict[str, Any], metric: str) -> str:
+    """The best baseline that is known in a metric, on the same frames: '.712 of pca'; nothing where there is none."""
+    places = [config.output.parent, Path("evaluation"), Path("evaluation/baselines")]
+    same = ("dataset", "part", "backbone", "input_size", "val_split", "val_frames", "val_videos")
+    found = []
+    for path in sorted({path for place in places for path in place.glob("*/details.json")}):
+        try:
+            details = json.loads(path.read_text(encoding="utf-8"))
+            there, value = details["about"], details["estimates"].get(metric, {}).get("value")
+        except (OSError, ValueError, KeyError):
+            continue  # somebody else's file, or one that is being written
+        if there.get("baseline") and value is not None and all(there.get(k) == about.get(k) for k in same):
+            found.append((value, there["run"]))
+    return "{:.3f} of {}".format(*max(found)) if found else ""
 
 
 def _thumbnails(path: Path | None) -> Callable[[str, int], np.ndarray | None]:

@@ -38,6 +38,7 @@ from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problem
 from pipeline.files import all_or_none
 from pipeline.join import FRAMES, open_store
 from pipeline.params import UserError, entry, one_of, option, parse
+from pipeline.progress import Line
 from pipeline.seen import USES, refuse_seen, some
 from pipeline.store import FeatureStore, differences
 from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold, read_labels
@@ -188,9 +189,10 @@ def _mean_of_seeds(
     config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
 ) -> dict[str, np.ndarray]:
     """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12)."""
-    device, total, known = pick_device(config.device), {}, set()
+    device, total, known, line = pick_device(config.device), {}, set(), Line()
     predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
-    for path in checkpoints:
+    for number, path in enumerate(checkpoints, 1):
+        line.say(f"{config.run}: network {number} of {len(checkpoints)}, {len(rows.row):,} frames")
         adapter = load_adapter(path, store.made_by)
         adapter.modules().to(device)
         known.update(_known(adapter, rows.videos))
@@ -199,6 +201,7 @@ def _mean_of_seeds(
         found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
         for what, predict in predictors.items():
             total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
+    line.end()
     if known:
         print(
             f"{config.run} has seen {len(known):,} of the {len(rows.videos):,} videos in training or selection "
@@ -338,7 +341,7 @@ def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.nda
     if gap.any():
         print(f"  {int(gap.sum()):,} frames of {len(np.unique(video[gap])):,} videos have no features: interpolated")
     if len(faceless := wanted["video"][video < 0].unique()):
-        print(f"  {len(faceless):,} videos have none at all, and are called Neutral, or 0: {', '.join(faceless)}")
+        print(f"  {len(faceless):,} videos have none at all, and are called Neutral, or 0: {shortened(faceless)}")
 
 
 def _validate(config: PredictConfig, path: Path) -> int:
