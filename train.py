@@ -34,12 +34,12 @@ from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
 from pipeline.files import read_json, write_json
-from pipeline.join import FRAMES, frame_table, open_store
+from pipeline.join import FRAMES, frame_table, open_both
 from pipeline.params import UserError, build, entry, one_of, option, parse, read
 from pipeline.progress import Line, clock
 from pipeline.seen import Seen, refuse_seen, some
 from pipeline.store import FeatureStore, differences
-from pipeline.tables import Labels, of_fold, read_frames, read_labels
+from pipeline.tables import Labels, of_fold, read_frames
 from pipeline.training import features
 from pipeline.training.adapter import (
     NORMALISATIONS,
@@ -200,8 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return print(listed({"heads": HEADS, "losses": LOSSES, "samplers": SAMPLERS}))
     config, resumed = _config(argv)
     folder = resumed or _folder(config)
-    labels = read_labels(config.labels)
-    store = open_store(config.data, config.frames, labels.dataset)
+    store, labels = open_both(config.data, config.labels, config.frames)
     if labels.folds and config.test_split is not None:
         raise UserError(f"{config.labels} is cut into {len(labels.folds)} folds: leave --test-split out")
     scores = [score for fold in labels.folds or [None] for score in _train_fold(config, folder, store, labels, fold)]

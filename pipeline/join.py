@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.params import UserError
 from pipeline.store import FeatureStore
-from pipeline.tables import read_frames
+from pipeline.tables import Labels, read_frames, read_labels
 
 DEFAULT = Path("data/frames.parquet")
 FRAMES = "the frame table, which says which frames of the store count; default: the one beside the store"
@@ -23,14 +23,25 @@ def frame_table(store: Path, given: Path | None) -> Path | None:
     return given or next((path for path in beside if path.is_file()), None)
 
 
-def open_store(path: Path, given: Path | None, dataset: str | None) -> FeatureStore:
-    """The store at ``path``, its ``keys`` without the frames that its frame table has not, or of another size.
+def open_both(path: Path, labels: Path, given: Path | None) -> tuple[FeatureStore, Labels]:
+    """The store at ``path``, without the frames that do not count, and its label table."""
+    store, table = FeatureStore(path), read_labels(labels)
+    return _joined(store, given, table.dataset), table
+
+
+def open_store(path: Path, given: Path | None) -> FeatureStore:
+    """The store at ``path`` without the frames that do not count, for those who have no labels."""
+    return _joined(FeatureStore(path), given, None)
+
+
+def _joined(store: FeatureStore, given: Path | None, dataset: str | None) -> FeatureStore:
+    """The store, its ``keys`` without the frames that its frame table has not, or of another size.
 
     Says how many these are, and where there is no frame table and so all frames count. A table that was not ``given``
     decides nothing where it is of another data set: where none of the frames is in it, and its data set is not
     ``dataset``, that of the labels. Raises ``UserError`` for one that was given, and where no frame is left.
     """
-    store, table = FeatureStore(path), frame_table(path, given)
+    path, table = store.path, frame_table(store.path, given)
     if table is None:
         print(f"{path}: there is no frame table, so all of its {len(store.keys):,} frames count")
         return store

@@ -13,13 +13,17 @@ from test_train import CLASSES, run
 from pipeline import projection
 from pipeline.evaluation import predict
 from pipeline.extraction import reduce
-from pipeline.join import codes_of, open_store, places_of
+from pipeline.join import codes_of, open_both, open_store, places_of
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreWriter
 from pipeline.tables import Frames, read_labels, write_frames
 
 made, place = test_train.made, test_train.place  # fixtures
 STORE, TABLE = Path("data/features.zarr"), Path("data/frames.parquet")
+
+
+def joined(path, given=None):
+    return open_both(path, Path("data/labels.parquet"), given)[0]
 
 
 def table(path=TABLE, without=(), changed=(), dataset="tiny", names=None):
@@ -52,7 +56,7 @@ def test_videos_that_left_the_frame_table_are_neither_trained_on_nor_scored_nor_
 
 def test_a_frame_whose_image_has_changed_does_not_count_until_it_is_extracted_again(place, capsys):
     table(without=["v00"], changed=["v01", "v02"])
-    store = open_store(STORE, None, "tiny")
+    store = joined(STORE)
     assert set(store.keys["video"].astype("str")) == {f"v{i:02}" for i in range(3, 18)}
     said = "36 of its 216 frames do not count: 12 are not in data/frames.parquet, 24 have another image file now"
     assert said in capsys.readouterr().out
@@ -65,21 +69,21 @@ def test_an_import_that_knows_no_sizes_is_matched_by_its_names(place):
         writer.write(keys, {"original": np.zeros((3, 2))})
     frames = keys.iloc[:2].assign(path=["a/1", "a/2"], size=[5, 6])
     write_frames(Path("i.frames.parquet"), Frames(frames, Path("x"), "any", "by hand"))
-    assert open_store(Path("i.zarr"), None, "other").keys["frame"].tolist() == [1, 2]
+    assert open_store(Path("i.zarr"), None).keys["frame"].tolist() == [1, 2]
 
 
 def test_without_a_frame_table_all_frames_count_and_that_is_said(place, capsys):
-    assert len(open_store(STORE, None, "tiny").keys) == 216
+    assert len(joined(STORE).keys) == 216
     assert "data/features.zarr: there is no frame table, so all of its 216 frames count" in capsys.readouterr().out
 
 
 def test_a_table_of_another_data_set_empties_nothing_and_that_is_said(place, capsys):
     table(names="other/", dataset="others")
-    assert len(open_store(STORE, None, "tiny").keys) == 216
+    assert len(joined(STORE).keys) == 216
     said = "data/frames.parquet is of another data set ('others'): all 216 frames of data/features.zarr count"
     assert said in capsys.readouterr().out
     with pytest.raises(UserError, match=r"none of the 216 frames of data/features\.zarr is in the frame table"):
-        open_store(STORE, TABLE, "tiny")  # it was named
+        joined(STORE, TABLE)  # it was named
 
 
 @pytest.mark.parametrize("how", [{"names": "x"}, {"changed": [f"v{i:02}" for i in range(18)]}])
@@ -92,12 +96,12 @@ def test_a_table_of_the_same_data_set_that_has_none_of_the_frames_is_refused(pla
 def test_the_table_beside_the_store_is_taken_before_that_in_data(place):
     table()
     STORE.rename("emb.zarr")
-    assert len(open_store(Path("emb.zarr"), None, "tiny").keys) == 216
+    assert len(joined(Path("emb.zarr")).keys) == 216
     Path("data/frames.parquet").rename("emb.frames.parquet")
     (place / "data/features.zarr").symlink_to(place / "emb.zarr")
     table(without=["v00"])
-    assert len(open_store(Path("emb.zarr"), None, "tiny").keys) == 216
-    assert len(open_store(Path("data/features.zarr"), None, "tiny").keys) == 204
+    assert len(joined(Path("emb.zarr")).keys) == 216
+    assert len(joined(Path("data/features.zarr")).keys) == 204
 
 
 def test_a_listed_frame_that_left_the_table_is_interpolated_as_one_without_features(place, capsys):

@@ -30,9 +30,8 @@ from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers, smooth_part
 from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
 from pipeline.files import all_or_none
-from pipeline.join import open_store
+from pipeline.join import open_both
 from pipeline.params import UserError, entry, one_of, option, parse
-from pipeline.tables import read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
 from pipeline.training.data import FrameSet
@@ -67,8 +66,8 @@ class BaselinesConfig(EvaluateConfig):
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__)
     refuse_other_part(config.part, [path.parent for path in config.output.glob("*/details.json")])
-    labels, device = read_labels(config.labels), pick_device(config.device)
-    store = open_store(config.data, config.frames, labels.dataset)
+    store, labels = open_both(config.data, config.labels, config.frames)
+    device = pick_device(config.device)
     folds = load_run(config.run, store, labels)
     facts = folds[0][0].facts
     if facts["window"] != 1 or not folds[0][0].head.framewise:

@@ -30,12 +30,12 @@ from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.files import all_or_none
-from pipeline.join import FRAMES, frame_table, open_store
+from pipeline.join import FRAMES, frame_table, open_both
 from pipeline.params import UserError, entry, option, parse
 from pipeline.progress import Line
 from pipeline.seen import refuse_seen
 from pipeline.store import FeatureStore
-from pipeline.tables import KEY, Labels, of_fold, read_frames, read_labels
+from pipeline.tables import KEY, Labels, of_fold, read_frames
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source, load_adapter
 from pipeline.training.data import FrameSet, frame_set, held_names
@@ -109,8 +109,7 @@ class Material:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__)
     refuse_other_part(config.part, [config.output])
-    labels = read_labels(config.labels)
-    store = open_store(config.data, config.frames, labels.dataset)
+    store, labels = open_both(config.data, config.labels, config.frames)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels)
     found = [material(config, store, labels, adapters) for adapters in folds]

@@ -36,12 +36,12 @@ from pipeline.evaluation.separation import evenly, normalised
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
 from pipeline.files import all_or_none
-from pipeline.join import FRAMES, open_store
+from pipeline.join import FRAMES, open_both, open_store
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.progress import Line
 from pipeline.seen import USES, refuse_seen, some
 from pipeline.store import FeatureStore, differences
-from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold, read_labels
+from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, load_adapter
 from pipeline.training.data import frame_set, held_names
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _extract(config)
     wanted = read_list(config.list_of, config.store)
     check_format(wanted, config.task, config.format)
-    store = open_store(config.store, config.table, None)
+    store = open_store(config.store, config.table)
     rows = _rows(store, wanted, config)
     said = _mean_of_seeds(config, checkpoints, store, rows)
     code = rows.videos.get_indexer(wanted["video"])
@@ -262,8 +262,8 @@ def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: t
     facts = adapter.facts
     if other := differences(facts["made_by"], FeatureStore(config.labelled).made_by):
         raise UserError(f"{config.run} was trained on other features than {config.labelled} has: {other}")
-    labels = of_fold(read_labels(config.labels), facts.get("fold"))
-    store = open_store(config.labelled, None, labels.dataset)
+    store, labels = open_both(config.labelled, config.labels, None)
+    labels = of_fold(labels, facts.get("fold"))
     frames = frame_set(
         store, labels, tracks=[TRACKS[what]],
         test_split=facts["test_split"], select_split=facts["select_split"], split_seed=facts["split_seed"],

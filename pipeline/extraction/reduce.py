@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline import projection
-from pipeline.join import FRAMES, codes_of, open_store, places_of
+from pipeline.join import FRAMES, codes_of, open_both, places_of
 from pipeline.params import UserError, entry, option, parse
 from pipeline.seen import Seen
 from pipeline.store import FeatureStore
-from pipeline.tables import SPLITS, Labels, of_fold, read_labels
+from pipeline.tables import SPLITS, Labels, of_fold
 
 BLOCK = 2**24  # values read at a time, 34 MB
 
@@ -45,8 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         projection.save(config.output, projection.nothing(store.num_features), store.made_by)
         print(f"no projection: all {store.num_features:,} features are kept as they are")
         return
-    labels = read_labels(config.labels)
-    store = open_store(config.store, config.frames, labels.dataset)
+    store, labels = open_both(config.store, config.labels, config.frames)
     if not labels.folds:
         projection.save(config.output, _fitted(config, store, labels, ""), store.made_by)
         return
