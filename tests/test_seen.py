@@ -143,14 +143,17 @@ def persons(table):
     return table.assign(group="p" + (table["video"].str[1:].astype(int) // 2).astype("str").str.zfill(2))
 
 
-def test_a_person_whose_groups_were_merged_is_known_by_the_other_video(place):
-    """v12 validates, and is found to be the person of v00, which was trained on: v12 itself was never seen."""
+@pytest.mark.parametrize("still_labelled", [True, False])
+def test_a_person_whose_groups_were_merged_is_known_by_the_other_video(place, still_labelled):
+    """v12 validates, and is found to be the person of a video that was trained on: v12 itself was never seen."""
     folder = run()
     video = sorted(parts()["train"])[0]
 
     def merged(table):
         splits = {c: table[c].mask(table["video"] == video, None) for c in table if c.endswith("_split")}
-        return table.assign(group=table["group"].replace({"v12": "merged", video: "merged"}), **splits)
+        label = table["expression"].where((table["video"] != video) | still_labelled, None)
+        group = table["group"].replace({"v12": "merged", video: "merged"})
+        return table.assign(group=group, expression=label, **splits)
 
     change(merged)
     message = refused(lambda: scored(folder))
