@@ -574,5 +574,5 @@ def test_the_command_of_the_readme_trains_and_evaluates(place):
     assert done.returncode == 0, done.stderr
     metrics = json.loads(Path("runs/manual/mlp-contrastive_cross_entropy-balanced/metrics.json").read_text())
     assert 0 <= metrics["recall_at_3"] <= 1
-    assert "all of it (or --all): runs/manual/" in done.stdout
+    assert "all metrics (or --all): runs/manual/" in done.stdout
     assert len(done.stdout.splitlines()) < 15

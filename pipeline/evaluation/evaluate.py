@@ -126,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
     report(config, found, answers, about)
+    which = "" if config.all else "all metrics (or --all): "
+    print(f"  {which}{config.output}/metrics.json; pictures: {config.output}/plots")
 
 
 def refuse_other_part(part: str, folders: Sequence[Path]) -> None:
@@ -356,7 +358,6 @@ def report(
             + ("" if np.isnan(low) else f"  {low:.3f} to {high:.3f}")
             + (f"  best baseline {beside}" if beside else "")
         )
-    print(f"  {'' if config.all else 'all of it (or --all): '}{config.output}/metrics.json; pictures in {folder}")
 
 
 def _baseline(config: EvaluateConfig, about: dict[str, Any], metric: str) -> str:
