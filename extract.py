@@ -181,10 +181,13 @@ def _reduce(config: ExtractConfig, flags: list[str]) -> None:
     labels = config.store.with_suffix(".labels.parquet")
     labels = labels if config.data.is_dir() else config.data.with_name("labels.parquet")
     output = config.store.with_suffix(".projection.safetensors")
+    frames = config.store.with_suffix(".frames.parquet") if config.data.is_dir() else config.data
     command = [sys.executable, "-m", "pipeline.extraction.reduce", "--store", str(config.store), *flags]
-    if subprocess.run([*command, "--labels", str(labels), "--output", str(output)], check=False).returncode:
+    command += ["--labels", str(labels), "--frames", str(frames), "--output", str(output)]
+    if subprocess.run(command, check=False).returncode:
         raise UserError(f"the features are stored, but no projection could be fitted on {config.store}")
-    print(f"train on it with: python train.py -d {config.store} --labels {labels} --projection {output}")
+    paths = f"--labels {labels} --projection {output} --frames {frames}"
+    print(f"train on it with: python train.py -d {config.store} {paths}")
 
 
 def _run(

@@ -5,6 +5,7 @@
     python train.py --loss '{arcface: 1, triplet: {weight: 0.5, mining: semi_hard}}'
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
     python train.py --resume runs/manual/NAME        goes on with a run that was killed, to exactly its weights
+    python train.py --all                            and print every metric in the end, not just the main ones
     python train.py --list                           the heads, losses and samplers there are
     python train.py --cpu                            the same as --device cpu; --gpu as --device cuda
 
@@ -33,9 +34,12 @@ from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
 from pipeline.files import read_json, write_json
+from pipeline.join import FRAMES, frame_table, open_both
 from pipeline.params import UserError, build, entry, one_of, option, parse, read
+from pipeline.progress import Line, clock
+from pipeline.seen import Seen, refuse_seen, some
 from pipeline.store import FeatureStore, differences
-from pipeline.tables import Labels, of_fold, read_frames, read_labels
+from pipeline.tables import Labels, of_fold, read_frames
 from pipeline.training import features
 from pipeline.training.adapter import (
     NORMALISATIONS,
@@ -59,7 +63,7 @@ from pipeline.training.combinations import (
     tracks_of,
     without_effect,
 )
-from pipeline.training.data import PARTS, FrameSet, frame_set
+from pipeline.training.data import PARTS, FrameSet, frame_set, held_names
 from pipeline.training.heads import HEADS, build_head
 from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trainer
 from pipeline.training.losses import LOSSES, build_loss
@@ -83,7 +87,7 @@ class TrainConfig:
 
     data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table")
-    frames: Path = option(Path("data/frames.parquet"), help="the frame table: where TensorBoard's thumbnails lie")
+    frames: Path | None = option(None, help=FRAMES)
     output: Path = option(Path("runs/manual"), "-s", help="the folder of runs that this one is put into")
     name: str | None = option(None, help="the run's folder; default: model, loss and sampler")
     model: str = option("mlp", help="the head", choices=HEADS)
@@ -145,6 +149,7 @@ class TrainConfig:
     seed: int = option(0, help="of weights, dropout and batch order", within="[0, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     evaluate: bool = option(True, help="evaluate the run when it is trained")
+    all: bool = option(False, help="print every metric of the evaluation, not just the main ones")
 
     def __post_init__(self) -> None:
         if len(self.optim_betas) != 2:
@@ -185,6 +190,8 @@ class Material:
     device: torch.device
     rows: np.ndarray  # (W, T) of the training windows
     watched: dict[str, Watched]
+    seen: dict[str, Seen]
+    held: tuple[list[str], list[str]]  # groups and videos of the validation part
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -193,16 +200,46 @@ def main(argv: Sequence[str] | None = None) -> None:
         return print(listed({"heads": HEADS, "losses": LOSSES, "samplers": SAMPLERS}))
     config, resumed = _config(argv)
     folder = resumed or _folder(config)
-    store, labels = FeatureStore(config.data), read_labels(config.labels)
+    store, labels = open_both(config.data, config.labels, config.frames)
     if labels.folds and config.test_split is not None:
         raise UserError(f"{config.labels} is cut into {len(labels.folds)} folds: leave --test-split out")
     scores = [score for fold in labels.folds or [None] for score in _train_fold(config, folder, store, labels, fold)]
     _write_summary(folder, scores)
     select_by = config.select_by or select_by_of(config.loss)
-    of_folds = f" of {len(labels.folds)} folds" if labels.folds else ""
-    print(f"{folder}: {_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part{of_folds}")
+    print("\n".join(_verdict(config, folder, scores, select_by, len(labels.folds))))
     if config.evaluate:
         _evaluate(config, folder)
+
+
+def _verdict(
+    config: TrainConfig, folder: Path, scores: Sequence[dict[str, Any]], select_by: str, num_folds: int
+) -> list[str]:
+    """How the training went, in a few lines: steps, the score against that of the untrained head, the best epochs."""
+    of_folds = f" of {num_folds} folds" if num_folds else ""
+    score = f"{_mean_and_deviation([s['select'] for s in scores])} {select_by} on the selection part{of_folds}"
+    if not config.epochs:
+        return [f"{folder}: {score}, nothing is trained"]
+    before = _mean_and_deviation([s["untrained"] for s in scores])
+    epochs, steps = [s["epochs"] for s in scores], [s["steps"] for s in scores]
+    networks = f" in each of {len(scores)} networks" if len(scores) > 1 else ""
+    best = _range([s["epoch"] for s in scores])
+    lines = [
+        f"{folder}: {score}; {before} before training",
+        f"  {_range(epochs)} epochs, {_range(steps)} steps in all{networks}; best epoch {best} of {config.epochs}",
+    ]
+    late = float(np.mean([s["epoch"] / s["epochs"] for s in scores]))
+    after = [s["epochs"] - s["epoch"] for s in scores]
+    if late <= 0.5 and min(after) >= 3 and config.patience is None:
+        patience = min(max(3, *(s["epoch"] for s in scores)), 20)
+        lines.append(f"  the last {_range(after)} epochs made nothing better (overfitting): try --patience {patience}")
+    elif late > 0.95 and not config.patience:
+        lines.append("  the best epoch is among the last: more --epochs may be better still")
+    return [*lines, f"  curves: tensorboard --logdir {folder}"]
+
+
+def _range(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"
 
 
 def _train_fold(
@@ -278,7 +315,8 @@ def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     if config.select_by == "pair_f1" and not len(frames.pairs_of("select")[0]):
         has = "none of them is in the selection part" if len(frames.pairs) else "names none"
         raise UserError(f"select_by 'pair_f1' needs pairs, and of data set '{labels.dataset}' the label table {has}")
-    front = _front(config, store, frames, fold)
+    held = held_names(frames, labels, "val")
+    front, fitted_on = _front(config, store, frames, held, fold)
     step = config.step or typical_step(frames.video, frames.frame)
     opposite = _opposites(config, frames)
     watched = {}
@@ -296,7 +334,15 @@ def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     return Material(
         config, _facts(config, frames, store, front, step, fold), frames, front, source, views, device,
         centred(frames.video, frames.frame, frames.centres("train"), config.window, step), watched,
+        _seen(config, frames) | fitted_on, held,
     )  # fmt: skip
+
+
+def _seen(config: TrainConfig, frames: FrameSet) -> dict[str, Seen]:
+    """What the run is made with, by part. A head without an epoch takes at most mean and deviation of training data."""
+    trained = config.epochs > 0 or config.normalise != "none" or (config.reduce and config.test_split is not None)
+    parts = [*(["train"] if trained else []), *(["select"] if config.epochs else []), "val"]
+    return {part: Seen.of(*frames.names_of(part)) for part in parts}
 
 
 def _opposites(config: TrainConfig, frames: FrameSet) -> list[tuple[int, int]]:
@@ -307,22 +353,32 @@ def _found(frames: FrameSet, store: FeatureStore, fold: int | None) -> str:
     counts = []
     for part in PARTS:
         centres = frames.centres(part)
+        if part == "test" and not len(centres):
+            continue
         counts.append(f"{part} {len(centres):,} frames of {len(np.unique(frames.video[centres]))} videos")
     missing = f"; {frames.labels_without_features:,} labels have no features" if frames.labels_without_features else ""
     of = "" if fold is None else f", fold {fold}"
     return f"{store.path} ({store.made_by['backbone']}){of}: {', '.join(counts)}{missing}"
 
 
-def _front(config: TrainConfig, store: FeatureStore, frames: FrameSet, fold: int | None) -> Front:
+def _front(
+    config: TrainConfig, store: FeatureStore, frames: FrameSet, held: tuple[list[str], list[str]], fold: int | None
+) -> tuple[Front, dict[str, Seen]]:
+    """What stands before the head, and what a projection of the reduce stage was fitted on."""
     train = features.Blocks(store, frames.row[frames.centres("train")])
-    components = projection.load(config.projection, store.made_by, fold) if config.reduce else None
+    components, fitted_on = projection.load(config.projection, store.made_by, fold) if config.reduce else None, {}
     if components and config.test_split is not None:  # the stored one has seen frames that are now held out
         components = projection.fit(train, len(components.components))
+    elif components:
+        seen = None if components.seen is None else {"fitted": components.seen}
+        way_out = "Fit it again with 'python -m pipeline.extraction.reduce'"
+        refuse_seen(f"the projection {config.projection}", seen, held, "validation", way_out)
+        fitted_on = {"projection": components.seen}
     front = Front(store.num_features, len(components.components) if components else None)
     if components:
         front.project_with(components)
     front.fit(train, config.normalise)
-    return front
+    return front, fitted_on
 
 
 def _facts(
@@ -354,50 +410,62 @@ def _train_one(material: Material, folder: Path, seed: int) -> dict[str, Any]:
     """One seed, from its start or from where a killed run left it; gives its best epoch."""
     config, device = material.config, material.device
     place, facts = folder / f"seed_{seed}", material.facts | {"seed": seed}
-    best: dict[str, Any] = {"seed": seed, "epoch": None, "select": float("nan")}
+    best: dict[str, Any] = {"seed": seed, "epoch": None, "select": float("nan"), "untrained": float("nan")}
     if (place / "last.safetensors").is_file() and not (place / "state.safetensors").is_file():
-        done = load_adapter(place / "best.safetensors", facts["made_by"]).facts
-        return _scored({name: done[name] for name in best})
+        done = load_adapter(place / "best.safetensors", facts["made_by"])
+        _refuse_other_parts(material, place, done.seen)
+        last = load_adapter(place / "last.safetensors", facts["made_by"]).facts
+        known = _scored({name: done.facts[name] for name in best})
+        return known | {"epochs": last["epoch"], "steps": last["steps"]}
     torch.manual_seed(seed)
     adapter = build_adapter(facts)
+    adapter.seen = material.seen
     adapter.front.load_state_dict(material.front.state_dict())
     adapter.modules().to(device)
     trainer = _trainer(material, adapter, seed) if config.epochs else None
     first, waited, purge_from = 0, 0, 0 if place.exists() else None
     if (place / "state.safetensors").is_file():
-        first, best, waited = _restored(trainer, place / "state.safetensors", facts["made_by"])
+        first, best, waited = _restored(material, trainer, place / "state.safetensors")
         purge_from = first + 1
     started = stored = time.monotonic()
+    epoch = first
     hparams = {name: facts[name] for name in HPARAMS}
     tags = [f"{name}/{part}" for name in SELECT_BY for part in material.watched]
-    with Board(place, hparams, tags, purge_from=purge_from) as board:
+    with Board(place, hparams, tags, purge_from=purge_from) as board, Line() as line:
         if first == 0:
-            score = _watch(material, adapter, board, 0)
+            score = best["untrained"] = _watch(material, adapter, board, 0)
             if math.isnan(score) and config.epochs:
                 print(f"the selection part is too small to be scored by {facts['select_by']}: the last epoch is taken")
             if trainer is None:
                 best |= {"epoch": 0, "select": score}
-                save_adapter(place / "best.safetensors", adapter, epoch=0, select=score)
+                save_adapter(place / "best.safetensors", adapter, **best)
         for epoch in range(first + 1, config.epochs + 1):
-            board.scalars(_epoch(trainer, epoch, material), "train", epoch)
+            means = _epoch(trainer, epoch, material)
+            board.scalars(means, "train", epoch)
             score = _watch(material, adapter, board, epoch)
             waited += 1
             # an untrained head is a baseline, not a candidate, so the first epoch is the first best one
             if best["epoch"] is None or score > best["select"] or math.isnan(best["select"]):
-                best, waited = {"seed": seed, "epoch": epoch, "select": score}, 0
-                save_adapter(place / "best.safetensors", adapter, epoch=epoch, select=score)
+                best, waited = best | {"epoch": epoch, "select": score}, 0
+                save_adapter(place / "best.safetensors", adapter, **best)
+            left = (time.monotonic() - started) / (epoch - first) * (config.epochs - epoch)
+            line.say(
+                f"{place}: epoch {epoch} of {config.epochs}, loss {means['loss']:.4g}, {facts['select_by']} "
+                f"{score:.3f}, best {best['select']:.3f} of epoch {best['epoch']}, {clock(left)} left"
+            )
             if config.patience and waited >= config.patience:
                 break
             if time.monotonic() - stored >= STATE_EVERY and epoch < config.epochs:
                 done = {"epoch": epoch, "best": best, "waited": waited, "made_by": facts["made_by"]}
-                save_state(place / "state.safetensors", trainer.state(), done)
+                save_state(place / "state.safetensors", trainer.state(), done, material.seen)
                 stored = time.monotonic()
-        save_adapter(place / "last.safetensors", adapter, epoch=epoch if config.epochs else 0, select=score)
+        steps = epoch * trainer.steps if trainer else 0
+        save_adapter(place / "last.safetensors", adapter, epoch=epoch, select=score, steps=steps)
         (place / "state.safetensors").unlink(missing_ok=True)
         _draw(material, load_adapter(place / "best.safetensors", facts["made_by"]), board, best["epoch"])
-    of, seconds = f"best epoch {best['epoch']} of {config.epochs}", time.monotonic() - started
+    of, seconds = f"best epoch {best['epoch']} of {epoch}", time.monotonic() - started
     print(f"{place}: {of}, {best['select']:.3f} {facts['select_by']}, {seconds:.0f} s")
-    return best
+    return best | {"epochs": epoch, "steps": steps}
 
 
 def _trainer(material: Material, adapter: Adapter, seed: int) -> Trainer:
@@ -480,22 +548,24 @@ def _draw(material: Material, adapter: Adapter, board: Board, epoch: int) -> Non
         "video": [frames.videos[v] for v in video[some]],
         "frame": frames.frame[watched.centres][some].tolist(),
     }
-    board.projector(z[some], columns, _pictures(config.frames, columns["video"], columns["frame"]))
+    table = frame_table(config.data, config.frames)
+    board.projector(z[some], columns, _pictures(table, columns["video"], columns["frame"]))
 
 
-def _pictures(table: Path, videos: list[str], numbers: list[int]) -> np.ndarray | None:
-    if not table.is_file():
+def _pictures(table: Path | None, videos: list[str], numbers: list[int]) -> np.ndarray | None:
+    if table is None:
         return None
     frames = read_frames(table)
     path = frames.table.set_index(["video", "frame"])["path"]
     return thumbnails(frames.root, path.reindex(list(zip(videos, numbers, strict=True))).fillna("").tolist())
 
 
-def _restored(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> tuple[int, dict[str, Any], int]:
+def _restored(material: Material, trainer: Trainer, path: Path) -> tuple[int, dict[str, Any], int]:
     """Puts the stored state back; gives its epoch, the best one till then, and the epochs since."""
-    tensors, facts = load_state(path)
-    if other := differences(facts["made_by"], made_by):
+    tensors, facts, seen = load_state(path)
+    if other := differences(facts["made_by"], material.facts["made_by"]):
         raise UserError(f"{path.parent} was trained on other features than this store has: {other}")
+    _refuse_other_parts(material, path.parent, seen)
     trainer.restore(tensors)
     print(f"{path.parent}: goes on after epoch {facts['epoch']}")
     return facts["epoch"], _scored(facts["best"]), facts["waited"]
@@ -503,7 +573,8 @@ def _restored(trainer: Trainer, path: Path, made_by: dict[str, Any]) -> tuple[in
 
 def _scored(best: dict[str, Any]) -> dict[str, Any]:
     """The best epoch as a file has it, where a score that is not a number is null."""
-    return best | {"select": float("nan") if best["select"] is None else best["select"]}
+    scores = ("select", "untrained")
+    return best | {name: float("nan") if best[name] is None else best[name] for name in scores}
 
 
 def _write_summary(folder: Path, scores: list[dict[str, Any]]) -> None:
@@ -518,6 +589,23 @@ def _write_summary(folder: Path, scores: list[dict[str, Any]]) -> None:
     )
 
 
+def _refuse_other_parts(material: Material, place: Path, seen: dict[str, Seen] | None) -> None:
+    """Raises ``UserError`` where the labels put other videos into a part than when the seed was trained up to here."""
+    way_out = "Put the labels and the split of then back, or train a new run"
+    refuse_seen(str(place), seen, material.held, "validation", way_out)
+    for part in ("train", "select"):
+        if part in seen and seen[part] != material.seen.get(part):
+            groups, videos = material.frames.names_of(part)
+            known_groups, known_videos = seen[part].known(groups, videos)
+            new = sorted({*videos} - {*known_videos}) + sorted({*groups} - {*known_groups})
+            gone = len(seen[part].videos) - len(known_videos)
+            more = f"{len(new):,} videos or groups are new ({some(new)})" if new else "no video or group is new"
+            raise UserError(
+                f"{place} cannot go on: its {part} part is another now than when it was begun: {more}, and {gone:,} "
+                f"videos are gone. {way_out}"
+            )
+
+
 def _write_config(folder: Path, config: TrainConfig) -> None:
     plain = {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     write_json(folder / "config.json", plain, sort_keys=True)
@@ -527,7 +615,8 @@ def _evaluate(config: TrainConfig, folder: Path) -> None:
     """In a process of its own: training that imported the evaluation would be trained again whenever that is edited."""
     command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder), "--data", str(config.data)]
     command += ["--labels", str(config.labels), "--output", str(folder), "--device", config.device]
-    command += ["--top-k", *map(str, config.top_k)]
+    command += ["--top-k", *map(str, config.top_k)] + (["--frames", str(config.frames)] if config.frames else [])
+    command += ["--all"] if config.all else []
     if subprocess.run(command, check=False).returncode:
         raise UserError(f"the run is trained, but could not be evaluated: {' '.join(command[1:])}")
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.files import load_tensors, save_tensors
 from pipeline.params import UserError
+from pipeline.seen import Seen, from_arrays, to_arrays
 from pipeline.store import differences
 
 EXACT = 4096
@@ -29,12 +30,14 @@ PIECE = 2**22  # values that are worked on at a time
 class Projection:
     """``(x - mean) @ components.T``: ``mean`` (D,), ``components`` (K, D) orthonormal rows, float32.
 
-    ``explained`` (K,) is each component's share of the total variance, in falling order.
+    ``explained`` (K,) is each component's share of the total variance, in falling order. ``seen`` says which groups and
+    videos it was fitted on; None where that is not known.
     """
 
     mean: np.ndarray
     components: np.ndarray
     explained: np.ndarray
+    seen: Seen | None = None
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Features (n, D) -> (n, K) float32."""
@@ -125,24 +128,30 @@ def save(path: Path, fitted: Projection | Mapping[int, Projection], made_by: dic
     """Writes the projection, or one for each fold, with the ``made_by`` of the store that it was fitted on."""
     each = {f"fold_{k}/": p for k, p in fitted.items()} if isinstance(fitted, Mapping) else {"": fitted}
     tensors = {f"{of}{name}": getattr(p, name) for of, p in each.items() for name in NAMES}
+    for of, p in each.items():
+        tensors |= to_arrays({"projection": p.seen}, f"{of}seen.") if p.seen else {}
     save_tensors(path, tensors, {"made_by": made_by})
 
 
 def load(path: Path, made_by: dict[str, Any], fold: int | None = None) -> Projection | None:
     """The projection for a fold, or the only one; None where the file says that features are kept (``nothing``).
 
-    Raises ``UserError`` where there is none, where it is damaged, where it was fitted on features that something else
-    made, and where the labels are cut into folds and it was fitted as if they were not, or the other way round: it
-    would have seen frames that are held out now.
+    Whether it has seen what is held out now is for the caller to ask, of its ``seen``. Raises ``UserError`` where there
+    is none, where it is damaged, where it was fitted on features that something else made, and where the labels are cut
+    into folds and it was fitted as if they were not, or the other way round: it would have seen frames that are held
+    out now.
     """
     if not path.is_file():
         raise UserError(f"no projection at {path}: make one with '{_REDUCE}'")
     tensors, facts = load_tensors(path, "a projection", f"Fit it again with '{_REDUCE}'")
     folds = sorted(int(key[5:].split("/")[0]) for key in tensors if key.endswith("/mean"))
     of = f"fold_{fold}/" if folds else ""
-    if not folds and set(tensors) != set(NAMES):
+    if not folds and not set(tensors) >= set(NAMES):
         raise UserError(f"{path} is not a projection: it holds other tensors. Fit it again with '{_REDUCE}'")
-    found = Projection(**{name: tensors[f"{of}{name}"] for name in NAMES}) if not folds or fold in folds else None
+    found = None
+    if not folds or fold in folds:
+        seen = from_arrays(tensors, f"{of}seen.").get("projection")
+        found = Projection(**{name: tensors[f"{of}{name}"] for name in NAMES}, seen=seen)
     if other := differences(facts["made_by"], made_by):
         raise UserError(f"the projection {path} was fitted on other features than this store has: {other}")
     if found is not None and not len(found.components):

@@ -263,3 +263,22 @@ def test_other_safetensors_files_are_no_adapters(tmp_path):
     save_file({"weight": torch.ones(2)}, path)
     with pytest.raises(UserError, match="is not a trained adapter: there is no digest of ours"):
         load_adapter(path, MADE_BY)
+
+
+def test_an_adapter_is_found_by_its_run_or_its_seed_as_text_or_path(tmp_path):
+    run = tmp_path / "runs/tcn_supcon"
+    (run / "seed_3").mkdir(parents=True)
+    save_adapter(run / "seed_3/best.safetensors", trained())
+    for path in (run, str(run), run / "seed_3", str(run / "seed_3/best.safetensors")):
+        assert load_adapter(path, MADE_BY).facts["made_by"] == MADE_BY
+
+
+def test_a_run_of_several_seeds_names_them_and_the_file_that_was_looked_for(tmp_path):
+    for place in ("fold_0/seed_0", "fold_1/seed_0"):
+        (tmp_path / "run" / place).mkdir(parents=True)
+        save_adapter(tmp_path / "run" / place / "best.safetensors", trained())
+    looked = rf"no trained adapter at {tmp_path}/run: there is no {tmp_path}/run/best\.safetensors; name one of "
+    with pytest.raises(UserError, match=looked + rf"{tmp_path}/run/fold_0/seed_0, {tmp_path}/run/fold_1/seed_0"):
+        load_adapter(f"{tmp_path}/run", MADE_BY)
+    with pytest.raises(UserError, match=r"there is no .*other/best\.safetensors; make one with 'python train.py'"):
+        load_adapter(tmp_path / "other", MADE_BY)

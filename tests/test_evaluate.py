@@ -16,9 +16,10 @@ from pipeline.evaluation.smoothing import smooth
 from pipeline.evaluation.steadiness import steadiness, switch_scores, switches
 from pipeline.evaluation.uncertainty import group_weights
 from pipeline.params import UserError
-from pipeline.store import StoreWriter
-from pipeline.tables import Labels, write_labels
-from pipeline.training.adapter import build_adapter, save_adapter
+from pipeline.seen import Seen
+from pipeline.store import FeatureStore, StoreWriter
+from pipeline.tables import Labels, read_labels, write_labels
+from pipeline.training.adapter import build_adapter, load_adapter, save_adapter
 
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32}
 CLASSES = ["Neutral", "Happiness", "Sadness", "Fear"]  # Fear is labelled nowhere
@@ -163,7 +164,7 @@ def test_the_metrics_are_those_of_the_functions_called_by_hand(place, capsys):
         "pooling": "mean", "epochs": 3, "reduce": False, "seeds": 2, "seed": 0, "val_split": "official",
         "train_frames": int(train.sum()), "val_frames": len(val), "val_videos": 4, "compared": 60,
         "frames_scored": {"expression": len(val)}, "knn_candidates": 50, "neighbours": 5, "class_bias": False,
-        "window_stride": None,
+        "window_stride": None, "part": "val",
         "smoothing": {"kind": "box", "width": 3, "width_aus": 5, "fps": None}, "commit": None, "baseline": False,
         "opposites": [["Happiness", "Sadness"]],  # there is no Anger
     }  # fmt: skip
@@ -514,7 +515,7 @@ def test_the_split_that_was_drawn_is_named(place):
     run(place, test_split=0.4, split_seed=7)
     about = evaluated(place)[1]["about"]
     assert about["val_split"] == "0.4 of the groups, drawn with seed 7"
-    store, labels = evaluate.FeatureStore(place / "features.zarr"), evaluate.read_labels(place / "labels.parquet")
+    store, labels = FeatureStore(place / "features.zarr"), read_labels(place / "labels.parquet")
     frames = [
         len(evaluate.frame_set(store, labels, test_split=0.4, select_split=0.2, split_seed=seed).centres("val"))
         for seed in (7, 0)
@@ -544,3 +545,60 @@ def test_opposites_that_are_no_pairs_are_refused(place):
     run(place)
     with pytest.raises(UserError, match=r"opposites must be names of sets .*, and \['Happiness'.* is none"):
         evaluated(place)
+
+
+# --- the test part
+
+
+def with_test():
+    """The table with the last three videos as test."""
+    frames = table()
+    return frames.assign(expression_split=frames["expression_split"].mask(frames["video"] >= "v08", "test"))
+
+
+def test_the_test_part_is_scored_as_if_it_were_the_validation_part(place, capsys):
+    """Against the same run on labels in which it is that, and validation is nothing."""
+    run(place)
+    write_labels(place / "labels.parquet", Labels(with_test(), CLASSES, "by hand"))
+    metrics, details = evaluated(place, "--part", "test")
+    assert "frames of 3 test videos (by hand)" in capsys.readouterr().out
+    assert details["about"]["part"] == "test"
+    said = pd.read_parquet(place / "out/predictions.parquet")
+    assert set(said["video"]) == {"v08", "v09", "v10"}
+    as_val = with_test()
+    as_val["expression_split"] = as_val["expression_split"].replace({"val": None, "test": "val"})
+    write_labels(place / "labels.parquet", Labels(as_val, CLASSES, "by hand"))
+    Path("out/details.json").unlink()
+    expected, of_val = evaluated(place)
+    assert metrics == pytest.approx(expected, nan_ok=True)
+    assert of_val["about"]["part"] == "val"
+
+
+def test_a_test_part_that_there_is_not_is_named_and_nothing_is_written_over(place):
+    run(place)
+    with pytest.raises(
+        UserError, match="cannot be scored on a test part: the labels' official split has no test frames"
+    ):
+        evaluated(place, "--part", "test")
+    run(place, test_split=0.4)
+    with pytest.raises(UserError, match=r"cannot be scored on a test part: the split was drawn \(--test-split\)"):
+        evaluated(place, "--part", "test")
+    run(place)
+    write_labels(place / "labels.parquet", Labels(with_test(), CLASSES, "by hand"))
+    evaluated(place)
+    with pytest.raises(UserError, match="out holds the numbers of the validation part: give another --output"):
+        evaluated(place, "--part", "test")
+
+
+def test_a_test_video_that_was_trained_on_is_refused(place):
+    write_labels(place / "labels.parquet", Labels(with_test(), CLASSES, "by hand"))
+    run(place, seeds=[0])
+    path = place / "runs/tried/seed_0/best.safetensors"
+    adapter = load_adapter(path, MADE_BY)
+    adapter.seen = {"train": Seen.of(["p9"], ["v09"])}
+    save_adapter(path, adapter)
+    with pytest.raises(
+        UserError, match=r"seed 0 has seen what is the test part now: it was trained on 1 of 3 videos \(v09"
+    ):
+        evaluated(place, "--part", "test")
+    evaluated(place)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from sklearn.metrics import accuracy_score, f1_score
-from test_evaluate import CLASSES, FACTS, FEATURES, SECTION, place, table  # noqa: F401 - a fixture
+from test_evaluate import CLASSES, FACTS, FEATURES, MADE_BY, SECTION, place, table  # noqa: F401 - a fixture
 
 from pipeline.evaluation import baselines, evaluate, files, report
 from pipeline.evaluation.folds import averaged, pooled, together
@@ -18,7 +18,7 @@ from pipeline.evaluation.measures import Answers, Part, Settings, measured
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.params import UserError
 from pipeline.tables import Labels, of_fold, write_labels
-from pipeline.training.adapter import build_adapter, save_adapter
+from pipeline.training.adapter import build_adapter, load_adapter, save_adapter
 
 FOLDS = 3
 SETTINGS = Settings(
@@ -307,3 +307,35 @@ def test_pairs_are_those_of_all_folds_with_their_own_rows():
 def test_means_leave_out_what_is_not_known():
     values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan]])
     np.testing.assert_array_equal(averaged(values, np.array([[3], [1]])), [1.5, 5.0, np.nan])
+
+
+def test_a_test_part_is_scored_by_the_networks_of_each_fold_as_by_further_seeds(place, capsys):  # noqa: F811
+    """Against each fold alone as an ordinary split: the means over all networks."""
+    frames = folded()
+    test = frames["video"] >= "v08"
+    frames = frames.assign(
+        expression_split=frames["expression_split"].mask(test, "test"), fold=frames["fold"].astype("Int16").mask(test)
+    )
+    write_labels(place / "labels.parquet", Labels(frames, CLASSES, "by hand"))
+    trained(place)
+    evaluate.main(
+        ["--run", "runs/tried", "-o", "out", "-d", "features.zarr", "--labels", "labels.parquet", "--part", "test"]
+    )
+    said = "frames of 3 test videos (by hand, official test part, by the networks of each of 3 folds)"
+    assert said in capsys.readouterr().out
+    details = json.loads(Path("out/details.json").read_text("utf-8"))
+    assert details["about"]["seeds"] == len(details["seeds"]) == 6
+    assert "folds" not in details
+    for fold in range(FOLDS):
+        write_labels(place / "one.parquet", of_fold(Labels(frames, CLASSES, "by hand"), fold))
+        for seed in (0, 1):
+            source = place / f"runs/tried/fold_{fold}/seed_{seed}/best.safetensors"
+            adapter = load_adapter(source, MADE_BY)
+            del adapter.facts["fold"]
+            (place / f"runs/{fold}/seed_{seed}").mkdir(parents=True)
+            save_adapter(place / f"runs/{fold}/seed_{seed}/best.safetensors", adapter)
+        flags = ["-o", f"out_{fold}", "-d", "features.zarr", "--labels", "one.parquet", "--part", "test"]
+        evaluate.main(["--run", f"runs/{fold}", *flags])
+        alone = json.loads(Path(f"out_{fold}/details.json").read_text("utf-8"))["seeds"]
+        for one, expected in zip(details["seeds"][2 * fold : 2 * fold + 2], alone, strict=True):
+            assert one == pytest.approx(expected, nan_ok=True)

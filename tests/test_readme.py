@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import yaml
 from conftest import ROOT
 from test_train import made, place  # noqa: F401 - fixtures
@@ -27,6 +28,16 @@ def test_a_loss_of_ones_own_is_the_ten_lines_that_the_readme_shows(place):  # no
     assert (place / "runs/manual/mlp-mine-balanced/seed_0/best.safetensors").is_file()
     listed = subprocess.run([sys.executable, "train.py", "--list"], capture_output=True, text=True, cwd=place)
     assert re.search(r"mine +What it is, in a line\. \[where it comes from\]", listed.stdout)
+
+
+def test_the_store_opens_as_the_readme_shows_and_its_names_become_str(place):  # noqa: F811
+    (block,) = re.findall(r"```python\n(import zarr.*?)```", README, flags=re.DOTALL)
+    scope = {}
+    exec(block, scope)
+    assert isinstance(scope["video"].dtype, np.dtypes.StringDType)
+    assert {type(name) for name in scope["names"]} == {str}
+    assert scope["features"].shape == (len(scope["names"]), 12)
+    assert scope["names"][0] == "v00"
 
 
 def test_the_matrix_of_losses_and_samplers_is_a_stage_when_its_hashes_are_taken_away():

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import train
 from pipeline import projection
 from pipeline.params import UserError
+from pipeline.seen import Seen
 from pipeline.store import FeatureStore, StoreWriter
 from pipeline.tables import Labels, of_fold, read_labels, write_labels
 from pipeline.training.adapter import load_adapter
@@ -28,6 +30,7 @@ from pipeline.training.samplers import SAMPLERS, build_sampler
 
 D, CLASSES = 12, ["Neutral", "Anger", "Happiness"]
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}
+NOTHING = Seen.of([], [])
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +238,7 @@ def test_every_run_shows_the_same_hyperparameters_and_no_stray_run(place):
 
 
 def test_a_projection_of_other_features_is_refused(place):
-    fitted = projection.fit([np.random.default_rng(0).normal(size=(50, D))], 4)
+    fitted = dataclasses.replace(projection.fit([np.random.default_rng(0).normal(size=(50, D))], 4), seen=NOTHING)
     projection.save(Path("data/projection.safetensors"), fitted, MADE_BY | {"input_size": 64})
     with pytest.raises(UserError, match="input_size 64 there, 32 here"):
         run("--reduce")
@@ -300,6 +303,7 @@ def test_each_fold_is_trained_as_alone_with_its_own_frames_held_out(place, capsy
 def test_each_fold_is_projected_by_its_own_components(place):
     folded()
     fitted = {k: projection.fit([np.random.default_rng(k).normal(size=(50, D))], 4) for k in range(3)}
+    fitted = {k: dataclasses.replace(components, seen=NOTHING) for k, components in fitted.items()}
     projection.save(Path("data/projection.safetensors"), fitted, MADE_BY)
     folder = run("--reduce")
     for k in range(3):
@@ -433,7 +437,9 @@ def test_training_ends_when_nothing_gets_better(place, monkeypatch):
     scores = iter([0.5, 0.6, 0.7, 0.65, 0.7, 0.9])
     monkeypatch.setattr(train, "_watch", lambda *_: next(scores))
     folder = run("-e", "50", "--patience", "2")
-    assert json.loads((folder / "summary.json").read_text())["seeds"] == [{"epoch": 2, "seed": 0, "select": 0.7}]
+    assert json.loads((folder / "summary.json").read_text())["seeds"] == [
+        {"epoch": 2, "epochs": 4, "seed": 0, "select": 0.7, "steps": 20, "untrained": 0.5}
+    ]
     assert len(EventAccumulator(str(folder / "seed_0")).Reload().Scalars("loss/train")) == 4
 
 
@@ -568,4 +574,5 @@ def test_the_command_of_the_readme_trains_and_evaluates(place):
     assert done.returncode == 0, done.stderr
     metrics = json.loads(Path("runs/manual/mlp-contrastive_cross_entropy-balanced/metrics.json").read_text())
     assert 0 <= metrics["recall_at_3"] <= 1
-    assert "recall_at_3" in done.stdout
+    assert "all metrics (or --all): runs/manual/" in done.stdout
+    assert len(done.stdout.splitlines()) < 15

@@ -46,7 +46,8 @@ def frame_set(label, group, pairs=(), same=()) -> FrameSet:
         row=np.arange(n), video=np.arange(n), frame=np.zeros(n, int), group=np.asarray(group), label=np.asarray(label),
         va=np.full((n, 2), np.nan), aus=np.zeros((n, 0)), part=np.full(n, 2, np.int8),
         pairs=np.asarray(pairs, dtype=np.int64).reshape(-1, 2), same=np.asarray(same, dtype=bool),
-        videos=[f"v{i}" for i in range(n)], classes=["a", "b", "c", "d"], au_names=[], labels_without_features=0,
+        videos=[f"v{i}" for i in range(n)], groups=[f"g{g}" for g in np.unique(group)],
+        classes=["a", "b", "c", "d"], au_names=[], labels_without_features=0,
     )  # fmt: skip
 
 

@@ -23,15 +23,15 @@ from pipeline.evaluation.evaluate import (
     frames_scored,
     load_run,
     material,
+    refuse_other_part,
     report,
 )
 from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers, smooth_part
 from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
 from pipeline.files import all_or_none
+from pipeline.join import open_both
 from pipeline.params import UserError, entry, one_of, option, parse
-from pipeline.store import FeatureStore
-from pipeline.tables import read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
 from pipeline.training.data import FrameSet
@@ -65,12 +65,14 @@ class BaselinesConfig(EvaluateConfig):
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__)
-    store, labels, device = FeatureStore(config.data), read_labels(config.labels), pick_device(config.device)
+    refuse_other_part(config.part, [path.parent for path in config.output.glob("*/details.json")])
+    store, labels = open_both(config.data, config.labels, config.frames)
+    device = pick_device(config.device)
     folds = load_run(config.run, store, labels)
     facts = folds[0][0].facts
     if facts["window"] != 1 or not folds[0][0].head.framewise:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {facts['window']}")
-    found = [material(config, store, labels, adapters[0]) for adapters in folds]
+    found = [material(config, store, labels, adapters) for adapters in folds]
     answers: dict[str, list[list[Answers]]] = {name: [[] for _ in folds] for name in config.each}
     for k, (of_fold, adapters) in enumerate(zip(found, folds, strict=True)):
         for adapter in adapters:

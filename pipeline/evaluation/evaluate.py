@@ -4,6 +4,7 @@ python -m pipeline.evaluation.evaluate --run runs/tcn_supcon
 """
 
 import dataclasses
+import json
 import re
 import subprocess
 from collections import Counter
@@ -29,13 +30,23 @@ from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.files import all_or_none
+from pipeline.join import FRAMES, frame_table, open_both
 from pipeline.params import UserError, entry, option, parse
+from pipeline.progress import Line
+from pipeline.seen import refuse_seen
 from pipeline.store import FeatureStore
-from pipeline.tables import KEY, Labels, of_fold, read_frames, read_labels
+from pipeline.tables import KEY, Labels, of_fold, read_frames
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source, load_adapter
-from pipeline.training.data import FrameSet, frame_set
+from pipeline.training.data import FrameSet, frame_set, held_names
 from pipeline.training.windows import centred, typical_step
+
+SUMMED = ("val_frames", "val_videos", "compared", "val_videos_new", "val_videos_gone")  # over folds
+PART_WORDS = {"val": "validation", "test": "test"}
+HEADLINE = (
+    "auc_same_different", "recall_at_1", "knn_macro_f1", "macro_f1", "macro_f1_smoothed", "ccc", "au_f1", "pair_f1",
+)  # fmt: skip
+WAY_OUT = "Train it again, or evaluate it with the labels that it was trained with"
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,8 @@ class EvaluateConfig:
     output: Path = option(Path("evaluation"), "-o", help="the folder for metrics.json and all else")
     data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table")
-    frames: Path = option(Path("data/frames.parquet"), help="the frame table, for thumbnails; none where it is not")
+    frames: Path | None = option(None, help=FRAMES)
+    part: str = option("val", help="what is scored; nothing of a run is ever chosen on test", choices=PART_WORDS)
     top_k: list[int] = option([1, 5, 10], "-k", help="recall at these", within="[1, inf)")
     neighbours: int = option(20, help="that vote on a frame's class", within="[1, inf)")
     most_pairs_of: int = option(
@@ -67,6 +79,7 @@ class EvaluateConfig:
     resamples: int = option(1000, help="of whole groups, for the intervals", within="[1, 1_000_000]")
     timelines: int = option(3, help="validation videos that are drawn as a strip", within="[0, 1000]")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
+    all: bool = option(False, help="print every metric, not just the main ones")
 
     def __post_init__(self) -> None:
         if not self.top_k:
@@ -95,19 +108,40 @@ class Material:
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__)
-    store, labels = FeatureStore(config.data), read_labels(config.labels)
+    refuse_other_part(config.part, [config.output])
+    store, labels = open_both(config.data, config.labels, config.frames)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels)
-    found = [material(config, store, labels, adapters[0]) for adapters in folds]
+    found = [material(config, store, labels, adapters) for adapters in folds]
     answers: list[list[Answers]] = [[] for _ in folds]
+    line = Line()
     for part, adapters, said in zip(found, folds, answers, strict=True):
         for adapter in adapters:
+            done = sum(map(len, answers))
+            line.say(f"{config.run}: network {done + 1} of {sum(map(len, folds))}, {len(part.rows):,} frames")
             adapter.modules().to(device)
             source = features.open_inputs(store, part.frames.row, adapter.front, device)
             said.append(answered(part, adapter, source, device))
+    line.end()
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
     report(config, found, answers, about)
+    which = "" if config.all else "all metrics (or --all): "
+    print(f"  {which}{config.output}/metrics.json; pictures: {config.output}/plots")
+
+
+def refuse_other_part(part: str, folders: Sequence[Path]) -> None:
+    """Raises ``UserError`` where a folder holds the evaluation of another part, which would be written over."""
+    for folder in folders:
+        try:
+            about = json.loads((folder / "details.json").read_text(encoding="utf-8"))["about"]
+        except (OSError, ValueError, KeyError):
+            continue  # not there, or damaged: to be made again
+        if (there := about.get("part", "val")) != part:
+            raise UserError(
+                f"{folder} holds the numbers of the {PART_WORDS[there]} part: give another --output for the "
+                f"{PART_WORDS[part]} part"
+            )
 
 
 def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Adapter]]:
@@ -143,12 +177,13 @@ def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Ada
     return list(folds.values())
 
 
-def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapter: Adapter) -> Material:
-    """The frames that a run is evaluated on: its own validation part, with all labels there are of it.
+def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapters: Sequence[Adapter]) -> Material:
+    """Frames of the part that is scored, as the labels have it now, with every label the table has for them.
 
-    Those that the run was not trained on too. Raises ``UserError`` where the labels have other classes than it learned.
+    ``adapters`` are those of one fold. Raises ``UserError`` where the labels have other classes than they learned,
+    where any of them has seen a group or a video of the part, and where there is no test part to be scored.
     """
-    facts = adapter.facts
+    facts = adapters[0].facts
     fold = facts.get("fold")
     labels = of_fold(labels, fold)
     frames = frame_set(
@@ -157,8 +192,16 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     )  # fmt: skip
     if frames.classes != facts["classes"]:
         raise UserError(f"{config.run} knows the classes {facts['classes']}, and {config.labels} has {frames.classes}")
+    val = frames.centres(config.part)
+    if not len(val):
+        drawn_split = facts["test_split"] is not None
+        why = "the split was drawn (--test-split)" if drawn_split else "the labels' official split has no test frames"
+        raise UserError(f"{config.run} cannot be scored on a test part: {why}")
+    held = held_names(frames, labels, config.part)
+    for adapter in adapters:
+        whose = f"{config.run}{'' if fold is None else f', fold {fold}'}, seed {adapter.facts['seed']}"
+        refuse_seen(whose, adapter.seen, held, PART_WORDS[config.part], WAY_OUT)
     frames = _with_all_labels(frames, labels)
-    val = frames.centres("val")
     rows = np.flatnonzero(np.isin(frames.video, frames.video[val]))
     scored = np.isin(rows, val)
     group = np.unique(frames.group[rows], return_inverse=True)[1]
@@ -186,7 +229,18 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
         fps=frame_rates(config.fps, videos, video),
     )
     about = _about(config, facts, labels, part, len(val), len(train))
+    if config.part == "val":
+        about |= _since(adapters[0], frames)
     return Material(store, frames, rows, candidates, part, about, fold, config)
+
+
+def _since(adapter: Adapter, frames: FrameSet) -> dict[str, int]:
+    """How many validation videos were not in that part when the run was trained, and how many of then are gone."""
+    if "val" not in (adapter.seen or {}):
+        return {}
+    videos = frames.names_of("val")[1]
+    known = len(adapter.seen["val"].known([], videos)[1])
+    return {"val_videos_new": len(videos) - known, "val_videos_gone": len(adapter.seen["val"].videos) - known}
 
 
 def _with_all_labels(frames: FrameSet, labels: Labels) -> FrameSet:
@@ -248,7 +302,7 @@ def _judged(found: Material, adapter: Adapter, source: Source, device: torch.dev
     left, right = compared_pairs(part, most).T
     score = logits_of(np.concatenate([left, right]))
     ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left))
-    own, same = frames.pairs_of("val")
+    own, same = frames.pairs_of(found.config.part)
     sides = (
         torch.from_numpy(centred(frames.video, frames.frame, rows, adapter.facts["window"], adapter.facts["step"]))
         for rows in own.T
@@ -265,32 +319,66 @@ def report(
         Fold(of.fold, of.part, said, [measured(of.part, answer, config.settings) for answer in said])
         for of, said in zip(found, answers, strict=True)
     ]
-    parts, about = [fold.part for fold in folds], _about_all(found) | about
+    about = _about_all(found) | about
+    if config.part == "test" and len(folds) > 1:  # the same frames for all networks, which so are as further seeds
+        answers_of_all = [answer for fold in folds for answer in fold.answers]
+        folds = [Fold(None, folds[0].part, answers_of_all, [seed for fold in folds for seed in fold.seeds])]
+        about["seeds"] = len(answers_of_all)
+    parts = [fold.part for fold in folds]
     part = together(parts)
     seeds = [pooled(parts, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
     weights = group_weights(len(part.groups), config.resamples)
     estimated = estimates(about["run"], [measure for measure, _ in seeds], weights)
-    pictures = drawn(part, folds, seeds[0][1], estimated, about, _thumbnails(config.frames), config.timelines)
+    thumbnails = _thumbnails(frame_table(config.data, config.frames))
+    pictures = drawn(part, folds, seeds[0][1], estimated, about, thumbnails, config.timelines)
     with all_or_none(config.output, files.NAME) as folder:
         files.write(folder, part, folds, seeds, estimated, about)
         (folder / "plots").mkdir()
         for name, figure in pictures:
             figure.savefig(folder / "plots" / f"{name}.png")
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
-    of_folds = f", {about['val_split']}" if len(folds) > 1 else ""
+    of_folds = f", {about['val_split']}" if len(found) > 1 else ""
+    which = "test " if config.part == "test" else ""
     print(
-        f"{about['run']}: scored on {scored} frames of {about['val_videos']} videos ({about['dataset']}{of_folds}); "
+        f"{about['run']}: scored on {scored} frames of {about['val_videos']} {which}videos ({about['dataset']}"
+        f"{of_folds}); "
         f"intervals by {config.resamples:,} resamples of {len(part.groups)} groups"
     )
-    for name, estimate in estimated.items():
-        if not np.isnan(estimate.value) and not files.is_of_one_class(name):
-            low, high = estimate.interval()
-            print(f"  {name:28} {estimate.value:.3f}" + ("" if np.isnan(low) else f"  {low:.3f} to {high:.3f}"))
+    if about.get("val_videos_new") or about.get("val_videos_gone"):
+        print(
+            f"  not the validation part of its training: {about['val_videos_new']:,} videos are new to it, "
+            f"{about['val_videos_gone']:,} are gone; it has seen none of them"
+        )
+    known = [name for name, e in estimated.items() if not np.isnan(e.value) and not files.is_of_one_class(name)]
+    for name in known if config.all else [name for name in HEADLINE if name in known]:
+        low, high = estimated[name].interval()
+        beside = "" if about["baseline"] or config.all else _baseline(config, about, name)
+        print(
+            f"  {name:28} {estimated[name].value:.3f}"
+            + ("" if np.isnan(low) else f"  {low:.3f} to {high:.3f}")
+            + (f"  best baseline {beside}" if beside else "")
+        )
 
 
-def _thumbnails(path: Path) -> Callable[[str, int], np.ndarray | None]:
+def _baseline(config: EvaluateConfig, about: dict[str, Any], metric: str) -> str:
+    """The best baseline that is known in a metric, on the same frames: '.712 of pca'; nothing where there is none."""
+    places = [config.output.parent, Path("evaluation"), Path("evaluation/baselines")]
+    same = ("dataset", "part", "backbone", "input_size", "val_split", "val_frames", "val_videos")
+    found = []
+    for path in sorted({path for place in places for path in place.glob("*/details.json")}):
+        try:
+            details = json.loads(path.read_text(encoding="utf-8"))
+            there, value = details["about"], details["estimates"].get(metric, {}).get("value")
+        except (OSError, ValueError, KeyError):
+            continue  # somebody else's file, or one that is being written
+        if there.get("baseline") and value is not None and all(there.get(k) == about.get(k) for k in same):
+            found.append((value, there["run"]))
+    return "{:.3f} of {}".format(*max(found)) if found else ""
+
+
+def _thumbnails(path: Path | None) -> Callable[[str, int], np.ndarray | None]:
     """A picture by video and frame number; None for those that are not there."""
-    if not path.is_file():
+    if path is None:
         return lambda video, frame: None
     frames = read_frames(path)
     paths = frames.table.set_index(KEY)["path"]
@@ -308,6 +396,7 @@ def _about(
         "backbone_weights": facts["made_by"]["source"],
         "input_size": facts["made_by"]["input_size"],
         **{k: facts[k] for k in ("model", "loss", "sampler", "temperature", "window", "pooling", "epochs", "reduce")},
+        "part": config.part,
         "val_split": "official" if split is None else f"{split} of the groups, drawn with seed {facts['split_seed']}",
         "train_frames": num_train,
         "val_frames": num_val,
@@ -346,13 +435,15 @@ def _about_all(found: Sequence[Material]) -> dict[str, Any]:
     about = [of.about for of in found]
     if len(about) == 1:
         return about[0]
+    if found[0].config.part == "test":
+        return about[0] | {"val_split": f"official test part, by the networks of each of {len(about)} folds"}
     scored = Counter()
     for of in about:
         scored.update(of["frames_scored"])
     return about[0] | {
         "folds": len(about),
         "val_split": f"{len(about)} folds by group",
-        **{name: sum(of[name] for of in about) for name in ("val_frames", "val_videos", "compared")},
+        **{name: sum(of[name] for of in about) for name in SUMMED if name in about[0]},
         **{name: round(np.mean([of[name] for of in about])) for name in ("train_frames", "knn_candidates")},
         "frames_scored": dict(scored),
     }

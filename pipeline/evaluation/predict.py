@@ -36,12 +36,15 @@ from pipeline.evaluation.separation import evenly, normalised
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
 from pipeline.files import all_or_none
+from pipeline.join import FRAMES, open_both, open_store
 from pipeline.params import UserError, entry, one_of, option, parse
+from pipeline.progress import Line
+from pipeline.seen import USES, refuse_seen, some
 from pipeline.store import FeatureStore, differences
-from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold, read_labels
+from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, load_adapter
-from pipeline.training.data import frame_set
+from pipeline.training.data import frame_set, held_names
 from pipeline.training.windows import centred, typical_step
 
 BY = ("loss", "knn")
@@ -65,6 +68,7 @@ class PredictConfig:
     format: str = option("single", help="a single file, or per-video: one a video, as in the early editions")
     data: Path | None = option(None, "-d", help="the feature store; default: data/features.zarr")
     frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT.zarr")
+    table: Path | None = option(None, help=FRAMES)
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
@@ -132,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _extract(config)
     wanted = read_list(config.list_of, config.store)
     check_format(wanted, config.task, config.format)
-    store = FeatureStore(config.store)
+    store = open_store(config.store, config.table)
     rows = _rows(store, wanted, config)
     said = _mean_of_seeds(config, checkpoints, store, rows)
     code = rows.videos.get_indexer(wanted["video"])
@@ -185,20 +189,34 @@ def _mean_of_seeds(
     config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
 ) -> dict[str, np.ndarray]:
     """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12)."""
-    device, total = pick_device(config.device), {}
+    device, total, known, line = pick_device(config.device), {}, set(), Line()
     predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
-    for path in checkpoints:
+    for number, path in enumerate(checkpoints, 1):
+        line.say(f"{config.run}: network {number} of {len(checkpoints)}, {len(rows.row):,} frames")
         adapter = load_adapter(path, store.made_by)
         adapter.modules().to(device)
+        known.update(_known(adapter, rows.videos))
         predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
         _check_spacing(adapter, store, rows)
         found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
         for what, predict in predictors.items():
             total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
+    line.end()
+    if known:
+        print(
+            f"{config.run} has seen {len(known):,} of the {len(rows.videos):,} videos in training or selection "
+            f"({some(sorted(known))}): what it says of them is no test of it"
+        )
     for what, said in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
     return total
+
+
+def _known(adapter: Adapter, videos: pd.Index) -> list[str]:
+    """Those of the videos that the adapter was made with."""
+    parts = [adapter.seen[part] for part in USES if adapter.seen and part in adapter.seen]
+    return [video for part in parts for video in part.known([], list(videos))[1]]
 
 
 def _per_frame(
@@ -241,12 +259,18 @@ def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.d
 
 def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
     """Means over the nearest frames by cosine, out of all that were not held out: of classes, the shares of votes."""
-    facts, store = adapter.facts, FeatureStore(config.labelled)
-    if other := differences(facts["made_by"], store.made_by):
+    facts = adapter.facts
+    if other := differences(facts["made_by"], FeatureStore(config.labelled).made_by):
         raise UserError(f"{config.run} was trained on other features than {config.labelled} has: {other}")
+    store, labels = open_both(config.labelled, config.labels, None)
+    labels = of_fold(labels, facts.get("fold"))
     frames = frame_set(
-        store, of_fold(read_labels(config.labels), facts.get("fold")), tracks=[TRACKS[what]],
+        store, labels, tracks=[TRACKS[what]],
         test_split=facts["test_split"], select_split=facts["select_split"], split_seed=facts["split_seed"],
+    )  # fmt: skip
+    refuse_seen(
+        str(config.run), adapter.seen, held_names(frames, labels, "val"), "validation",
+        "Train it again, or give the --labels that it was trained with",
     )  # fmt: skip
     names = {"classes": frames.classes, "va": OFFICIAL["va"], "aus": frames.au_names}[what]
     order = _order(what, names, config.labels)
@@ -317,7 +341,7 @@ def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.nda
     if gap.any():
         print(f"  {int(gap.sum()):,} frames of {len(np.unique(video[gap])):,} videos have no features: interpolated")
     if len(faceless := wanted["video"][video < 0].unique()):
-        print(f"  {len(faceless):,} videos have none at all, and are called Neutral, or 0: {', '.join(faceless)}")
+        print(f"  {len(faceless):,} videos have none at all, and are called Neutral, or 0: {shortened(faceless)}")
 
 
 def _validate(config: PredictConfig, path: Path) -> int:

@@ -95,11 +95,15 @@ def check(runs: Sequence[Evaluation]) -> None:
     """Raises ``UserError`` where runs are of different data, features, frames or resamples, or have one name."""
     facts = (
         "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_frames", "val_videos",
-        "compared", "neighbours", "window_stride", "smoothing", "opposites",
+        "compared", "neighbours", "window_stride", "smoothing", "opposites", "part",
     )  # fmt: skip
     first = runs[0]
     for run in runs[1:]:
-        other = [f"{k} {run.about[k]!r} and {first.about[k]!r}" for k in facts if run.about[k] != first.about[k]]
+        other = [
+            f"{k} {run.about.get(k)!r} and {first.about.get(k)!r}"
+            for k in facts
+            if run.about.get(k) != first.about.get(k)
+        ]
         scored, of_first = run.about["frames_scored"], first.about["frames_scored"]
         for what in scored.keys() & of_first.keys():  # one that predicts more is scored on more kinds of labels
             if scored[what] != of_first[what]:
@@ -143,7 +147,12 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
     split, within = f"{about['val_split']} split", ""
     if about.get("folds"):
         split, within = f"{about['val_split']}: each frame once, by networks not trained on its group", " of its fold"
-    facts.append(f"Scored on {scored} frames of {about['val_videos']} validation videos ({split}).")
+    if about.get("part") == "test":
+        facts.append(
+            f"Scored on {scored} frames of {about['val_videos']} **test** videos ({split}): nothing was chosen on them."
+        )
+    else:
+        facts.append(f"Scored on {scored} frames of {about['val_videos']} validation videos ({split}).")
     if about["compared"]:
         facts[-1] += (
             f" Pairs and recall are of {about['compared']:,} evenly spaced ones; the {about['neighbours']} nearest "

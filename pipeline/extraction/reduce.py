@@ -6,15 +6,18 @@ python -m pipeline.extraction.reduce -n 0        none: training takes the featur
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from pipeline import projection
+from pipeline.join import FRAMES, codes_of, open_both, places_of
 from pipeline.params import UserError, entry, option, parse
+from pipeline.seen import Seen
 from pipeline.store import FeatureStore
-from pipeline.tables import KEY, Labels, of_fold, read_labels
+from pipeline.tables import SPLITS, Labels, of_fold
 
 BLOCK = 2**24  # values read at a time, 34 MB
 
@@ -31,17 +34,18 @@ class ReduceConfig:
     )
     store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
     labels: Path = option(Path("data/labels.parquet"), help="the label table, which says what is training data")
+    frames: Path | None = option(None, help=FRAMES)
     output: Path = option(Path("data/projection.safetensors"), "-o", help="where the projection is written")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReduceConfig, argv, sections=["reduce"], description=__doc__)
-    store = FeatureStore(config.store)
     if config.components == 0:
+        store = FeatureStore(config.store)
         projection.save(config.output, projection.nothing(store.num_features), store.made_by)
         print(f"no projection: all {store.num_features:,} features are kept as they are")
         return
-    labels = read_labels(config.labels)
+    store, labels = open_both(config.store, config.labels, config.frames)
     if not labels.folds:
         projection.save(config.output, _fitted(config, store, labels, ""), store.made_by)
         return
@@ -59,7 +63,14 @@ def _fitted(config: ReduceConfig, store: FeatureStore, labels: Labels, whose: st
     )
     if len(blocks.rows) < len(rows):
         print(f"fitted on {len(blocks.rows):,} of {len(rows):,} training rows, evenly spaced")
-    return fitted
+    return replace(fitted, seen=_seen(store, labels, rows))
+
+
+def _seen(store: FeatureStore, labels: Labels, rows: np.ndarray) -> Seen:
+    """The groups and videos of rows of the store that are labelled."""
+    keys = store.keys[store.keys["row"].isin(rows)]
+    videos = keys["video"].unique().astype("str")
+    return Seen.of(labels.table.loc[labels.table["video"].isin(videos), "group"].unique(), videos)
 
 
 def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
@@ -76,11 +87,17 @@ def _fewer(explained: np.ndarray) -> str:
 def training_rows(store: FeatureStore, labels: Labels) -> np.ndarray:
     """Rows of the store whose frame is training data in one track, and whose group is held out in none."""
     table = labels.table
-    splits = table[[c for c in table if c.endswith("_split")]]
-    held_out = table.loc[splits.isin(["val", "test"]).any(axis=1), "group"].unique()
-    train = table.loc[(splits == "train").any(axis=1) & ~table["group"].isin(held_out), KEY]
-    keys = store.keys.astype({"video": "str"})
-    rows = np.sort(keys.merge(train, on=KEY)["row"].to_numpy())
+    splits = [pd.Categorical(table[c], categories=SPLITS).codes for c in table if c.endswith("_split")]
+    group, groups = pd.factorize(table["group"])
+    held_out = np.zeros(len(groups) + 1, dtype=bool)
+    train = np.zeros(len(table), dtype=bool)
+    for split in splits:
+        held_out[group[split > 0]] = True  # val and test
+        train |= split == 0
+    train &= ~held_out[group]
+    code = codes_of(store.keys, table["video"])[train]
+    at = places_of(store.keys, code, table["frame"].to_numpy()[train])
+    rows = np.sort(store.keys["row"].to_numpy()[at[at >= 0]])
     if len(rows) == 0:
         raise UserError(
             f"no frame of {store.path} is training data of '{labels.dataset}': nothing to fit a projection on"

@@ -13,6 +13,7 @@ from torch import nn
 from pipeline.files import load_tensors, save_tensors
 from pipeline.params import UserError, one_of
 from pipeline.projection import Projection
+from pipeline.seen import Seen, from_arrays, to_arrays
 from pipeline.store import differences
 from pipeline.training.heads import build_head, centre, pool, pool_hann
 from pipeline.training.losses import WeightedSum, build_loss
@@ -79,13 +80,15 @@ class Source(Protocol):
 class Adapter:
     """``front``, ``head`` and ``loss`` (for its class weights), and what it takes to make them again.
 
-    ``facts``: model, loss and their arguments, window, step, pooling, classes, made_by of the features, ...
+    ``facts``: model, loss and their arguments, window, step, pooling, classes, made_by of the features, ... ``seen`` by
+    its parts ('train', 'select', 'val', 'projection') is what it was made with; None where its file does not say.
     """
 
     front: Front
     head: nn.Module
     loss: WeightedSum
     facts: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, Seen] | None = field(default_factory=dict)
 
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"front": self.front, "head": self.head, "loss": self.loss})
@@ -153,34 +156,67 @@ def _grid(facts: dict[str, Any]) -> int:
 
 def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
     """Writes tensors and facts (and ``more`` facts, such as the epoch) as safetensors."""
-    save_tensors(path, adapter.modules().state_dict(), adapter.facts | more)
+    tensors, said = _of_seen(adapter.seen)
+    save_tensors(path, {**adapter.modules().state_dict(), **tensors}, adapter.facts | said | more)
 
 
-def load_adapter(path: Path, made_by: dict[str, Any]) -> Adapter:
-    """The adapter in ``path``.
+def load_adapter(path: str | Path, made_by: dict[str, Any]) -> Adapter:
+    """The adapter in a file, in the folder of a seed (its best epoch), or in that of a run that has one seed.
 
-    Raises ``UserError`` where there is none, where it is damaged, and where it was trained on features that something
-    else made.
+    ``made_by`` is that of the store whose features it will be given. Raises ``UserError`` where there is no adapter, or
+    more than one, where it is damaged, and where it was trained on features that something else made.
     """
-    if not path.is_file():
-        raise UserError(f"no trained adapter at {path}: make one with 'python train.py'")
+    path = _adapter_file(Path(path))
     way_out = f"Delete {path.parent} and train this seed again with 'python train.py --resume RUN'"
     tensors, facts = load_tensors(path, "a trained adapter", way_out, "pt")
     if "model" not in facts:
         raise UserError(f"{path} is not a trained adapter: it does not say what it is")
     if other := differences(facts["made_by"], made_by):
         raise UserError(f"the adapter {path} was trained on other features than this store has: {other}")
+    tensors, seen = _without_seen(tensors, facts)
     adapter = build_adapter(facts)
+    adapter.seen = seen
     adapter.modules().load_state_dict(tensors)
     return adapter
 
 
-def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+def _adapter_file(path: Path) -> Path:
+    file = path if path.suffix == ".safetensors" else path / "best.safetensors"
+    if file.is_file():
+        return file
+    found = sorted(file for glob in ("seed_*", "fold_*/seed_*") for file in path.glob(f"{glob}/best.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    seeds = ", ".join(str(file.parent) for file in found)
+    way_out = f"name one of {seeds}" if found else "make one with 'python train.py'"
+    raise UserError(f"no trained adapter at {path}: there is no {file}; {way_out}")
+
+
+def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any], seen: dict[str, Seen]) -> None:
     """Writes where a training is."""
-    save_tensors(path, tensors, facts)
+    more, said = _of_seen(seen)
+    save_tensors(path, tensors | more, facts | said)
 
 
-def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, Seen] | None]:
     """What ``save_state`` wrote; raises ``UserError`` where it is damaged."""
     way_out = "Delete it and train this seed again, from its first epoch, by going on with the run"
-    return load_tensors(path, "the state of a training", way_out, "pt")
+    tensors, facts = load_tensors(path, "the state of a training", way_out, "pt")
+    tensors, seen = _without_seen(tensors, facts)
+    return tensors, facts, seen
+
+
+def _of_seen(seen: dict[str, Seen] | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and facts that say what was seen; no facts where that is not known."""
+    if seen is None:
+        return {}, {}
+    return {name: torch.from_numpy(value) for name, value in to_arrays(seen).items()}, {"seen": sorted(seen)}
+
+
+def _without_seen(
+    tensors: dict[str, torch.Tensor], facts: dict[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Seen] | None]:
+    """The other tensors, and what was seen; ``facts`` lose what said that it is known."""
+    of_seen = {name: value.numpy() for name, value in tensors.items() if name.startswith("seen.")}
+    rest = {name: value for name, value in tensors.items() if name not in of_seen}
+    return rest, from_arrays(of_seen) if facts.pop("seen", None) is not None else None

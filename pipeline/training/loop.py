@@ -75,6 +75,7 @@ class Trainer:
         self.adapter, self.schedule, self.parts, self.targets, self.embed = adapter, schedule, parts, targets, embed
         self.num_windows = num_windows
         self._make_sampler, self._sampler, self._sampled = make_sampler, None, None
+        self.steps = 0  # of the last epoch
         self.parameters = [p for module in (adapter.head, adapter.loss) for p in module.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay
@@ -99,6 +100,7 @@ class Trainer:
                 drawn.append(windows)
         if not values:
             raise UserError("an epoch without a batch: there are too few windows for this sampler and batch_size")
+        self.steps = len(values)
         names = list(values[0])
         table = torch.stack([torch.stack([v[name] for name in names]) for v in values]).cpu().numpy()
         if len(bad := np.flatnonzero(~np.isfinite(table).all(axis=1))):
