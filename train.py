@@ -65,7 +65,7 @@ from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trai
 from pipeline.training.losses import LOSSES, build_loss
 from pipeline.training.samplers import SAMPLERS, build_sampler, options_of
 from pipeline.training.watch import Watched, watched_frames
-from pipeline.training.windows import centred, typical_step
+from pipeline.training.windows import centred, common_step, held, numbered_alike
 
 WATCHED = 1000  # evenly spaced frames of a part that are looked at after each epoch
 SHOWN = 400  # of them, that TensorBoard's projector gets
@@ -108,7 +108,7 @@ class TrainConfig:
     window: int = option(15, help="frames in a window around each labelled frame", within="[1, 100_000]")
     step: int | None = option(
         None,
-        help="frame numbers between neighbours in a window; default: as the store has them",
+        help="frame numbers from one frame of a window to the next; default: each video's own",
         within="[1, 1_000_000]",
     )
     pooling: str = option("mean", help="a window's embedding: mean of its frames, or its centre", choices=POOLINGS)
@@ -179,6 +179,7 @@ class Material:
     config: TrainConfig
     facts: dict[str, Any]
     frames: FrameSet
+    number: np.ndarray  # (N,) frame numbers as if all videos had one step
     front: Front
     source: features.InMemory | features.FromDisk
     views: list[str]
@@ -279,12 +280,14 @@ def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
         has = "none of them is in the selection part" if len(frames.pairs) else "names none"
         raise UserError(f"select_by 'pair_f1' needs pairs, and of data set '{labels.dataset}' the label table {has}")
     front = _front(config, store, frames, fold)
-    step = config.step or typical_step(frames.video, frames.frame)
+    common = common_step(frames.video, frames.frame)
+    alike = numbered_alike(frames.video, frames.frame, common)
+    number, step = (frames.frame, config.step) if config.step else (alike, common)
     opposite = _opposites(config, frames)
     watched = {}
     for part in ("select", "val"):
         at = watched_frames(frames, part, WATCHED)
-        rows = torch.from_numpy(centred(frames.video, frames.frame, at, config.window, step)).to(device)
+        rows = torch.from_numpy(centred(frames.video, number, at, config.window, step)).to(device)
         watched[part] = Watched(frames, at, rows, opposite)
     views = store.views if SAMPLERS[config.sampler].uses_views else ["original"]
     room = features.allowance(device, config.memory_gb)
@@ -293,10 +296,12 @@ def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
         print(f"the features do not fit into {room / 1e9:.3g} GB (--memory-gb): they are read from disk in every epoch")
         if SAMPLERS[config.sampler].needs_embeddings:
             raise UserError(f"sampler '{config.sampler}' needs all features in memory: give --memory-gb or --reduce")
-    return Material(
-        config, _facts(config, frames, store, front, step, fold), frames, front, source, views, device,
-        centred(frames.video, frames.frame, frames.centres("train"), config.window, step), watched,
-    )  # fmt: skip
+    train = frames.centres("train")
+    rows = centred(frames.video, number, train, config.window, step)
+    if said := held((rows >= 0).sum(axis=1), config.window, frames.video[train], frames.videos):
+        print(said)
+    facts = _facts(config, frames, store, front, common, fold)
+    return Material(config, facts, frames, alike, front, source, views, device, rows, watched)
 
 
 def _opposites(config: TrainConfig, frames: FrameSet) -> list[tuple[int, int]]:
@@ -326,14 +331,15 @@ def _front(config: TrainConfig, store: FeatureStore, frames: FrameSet, fold: int
 
 
 def _facts(
-    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, step: int, fold: int | None
+    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, spacing: int, fold: int | None
 ) -> dict[str, Any]:
     """All that it takes to use the adapter without its command line."""
     label = frames.label[frames.centres("train")]
     return {
         **{name: getattr(config, name) for name in HPARAMS if name != "seed"},
         **{name: getattr(config, name) for name in ("model_options", "loss_options", "sampler_options")},
-        "step": step,
+        "step": config.step,
+        "spacing": spacing,
         "tracks": tracks_of(config.loss),
         "classes": frames.classes,
         "class_counts": np.bincount(label[label >= 0], minlength=len(frames.classes)).tolist() or None,
@@ -424,7 +430,7 @@ def _trainer(material: Material, adapter: Adapter, seed: int) -> Trainer:
         at = train[windows]
         return build_sampler(
             config.sampler, config.sampler_options, labels=frames.label[at], videos=frames.video[at],
-            groups=frames.group[at], frames=frames.frame[at], batch_size=config.batch_size, seed=seed,
+            groups=frames.group[at], frames=material.number[at], batch_size=config.batch_size, seed=seed,
             positives=config.positives, opposites=opposite, num_views=len(material.views),
         )  # fmt: skip
 

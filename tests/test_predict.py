@@ -369,19 +369,30 @@ def test_a_list_of_another_data_set_is_refused(place):
         predicted("--task", "va")
 
 
+SMOOTHED = ["--smooth", "box", "--width", "3"]
+
+
 def test_a_store_of_every_tenth_frame_is_no_good_to_windows_of_neighbours(place, capsys):
     tenth = pd.DataFrame({"video": "c", "frame": range(10, 50, 10)})
     store(place / "tenth.zarr", tenth, FEATURES[:4])
     run(place, window=19)
-    apart = r"frames that are 1 apart, and tenth\.zarr has every 10th of these videos"
+    apart = r"frames 1 apart, and in tenth\.zarr they are 10 apart in 1 of 1 videos, such as c"
     with pytest.raises(UserError, match=f"{apart}: no window has more than one frame"):
         predicted("--task", "va", "-d", "tenth.zarr")
     run(place, window=21)
     predicted("--task", "va", "-d", "tenth.zarr", out="some")
-    assert "every 10th of these videos: windows of 21 hold 2.5 frames on average" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "the run looks at frames 1 apart, and in tenth.zarr they are 10 apart" in printed
+    assert "windows of 21 hold 2.5 frames on average; less than half in 1 of 1 videos, such as c" in printed
     run(place, window=3, step=20)
     predicted("--task", "va", "-d", "tenth.zarr", out="twentieth")
     assert "apart" not in capsys.readouterr().out
+    run(place, window=3, step=None, spacing=1)
+    predicted("--task", "va", "-d", "tenth.zarr", *SMOOTHED, out="own")
+    printed = capsys.readouterr().out
+    assert "the run was trained on frames 1 apart, and in tenth.zarr they are 10 apart in 1 of 1 videos" in printed
+    assert "windows of 3 hold 2.5 frames on average" in printed  # two of four are at an end
+    assert "a width of 3 frames is 21 frame numbers in 1 of 1 videos, such as c" in printed
     run(place, window=1)
     found = predicted("--task", "va", "-d", "tenth.zarr", out="alone")
     said = logits("va")

@@ -34,7 +34,7 @@ from pipeline.store import FeatureStore
 from pipeline.tables import read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
-from pipeline.training.data import FrameSet
+from pipeline.training.windows import spacing
 
 POOLINGS = {"box": "mean", "hann": "hann"}  # of an adapter's window, by the smoothing that is the same
 
@@ -114,23 +114,32 @@ def smoothed(
 
     Embeddings of training frames, which are a frame's neighbours, are means as well.
     """
-    frames, fps = found.frames, frame_rates(found.config.fps, found.frames.videos, found.frames.video)
-    wide = np.broadcast_to(in_frames(width, None if fps is None else fps[frames.video]), len(frames.row))
-    z, z_train = (_means(frames, adapter, source, rows, kind, wide[rows]) for rows in (found.rows, found.train))
+    frames = found.frames
+    half = np.broadcast_to(_half(found, width), len(frames.row))
+    z, z_train = (_means(found, adapter, source, rows, kind, half[rows]) for rows in (found.rows, found.train))
     said = {what: smooth_part(found.part, values, kind, width) for what, values in single.said.items()}
     return Answers(z, z_train, said, single.said_train)
 
 
+def _half(found: Material, width: int | str) -> int | np.ndarray:
+    """How many frames of a video lie in half of ``width``: of seconds (N,), as videos differ in their rates."""
+    if isinstance(width, int):
+        return width // 2 // found.part.step
+    frames = found.frames
+    wide = in_frames(width, frame_rates(found.config.fps, frames.videos, frames.video)[frames.video])
+    return wide // 2 // spacing(frames.video, frames.frame)
+
+
 def _means(
-    frames: FrameSet, adapter: Adapter, source: Source, rows: np.ndarray, kind: str, wide: np.ndarray
+    found: Material, adapter: Adapter, source: Source, rows: np.ndarray, kind: str, half: np.ndarray
 ) -> np.ndarray:
-    """Means (m, E) of the embeddings of the frames up to ``wide`` (m,) // 2 numbers away from each of ``rows`` (m,)."""
-    out, device = np.empty((len(rows), adapter.head.embedding_size), np.float32), next(adapter.front.buffers()).device
-    for width in np.unique(wide):
-        window = int(2 * (width // 2 // adapter.facts["step"]) + 1)
-        facts = adapter.facts | {"window": window, "pooling": POOLINGS[kind]}
-        pooling = Adapter(adapter.front, adapter.head, adapter.loss, facts)
-        some = wide == width
+    """Means (m, E) of the embeddings of the frames up to ``half`` (m,) frames away from each of ``rows`` (m,)."""
+    frames, device = found.frames, next(adapter.front.buffers()).device
+    out = np.empty((len(rows), adapter.head.embedding_size), np.float32)
+    for each in np.unique(half):
+        facts = {"window": int(2 * each + 1), "step": None, "spacing": found.part.step, "pooling": POOLINGS[kind]}
+        pooling = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | facts)
+        some = half == each
         out[some] = per_frame(pooling, source, frames.video, frames.frame, rows[some], None, device)[0]
     return out
 

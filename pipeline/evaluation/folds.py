@@ -35,6 +35,7 @@ def together(parts: Sequence[Part]) -> Part:
     return Part(
         video=np.concatenate([part.video + start for part, start in zip(parts, videos, strict=True)]),
         frame=np.concatenate([part.frame for part in parts]),
+        number=np.concatenate([part.number for part in parts]),
         group=np.concatenate([part.group + start for part, start in zip(parts, groups, strict=True)]),
         label=np.concatenate([_scored(part) for part in parts]),
         va=np.concatenate([part.va for part in parts]),

@@ -33,13 +33,14 @@ def per_frame(
     that hold it, of the embeddings and of the predictions each: of the window's own where the adapter gives one
     embedding a window (a head that pools, or pooling 'mean' or 'hann'), else of the frame's in each window.
     """
+    frame, step = adapter.numbers(video, frame)
     by_frame = not adapter.head.pools and adapter.facts["pooling"] == "centre"
     if by_frame and adapter.head.framewise:
         stride = None  # a frame is the same in each window
     parts = []
     for block in np.split(rows, range(BLOCK, len(rows), BLOCK)):
         if stride is None:
-            windows = centred(video, frame, block, adapter.facts["window"], adapter.facts["step"])
+            windows = centred(video, frame, block, adapter.facts["window"], step)
             z = adapter.embed(source, torch.from_numpy(windows).to(device))
             parts.append((z, predictions(adapter, z)))
         else:
@@ -68,8 +69,9 @@ def judge(
     That the windows centred on frame a and on frame b show the same. ``source``, ``video``, ``frame`` as above.
     """
     adapter.head.eval()
+    frame, step = adapter.numbers(video, frame)
     with torch.inference_mode():
-        windows = centred(video, frame, rows, adapter.facts["window"], adapter.facts["step"])
+        windows = centred(video, frame, rows, adapter.facts["window"], step)
         parts = torch.from_numpy(windows).to(device).split(max(1, BATCH // windows.shape[1]))
         sides = [
             torch.cat(values) for values in zip(*(adapter.head.side(*source.gather(p)) for p in parts), strict=True)

@@ -21,7 +21,7 @@ name: a folder that is there is finished.
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold, read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, load_adapter
 from pipeline.training.data import frame_set
-from pipeline.training.windows import centred, typical_step
+from pipeline.training.windows import centred, held, numbered_alike, spacing
 
 BY = ("loss", "knn")
 MOST = 10  # wrong lines that are printed
@@ -111,14 +111,18 @@ class PredictConfig:
 class Rows:
     """The frames of the listed videos that have features, sorted by (video, frame).
 
-    ``video`` (n,) are codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nothing says it.
+    ``video`` (n,) are codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nothing says it,
+    and ``step`` (V,) how far apart its frames are; ``trained_at`` is that of most videos that the run was trained on,
+    None where it does not say.
     """
 
     row: np.ndarray
     video: np.ndarray
     frame: np.ndarray
     videos: pd.Index
+    step: np.ndarray
     fps: np.ndarray | None = None
+    trained_at: int | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,7 +138,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_format(wanted, config.task, config.format)
     store = FeatureStore(config.store)
     rows = _rows(store, wanted, config)
-    said = _mean_of_seeds(config, checkpoints, store, rows)
+    said, trained_at = _mean_of_seeds(config, checkpoints, store, rows)
+    rows = replace(rows, trained_at=trained_at)
+    _check_width(config, rows)
     code = rows.videos.get_indexer(wanted["video"])
     frame = wanted["frame"].to_numpy()
     values = {what: _decided(what, _at(config, what, rows, said[what], code, frame)) for what in config.wants}
@@ -178,27 +184,38 @@ def _rows(store: FeatureStore, wanted: pd.DataFrame, config: PredictConfig) -> R
         raise UserError(f"none of the {wanted['video'].nunique():,} videos in {config.list_of} is in {store.path}")
     video, videos = pd.factorize(keys["video"])
     fps = frame_rates(config.fps, videos, video)
-    return Rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), pd.Index(videos), fps)
+    return _as_rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), videos, fps)
+
+
+def _as_rows(
+    row: np.ndarray, video: np.ndarray, frame: np.ndarray, videos: Sequence[str], fps: np.ndarray | None = None
+) -> Rows:
+    step = spacing(video, frame)[np.flatnonzero(np.diff(video, prepend=-1))]
+    return Rows(row, video, frame, pd.Index(videos), step, fps)
 
 
 def _mean_of_seeds(
     config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
-) -> dict[str, np.ndarray]:
-    """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12)."""
+) -> tuple[dict[str, np.ndarray], int | None]:
+    """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12).
+
+    And how far apart the frames of most videos were that the run was trained on, None where it does not say.
+    """
     device, total = pick_device(config.device), {}
     predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
     for path in checkpoints:
         adapter = load_adapter(path, store.made_by)
         adapter.modules().to(device)
         predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
-        _check_spacing(adapter, store, rows)
+        if path == checkpoints[0]:
+            _check_spacing(adapter, store, rows)
         found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
         for what, predict in predictors.items():
             total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
     for what, said in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
-    return total
+    return total, adapter.facts.get("spacing")
 
 
 def _per_frame(
@@ -210,20 +227,53 @@ def _per_frame(
 
 
 def _check_spacing(adapter: Adapter, store: FeatureStore, rows: Rows) -> None:
-    """Says where windows lack frames because of the store's stride.
+    """Says where frames are not as far apart as in training, and how many windows hold where it is not all.
 
-    Raises ``UserError`` where all are empty but for their centre, though videos have several frames.
+    Raises ``UserError`` where all are empty but for their centre, though the step is none of the videos'.
     """
-    num_frames, step = adapter.facts["window"], adapter.facts["step"]
-    spacing = typical_step(rows.video, rows.frame)
-    if num_frames == 1 or step % spacing == 0:
+    num_frames, given, own = adapter.facts["window"], adapter.facts["step"], spacing(rows.video, rows.frame)
+    number, step = adapter.numbers(rows.video, rows.frame)
+    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
+    other = first[own[first] != step if given is None else step % own[first] != 0]
+    if num_frames == 1:
         return
     centres = np.split(np.arange(len(rows.row)), range(BLOCK, len(rows.row), BLOCK))
-    filled = sum(int((centred(rows.video, rows.frame, some, num_frames, step) >= 0).sum()) for some in centres)
-    apart = f"the run looks at frames that are {step} apart, and {store.path} has every {spacing}th of these videos"
-    if filled == len(rows.row):
-        raise UserError(f"{apart}: no window has more than one frame. Extract with another --stride")
-    print(f"{apart}: windows of {num_frames} hold {filled / len(rows.row):.1f} frames on average")
+    windows = [(centred(rows.video, number, some, num_frames, step) >= 0).sum(axis=1) for some in centres]
+    count = np.concatenate(windows)
+    if len(other):
+        named = f"{len(other):,} of {len(first):,} videos, such as {rows.videos[rows.video[other[0]]]}"
+        apart = f"frames {step} apart, and in {store.path} they are {own[other[0]]} apart in {named}"
+        if given is None:
+            print(f"the run was trained on {apart}: windows hold as many frames, of a longer or shorter time")
+        elif (count == 1).all():
+            raise UserError(
+                f"the run looks at {apart}: no window has more than one frame. Extract with another --stride"
+            )
+        else:
+            print(f"the run looks at {apart}")
+    if said := held(count, num_frames, rows.video, rows.videos):
+        print(said)
+
+
+def _check_width(config: PredictConfig, rows: Rows) -> None:
+    """Says where a width in frames covers other frame numbers than it did in training."""
+    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
+    other = np.flatnonzero(rows.step != (rows.trained_at or rows.step))
+    if config.smoothing == "none" or not other.size:
+        return
+    named = f"{len(other):,} of {len(first):,} videos, such as {rows.videos[rows.video[first[other[0]]]]}"
+    for what, width in {"classes": config.width, "va": config.width, "aus": config.width_aus}.items():
+        if what in config.wants and isinstance(width, int):
+            numbers = int(_scaled(width, rows.step[other[0]] / rows.trained_at))
+            print(
+                f"{WORDS[what]}: as the run was trained on frames {rows.trained_at} apart, a width of {width} frames "
+                f"is {numbers:,} frame numbers in {named}"
+            )
+
+
+def _scaled(width: int, factor: np.ndarray | float) -> np.ndarray:
+    """An odd width whose half is ``factor`` times as wide."""
+    return 2 * np.rint(width // 2 * factor).astype(np.int64) + 1
 
 
 def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
@@ -256,7 +306,7 @@ def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: t
     train = train[evenly(len(train), config.most_neighbours)]
     if len(train) == 0:
         raise UserError(f"no training frame in {config.labels} has all of ABAW's {WORDS[what]}")
-    rows = Rows(frames.row, frames.video, frames.frame, pd.Index(frames.videos))
+    rows = _as_rows(frames.row, frames.video, frames.frame, frames.videos)
     database, _ = _per_frame(config, adapter, store, rows, train, device)
     # Of rows of length one the nearest by distance is the nearest by cosine.
     nearest = KNeighborsRegressor(min(config.neighbours, len(train)), algorithm="brute")
@@ -295,8 +345,12 @@ def _at(
     axis = np.union1d(has, wanted)
     of_video, number = np.divmod(axis, stretch)
     every = on_every_frame(rows.video, rows.frame, said, of_video, number)
-    fps = None if rows.fps is None else rows.fps[of_video]
-    width = in_frames(config.width_aus if what == "aus" else config.width, fps)
+    width = config.width_aus if what == "aus" else config.width
+    if isinstance(width, str):
+        width = in_frames(width, rows.fps[of_video])
+    elif rows.trained_at is not None:  # as many frames in every video
+        width = _scaled(width, rows.step[of_video] / spacing(of_video, number))
+        number = numbered_alike(of_video, number, rows.trained_at)
     out = np.full((len(video), said.shape[1]), np.nan)
     out[known] = smooth(every, of_video, number, config.smoothing, width)[np.searchsorted(axis, wanted)]
     return out

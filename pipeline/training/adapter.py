@@ -16,7 +16,7 @@ from pipeline.projection import Projection
 from pipeline.store import differences
 from pipeline.training.heads import build_head, centre, pool, pool_hann
 from pipeline.training.losses import WeightedSum, build_loss
-from pipeline.training.windows import gather
+from pipeline.training.windows import gather, numbered_alike
 
 POOLINGS = {"centre": lambda embeddings, valid: centre(embeddings), "mean": pool, "hann": pool_hann}
 NORMALISATIONS = ("none", "centre", "standardise")
@@ -79,7 +79,8 @@ class Source(Protocol):
 class Adapter:
     """``front``, ``head`` and ``loss`` (for its class weights), and what it takes to make them again.
 
-    ``facts``: model, loss and their arguments, window, step, pooling, classes, made_by of the features, ...
+    ``facts``: model, loss and their arguments, window, step (None: each video's own), spacing (the step of most videos
+    that it was trained on), pooling, classes, made_by of the features, ...
     """
 
     front: Front
@@ -89,6 +90,12 @@ class Adapter:
 
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"front": self.front, "head": self.head, "loss": self.loss})
+
+    def numbers(self, video: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, int]:
+        """Frame numbers (N,) to make windows by, and the step of these windows; rows are sorted by (video, frame)."""
+        if self.facts["step"] is not None:
+            return frame, self.facts["step"]
+        return numbered_alike(video, frame, self.facts["spacing"]), self.facts["spacing"]
 
     def pool(self, out: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, E) from what the head gives, (B, T, E), or (B, E) already."""
