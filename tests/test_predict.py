@@ -193,21 +193,20 @@ def test_a_window_is_of_the_frames_that_are_there_and_mean_pooled(place):
         np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=2e-6)
 
 
-def test_with_a_window_stride_a_frame_is_the_mean_over_the_windows_that_hold_it(place):
-    """Frames 2, 3, 5, 9 of video a in windows of 3, 2 apart: 2 to 4, 4 to 6, 6 to 8, which is empty, and 8 to 10."""
-    changes = {"model": "mlp", "window": 3, "embedding_size": 8}
+def test_with_a_window_stride_a_frame_is_between_the_windows_next_to_it(place):
+    """Frames 2, 3, 5, 9 of video a: windows of 3 around 2, 5 and 9, and frame 3 is a third of the way from 2 to 5."""
+    changes = {"model": "gru", "window": 3, "embedding_size": 8}
     run(place, **changes)
     found = np.array(by_video(predicted("--task", "va", "--window-stride", "2"), "a"), dtype=float)
     adapter = untrained(0, **changes)
     adapter.head.eval()
     with torch.inference_mode():
         x = torch.from_numpy(FEATURES[:4]).float()
-        each = adapter.head(x[:, None], torch.ones(4, 1, dtype=torch.bool))[:, 0]
-        first, second, last = (
-            adapter.loss.predict("va", z.mean(0, keepdim=True)) for z in (each[:2], each[2:3], each[3:])
-        )
-    np.testing.assert_allclose(found[[1, 2]], first.expand(2, 2), atol=1e-6)
-    np.testing.assert_allclose(found[[4, 8]], torch.cat([second, last]), atol=1e-6)
+        held = [x[:2], x[2:3], x[3:]]  # without what is missing, which a GRU steps over
+        z = [adapter.head(some[None], torch.ones(1, len(some), dtype=torch.bool))[0].mean(0) for some in held]
+        first, second, last = adapter.loss.predict("va", torch.stack(z)).numpy()
+    np.testing.assert_allclose(found[[1, 4, 8]], [first, second, last], atol=2e-6)
+    np.testing.assert_allclose(found[2], (2 * first + second) / 3, atol=2e-6)
     with pytest.raises(UserError, match="window_stride must be at least 1, and is 0"):
         predicted("--task", "va", "--window-stride", "0", out="none")
 
