@@ -62,7 +62,7 @@ def place(tmp_path, monkeypatch):
 
 def predicted(*more, run="run", out="out"):
     """The fields of the lines of predictions.txt, by the name of the frame, in their order."""
-    predict.main(["--run", run, "--list", "list.txt", "-o", out, "--device", "cpu", *more])
+    predict.main(["--run", run, "--list", "list.txt", "-o", out, "--device", "cpu", "--most-extrapolated", "1", *more])
     lines = Path(out, "predictions.txt").read_text().splitlines()[1:]
     return {line.split(",")[0]: line.split(",")[1:] for line in lines}
 
@@ -111,6 +111,7 @@ def test_every_listed_frame_gets_its_own_or_its_neighbours_valence_and_arousal(p
     printed = capsys.readouterr().out
     assert "out: 59 frames of 4 videos, checked" in printed
     assert "11 frames of 2 videos have no features: interpolated" in printed  # 7 of a, 4 of b
+    assert "has that one's prediction: b 80 %, a 27 % of the listed frames" in printed  # 1, 10 and 11 of a
     assert "1 videos have none at all, and are called Neutral, or 0: ghost" in printed
     assert sorted(p.name for p in place.iterdir()) == ["data", "list.txt", "out", "params.yaml", "run"]
 
@@ -253,7 +254,22 @@ def test_a_sparse_list_is_smoothed_over_the_frames_between(place):
 def test_files_per_video_hold_the_same_values(place):
     run(place)
     single = predicted("--task", "va")
-    predict.main(["--run", "run", "--list", "list.txt", "--task", "va", "--format", "per-video", "-o", "each"])
+    predict.main(
+        [
+            "--run",
+            "run",
+            "--list",
+            "list.txt",
+            "--task",
+            "va",
+            "--format",
+            "per-video",
+            "-o",
+            "each",
+            "--most-extrapolated",
+            "1",
+        ]
+    )
     for video in LISTED:
         header, *lines = Path("each", f"{video}.txt").read_text().splitlines()
         assert header == "valence,arousal"
@@ -366,6 +382,23 @@ def test_a_list_of_another_data_set_is_refused(place):
     Path("list.txt").write_text("x,3\ny,4\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"none of the 2 videos in list\.txt is in data/features\.zarr"):
         predicted("--task", "va")
+
+
+def test_a_list_that_goes_far_beyond_the_frames_with_features_is_refused_unless_asked_for(place, capsys):
+    run(place)
+    Path("list.txt").write_text("c,40\na,11\nb,1000\nunlisted,4\nghost,9\n", encoding="utf-8")
+    said = r"list.txt names frames far beyond those with features: b 100 %, a 27 %; those of b are frames 4 to 4\. "
+    with pytest.raises(UserError, match=said + r"If the list is right, give --most-extrapolated 1 \(now 0\.25\)"):
+        predicted("--task", "va", "--most-extrapolated", "0.25")
+    assert not Path("out").exists()
+    Path("list.txt").write_text("c,80\nunlisted,4\n", encoding="utf-8")
+    assert len(predicted("--task", "va", "--most-extrapolated", "0.5")) == 84
+    assert "c 50 %, unlisted 25 % of the listed frames" in capsys.readouterr().out
+    Path("list.txt").write_text("c,81\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"--most-extrapolated 0\.51 \(now 0\.5\)"):
+        predicted("--task", "va", "--most-extrapolated", "0.5", out="more")
+    with pytest.raises(UserError, match=r"most_extrapolated must be from 0 to 1, and is 50\.0"):
+        predicted("--task", "va", "--most-extrapolated", "50", out="more")
 
 
 SMOOTHED = ["--smooth", "box", "--width", "3"]

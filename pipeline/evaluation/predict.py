@@ -13,7 +13,8 @@ The formats are in pipeline/evaluation/submission.py.
 
 Each frame that has features is predicted from the window around it, or with --window-stride N as the mean over windows
 N frames apart that hold it; several seeds, and folds, are averaged, as probabilities.
-Frames without features (no face was found) are interpolated between their neighbours, then all are smoothed. A video
+Frames without features (no face was found) are interpolated between their neighbours, and beyond the first and last of
+a video its prediction is held, for --most-extrapolated of its listed frames at most; then all are smoothed. A video
 without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
 name: a folder that is there is finished.
 """
@@ -85,6 +86,11 @@ class PredictConfig:
     most_neighbours: int = option(
         20000, help="with --by knn: evenly spaced training frames that are candidates", within="[1, inf)"
     )
+    most_extrapolated: float = option(
+        0.5,
+        help="share of a video's listed frames that may lie beyond its first and last frame with features; 1: all",
+        within="[0, 1]",
+    )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     validate: Path | None = option(None, help="a submission to check against --list and --task; nothing is predicted")
 
@@ -138,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_format(wanted, config.task, config.format)
     store = FeatureStore(config.store)
     rows = _rows(store, wanted, config)
+    beyond = _check_reach(config, rows, wanted)
     said, trained_at = _mean_of_seeds(config, checkpoints, store, rows)
     rows = replace(rows, trained_at=trained_at)
     _check_width(config, rows)
@@ -149,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(folder, wanted, values, config.task, config.format)
         if found := problems(folder, wanted, config.task, config.format):
             raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(found[:MOST])}")
-    _tell(config, rows, wanted, code)
+    _tell(config, rows, wanted, code, beyond)
     return 0
 
 
@@ -192,6 +199,35 @@ def _as_rows(
 ) -> Rows:
     step = spacing(video, frame)[np.flatnonzero(np.diff(video, prepend=-1))]
     return Rows(row, video, frame, pd.Index(videos), step, fps)
+
+
+def _check_reach(config: PredictConfig, rows: Rows, wanted: pd.DataFrame) -> pd.Series:
+    """The share of each video's listed frames that lie beyond its first and last frame with features, largest first.
+
+    There the prediction of that frame is held. Videos without any such frame are left out. Raises ``UserError`` where
+    it is more than ``most_extrapolated`` in a video that has features at all: of most such lists the numbers are wrong.
+    """
+    code = rows.videos.get_indexer(wanted["video"])
+    known, frame = wanted[code >= 0], wanted["frame"].to_numpy()[code >= 0]
+    code = code[code >= 0]
+    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
+    last = np.append(first[1:], len(rows.video)) - 1
+    outside = (frame < rows.frame[first][code]) | (frame > rows.frame[last][code])
+    share = pd.Series(outside, index=known["video"].to_numpy()).groupby(level=0).mean()
+    share = share[share > 0].sort_values(ascending=False, kind="stable")
+    if len(too_far := share[share > config.most_extrapolated]):
+        video = too_far.index[0]
+        place = rows.videos.get_loc(video)
+        raise UserError(
+            f"{config.list_of} names frames far beyond those with features: {_shares(too_far)}; those of {video} are "
+            f"frames {rows.frame[first[place]]:,} to {rows.frame[last[place]]:,}. If the list is right, give "
+            f"--most-extrapolated {np.ceil(100 * too_far.iloc[0]) / 100:g} (now {config.most_extrapolated:g})"
+        )
+    return share
+
+
+def _shares(share: pd.Series) -> str:
+    return shortened([f"{video} {100 * value:.0f} %" for video, value in share.items()])
 
 
 def _mean_of_seeds(
@@ -364,12 +400,17 @@ def _decided(what: str, values: np.ndarray) -> np.ndarray:
     return (values >= 0.5).astype(int) if what == "aus" else values
 
 
-def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray) -> None:
+def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray, beyond: pd.Series) -> None:
     print(f"{config.output}: {len(wanted):,} frames of {wanted['video'].nunique():,} videos, checked")
     keys = pd.MultiIndex.from_arrays([video, wanted["frame"]])
     gap = (video >= 0) & ~keys.isin(pd.MultiIndex.from_arrays([rows.video, rows.frame]))
     if gap.any():
         print(f"  {int(gap.sum()):,} frames of {len(np.unique(video[gap])):,} videos have no features: interpolated")
+    if len(beyond):
+        print(
+            f"  of these, what lies beyond the first or last frame with features has that one's prediction: "
+            f"{_shares(beyond)} of the listed frames"
+        )
     if len(faceless := wanted["video"][video < 0].unique()):
         print(f"  {len(faceless):,} videos have none at all, and are called Neutral, or 0: {', '.join(faceless)}")
 
