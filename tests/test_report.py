@@ -344,3 +344,15 @@ def test_an_evaluation_that_a_kill_left_half_replaced_is_completed_before_it_is_
     report.main([])
     assert {p.name: p.read_bytes() for p in (place / "report").iterdir()} == wanted
     assert not ready.exists()
+
+
+def test_where_nothing_could_be_smoothed_the_report_says_so(place):
+    report.main([])
+    said = (place / "report/report.md").read_text("utf-8")
+    assert "Nothing is smoothed: no frame has another of its video near enough" in said
+    for name, values in {"frozen": FROZEN, "adapter": ADAPTER}.items():
+        evaluated(name, values | {"macro_f1_smoothed": 0.5}, baseline=name == "frozen")
+    report.main([])
+    assert "Smoothed: box, 101 frames wide, for action units 11 frames." in (place / "report/report.md").read_text(
+        "utf-8"
+    )

@@ -27,14 +27,14 @@ from pipeline.evaluation.evaluate import (
 )
 from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers, smooth_part
-from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
+from pipeline.evaluation.smoothing import changes, check_width, frame_rates, in_frames
 from pipeline.files import all_or_none
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.store import FeatureStore
 from pipeline.tables import read_labels
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
-from pipeline.training.windows import spacing
+from pipeline.training.windows import numbered_alike, spacing
 
 POOLINGS = {"box": "mean", "hann": "hann"}  # of an adapter's window, by the smoothing that is the same
 
@@ -71,13 +71,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if facts["window"] != 1 or not folds[0][0].head.framewise:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {facts['window']}")
     found = [material(config, store, labels, adapters[0]) for adapters in folds]
-    answers: dict[str, list[list[Answers]]] = {name: [[] for _ in folds] for name in config.each}
+    each = {name: of for name, of in config.each.items() if any(_changed(of_fold, *of) for of_fold in found)}
+    if len(each) < len(config.each):
+        left_out = ", ".join(name for name in config.each if name not in each)
+        print(f"left out, since no frame has another of its video within that width: {left_out}")
+    answers: dict[str, list[list[Answers]]] = {name: [[] for _ in folds] for name in each}
     for k, (of_fold, adapters) in enumerate(zip(found, folds, strict=True)):
-        for adapter in adapters:
+        for adapter in adapters if each else []:
             adapter.modules().to(device)
             source = features.open_inputs(store, of_fold.frames.row, adapter.front, device)
             single = answered(of_fold, adapter, source, device)
-            for name, (kind, width) in config.each.items():
+            for name, (kind, width) in each.items():
                 answers[name][k].append(smoothed(of_fold, adapter, source, single, kind, width))
     with all_or_none(config.output.parent, config.output.name) as aside:  # in the place of those of other widths
         _write(dataclasses.replace(config, output=aside / config.output.name), facts, found, answers)
@@ -87,6 +91,7 @@ def _write(
     config: BaselinesConfig, facts: dict[str, Any], found: list[Material], answers: dict[str, list[list[Answers]]]
 ) -> None:
     """Measures what was smoothed and what the backbone says, and writes a folder for each."""
+    config.output.mkdir(parents=True)  # also where there is no baseline to be put into it
     # What is smoothed already is not smoothed again.
     once, about = dataclasses.replace(config, smoothing="none"), {"baseline": True}
     for name, of_folds in answers.items():
@@ -105,6 +110,15 @@ def _write(
         about_it |= {"frames_scored": dict(scored)}
         of_folds = [[answer] for answer in backbone]
         report(dataclasses.replace(config, output=config.output / "backbone"), found, of_folds, about_it)
+
+
+def _changed(found: Material, kind: str, width: int | str) -> bool:
+    """Whether smoothing changes any frame of the run's videos, those of training too, which are neighbours."""
+    frames = found.frames
+    if isinstance(width, str):
+        wide = in_frames(width, frame_rates(found.config.fps, frames.videos, frames.video)[frames.video])
+        return changes(frames.video, frames.frame, kind, wide)
+    return changes(frames.video, numbered_alike(frames.video, frames.frame, found.part.step), kind, width)
 
 
 def smoothed(

@@ -11,7 +11,7 @@ from pipeline.evaluation.protocol import au_by_group, expression_by_group, va_by
 from pipeline.evaluation.retrieval import found_at_k, knn_votes, pair_ranks, precision_at_r
 from pipeline.evaluation.separability import PairCounts, mean_cosines, pair_counts, separability
 from pipeline.evaluation.separation import evenly
-from pipeline.evaluation.smoothing import fit_class_bias, in_frames, smooth
+from pipeline.evaluation.smoothing import changes, fit_class_bias, in_frames, smooth
 from pipeline.evaluation.steadiness import neighbours, steadiness_by_group, switches
 from pipeline.evaluation.uncertainty import Measure, of_means
 from pipeline.training.windows import spacing
@@ -111,8 +111,8 @@ class Seen:
     """What the tables and plots of a seed are made of.
 
     ``predicted``: of each of 'classes', 'va', 'aus' and 'knn' the values (n, .) as said, and smoothed with the class
-    biases added, where that is asked for. ``pairs`` are None where there are no pairs of embeddings. ``probe`` are the
-    classes that a linear probe says of the rows ``Part.has``, None where there is none.
+    biases added, where that is asked for and changes anything. ``pairs`` are None where there are no pairs of
+    embeddings. ``probe`` are the classes that a linear probe says of the rows ``Part.has``, None where there is none.
     """
 
     predicted: dict[str, list[np.ndarray]]
@@ -146,7 +146,7 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
     if settings.class_bias and answers.said_train is not None and known.any():
         bias = fit_class_bias(_log(answers.said_train[known]), part.train_label[known])[0]
     predicted = {what: [values] for what, values in said.items()}
-    if settings.smoothing != "none" or settings.class_bias:
+    if settings.class_bias or any(_is_smoothed(part, what, settings) for what in said):
         for what, values in said.items():
             predicted[what].append(_smoothed(part, what, values, bias, settings))
     seen = Seen(predicted, pairs, probe)
@@ -271,18 +271,31 @@ def _steps(
 
 
 def _smoothed(part: Part, what: str, values: np.ndarray, bias: np.ndarray, settings: Settings) -> np.ndarray:
-    smoothed = smooth_part(part, values, settings.smoothing, settings.width_aus if what == "aus" else settings.width)
+    smoothed = smooth_part(part, values, settings.smoothing, _width(what, settings))
     if what != "classes" or not bias.any():
         return smoothed
     weighted = np.exp(_log(smoothed) + bias)
     return weighted / weighted.sum(1, keepdims=True)
 
 
+def _width(what: str, settings: Settings) -> int | str:
+    return settings.width_aus if what == "aus" else settings.width
+
+
+def _is_smoothed(part: Part, what: str, settings: Settings) -> bool:
+    return changes(part.video, *_counted(part, settings.smoothing, _width(what, settings)))
+
+
 def smooth_part(part: Part, values: np.ndarray, kind: str, width: int | str) -> np.ndarray:
     """Values (n, C) of the part's frames smoothed, by a width in seconds or in frames, as many in every video."""
+    return smooth(values, part.video, *_counted(part, kind, width))
+
+
+def _counted(part: Part, kind: str, width: int | str) -> tuple[np.ndarray, str, int | np.ndarray]:
+    """Numbers (n,), kind and width as ``smooth`` takes them: seconds are counted in the frames' own numbers."""
     if isinstance(width, str):
-        return smooth(values, part.video, part.frame, kind, in_frames(width, part.fps[part.video]))
-    return smooth(values, part.video, part.number, kind, width)
+        return part.frame, kind, in_frames(width, part.fps[part.video])
+    return part.number, kind, width
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:

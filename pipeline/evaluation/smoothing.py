@@ -116,6 +116,18 @@ def smooth(values: np.ndarray, video: np.ndarray, frame: np.ndarray, kind: str, 
     return smoothed.to_numpy()[place]
 
 
+def changes(video: np.ndarray, frame: np.ndarray, kind: str, width: int | np.ndarray) -> bool:
+    """Whether ``smooth`` can change anything: whether a frame has another of its video within its width.
+
+    It has none in a data set of single pictures. Arguments as for ``smooth``.
+    """
+    if kind == "none":
+        return False
+    width = np.broadcast_to(width, len(video))
+    half = (4 * np.sqrt((width**2 - 1) / 12)).astype(np.int64) if kind == "gaussian" else width // 2
+    return bool(((np.diff(video) == 0) & (np.diff(frame) <= half[1:])).any())
+
+
 def _apart(video: np.ndarray, frame: np.ndarray, margin: int) -> np.ndarray:
     """Places (n,) on one axis for all videos: frame numbers keep their distances, videos are ``margin`` apart."""
     new = np.diff(video) != 0
