@@ -15,7 +15,6 @@ What is in the store already is not computed again; a run that was cut off goes 
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline import children
 from pipeline.device import pick_device
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
@@ -182,7 +182,7 @@ def _reduce(config: ExtractConfig, flags: list[str]) -> None:
     labels = labels if config.data.is_dir() else config.data.with_name("labels.parquet")
     output = config.store.with_suffix(".projection.safetensors")
     command = [sys.executable, "-m", "pipeline.extraction.reduce", "--store", str(config.store), *flags]
-    if subprocess.run([*command, "--labels", str(labels), "--output", str(output)], check=False).returncode:
+    if children.run([*command, "--labels", str(labels), "--output", str(output)]):
         raise UserError(f"the features are stored, but no projection could be fitted on {config.store}")
     print(f"train on it with: python train.py -d {config.store} --labels {labels} --projection {output}")
 
@@ -313,7 +313,7 @@ def _frames(config: ExtractConfig) -> Frames:
     for flag, path in outputs.items():
         command += [flag, str(path)]
     print(f"{config.data} is a folder: indexing it into {table}")
-    if subprocess.run(command, check=False).returncode:
+    if children.run(command):
         raise UserError(f"{config.data} could not be indexed")
     return read_frames(table)
 

@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import hashlib
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import projection
+from pipeline import children, projection
 from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
@@ -534,7 +533,7 @@ def _evaluate(config: TrainConfig, folder: Path) -> None:
     command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder), "--data", str(config.data)]
     command += ["--labels", str(config.labels), "--output", str(folder), "--device", config.device]
     command += ["--top-k", *map(str, config.top_k)]
-    if subprocess.run(command, check=False).returncode:
+    if children.run(command):
         raise UserError(f"the run is trained, but could not be evaluated: {' '.join(command[1:])}")
 
 

@@ -508,7 +508,7 @@ def test_what_cannot_be_extracted_is_not_predicted(place, monkeypatch):
     run(place)
     asked = []
     failed = subprocess.CompletedProcess([], 2)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: asked.append(command) or failed)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command) or failed)
     with pytest.raises(UserError, match=r"new could not be extracted: -m extract --data new --store mine\.zarr "):
         predicted("--task", "va", "--frames", "new", "-d", "mine.zarr")
     assert len(asked) == 1

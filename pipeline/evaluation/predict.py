@@ -19,7 +19,6 @@ without any is called Neutral, with valence, arousal and action units 0. What is
 name: a folder that is there is finished.
 """
 
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ import pandas as pd
 import torch
 from sklearn.neighbors import KNeighborsRegressor
 
+from pipeline import children
 from pipeline.device import pick_device
 from pipeline.evaluation.inference import BLOCK, WINDOW_STRIDE, per_frame
 from pipeline.evaluation.protocol import on_every_frame
@@ -180,7 +180,7 @@ def _extract(config: PredictConfig) -> None:
     command = [sys.executable, "-m", "extract", "--data", str(config.frames), "--store", str(config.store)]
     command += ["--report", str(report), "--device", config.device]
     command += ["--dataset", config.dataset] if config.dataset else []
-    if subprocess.run(command, check=False).returncode:
+    if children.run(command):
         raise UserError(f"{config.frames} could not be extracted: {' '.join(command[1:])}")
 
 
