@@ -5,6 +5,7 @@ child that looks: it is told who its parent is, and ends itself when that one is
 process groups (Ctrl-C on a terminal reaches all of one) and nothing that only Linux has, such as PR_SET_PDEATHSIG.
 """
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -31,4 +32,14 @@ def end_with_parent() -> None:
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(SECONDS)
+    os._exit(128 + signal.SIGTERM)
+
+
+def end_with_pool() -> None:
+    """The same for a worker process of a pool, as its initializer: an executor's workers would wait for ever."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    multiprocessing.parent_process().join()
     os._exit(128 + signal.SIGTERM)

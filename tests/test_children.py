@@ -102,3 +102,19 @@ def test_what_an_extraction_or_a_prediction_started_ends(workplace):
     prediction = ["-m", "pipeline.evaluation.predict", "--run", "run", "--list", "list.txt", "--task", "va"]
     assert killed([*prediction, "--frames", "faces", "--device", "cpu"], signal.SIGTERM, generations=2) == []
     assert not (workplace / "submission.zarr").exists()
+
+
+@pytest.mark.parametrize("kind", ["Pool(2, end_with_pool)", "ProcessPoolExecutor(2, spawn, end_with_pool)"])
+def test_the_workers_of_a_pool_end_with_it(workplace, kind):
+    """As of Python 3.11 the workers of a ProcessPoolExecutor stay for ever when its process is killed."""
+    script = workplace / "command.py"
+    script.write_text(
+        "import multiprocessing, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from pipeline.children import end_with_pool\n"
+        "if __name__ == '__main__':\n"
+        "    spawn = multiprocessing.get_context('spawn')\n"
+        f"    with {'spawn.' * kind.startswith('Pool')}{kind} as pool:\n"
+        "        list(pool.map(time.sleep, [60] * 4))\n"
+    )
+    assert killed([str(script)], signal.SIGTERM, generations=3) == []  # two workers and the tracker of their resources

@@ -11,8 +11,8 @@
 The list's lines are '<video>/00001.jpg,' as in the challenge's samples, or '<video>,<number of frames>', or '<video>'.
 The formats are in pipeline/evaluation/submission.py.
 
-Each frame that has features is predicted from the window around it, or with --window-stride N as the mean over windows
-N frames apart that hold it; several seeds, and folds, are averaged, as probabilities.
+Each frame that has features is predicted from the window around it, or with --window-stride N from windows N frames
+apart; several seeds, and folds, are averaged, as probabilities.
 Frames without features (no face was found) are interpolated between their neighbours, and beyond the first and last of
 a video its prediction is held, for --most-extrapolated of its listed frames at most; then all are smoothed. A video
 without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
