@@ -1,6 +1,7 @@
 """The store and the label table as arrays to train on: sorted by (video, frame), each labelled frame in one part."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -192,7 +193,9 @@ def held_out(label: np.ndarray, group: np.ndarray, among: np.ndarray, share: flo
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     # The shuffle only orders groups of equal make-up, so where no two are equal all seeds have the same folds: the seed
     # also says which fold.
-    rest, fold = list(splitter.split(np.zeros(len(rows)), label[rows], group[rows]))[seed % folds]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # it is in as many folds as it can
+        rest, fold = list(splitter.split(np.zeros(len(rows)), label[rows], group[rows]))[seed % folds]
     mask = np.zeros(len(label), dtype=bool)
     mask[rows[fold if share <= 0.5 else rest]] = True
     return mask
