@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -329,6 +330,20 @@ def test_a_run_without_a_classifier_asks_its_training_frames(place):
     one = predicted("--task", "va", *knn, "--neighbours", "1", out="one")
     first = table.loc[train, ["valence", "arousal"]].to_numpy(dtype=float)[cosine.argmax(axis=1)]
     np.testing.assert_allclose(np.array(by_video(one, "c"), dtype=float), on_all(first)["c"], atol=1e-5)
+
+
+def test_the_runs_that_predict_what_is_wanted_are_named(place):
+    for name, loss in {"all": FACTS["loss"], "va": {"ccc": 1}, "foreign": FACTS["loss"], "asked": "supcon"}.items():
+        run(place, loss=loss, made_by=MADE_BY | ({"backbone": "huge"} if name == "foreign" else {}))
+        Path("runs").mkdir(exist_ok=True)
+        Path("run").rename(f"runs/{name}")
+    for task, named in {"va": "runs/all, runs/va", "expr": "runs/all", "mtl": "runs/all"}.items():
+        with pytest.raises(UserError, match=f"for its loss is supcon: take {named}, or --by knn"):
+            predicted("--task", task, run="runs/asked")
+    for name in ("all", "va"):
+        shutil.rmtree(f"runs/{name}")
+    with pytest.raises(UserError, match=r"take a run whose loss does \(there is none beside runs/asked\), or --by knn"):
+        predicted("--task", "va", run="runs/asked")
 
 
 def test_neighbours_of_other_features_are_refused(place):

@@ -263,7 +263,6 @@ def test_a_report_on_no_runs_is_refused(place, runs):
         ("backbone_weights", "timm", "'timm' and 'random'"),
         ("input_size", 224, "224 and 32"),
         ("val_split", "0.25 of the groups, drawn with seed 1", "seed 1' and 'official'"),
-        ("val_frames", 11999, "11999 and 12000"),
         ("val_videos", 8, "8 and 9"),
         ("compared", 500, "500 and 2000"),
         ("window_stride", 8, "8 and None"),

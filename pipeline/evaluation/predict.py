@@ -21,8 +21,10 @@ name: a folder that is there is finished.
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -316,13 +318,24 @@ def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.d
     facts = adapter.facts
     if what not in adapter.loss.predictors:
         raise UserError(
-            f"{config.run} predicts no {WORDS[what]}, for its loss is {facts['loss']}: take a run whose loss does, "
-            "or --by knn, which asks the labels of the nearest training frames"
+            f"{config.run} predicts no {WORDS[what]}, for its loss is {facts['loss']}: take "
+            f"{_others(config, facts['made_by'])}, or --by knn, which asks the labels of the nearest training frames"
         )
     names = {"classes": facts["classes"], "va": OFFICIAL["va"], "aus": facts.get("au_names")}[what]
     order = _order(what, names, config.run)
 
     return lambda z, said: said[what][:, order]
+
+
+def _others(config: PredictConfig, made_by: dict[str, Any]) -> str:
+    """The runs beside this one that predict all that is wanted, in words."""
+    found = []
+    for run in sorted(path for path in config.run.absolute().parent.iterdir() if path.is_dir()):
+        paths = [*run.glob("seed_*/best.safetensors"), *run.glob("fold_*/seed_*/best.safetensors")]
+        with suppress(UserError):  # of other features
+            if paths and set(config.wants) <= set(load_adapter(paths[0], made_by).loss.predictors):
+                found.append(str(config.run.parent / run.name))
+    return shortened(found) if found else f"a run whose loss does (there is none beside {config.run})"
 
 
 def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check(runs: Sequence[Evaluation]) -> None:
     """Raises ``UserError`` where runs are of different data, features, frames or resamples, or have one name."""
     facts = (
-        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_frames", "val_videos",
+        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_videos",
         "compared", "neighbours", "window_stride", "smoothing", "opposites",
     )  # fmt: skip
     first = runs[0]

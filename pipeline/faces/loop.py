@@ -1,7 +1,6 @@
 """Videos to JPEGs and tables of faces, one after the other or several at once; each is done wholly or not at all."""
 
 import multiprocessing
-import os
 import re
 import shutil
 import sys
