@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,28 +19,30 @@ KILLS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
 TRAIN = ["--cpu", "-e", "1", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce", "-r", "1"]
 
 
-def below(process: int) -> list[int]:
-    """The ids of the processes that a process started, and of those that they started."""
-    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
-    parents = {int(pid): int(of) for pid, of, state in map(str.split, table.splitlines()) if not state.startswith("Z")}
-    found, todo = [], [process]
+def below(process: int) -> dict[int, str]:
+    """The processes that a process started, and those that they started: their ids and command lines."""
+    words = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="]
+    lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    rows = [line.split(None, 3) for line in lines]
+    found, todo = {}, [str(process)]
     while todo:
-        mine = [pid for pid, of in parents.items() if of == todo[0]]
-        found, todo = found + mine, todo[1:] + mine
+        mine = [row for row in rows if row[1] == todo[0] and not row[2].startswith("Z")]
+        found |= {int(pid): args for pid, _, _, args in mine}
+        todo = todo[1:] + [row[0] for row in mine]
     return found
 
 
-def there(processes: list[int]) -> list[int]:
+def there(processes: Iterable[int]) -> list[int]:
     words = ["ps", "-o", "pid=,stat=", "-p", ",".join(map(str, processes))]
     lines = subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
     return [int(line.split()[0]) for line in lines if not line.split()[1].startswith("Z")]
 
 
-def killed(command: list[str], how: signal.Signals, generations: int = 1) -> list[int]:
-    """Starts a command, kills it alone as soon as so many are below it, and gives those that are left after a while."""
-    process, started = subprocess.Popen([sys.executable, *command], start_new_session=True), []
+def killed(command: list[str], how: signal.Signals, last: str) -> list[int]:
+    """Starts a command and kills it alone when one with the word ``last`` is below it; gives who is left in the end."""
+    process, started = subprocess.Popen([sys.executable, *command], start_new_session=True), {}
     try:
-        while len(started) < generations:
+        while not any(last in args for args in started.values()):
             assert process.poll() is None, "it has ended before it could be killed"
             time.sleep(0.02)
             started = below(process.pid)
@@ -66,7 +69,7 @@ def test_a_child_ends_with_its_parent_and_its_own_child_with_it(workplace, how):
         "deep = int(sys.argv[1])\n"
         "entry(lambda: children.run([sys.executable, __file__, str(deep - 1)]) if deep else time.sleep(60))\n"
     )
-    assert killed([str(script), "2"], how, generations=2) == []
+    assert killed([str(script), "2"], how, "command.py 0") == []
 
 
 def test_the_exit_status_is_the_childs_and_no_more_is_handed_on(monkeypatch):
@@ -87,7 +90,7 @@ def test_the_exit_status_is_the_childs_and_no_more_is_handed_on(monkeypatch):
 @pytest.mark.parametrize("how", KILLS[:2])
 def test_the_evaluation_of_a_training_that_is_killed_ends(place, how):  # noqa: F811
     command = [str(ROOT / "train.py"), *TRAIN, "--output", "runs", "--name", "tried"]
-    assert killed(command, how) == []
+    assert killed(command, how, "pipeline.evaluation.evaluate") == []
     assert Path("runs/tried/summary.json").is_file()
     assert not Path("runs/tried/metrics.json").exists()
 
@@ -95,12 +98,14 @@ def test_the_evaluation_of_a_training_that_is_killed_ends(place, how):  # noqa: 
 def test_what_an_extraction_or_a_prediction_started_ends(workplace):
     draw_folder(workplace / "faces", {"train/happy/v1": 3, "val/happy/v2": 3})
     extraction = ["-m", "extract", "-d", "faces", "-s", "e.zarr", "--device", "cpu"]
-    assert killed(extraction, signal.SIGTERM) == []
+    assert killed(extraction, signal.SIGTERM, "pipeline.datasets.index") == []
     assert not (workplace / "e.zarr").exists()
     (workplace / "run/seed_0").mkdir(parents=True)
     (workplace / "run/seed_0/best.safetensors").touch()  # is read when the frames are extracted
     prediction = ["-m", "pipeline.evaluation.predict", "--run", "run", "--list", "list.txt", "--task", "va"]
-    assert killed([*prediction, "--frames", "faces", "--device", "cpu"], signal.SIGTERM, generations=2) == []
+    assert (
+        killed([*prediction, "--frames", "faces", "--device", "cpu"], signal.SIGTERM, "pipeline.datasets.index") == []
+    )
     assert not (workplace / "submission.zarr").exists()
 
 
@@ -117,4 +122,4 @@ def test_the_workers_of_a_pool_end_with_it(workplace, kind):
         f"    with {'spawn.' * kind.startswith('Pool')}{kind} as pool:\n"
         "        list(pool.map(time.sleep, [60] * 4))\n"
     )
-    assert killed([str(script)], signal.SIGTERM, generations=3) == []  # two workers and the tracker of their resources
+    assert killed([str(script)], signal.SIGTERM, "spawn_main") == []
