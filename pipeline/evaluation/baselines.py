@@ -45,7 +45,7 @@ class BaselinesConfig(EvaluateConfig):
 
     run: Path = option(Path("runs/mlp_classifier"), help="a run of single frames")
     output: Path = option(Path("evaluation/baselines"), "-o", help="the folder for a folder for each baseline")
-    smoothings: dict = option({"box": [15, 101]}, help="widths (odd frame numbers, or seconds) by kind: box, hann")
+    smoothings: dict = option({"box": [15, 101]}, help="widths (odd numbers of frames, or seconds) by kind: box, hann")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -57,7 +57,7 @@ class EvaluateConfig:
     )
     smoothing: str = option("box", help="of predictions in time", choices=SMOOTHINGS)
     width: int | str = option(
-        101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+        101, help="of the smoothing: frames, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
     )
     width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)

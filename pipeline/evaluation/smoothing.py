@@ -1,6 +1,6 @@
 """Predictions made steady in time, by video and frame number, and biases that weigh classes against each other.
 
-A *width* is an odd number of frame numbers, such as 101, or seconds, such as '3.4s'. Seconds need ``fps``: a number, or
+A *width* is an odd number of frames, such as 101, or seconds, such as '3.4s'. Seconds need ``fps``: a number, or
 a table (.csv, else Parquet; faces.parquet is one) whose columns ``video`` and ``fps`` say it for each video.
 """
 
