@@ -15,7 +15,6 @@ What is in the store already is not computed again; a run that was cut off goes 
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline import children
 from pipeline.device import pick_device
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
@@ -184,7 +184,7 @@ def _reduce(config: ExtractConfig, flags: list[str]) -> None:
     frames = config.store.with_suffix(".frames.parquet") if config.data.is_dir() else config.data
     command = [sys.executable, "-m", "pipeline.extraction.reduce", "--store", str(config.store), *flags]
     command += ["--labels", str(labels), "--frames", str(frames), "--output", str(output)]
-    if subprocess.run(command, check=False).returncode:
+    if children.run(command):
         raise UserError(f"the features are stored, but no projection could be fitted on {config.store}")
     paths = f"--labels {labels} --projection {output} --frames {frames}"
     print(f"train on it with: python train.py -d {config.store} {paths}")
@@ -316,7 +316,7 @@ def _frames(config: ExtractConfig) -> Frames:
     for flag, path in outputs.items():
         command += [flag, str(path)]
     print(f"{config.data} is a folder: indexing it into {table}")
-    if subprocess.run(command, check=False).returncode:
+    if children.run(command):
         raise UserError(f"{config.data} could not be indexed")
     return read_frames(table)
 

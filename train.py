@@ -18,7 +18,6 @@ import argparse
 import dataclasses
 import hashlib
 import math
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import projection
+from pipeline import children, projection
 from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
@@ -69,7 +68,7 @@ from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trai
 from pipeline.training.losses import LOSSES, build_loss
 from pipeline.training.samplers import SAMPLERS, build_sampler, options_of
 from pipeline.training.watch import Watched, watched_frames
-from pipeline.training.windows import centred, typical_step
+from pipeline.training.windows import centred, common_step, held, numbered_alike
 
 WATCHED = 1000  # evenly spaced frames of a part that are looked at after each epoch
 SHOWN = 400  # of them, that TensorBoard's projector gets
@@ -112,7 +111,7 @@ class TrainConfig:
     window: int = option(15, help="frames in a window around each labelled frame", within="[1, 100_000]")
     step: int | None = option(
         None,
-        help="frame numbers between neighbours in a window; default: as the store has them",
+        help="frame numbers from one frame of a window to the next; default: each video's own",
         within="[1, 1_000_000]",
     )
     pooling: str = option("mean", help="a window's embedding: mean of its frames, or its centre", choices=POOLINGS)
@@ -184,6 +183,7 @@ class Material:
     config: TrainConfig
     facts: dict[str, Any]
     frames: FrameSet
+    number: np.ndarray  # (N,) frame numbers as if all videos had one step
     front: Front
     source: features.InMemory | features.FromDisk
     views: list[str]
@@ -315,14 +315,16 @@ def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     if config.select_by == "pair_f1" and not len(frames.pairs_of("select")[0]):
         has = "none of them is in the selection part" if len(frames.pairs) else "names none"
         raise UserError(f"select_by 'pair_f1' needs pairs, and of data set '{labels.dataset}' the label table {has}")
-    held = held_names(frames, labels, "val")
-    front, fitted_on = _front(config, store, frames, held, fold)
-    step = config.step or typical_step(frames.video, frames.frame)
+    held_out = held_names(frames, labels, "val")
+    front, fitted_on = _front(config, store, frames, held_out, fold)
+    common = common_step(frames.video, frames.frame)
+    alike = numbered_alike(frames.video, frames.frame, common)
+    number, step = (frames.frame, config.step) if config.step else (alike, common)
     opposite = _opposites(config, frames)
     watched = {}
     for part in ("select", "val"):
         at = watched_frames(frames, part, WATCHED)
-        rows = torch.from_numpy(centred(frames.video, frames.frame, at, config.window, step)).to(device)
+        rows = torch.from_numpy(centred(frames.video, number, at, config.window, step)).to(device)
         watched[part] = Watched(frames, at, rows, opposite)
     views = store.views if SAMPLERS[config.sampler].uses_views else ["original"]
     room = features.allowance(device, config.memory_gb)
@@ -331,11 +333,12 @@ def _material(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
         print(f"the features do not fit into {room / 1e9:.3g} GB (--memory-gb): they are read from disk in every epoch")
         if SAMPLERS[config.sampler].needs_embeddings:
             raise UserError(f"sampler '{config.sampler}' needs all features in memory: give --memory-gb or --reduce")
-    return Material(
-        config, _facts(config, frames, store, front, step, fold), frames, front, source, views, device,
-        centred(frames.video, frames.frame, frames.centres("train"), config.window, step), watched,
-        _seen(config, frames) | fitted_on, held,
-    )  # fmt: skip
+    train = frames.centres("train")
+    rows = centred(frames.video, number, train, config.window, step)
+    if said := held((rows >= 0).sum(axis=1), config.window, frames.video[train], frames.videos):
+        print(said)
+    facts, seen = _facts(config, frames, store, front, common, fold), _seen(config, frames) | fitted_on
+    return Material(config, facts, frames, alike, front, source, views, device, rows, watched, seen, held_out)
 
 
 def _seen(config: TrainConfig, frames: FrameSet) -> dict[str, Seen]:
@@ -382,14 +385,15 @@ def _front(
 
 
 def _facts(
-    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, step: int, fold: int | None
+    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, spacing: int, fold: int | None
 ) -> dict[str, Any]:
     """All that it takes to use the adapter without its command line."""
     label = frames.label[frames.centres("train")]
     return {
         **{name: getattr(config, name) for name in HPARAMS if name != "seed"},
         **{name: getattr(config, name) for name in ("model_options", "loss_options", "sampler_options")},
-        "step": step,
+        "step": config.step,
+        "spacing": spacing,
         "tracks": tracks_of(config.loss),
         "classes": frames.classes,
         "class_counts": np.bincount(label[label >= 0], minlength=len(frames.classes)).tolist() or None,
@@ -492,7 +496,7 @@ def _trainer(material: Material, adapter: Adapter, seed: int) -> Trainer:
         at = train[windows]
         return build_sampler(
             config.sampler, config.sampler_options, labels=frames.label[at], videos=frames.video[at],
-            groups=frames.group[at], frames=frames.frame[at], batch_size=config.batch_size, seed=seed,
+            groups=frames.group[at], frames=material.number[at], batch_size=config.batch_size, seed=seed,
             positives=config.positives, opposites=opposite, num_views=len(material.views),
         )  # fmt: skip
 
@@ -617,7 +621,7 @@ def _evaluate(config: TrainConfig, folder: Path) -> None:
     command += ["--labels", str(config.labels), "--output", str(folder), "--device", config.device]
     command += ["--top-k", *map(str, config.top_k)] + (["--frames", str(config.frames)] if config.frames else [])
     command += ["--all"] if config.all else []
-    if subprocess.run(command, check=False).returncode:
+    if children.run(command):
         raise UserError(f"the run is trained, but could not be evaluated: {' '.join(command[1:])}")
 
 

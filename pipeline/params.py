@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from pipeline.children import end_with_parent
+
 T = TypeVar("T")
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
@@ -150,8 +152,10 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
 def entry(main: Callable[[], int | None]) -> None:
     """Runs a script: a ``UserError`` is one line on stderr and exit status 2, Ctrl-C is status 130.
 
-    So is an ``OSError``: no step can go on where a disk is full or a right is missing.
+    So is an ``OSError``: no step can go on where a disk is full or a right is missing. One that another of our commands
+    started ends with that one.
     """
+    end_with_parent()
     try:
         sys.exit(main())
     except UserError as error:

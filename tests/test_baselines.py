@@ -197,3 +197,24 @@ def test_a_box_has_a_middle(place, made, widths):  # noqa: F811
 def test_what_is_no_smoothing_of_embeddings_is_refused(smoothings, message):
     with pytest.raises(UserError, match=message):
         baselines.BaselinesConfig(smoothings=smoothings)
+
+
+def test_what_smoothing_cannot_change_is_no_baseline_and_that_is_said(place, made, capsys):  # noqa: F811
+    """Every 10th frame of the table, each a video of its own: a box over it is the frame."""
+    run(place, seeds=[0], **SINGLE)
+    assert set(made(widths=[1, 3])) == {"tried_box_3"}
+    assert "left out, since no frame has another of its video within that width: tried_box_1" in capsys.readouterr().out
+    alone = table()
+    alone["video"] = alone["video"] + "_" + alone["frame"].astype(str)
+    keys = alone[["video", "frame"]].assign(size=1)
+    with StoreWriter(place / "stills.zarr", MADE_BY, {"original": 4}, chunk_rows=256) as writer:
+        writer.write(keys, {"original": FEATURES})
+    write_labels(place / "stills.parquet", Labels(alone, CLASSES, "by hand"))
+    assert made("-d", "stills.zarr", "--labels", "stills.parquet", widths=[3, 101]) == {}
+    assert "within that width: tried_box_3, tried_box_101" in capsys.readouterr().out
+    assert (place / "out").is_dir()
+    found = evaluated(place, "-d", "stills.zarr", "--labels", "stills.parquet")[0]
+    assert found["macro_f1"] > 0
+    assert not [name for name in found if name.endswith("_smoothed")]
+    biased = evaluated(place, "-d", "stills.zarr", "--labels", "stills.parquet", "--class-bias")[0]
+    assert "macro_f1_smoothed" in biased  # of which the bias is the change

@@ -182,8 +182,9 @@ def part_and_answers(fold, lengths, seed=0, classes=3, pairs=False):
     label = rng.integers(-1, classes, n)
     va, aus = rng.uniform(-1, 1, (n, 2)), rng.integers(0, 2, (n, 2)).astype(float)
     va[rng.random(n) < 0.2], aus[rng.random(n) < 0.2] = np.nan, np.nan
+    frame = np.concatenate([np.arange(k) for k in lengths])
     part = Part(
-        video, np.concatenate([np.arange(k) for k in lengths]), video, label, va, aus,
+        video, frame, frame, video, label, va, aus,
         [f"{fold}/{v}" for v in range(len(lengths))], [f"{fold}/{v}" for v in range(len(lengths))],
         [f"c{k}" for k in range(classes)], ["au1", "au2"], 1, [(0, 1)], rng.integers(0, classes, 30),
         np.array([[0, n - 1], [1, n - 2]]) if pairs else None,

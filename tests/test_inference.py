@@ -39,7 +39,7 @@ def said_of(made, z):
 def by_a_loop(made, stride):
     """Each window of each video cut out by frame number, without padding; then each frame's mean over its windows."""
     made.head.eval()
-    num_frames, pooled = made.facts["window"], made.head.pools or made.facts["pooling"] == "mean"
+    num_frames = made.facts["window"]
     parts = [[] for _ in VIDEO]
     for video in np.unique(VIDEO):
         rows = np.flatnonzero(video == VIDEO)
@@ -51,9 +51,6 @@ def by_a_loop(made, stride):
                 x, valid = torch.zeros(1, num_frames, 4), torch.zeros(1, num_frames, dtype=torch.bool)
                 x[0, FRAME[held] - start], valid[0, FRAME[held] - start] = FEATURES[held], True
                 z = made.head(x, valid)
-                if pooled:
-                    z = z if made.head.pools else (z * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)
-                    z = z.expand(num_frames, -1)[None]
                 for row in held:
                     of_frame = z[0, [FRAME[row] - start]]
                     parts[row].append({"z": of_frame} | said_of(made, of_frame))
@@ -70,14 +67,12 @@ def by_a_loop(made, stride):
     "changes",
     [
         {"model": "tcn", "pooling": "centre"},
-        {"model": "tcn", "pooling": "mean"},
+        {"model": "gru", "pooling": "centre"},
         {"model": "transformer", "pooling": "centre", "window": 6, "model_options": {"num_heads": 2}},
-        {"model": "mlp", "pooling": "mean"},
-        {"model": "attention_pool", "window": 9},
     ],
-    ids=lambda c: f"{c['model']}_{c.get('pooling', 'mean')}",
+    ids=lambda c: c["model"],
 )
-def test_a_frame_is_the_mean_over_the_windows_that_hold_it(changes, stride):
+def test_a_frame_with_an_embedding_of_its_own_is_its_mean_over_the_windows_that_hold_it(changes, stride):
     made = adapter(**changes)
     z, said = found(made, stride)
     expected, of_loss = by_a_loop(made, stride)
@@ -88,7 +83,52 @@ def test_a_frame_is_the_mean_over_the_windows_that_hold_it(changes, stride):
     assert np.abs(z - found(made, None)[0]).max() > 1e-3  # which is something else than one window around it
 
 
-@pytest.mark.parametrize("changes", [{"model": "mlp", "pooling": "centre"}, {"model": "tcn", "window": 1}])
+def between_by_a_loop(made, stride):
+    """What numpy interpolates between the frames that one walks past in strides, and each video's last one."""
+    (z, said), (expected, of_loss) = found(made, None), ([], [])
+    for video in np.unique(VIDEO):
+        rows = np.flatnonzero(video == VIDEO)
+        kept, bins = [], set()
+        for row in rows:
+            which = (FRAME[row] - FRAME[rows[0]]) // stride
+            if which not in bins or row == rows[-1]:
+                kept.append(row)
+            bins.add(which)
+        for values, out in ((z, expected), (np.hstack(list(said.values())), of_loss)):
+            out += np.stack([np.interp(FRAME[rows], FRAME[kept], column[kept]) for column in values.T], axis=1).tolist()
+    return np.array(expected), np.array(of_loss)
+
+
+@pytest.mark.parametrize("stride", [1, 3, 5])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "tcn", "pooling": "mean"},
+        {"model": "gru", "pooling": "hann", "window": 6},
+        {"model": "attention_pool", "window": 9},
+    ],
+    ids=lambda c: c["model"],
+)
+def test_where_a_window_has_one_embedding_a_frame_is_between_the_windows_next_to_it(changes, stride):
+    """And no mean over windows, which would be a second mean in time: with a stride of 1 it is its own window."""
+    made = adapter(**changes)
+    z, said = found(made, stride)
+    expected, of_loss = between_by_a_loop(made, stride)
+    np.testing.assert_allclose(z, expected, atol=1e-5)
+    np.testing.assert_allclose(np.hstack(list(said.values())), of_loss, atol=1e-6)
+    np.testing.assert_allclose(said["classes"].sum(1), 1)
+    assert (np.abs(z - found(made, None)[0]).max() < 1e-5) == (stride == 1)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "hann", "centre"])
+def test_a_head_of_single_frames_says_the_same_at_every_stride(pooling):
+    made = adapter(model="mlp", pooling=pooling)
+    (z, said), (alone, of_one) = found(made, 4), found(made, None)
+    np.testing.assert_array_equal(z, alone)
+    np.testing.assert_array_equal(said["classes"], of_one["classes"])
+
+
+@pytest.mark.parametrize("changes", [{"model": "tcn", "window": 1}, {"model": "tcn", "window": 1, "pooling": "centre"}])
 def test_where_windows_say_the_same_of_a_frame_their_mean_is_that(changes):
     made = adapter(**changes)
     (z, said), (alone, of_one) = found(made, 3), found(made, None)
@@ -101,9 +141,10 @@ def test_a_stride_wider_than_the_window_is_the_window():
     np.testing.assert_array_equal(found(made, 5)[0], found(made, 100)[0])
 
 
+@pytest.mark.parametrize("pooling", ["centre", "mean"])
 @pytest.mark.parametrize("stride", [None, 1, 4])
-def test_some_frames_are_what_they_are_among_all(stride, monkeypatch):
-    made = adapter(model="tcn", pooling="centre")
+def test_some_frames_are_what_they_are_among_all(stride, pooling, monkeypatch):
+    made = adapter(model="tcn", pooling=pooling)
     z, said = found(made, stride)
     monkeypatch.setattr(inference, "BLOCK", 7)  # windows across its edges are needed on both sides
     monkeypatch.setattr(inference, "BATCH", 11)

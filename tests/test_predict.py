@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def place(tmp_path, monkeypatch):
 
 def predicted(*more, run="run", out="out"):
     """The fields of the lines of predictions.txt, by the name of the frame, in their order."""
-    predict.main(["--run", run, "--list", "list.txt", "-o", out, "--device", "cpu", *more])
+    predict.main(["--run", run, "--list", "list.txt", "-o", out, "--device", "cpu", "--most-extrapolated", "1", *more])
     lines = Path(out, "predictions.txt").read_text().splitlines()[1:]
     return {line.split(",")[0]: line.split(",")[1:] for line in lines}
 
@@ -111,6 +112,7 @@ def test_every_listed_frame_gets_its_own_or_its_neighbours_valence_and_arousal(p
     printed = capsys.readouterr().out
     assert "out: 59 frames of 4 videos, checked" in printed
     assert "11 frames of 2 videos have no features: interpolated" in printed  # 7 of a, 4 of b
+    assert "has that one's prediction: b 80 %, a 27 % of the listed frames" in printed  # 1, 10 and 11 of a
     assert "1 videos have none at all, and are called Neutral, or 0: ghost" in printed
     assert sorted(p.name for p in place.iterdir()) == ["data", "list.txt", "out", "params.yaml", "run"]
 
@@ -193,21 +195,20 @@ def test_a_window_is_of_the_frames_that_are_there_and_mean_pooled(place):
         np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=2e-6)
 
 
-def test_with_a_window_stride_a_frame_is_the_mean_over_the_windows_that_hold_it(place):
-    """Frames 2, 3, 5, 9 of video a in windows of 3, 2 apart: 2 to 4, 4 to 6, 6 to 8, which is empty, and 8 to 10."""
-    changes = {"model": "mlp", "window": 3, "embedding_size": 8}
+def test_with_a_window_stride_a_frame_is_between_the_windows_next_to_it(place):
+    """Frames 2, 3, 5, 9 of video a: windows of 3 around 2, 5 and 9, and frame 3 is a third of the way from 2 to 5."""
+    changes = {"model": "gru", "window": 3, "embedding_size": 8}
     run(place, **changes)
     found = np.array(by_video(predicted("--task", "va", "--window-stride", "2"), "a"), dtype=float)
     adapter = untrained(0, **changes)
     adapter.head.eval()
     with torch.inference_mode():
         x = torch.from_numpy(FEATURES[:4]).float()
-        each = adapter.head(x[:, None], torch.ones(4, 1, dtype=torch.bool))[:, 0]
-        first, second, last = (
-            adapter.loss.predict("va", z.mean(0, keepdim=True)) for z in (each[:2], each[2:3], each[3:])
-        )
-    np.testing.assert_allclose(found[[1, 2]], first.expand(2, 2), atol=1e-6)
-    np.testing.assert_allclose(found[[4, 8]], torch.cat([second, last]), atol=1e-6)
+        held = [x[:2], x[2:3], x[3:]]  # without what is missing, which a GRU steps over
+        z = [adapter.head(some[None], torch.ones(1, len(some), dtype=torch.bool))[0].mean(0) for some in held]
+        first, second, last = adapter.loss.predict("va", torch.stack(z)).numpy()
+    np.testing.assert_allclose(found[[1, 4, 8]], [first, second, last], atol=2e-6)
+    np.testing.assert_allclose(found[2], (2 * first + second) / 3, atol=2e-6)
     with pytest.raises(UserError, match="window_stride must be at least 1, and is 0"):
         predicted("--task", "va", "--window-stride", "0", out="none")
 
@@ -254,7 +255,22 @@ def test_a_sparse_list_is_smoothed_over_the_frames_between(place):
 def test_files_per_video_hold_the_same_values(place):
     run(place)
     single = predicted("--task", "va")
-    predict.main(["--run", "run", "--list", "list.txt", "--task", "va", "--format", "per-video", "-o", "each"])
+    predict.main(
+        [
+            "--run",
+            "run",
+            "--list",
+            "list.txt",
+            "--task",
+            "va",
+            "--format",
+            "per-video",
+            "-o",
+            "each",
+            "--most-extrapolated",
+            "1",
+        ]
+    )
     for video in LISTED:
         header, *lines = Path("each", f"{video}.txt").read_text().splitlines()
         assert header == "valence,arousal"
@@ -316,6 +332,20 @@ def test_a_run_without_a_classifier_asks_its_training_frames(place):
     np.testing.assert_allclose(np.array(by_video(one, "c"), dtype=float), on_all(first)["c"], atol=1e-5)
 
 
+def test_the_runs_that_predict_what_is_wanted_are_named(place):
+    for name, loss in {"all": FACTS["loss"], "va": {"ccc": 1}, "foreign": FACTS["loss"], "asked": "supcon"}.items():
+        run(place, loss=loss, made_by=MADE_BY | ({"backbone": "huge"} if name == "foreign" else {}))
+        Path("runs").mkdir(exist_ok=True)
+        Path("run").rename(f"runs/{name}")
+    for task, named in {"va": "runs/all, runs/va", "expr": "runs/all", "mtl": "runs/all"}.items():
+        with pytest.raises(UserError, match=f"for its loss is supcon: take {named}, or --by knn"):
+            predicted("--task", task, run="runs/asked")
+    for name in ("all", "va"):
+        shutil.rmtree(f"runs/{name}")
+    with pytest.raises(UserError, match=r"take a run whose loss does \(there is none beside runs/asked\), or --by knn"):
+        predicted("--task", "va", run="runs/asked")
+
+
 def test_neighbours_of_other_features_are_refused(place):
     run(place)
     store(place / "other.zarr", KEYS, FEATURES, MADE_BY | {"input_size": 64})
@@ -369,19 +399,47 @@ def test_a_list_of_another_data_set_is_refused(place):
         predicted("--task", "va")
 
 
+def test_a_list_that_goes_far_beyond_the_frames_with_features_is_refused_unless_asked_for(place, capsys):
+    run(place)
+    Path("list.txt").write_text("c,40\na,11\nb,1000\nunlisted,4\nghost,9\n", encoding="utf-8")
+    said = r"list.txt names frames far beyond those with features: b 100 %, a 27 %; those of b are frames 4 to 4\. "
+    with pytest.raises(UserError, match=said + r"If the list is right, give --most-extrapolated 1 \(now 0\.25\)"):
+        predicted("--task", "va", "--most-extrapolated", "0.25")
+    assert not Path("out").exists()
+    Path("list.txt").write_text("c,80\nunlisted,4\n", encoding="utf-8")
+    assert len(predicted("--task", "va", "--most-extrapolated", "0.5")) == 84
+    assert "c 50 %, unlisted 25 % of the listed frames" in capsys.readouterr().out
+    Path("list.txt").write_text("c,81\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"--most-extrapolated 0\.51 \(now 0\.5\)"):
+        predicted("--task", "va", "--most-extrapolated", "0.5", out="more")
+    with pytest.raises(UserError, match=r"most_extrapolated must be from 0 to 1, and is 50\.0"):
+        predicted("--task", "va", "--most-extrapolated", "50", out="more")
+
+
+SMOOTHED = ["--smooth", "box", "--width", "3"]
+
+
 def test_a_store_of_every_tenth_frame_is_no_good_to_windows_of_neighbours(place, capsys):
     tenth = pd.DataFrame({"video": "c", "frame": range(10, 50, 10)})
     store(place / "tenth.zarr", tenth, FEATURES[:4])
     run(place, window=19)
-    apart = r"frames that are 1 apart, and tenth\.zarr has every 10th of these videos"
+    apart = r"frames 1 apart, and in tenth\.zarr they are 10 apart in 1 of 1 videos, such as c"
     with pytest.raises(UserError, match=f"{apart}: no window has more than one frame"):
         predicted("--task", "va", "-d", "tenth.zarr")
     run(place, window=21)
     predicted("--task", "va", "-d", "tenth.zarr", out="some")
-    assert "every 10th of these videos: windows of 21 hold 2.5 frames on average" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "the run looks at frames 1 apart, and in tenth.zarr they are 10 apart" in printed
+    assert "windows of 21 hold 2.5 frames on average; less than half in 1 of 1 videos, such as c" in printed
     run(place, window=3, step=20)
     predicted("--task", "va", "-d", "tenth.zarr", out="twentieth")
     assert "apart" not in capsys.readouterr().out
+    run(place, window=3, step=None, spacing=1)
+    predicted("--task", "va", "-d", "tenth.zarr", *SMOOTHED, out="own")
+    printed = capsys.readouterr().out
+    assert "the run was trained on frames 1 apart, and in tenth.zarr they are 10 apart in 1 of 1 videos" in printed
+    assert "windows of 3 hold 2.5 frames on average" in printed  # two of four are at an end
+    assert "a width of 3 frames is 21 frame numbers in 1 of 1 videos, such as c" in printed
     run(place, window=1)
     found = predicted("--task", "va", "-d", "tenth.zarr", out="alone")
     said = logits("va")
@@ -465,7 +523,7 @@ def test_what_cannot_be_extracted_is_not_predicted(place, monkeypatch):
     run(place)
     asked = []
     failed = subprocess.CompletedProcess([], 2)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: asked.append(command) or failed)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: asked.append(command) or failed)
     with pytest.raises(UserError, match=r"new could not be extracted: -m extract --data new --store mine\.zarr "):
         predicted("--task", "va", "--frames", "new", "-d", "mine.zarr")
     assert len(asked) == 1

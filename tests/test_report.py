@@ -263,7 +263,6 @@ def test_a_report_on_no_runs_is_refused(place, runs):
         ("backbone_weights", "timm", "'timm' and 'random'"),
         ("input_size", 224, "224 and 32"),
         ("val_split", "0.25 of the groups, drawn with seed 1", "seed 1' and 'official'"),
-        ("val_frames", 11999, "11999 and 12000"),
         ("val_videos", 8, "8 and 9"),
         ("compared", 500, "500 and 2000"),
         ("window_stride", 8, "8 and None"),
@@ -344,3 +343,15 @@ def test_an_evaluation_that_a_kill_left_half_replaced_is_completed_before_it_is_
     report.main([])
     assert {p.name: p.read_bytes() for p in (place / "report").iterdir()} == wanted
     assert not ready.exists()
+
+
+def test_where_nothing_could_be_smoothed_the_report_says_so(place):
+    report.main([])
+    said = (place / "report/report.md").read_text("utf-8")
+    assert "Nothing is smoothed: no frame has another of its video near enough" in said
+    for name, values in {"frozen": FROZEN, "adapter": ADAPTER}.items():
+        evaluated(name, values | {"macro_f1_smoothed": 0.5}, baseline=name == "frozen")
+    report.main([])
+    assert "Smoothed: box, 101 frames wide, for action units 11 frames." in (place / "report/report.md").read_text(
+        "utf-8"
+    )

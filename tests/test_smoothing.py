@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import f1_score
 
-from pipeline.evaluation.smoothing import check_width, fit_class_bias, frame_rates, in_frames, smooth, worded
+from pipeline.evaluation.smoothing import changes, check_width, fit_class_bias, frame_rates, in_frames, smooth, worded
 from pipeline.params import UserError
 
 # Videos of 5, 1 and 40 frames; the last starts late and has gaps.
@@ -217,3 +217,19 @@ def test_of_many_rows_evenly_spaced_ones_are_fitted_on():
 def test_biases_need_rows():
     with pytest.raises(ValueError, match="there are none"):
         fit_class_bias(np.zeros((0, 3)), np.zeros(0, dtype=int))
+
+
+@pytest.mark.parametrize("kind", ["box", "median", "hann", "gaussian", "none"])
+def test_smoothing_changes_something_just_where_a_frame_has_another_within_the_width(kind):
+    rng, seen = np.random.default_rng(5), set()
+    for _ in range(40):
+        keys = np.unique(np.stack([rng.integers(0, 6, 8), rng.integers(0, 40, 8)], axis=1), axis=0)
+        width = int(rng.choice([1, 3, 5, 9]))
+        values = rng.standard_normal((len(keys), 2))
+        told = changes(*keys.T, kind, width)
+        assert told == (not np.allclose(smooth(values, *keys.T, kind, width), values, atol=1e-12))
+        seen.add(told)
+    assert seen == ({False} if kind == "none" else {True, False})
+    video, frame = np.array([0, 0, 1, 1]), np.array([1, 4, 1, 2])
+    assert changes(video, frame, "box", np.array([7, 7, 1, 1]))
+    assert not changes(video, frame, "box", np.array([5, 5, 1, 1]))

@@ -192,3 +192,19 @@ def test_lateness_is_of_those_caught_and_misses_are_counted_apart():
     assert found == {
         "switches": 5, "switches_missed": 0.2, "frames_late_median": 2, "frames_late": 3, "switches_early": 0.25,
     }  # fmt: skip
+
+
+def test_each_video_may_have_neighbours_at_a_distance_of_its_own():
+    video, frame = np.repeat([0, 1], 5), np.r_[1:6, 1:26:5]
+    step = np.repeat([1, 5], 5)
+    assert [rows.tolist() for rows in neighbours(video, frame, step)] == [
+        [0, 1, 2, 3, 5, 6, 7, 8],
+        [1, 2, 3, 4, 6, 7, 8, 9],
+    ]
+    labels, predicted = np.tile([0, 0, 1, 1, 1], 2), np.tile([0, 0, 0, 1, 1], 2)
+    found = switches(predicted, labels, video, frame, step)
+    assert {name: values.tolist() for name, values in found.items() if name != "early"} == {
+        "row": [2, 7],
+        "late": [1, 5],
+    }
+    assert switches(predicted, labels, video, frame, 1)["row"].tolist() == [2]

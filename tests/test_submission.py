@@ -60,7 +60,9 @@ def test_numbers_of_frames_and_names_of_videos_stand_for_frames_from_1_on(tmp_pa
         ("a/00001.jpg,\na/1.jpg,\n", "names 1 frames or videos more than once, such as a/1.jpg"),
         ("a,3\nb,2\na,4\n", "names 1 frames or videos more than once, such as a"),
         ("a/00001.jpg,\nb,3\n", r"list.txt:2: 'b,3' is of another kind than the lines before: \['frames', 'numbers'\]"),
-        ("a,3\n\nb,3\n", "list.txt:2: '' is no '<video>/00001.jpg,'"),
+        ("a,3\n,3\n", "list.txt:2: ',3' is no '<video>/00001.jpg,'"),
+        ("a,3\n\n;b\n", "list.txt:3: ';b' is no '<video>/00001.jpg,'"),
+        ("a.mp4,3\na,3\n", "names 1 frames or videos more than once, such as a"),
         ("a,3\nb,many\n", "list.txt:2: 'b,many' is no"),
         ("a,3\nb,12345678\n", "list.txt:2: 'b,12345678' is no"),
         ("a\nb,-1\n", "list.txt:2: 'b,-1' is no"),
@@ -73,6 +75,38 @@ def test_a_list_that_cannot_be_understood_is_refused(tmp_path, text, message):
     store(tmp_path, [("a", 2), ("b", 1)])
     with pytest.raises(UserError, match=message):
         listed(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,3\nb/c,2",
+        "\ufeffa,3\nb/c,2\n",
+        "\n\na,3\n\n  \nb/c,2\n\n",
+        "a\t3\nb/c\t2\n",
+        "a;3\r\nb/c;2;\r\n",
+        "a.mp4,3\nb/c.AVI,2\n",
+        "a,3\nb\\c,2\n",
+        '"a","3"\n"b/c","2"\n',
+        "video,frames\n./a , 3\nb/c/, 2,,\n",
+    ],
+    ids=["plain", "bom", "blank_lines", "tabs", "semicolons", "mp4", "backslashes", "quotes", "header"],
+)
+def test_a_list_is_understood_however_it_was_written(tmp_path, text):
+    for encoding, written in {"utf-8": text, "utf-16": text.removeprefix("\ufeff")}.items():
+        (tmp_path / "list.txt").write_text(written, encoding=encoding)
+        wanted = read_list(tmp_path / "list.txt", tmp_path)
+        assert wanted["video"].tolist() == ["a"] * 3 + ["b/c"] * 2
+        assert wanted["frame"].tolist() == [1, 2, 3, 1, 2]
+        assert names(wanted)[3] == "b/c/00001.jpg"
+
+
+def test_a_list_of_frames_is_understood_however_it_was_written(tmp_path):
+    text = '\ufeffimage_location;valence\r\n\r\na\\00002.jpg;\r\n"b c/00001.jpg"\t0.5\r\n ./a/00001.png ,\r\n'
+    assert names(listed(tmp_path, text)) == ["a/00002.jpg", "b c/00001.jpg", "a/00001.png"]
+    store(tmp_path, [("video", 2), ("image.v2", 1)])
+    assert listed(tmp_path, "video,2\n")["video"].tolist() == ["video"] * 2  # with a number it is no header
+    assert listed(tmp_path, "image.v2\n")["video"].tolist() == ["image.v2"]
 
 
 def test_a_list_that_is_not_there_is_refused(tmp_path):

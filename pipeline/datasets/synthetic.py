@@ -30,6 +30,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipeline.children import end_with_pool
 from pipeline.datasets.found import SYNTHETIC_MARKER
 from pipeline.params import UserError, entry, option, parse
 
@@ -1037,8 +1038,13 @@ def draw_all(clips: list[Clip], config: SyntheticConfig) -> list[int]:
     if workers == 1:
         return [write(clip) for clip in clips]
     # Spawned, not forked: a fork copies the locks of whatever threads the caller has.
-    with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
+    with multiprocessing.get_context("spawn").Pool(workers, _start) as pool:
         return pool.map(write, clips, chunksize=1)
+
+
+def _start() -> None:
+    end_with_pool()
+    cv2.setNumThreads(1)
 
 
 if __name__ == "__main__":

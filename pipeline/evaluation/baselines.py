@@ -28,13 +28,13 @@ from pipeline.evaluation.evaluate import (
 )
 from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers, smooth_part
-from pipeline.evaluation.smoothing import check_width, frame_rates, in_frames
+from pipeline.evaluation.smoothing import changes, check_width, frame_rates, in_frames
 from pipeline.files import all_or_none
 from pipeline.join import open_both
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
-from pipeline.training.data import FrameSet
+from pipeline.training.windows import numbered_alike, spacing
 
 POOLINGS = {"box": "mean", "hann": "hann"}  # of an adapter's window, by the smoothing that is the same
 
@@ -45,7 +45,7 @@ class BaselinesConfig(EvaluateConfig):
 
     run: Path = option(Path("runs/mlp_classifier"), help="a run of single frames")
     output: Path = option(Path("evaluation/baselines"), "-o", help="the folder for a folder for each baseline")
-    smoothings: dict = option({"box": [15, 101]}, help="widths (odd frame numbers, or seconds) by kind: box, hann")
+    smoothings: dict = option({"box": [15, 101]}, help="widths (odd numbers of frames, or seconds) by kind: box, hann")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,13 +73,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     if facts["window"] != 1 or not folds[0][0].head.framewise:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {facts['window']}")
     found = [material(config, store, labels, adapters) for adapters in folds]
-    answers: dict[str, list[list[Answers]]] = {name: [[] for _ in folds] for name in config.each}
+    each = {name: of for name, of in config.each.items() if any(_changed(of_fold, *of) for of_fold in found)}
+    if len(each) < len(config.each):
+        left_out = ", ".join(name for name in config.each if name not in each)
+        print(f"left out, since no frame has another of its video within that width: {left_out}")
+    answers: dict[str, list[list[Answers]]] = {name: [[] for _ in folds] for name in each}
     for k, (of_fold, adapters) in enumerate(zip(found, folds, strict=True)):
-        for adapter in adapters:
+        for adapter in adapters if each else []:
             adapter.modules().to(device)
             source = features.open_inputs(store, of_fold.frames.row, adapter.front, device)
             single = answered(of_fold, adapter, source, device)
-            for name, (kind, width) in config.each.items():
+            for name, (kind, width) in each.items():
                 answers[name][k].append(smoothed(of_fold, adapter, source, single, kind, width))
     with all_or_none(config.output.parent, config.output.name) as aside:  # in the place of those of other widths
         _write(dataclasses.replace(config, output=aside / config.output.name), facts, found, answers)
@@ -89,6 +93,7 @@ def _write(
     config: BaselinesConfig, facts: dict[str, Any], found: list[Material], answers: dict[str, list[list[Answers]]]
 ) -> None:
     """Measures what was smoothed and what the backbone says, and writes a folder for each."""
+    config.output.mkdir(parents=True)  # also where there is no baseline to be put into it
     # What is smoothed already is not smoothed again.
     once, about = dataclasses.replace(config, smoothing="none"), {"baseline": True}
     for name, of_folds in answers.items():
@@ -109,6 +114,15 @@ def _write(
         report(dataclasses.replace(config, output=config.output / "backbone"), found, of_folds, about_it)
 
 
+def _changed(found: Material, kind: str, width: int | str) -> bool:
+    """Whether smoothing changes any frame of the run's videos, those of training too, which are neighbours."""
+    frames = found.frames
+    if isinstance(width, str):
+        wide = in_frames(width, frame_rates(found.config.fps, frames.videos, frames.video)[frames.video])
+        return changes(frames.video, frames.frame, kind, wide)
+    return changes(frames.video, numbered_alike(frames.video, frames.frame, found.part.step), kind, width)
+
+
 def smoothed(
     found: Material, adapter: Adapter, source: Source, single: Answers, kind: str, width: int | str
 ) -> Answers:
@@ -116,23 +130,32 @@ def smoothed(
 
     Embeddings of training frames, which are a frame's neighbours, are means as well.
     """
-    frames, fps = found.frames, frame_rates(found.config.fps, found.frames.videos, found.frames.video)
-    wide = np.broadcast_to(in_frames(width, None if fps is None else fps[frames.video]), len(frames.row))
-    z, z_train = (_means(frames, adapter, source, rows, kind, wide[rows]) for rows in (found.rows, found.train))
+    frames = found.frames
+    half = np.broadcast_to(_half(found, width), len(frames.row))
+    z, z_train = (_means(found, adapter, source, rows, kind, half[rows]) for rows in (found.rows, found.train))
     said = {what: smooth_part(found.part, values, kind, width) for what, values in single.said.items()}
     return Answers(z, z_train, said, single.said_train)
 
 
+def _half(found: Material, width: int | str) -> int | np.ndarray:
+    """How many frames of a video lie in half of ``width``: of seconds (N,), as videos differ in their rates."""
+    if isinstance(width, int):
+        return width // 2 // found.part.step
+    frames = found.frames
+    wide = in_frames(width, frame_rates(found.config.fps, frames.videos, frames.video)[frames.video])
+    return wide // 2 // spacing(frames.video, frames.frame)
+
+
 def _means(
-    frames: FrameSet, adapter: Adapter, source: Source, rows: np.ndarray, kind: str, wide: np.ndarray
+    found: Material, adapter: Adapter, source: Source, rows: np.ndarray, kind: str, half: np.ndarray
 ) -> np.ndarray:
-    """Means (m, E) of the embeddings of the frames up to ``wide`` (m,) // 2 numbers away from each of ``rows`` (m,)."""
-    out, device = np.empty((len(rows), adapter.head.embedding_size), np.float32), next(adapter.front.buffers()).device
-    for width in np.unique(wide):
-        window = int(2 * (width // 2 // adapter.facts["step"]) + 1)
-        facts = adapter.facts | {"window": window, "pooling": POOLINGS[kind]}
-        pooling = Adapter(adapter.front, adapter.head, adapter.loss, facts)
-        some = wide == width
+    """Means (m, E) of the embeddings of the frames up to ``half`` (m,) frames away from each of ``rows`` (m,)."""
+    frames, device = found.frames, next(adapter.front.buffers()).device
+    out = np.empty((len(rows), adapter.head.embedding_size), np.float32)
+    for each in np.unique(half):
+        facts = {"window": int(2 * each + 1), "step": None, "spacing": found.part.step, "pooling": POOLINGS[kind]}
+        pooling = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | facts)
+        some = half == each
         out[some] = per_frame(pooling, source, frames.video, frames.frame, rows[some], None, device)[0]
     return out
 

@@ -15,6 +15,7 @@ from pipeline.evaluation.measures import Part, Seen, best_source
 from pipeline.evaluation.separation import evenly, normalised
 from pipeline.evaluation.steadiness import neighbours
 from pipeline.evaluation.uncertainty import Estimate
+from pipeline.training.windows import spacing
 
 THUMBNAILS = 10  # a timeline
 THUMBNAIL = 96  # pixels
@@ -76,11 +77,12 @@ def _timeline(
     frames, cosines, name = part.frame[rows], np.full(len(rows), np.nan), part.videos[code]
     if z is not None:
         unit = normalised(z[rows])
-        first, second = neighbours(part.video[rows], frames, part.step)
+        first, second = neighbours(part.video[rows], part.number[rows], part.step)
         cosines[second] = (unit[first] * unit[second]).sum(1)
+    step = int(spacing(part.video[rows], frames)[0])
     wanted = frames[evenly(len(frames), THUMBNAILS)]
     shown = [(int(frame), image) for frame in wanted if (image := picture(name, int(frame))) is not None]
-    return plots.timeline(name, frames, part.label[rows], said[rows], cosines, part.classes, part.step, title, shown)
+    return plots.timeline(name, frames, part.label[rows], said[rows], cosines, part.classes, step, title, shown)
 
 
 def thumbnail(path: Path) -> np.ndarray | None:

@@ -39,7 +39,7 @@ from pipeline.tables import KEY, Labels, of_fold, read_frames
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source, load_adapter
 from pipeline.training.data import FrameSet, frame_set, held_names
-from pipeline.training.windows import centred, typical_step
+from pipeline.training.windows import centred, common_step, numbered_alike
 
 SUMMED = ("val_frames", "val_videos", "compared", "val_videos_new", "val_videos_gone")  # over folds
 PART_WORDS = {"val": "validation", "test": "test"}
@@ -69,7 +69,7 @@ class EvaluateConfig:
     )
     smoothing: str = option("box", help="of predictions in time", choices=SMOOTHINGS)
     width: int | str = option(
-        101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+        101, help="of the smoothing: frames, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
     )
     width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)
@@ -211,9 +211,11 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     candidates = train[evenly(len(train), config.most_neighbours)]
     video, videos = np.unique(frames.video[rows], return_inverse=True)[1], np.unique(frames.video[rows])
     videos = [frames.videos[v] for v in videos]
+    step = facts.get("spacing") or common_step(frames.video, frames.frame)
     part = Part(
         video=video,
         frame=frames.frame[rows],
+        number=numbered_alike(frames.video, frames.frame, step)[rows],
         group=group,
         label=np.where(scored, frames.label[rows], -1),
         va=np.where(scored[:, None], frames.va[rows], np.nan),
@@ -222,7 +224,7 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
         groups=[frames.videos[frames.video[row]] for row in first_of],
         classes=frames.classes,
         au_names=frames.au_names,
-        step=typical_step(frames.video, frames.frame),
+        step=step,
         opposites=opposites(config.opposites, frames.classes) if frames.classes else [],
         train_label=frames.label[candidates],
         pairs=_pairs(frames, rows, scored, labels),
@@ -303,10 +305,8 @@ def _judged(found: Material, adapter: Adapter, source: Source, device: torch.dev
     score = logits_of(np.concatenate([left, right]))
     ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left))
     own, same = frames.pairs_of(found.config.part)
-    sides = (
-        torch.from_numpy(centred(frames.video, frames.frame, rows, adapter.facts["window"], adapter.facts["step"]))
-        for rows in own.T
-    )
+    number, step = adapter.numbers(frames.video, frames.frame)
+    sides = (torch.from_numpy(centred(frames.video, number, rows, adapter.facts["window"], step)) for rows in own.T)
     logits = adapter.compare(source, *(rows.to(device) for rows in sides)).cpu().numpy()
     return Judged(counts, ranks, logits, same, part.group[np.searchsorted(found.rows, own[:, 0])])
 

@@ -35,6 +35,7 @@ def together(parts: Sequence[Part]) -> Part:
     return Part(
         video=np.concatenate([part.video + start for part, start in zip(parts, videos, strict=True)]),
         frame=np.concatenate([part.frame for part in parts]),
+        number=np.concatenate([part.number for part in parts]),
         group=np.concatenate([part.group + start for part, start in zip(parts, groups, strict=True)]),
         label=np.concatenate([_scored(part) for part in parts]),
         va=np.concatenate([part.va for part in parts]),
@@ -106,9 +107,10 @@ def _in_a_row(parts: Sequence[Part], seen: Sequence[Seen]) -> Seen:
     """What was said of all frames; NaN in a fold that says nothing of it, having no such labels."""
     predicted = {}
     for what in dict.fromkeys(what for s in seen for what in s.predicted):
-        like = next(s.predicted[what] for s in seen if what in s.predicted)
+        like = max((s.predicted[what] for s in seen if what in s.predicted), key=len)
         silent = [[np.full((len(part.frame), v.shape[1]), np.nan) for v in like] for part in parts]
         said = [s.predicted.get(what, none) for s, none in zip(seen, silent, strict=True)]
+        said = [of + of[-1:] * (len(like) - len(of)) for of in said]  # where smoothing changes nothing in a fold
         predicted[what] = [np.concatenate(values) for values in zip(*said, strict=True)]
     probes = [s.probe for part, s in zip(parts, seen, strict=True) if len(part.has)]
     known = len(probes) > 0 and all(probe is not None for probe in probes)

@@ -1,6 +1,6 @@
 """What a trained adapter makes of each frame, by the windows that hold it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from pipeline.training.windows import centred, sliding
 BLOCK = 65_536  # frames whose windows are in memory at a time
 BATCH = 65_536  # frames that the head gets at a time, in overlapping windows
 PAIRS = 16_384  # pairs that a head for pairs judges at a time
-WINDOW_STRIDE = "mean over windows so many frames apart that hold a frame; default: one window, centred on it"
+WINDOW_STRIDE = "fewer windows, so many frames apart; default: one centred on each frame"
 
 
 def per_frame(
@@ -28,22 +28,27 @@ def per_frame(
     Predictions are float64: probabilities of 'classes' (m, C) and 'aus' (m, A), values of 'va' (m, 2). ``source`` has
     all N frames, whose ``video`` and ``frame`` (N,) are sorted; the adapter is on the device.
 
-    Without a ``stride`` a frame is what its own window is, which is centred on it, as in training. With one, windows
-    are so many places apart, or as many as they are wide where that is less, and a frame is the mean over all windows
-    that hold it, of the embeddings and of the predictions each: of the window's own where the adapter gives one
-    embedding a window (a head that pools, or pooling 'mean' or 'hann'), else of the frame's in each window.
+    Without a ``stride`` a frame is what its own window is, which is centred on it, as in training. With one there are
+    fewer windows, so many places apart, or as many as they are wide where that is less. Where the adapter gives one
+    embedding a window (a head that pools, or pooling 'mean' or 'hann'), windows are centred on frames so far apart and
+    on the last one of a video. A frame lies on the straight line between the two next to it, embedding and predictions
+    each: a mean over all windows that hold a frame would be a second mean in time. Where the adapter gives one for each
+    frame, a frame is the mean of its own over all windows that hold it. A ``framewise`` head sees each frame once in
+    any case, so that the stride makes no difference.
     """
+    frame, step = adapter.numbers(video, frame)
+    if adapter.head.framewise:
+        stride = None
     by_frame = not adapter.head.pools and adapter.facts["pooling"] == "centre"
-    if by_frame and adapter.head.framewise:
-        stride = None  # a frame is the same in each window
     parts = []
     for block in np.split(rows, range(BLOCK, len(rows), BLOCK)):
         if stride is None:
-            windows = centred(video, frame, block, adapter.facts["window"], adapter.facts["step"])
+            windows = centred(video, frame, block, adapter.facts["window"], step)
             z = adapter.embed(source, torch.from_numpy(windows).to(device))
             parts.append((z, predictions(adapter, z)))
         else:
-            parts.append(_over_windows(adapter, source, video, frame, block, stride, by_frame, device))
+            several = _over_windows if by_frame else _between_windows
+            parts.append(several(adapter, source, video, frame, block, step, stride, device))
     said = {what: np.concatenate([p[what].cpu().numpy() for _, p in parts]) for what in adapter.loss.predictors}
     return np.concatenate([z.cpu().numpy() for z, _ in parts]), said
 
@@ -68,8 +73,9 @@ def judge(
     That the windows centred on frame a and on frame b show the same. ``source``, ``video``, ``frame`` as above.
     """
     adapter.head.eval()
+    frame, step = adapter.numbers(video, frame)
     with torch.inference_mode():
-        windows = centred(video, frame, rows, adapter.facts["window"], adapter.facts["step"])
+        windows = centred(video, frame, rows, adapter.facts["window"], step)
         parts = torch.from_numpy(windows).to(device).split(max(1, BATCH // windows.shape[1]))
         sides = [
             torch.cat(values) for values in zip(*(adapter.head.side(*source.gather(p)) for p in parts), strict=True)
@@ -87,19 +93,41 @@ def judge(
     return logits
 
 
-def _over_windows(
-    adapter: Adapter, source: Source, video: np.ndarray, frame: np.ndarray, rows: np.ndarray, stride: int,
-    by_frame: bool, device: torch.device,
+def _between_windows(
+    adapter: Adapter, source: Source, video: np.ndarray, frame: np.ndarray, rows: np.ndarray, step: int, stride: int,
+    device: torch.device,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
-    """Means (m, E) and (m, C) over all windows that hold each of ``rows``; windows of one block of them alone."""
+    """Embeddings (m, E) and predictions (m, .) of each of ``rows``, on the line between the windows next to it."""
+    num_frames = adapter.facts["window"]
+    new = np.diff(video, prepend=-1) != 0
+    start = np.flatnonzero(new)
+    place = (frame - np.repeat(frame[start], np.diff(np.append(start, len(video))))) // (step * min(stride, num_frames))
+    centres = np.flatnonzero(new | np.append(new[1:], True) | (np.diff(place, prepend=-1) != 0))
+    before, after = np.searchsorted(centres, rows, side="right") - 1, np.searchsorted(centres, rows)
+    used, at = np.unique(np.stack([before, after]), return_inverse=True)
+    before, after = torch.from_numpy(at.reshape(2, -1)).to(device)
+    around = centred(video, frame, centres[used], num_frames, step)
+    z = adapter.embed(source, torch.from_numpy(around).to(device))
+    low, high = frame[centres[used]][at.reshape(2, -1)]
+    share = torch.from_numpy((frame[rows] - low) / np.maximum(high - low, 1))[:, None].to(device)
+
+    def between(values: torch.Tensor) -> torch.Tensor:
+        return torch.lerp(values[before], values[after], share.to(values.dtype))
+
+    return between(z), {what: between(values) for what, values in predictions(adapter, z).items()}
+
+
+def _over_windows(
+    adapter: Adapter, source: Source, video: np.ndarray, frame: np.ndarray, rows: np.ndarray, step: int, stride: int,
+    device: torch.device,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+    """Means (m, E) and (m, C) of a frame's own over all windows that hold it; windows of one block of rows alone."""
     if len(rows) == 0:
         z = adapter.embed(source, torch.empty((0, 1), dtype=torch.int64, device=device))
         return z, predictions(adapter, z)
     num_frames = adapter.facts["window"]
     begin, end = np.searchsorted(video, video[rows[0]]), np.searchsorted(video, video[rows[-1]], side="right")
-    windows = sliding(
-        video[begin:end], frame[begin:end], rows - begin, num_frames, adapter.facts["step"], min(stride, num_frames)
-    )
+    windows = sliding(video[begin:end], frame[begin:end], rows - begin, num_frames, step, min(stride, num_frames))
     place_of = np.full(end - begin, -1)
     place_of[rows - begin] = np.arange(len(rows))
     total: dict[str, torch.Tensor] = {}
@@ -109,24 +137,9 @@ def _over_windows(
         held = place >= 0  # (B, T): neither missing nor of another block
         at = place[held]
         count.index_add_(0, at, torch.ones(len(at), 1, dtype=torch.float64, device=device))
-        for name, values in _values(adapter, source, some, begin, held, by_frame, device):
+        z = adapter.embed_frames(source, torch.from_numpy(np.where(some >= 0, some + begin, -1)).to(device))[held]
+        for name, values in ({"z": z} | predictions(adapter, z)).items():
             total.setdefault(name, torch.zeros(len(rows), values.shape[1], dtype=values.dtype, device=device))
             total[name].index_add_(0, at, values)
     means = {name: values / count.to(values.dtype) for name, values in total.items()}
     return means.pop("z"), means
-
-
-def _values(
-    adapter: Adapter, source: Source, windows: np.ndarray, begin: int, held: torch.Tensor, by_frame: bool,
-    device: torch.device,
-) -> Iterator[tuple[str, torch.Tensor]]:  # fmt: skip
-    """The embedding, 'z', and predictions of each place (p, .) of windows (B, T) where ``held`` (B, T) is True."""
-    rows = torch.from_numpy(np.where(windows >= 0, windows + begin, -1)).to(device)
-    if by_frame:
-        z = adapter.embed_frames(source, rows)[held]
-        found = {"z": z} | predictions(adapter, z)
-        yield from found.items()
-    else:
-        z, of_window = adapter.embed(source, rows), held.nonzero()[:, 0]
-        for name, values in ({"z": z} | predictions(adapter, z)).items():
-            yield name, values[of_window]

@@ -11,9 +11,10 @@ from pipeline.evaluation.protocol import au_by_group, expression_by_group, va_by
 from pipeline.evaluation.retrieval import found_at_k, knn_votes, pair_ranks, precision_at_r
 from pipeline.evaluation.separability import PairCounts, mean_cosines, pair_counts, separability
 from pipeline.evaluation.separation import evenly
-from pipeline.evaluation.smoothing import fit_class_bias, in_frames, smooth
+from pipeline.evaluation.smoothing import changes, fit_class_bias, in_frames, smooth
 from pipeline.evaluation.steadiness import neighbours, steadiness_by_group, switches
 from pipeline.evaluation.uncertainty import Measure, of_means
+from pipeline.training.windows import spacing
 
 STEADY = ("cosine_neighbours", "cosine_strangers", "cosine_same_video", "steadiness", "steadiness_in_video")
 SUFFIXES = ("", "_smoothed")
@@ -24,6 +25,8 @@ STEPS = ("flips_per_100", "frames_late", "switches_missed")
 class Part:
     """The n frames of the videos that are validated on, sorted by (video, frame), and m training frames.
 
+    ``frame`` (n,) are the numbers that a frame is called by, ``number`` (n,) the same as if neighbours were ``step``
+    apart in every video: smoothing and steadiness count by these.
     ``label`` (n,) is a class code or -1, ``va`` (n, 2) and ``aus`` (n, A) have NaN where there is no label: such frames
     are smoothed over, not scored. ``group`` (n,) are codes into ``groups``, whole persons or raw videos; ``video`` (n,)
     codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nobody says. ``pairs``
@@ -32,6 +35,7 @@ class Part:
 
     video: np.ndarray
     frame: np.ndarray
+    number: np.ndarray
     group: np.ndarray
     label: np.ndarray
     va: np.ndarray
@@ -107,8 +111,8 @@ class Seen:
     """What the tables and plots of a seed are made of.
 
     ``predicted``: of each of 'classes', 'va', 'aus' and 'knn' the values (n, .) as said, and smoothed with the class
-    biases added, where that is asked for. ``pairs`` are None where there are no pairs of embeddings. ``probe`` are the
-    classes that a linear probe says of the rows ``Part.has``, None where there is none.
+    biases added, where that is asked for and changes anything. ``pairs`` are None where there are no pairs of
+    embeddings. ``probe`` are the classes that a linear probe says of the rows ``Part.has``, None where there is none.
     """
 
     predicted: dict[str, list[np.ndarray]]
@@ -142,7 +146,7 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
     if settings.class_bias and answers.said_train is not None and known.any():
         bias = fit_class_bias(_log(answers.said_train[known]), part.train_label[known])[0]
     predicted = {what: [values] for what, values in said.items()}
-    if settings.smoothing != "none" or settings.class_bias:
+    if settings.class_bias or any(_is_smoothed(part, what, settings) for what in said):
         for what, values in said.items():
             predicted[what].append(_smoothed(part, what, values, bias, settings))
     seen = Seen(predicted, pairs, probe)
@@ -155,9 +159,10 @@ def by_groups(part: Part, z: np.ndarray | None, seen: Seen, group: np.ndarray) -
     The name of what the nearest neighbours say begins with ``knn_``; of what was smoothed it ends in ``_smoothed``.
     """
     measures, has, num_groups = [], part.has, int(group.max(initial=-1)) + 1
-    label, video, frame, of = part.label[has], part.video[has], part.frame[has], group[has]
+    label, video, number, of = part.label[has], part.video[has], part.number[has], group[has]
+    step = spacing(video, number)  # of frames that are scored: labels may be at another rate than frames
     if z is not None and len(has):
-        steady = steadiness_by_group(z[has], label, label, video, frame, part.step, of)
+        steady = steadiness_by_group(z[has], label, label, video, number, step, of)
         measures.append(_named(_of(steady, of), {name: name for name in STEADY}))
     if seen.probe is not None:
         scores = expression_by_group(label, seen.probe, of, part.classes)
@@ -180,7 +185,7 @@ def by_groups(part: Part, z: np.ndarray | None, seen: Seen, group: np.ndarray) -
                         {name: f"{prefix}{name}{suffix}" for name in names},
                     )
                 )
-                for found in _steps(said, label, video, frame, part.step, of, num_groups):
+                for found in _steps(said, label, video, number, step, of, num_groups):
                     measures.append(_named(found, {name: f"{prefix}{name}{suffix}" for name in STEPS}))
     return joined(measures)
 
@@ -253,30 +258,44 @@ def _retrieved(z: np.ndarray, label: np.ndarray, group: np.ndarray, settings: Se
 
 
 def _steps(
-    said: np.ndarray, label: np.ndarray, video: np.ndarray, frame: np.ndarray, step: int, group: np.ndarray,
+    said: np.ndarray, label: np.ndarray, video: np.ndarray, number: np.ndarray, step: np.ndarray, group: np.ndarray,
     num_groups: int,
 ) -> list[Measure]:  # fmt: skip
     """Flips inside segments of one label, and what happens at true changes: ``STEPS``."""
-    first, second = neighbours(video, frame, step)
+    first, second = neighbours(video, number, step)
     first, second = (rows[label[first] == label[second]] for rows in (first, second))
     flips = {"flips_per_100": 100.0 * (said[first] != said[second])}
-    change = switches(said, label, video, frame, step)
+    change = switches(said, label, video, number, step)
     late = {"frames_late": change["late"], "switches_missed": np.isnan(change["late"]).astype(np.float64)}
     return [of_means(flips, group[first], num_groups), of_means(late, group[change["row"]], num_groups)]
 
 
 def _smoothed(part: Part, what: str, values: np.ndarray, bias: np.ndarray, settings: Settings) -> np.ndarray:
-    smoothed = smooth_part(part, values, settings.smoothing, settings.width_aus if what == "aus" else settings.width)
+    smoothed = smooth_part(part, values, settings.smoothing, _width(what, settings))
     if what != "classes" or not bias.any():
         return smoothed
     weighted = np.exp(_log(smoothed) + bias)
     return weighted / weighted.sum(1, keepdims=True)
 
 
+def _width(what: str, settings: Settings) -> int | str:
+    return settings.width_aus if what == "aus" else settings.width
+
+
+def _is_smoothed(part: Part, what: str, settings: Settings) -> bool:
+    return changes(part.video, *_counted(part, settings.smoothing, _width(what, settings)))
+
+
 def smooth_part(part: Part, values: np.ndarray, kind: str, width: int | str) -> np.ndarray:
-    """Values (n, C) of the part's frames smoothed, by a width in frame numbers or in seconds."""
-    fps = None if part.fps is None else part.fps[part.video]
-    return smooth(values, part.video, part.frame, kind, in_frames(width, fps))
+    """Values (n, C) of the part's frames smoothed, by a width in seconds or in frames, as many in every video."""
+    return smooth(values, part.video, *_counted(part, kind, width))
+
+
+def _counted(part: Part, kind: str, width: int | str) -> tuple[np.ndarray, str, int | np.ndarray]:
+    """Numbers (n,), kind and width as ``smooth`` takes them: seconds are counted in the frames' own numbers."""
+    if isinstance(width, str):
+        return part.frame, kind, in_frames(width, part.fps[part.video])
+    return part.number, kind, width
 
 
 def _log(probabilities: np.ndarray) -> np.ndarray:

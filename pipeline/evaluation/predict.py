@@ -11,24 +11,27 @@
 The list's lines are '<video>/00001.jpg,' as in the challenge's samples, or '<video>,<number of frames>', or '<video>'.
 The formats are in pipeline/evaluation/submission.py.
 
-Each frame that has features is predicted from the window around it, or with --window-stride N as the mean over windows
-N frames apart that hold it; several seeds, and folds, are averaged, as probabilities.
-Frames without features (no face was found) are interpolated between their neighbours, then all are smoothed. A video
+Each frame that has features is predicted from the window around it, or with --window-stride N from windows N frames
+apart; several seeds, and folds, are averaged, as probabilities.
+Frames without features (no face was found) are interpolated between their neighbours, and beyond the first and last of
+a video its prediction is held, for --most-extrapolated of its listed frames at most; then all are smoothed. A video
 without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
 name: a folder that is there is finished.
 """
 
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.neighbors import KNeighborsRegressor
 
+from pipeline import children
 from pipeline.device import pick_device
 from pipeline.evaluation.inference import BLOCK, WINDOW_STRIDE, per_frame
 from pipeline.evaluation.protocol import on_every_frame
@@ -45,7 +48,7 @@ from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, load_adapter
 from pipeline.training.data import frame_set, held_names
-from pipeline.training.windows import centred, typical_step
+from pipeline.training.windows import centred, held, numbered_alike, spacing
 
 BY = ("loss", "knn")
 MOST = 10  # wrong lines that are printed
@@ -73,7 +76,7 @@ class PredictConfig:
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
     width: int | str = option(
-        101, help="of the smoothing: frame numbers, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+        101, help="of the smoothing: frames, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
     )
     width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)
@@ -88,6 +91,11 @@ class PredictConfig:
     )
     most_neighbours: int = option(
         20000, help="with --by knn: evenly spaced training frames that are candidates", within="[1, inf)"
+    )
+    most_extrapolated: float = option(
+        0.5,
+        help="share of a video's listed frames that may lie beyond its first and last frame with features; 1: all",
+        within="[0, 1]",
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     validate: Path | None = option(None, help="a submission to check against --list and --task; nothing is predicted")
@@ -115,14 +123,18 @@ class PredictConfig:
 class Rows:
     """The frames of the listed videos that have features, sorted by (video, frame).
 
-    ``video`` (n,) are codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nothing says it.
+    ``video`` (n,) are codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nothing says it,
+    and ``step`` (V,) how far apart its frames are; ``trained_at`` is that of most videos that the run was trained on,
+    None where it does not say.
     """
 
     row: np.ndarray
     video: np.ndarray
     frame: np.ndarray
     videos: pd.Index
+    step: np.ndarray
     fps: np.ndarray | None = None
+    trained_at: int | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,7 +150,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_format(wanted, config.task, config.format)
     store = open_store(config.store, config.table)
     rows = _rows(store, wanted, config)
-    said = _mean_of_seeds(config, checkpoints, store, rows)
+    beyond = _check_reach(config, rows, wanted)
+    said, trained_at = _mean_of_seeds(config, checkpoints, store, rows)
+    rows = replace(rows, trained_at=trained_at)
+    _check_width(config, rows)
     code = rows.videos.get_indexer(wanted["video"])
     frame = wanted["frame"].to_numpy()
     values = {what: _decided(what, _at(config, what, rows, said[what], code, frame)) for what in config.wants}
@@ -147,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(folder, wanted, values, config.task, config.format)
         if found := problems(folder, wanted, config.task, config.format):
             raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(found[:MOST])}")
-    _tell(config, rows, wanted, code)
+    _tell(config, rows, wanted, code, beyond)
     return 0
 
 
@@ -171,7 +186,7 @@ def _extract(config: PredictConfig) -> None:
     command = [sys.executable, "-m", "extract", "--data", str(config.frames), "--store", str(config.store)]
     command += ["--report", str(report), "--device", config.device]
     command += ["--dataset", config.dataset] if config.dataset else []
-    if subprocess.run(command, check=False).returncode:
+    if children.run(command):
         raise UserError(f"{config.frames} could not be extracted: {' '.join(command[1:])}")
 
 
@@ -182,13 +197,52 @@ def _rows(store: FeatureStore, wanted: pd.DataFrame, config: PredictConfig) -> R
         raise UserError(f"none of the {wanted['video'].nunique():,} videos in {config.list_of} is in {store.path}")
     video, videos = pd.factorize(keys["video"])
     fps = frame_rates(config.fps, videos, video)
-    return Rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), pd.Index(videos), fps)
+    return _as_rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), videos, fps)
+
+
+def _as_rows(
+    row: np.ndarray, video: np.ndarray, frame: np.ndarray, videos: Sequence[str], fps: np.ndarray | None = None
+) -> Rows:
+    step = spacing(video, frame)[np.flatnonzero(np.diff(video, prepend=-1))]
+    return Rows(row, video, frame, pd.Index(videos), step, fps)
+
+
+def _check_reach(config: PredictConfig, rows: Rows, wanted: pd.DataFrame) -> pd.Series:
+    """The share of each video's listed frames that lie beyond its first and last frame with features, largest first.
+
+    There the prediction of that frame is held. Videos without any such frame are left out. Raises ``UserError`` where
+    it is more than ``most_extrapolated`` in a video that has features at all: of most such lists the numbers are wrong.
+    """
+    code = rows.videos.get_indexer(wanted["video"])
+    known, frame = wanted[code >= 0], wanted["frame"].to_numpy()[code >= 0]
+    code = code[code >= 0]
+    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
+    last = np.append(first[1:], len(rows.video)) - 1
+    outside = (frame < rows.frame[first][code]) | (frame > rows.frame[last][code])
+    share = pd.Series(outside, index=known["video"].to_numpy()).groupby(level=0).mean()
+    share = share[share > 0].sort_values(ascending=False, kind="stable")
+    if len(too_far := share[share > config.most_extrapolated]):
+        video = too_far.index[0]
+        place = rows.videos.get_loc(video)
+        raise UserError(
+            f"{config.list_of} names frames far beyond those with features: {_shares(too_far)}; those of {video} are "
+            f"frames {rows.frame[first[place]]:,} to {rows.frame[last[place]]:,}. If the list is right, give "
+            f"--most-extrapolated {np.ceil(100 * too_far.iloc[0]) / 100:g} (now {config.most_extrapolated:g})"
+        )
+    return share
+
+
+def _shares(share: pd.Series) -> str:
+    return shortened([f"{video} {100 * value:.0f} %" for video, value in share.items()])
 
 
 def _mean_of_seeds(
     config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
-) -> dict[str, np.ndarray]:
-    """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12)."""
+) -> tuple[dict[str, np.ndarray], int | None]:
+    """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12).
+
+    And how far apart the frames of most videos were that the run was trained on, None where it does not say.
+    """
     device, total, known, line = pick_device(config.device), {}, set(), Line()
     predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
     for number, path in enumerate(checkpoints, 1):
@@ -197,7 +251,8 @@ def _mean_of_seeds(
         adapter.modules().to(device)
         known.update(_known(adapter, rows.videos))
         predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
-        _check_spacing(adapter, store, rows)
+        if path == checkpoints[0]:
+            _check_spacing(adapter, store, rows)
         found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
         for what, predict in predictors.items():
             total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
@@ -210,7 +265,7 @@ def _mean_of_seeds(
     for what, said in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
-    return total
+    return total, adapter.facts.get("spacing")
 
 
 def _known(adapter: Adapter, videos: pd.Index) -> list[str]:
@@ -228,33 +283,77 @@ def _per_frame(
 
 
 def _check_spacing(adapter: Adapter, store: FeatureStore, rows: Rows) -> None:
-    """Says where windows lack frames because of the store's stride.
+    """Says where frames are not as far apart as in training, and how many windows hold where it is not all.
 
-    Raises ``UserError`` where all are empty but for their centre, though videos have several frames.
+    Raises ``UserError`` where all are empty but for their centre, though the step is none of the videos'.
     """
-    num_frames, step = adapter.facts["window"], adapter.facts["step"]
-    spacing = typical_step(rows.video, rows.frame)
-    if num_frames == 1 or step % spacing == 0:
+    num_frames, given, own = adapter.facts["window"], adapter.facts["step"], spacing(rows.video, rows.frame)
+    number, step = adapter.numbers(rows.video, rows.frame)
+    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
+    other = first[own[first] != step if given is None else step % own[first] != 0]
+    if num_frames == 1:
         return
     centres = np.split(np.arange(len(rows.row)), range(BLOCK, len(rows.row), BLOCK))
-    filled = sum(int((centred(rows.video, rows.frame, some, num_frames, step) >= 0).sum()) for some in centres)
-    apart = f"the run looks at frames that are {step} apart, and {store.path} has every {spacing}th of these videos"
-    if filled == len(rows.row):
-        raise UserError(f"{apart}: no window has more than one frame. Extract with another --stride")
-    print(f"{apart}: windows of {num_frames} hold {filled / len(rows.row):.1f} frames on average")
+    windows = [(centred(rows.video, number, some, num_frames, step) >= 0).sum(axis=1) for some in centres]
+    count = np.concatenate(windows)
+    if len(other):
+        named = f"{len(other):,} of {len(first):,} videos, such as {rows.videos[rows.video[other[0]]]}"
+        apart = f"frames {step} apart, and in {store.path} they are {own[other[0]]} apart in {named}"
+        if given is None:
+            print(f"the run was trained on {apart}: windows hold as many frames, of a longer or shorter time")
+        elif (count == 1).all():
+            raise UserError(
+                f"the run looks at {apart}: no window has more than one frame. Extract with another --stride"
+            )
+        else:
+            print(f"the run looks at {apart}")
+    if said := held(count, num_frames, rows.video, rows.videos):
+        print(said)
+
+
+def _check_width(config: PredictConfig, rows: Rows) -> None:
+    """Says where a width in frames covers other frame numbers than it did in training."""
+    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
+    other = np.flatnonzero(rows.step != (rows.trained_at or rows.step))
+    if config.smoothing == "none" or not other.size:
+        return
+    named = f"{len(other):,} of {len(first):,} videos, such as {rows.videos[rows.video[first[other[0]]]]}"
+    for what, width in {"classes": config.width, "va": config.width, "aus": config.width_aus}.items():
+        if what in config.wants and isinstance(width, int):
+            numbers = int(_scaled(width, rows.step[other[0]] / rows.trained_at))
+            print(
+                f"{WORDS[what]}: as the run was trained on frames {rows.trained_at} apart, a width of {width} frames "
+                f"is {numbers:,} frame numbers in {named}"
+            )
+
+
+def _scaled(width: int, factor: np.ndarray | float) -> np.ndarray:
+    """An odd width whose half is ``factor`` times as wide."""
+    return 2 * np.rint(width // 2 * factor).astype(np.int64) + 1
 
 
 def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
     facts = adapter.facts
     if what not in adapter.loss.predictors:
         raise UserError(
-            f"{config.run} predicts no {WORDS[what]}, for its loss is {facts['loss']}: take a run whose loss does, "
-            "or --by knn, which asks the labels of the nearest training frames"
+            f"{config.run} predicts no {WORDS[what]}, for its loss is {facts['loss']}: take "
+            f"{_others(config, facts['made_by'])}, or --by knn, which asks the labels of the nearest training frames"
         )
     names = {"classes": facts["classes"], "va": OFFICIAL["va"], "aus": facts.get("au_names")}[what]
     order = _order(what, names, config.run)
 
     return lambda z, said: said[what][:, order]
+
+
+def _others(config: PredictConfig, made_by: dict[str, Any]) -> str:
+    """The runs beside this one that predict all that is wanted, in words."""
+    found = []
+    for run in sorted(path for path in config.run.absolute().parent.iterdir() if path.is_dir()):
+        paths = [*run.glob("seed_*/best.safetensors"), *run.glob("fold_*/seed_*/best.safetensors")]
+        with suppress(UserError):  # of other features
+            if paths and set(config.wants) <= set(load_adapter(paths[0], made_by).loss.predictors):
+                found.append(str(config.run.parent / run.name))
+    return shortened(found) if found else f"a run whose loss does (there is none beside {config.run})"
 
 
 def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
@@ -280,7 +379,7 @@ def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: t
     train = train[evenly(len(train), config.most_neighbours)]
     if len(train) == 0:
         raise UserError(f"no training frame in {config.labels} has all of ABAW's {WORDS[what]}")
-    rows = Rows(frames.row, frames.video, frames.frame, pd.Index(frames.videos))
+    rows = _as_rows(frames.row, frames.video, frames.frame, frames.videos)
     database, _ = _per_frame(config, adapter, store, rows, train, device)
     # Of rows of length one the nearest by distance is the nearest by cosine.
     nearest = KNeighborsRegressor(min(config.neighbours, len(train)), algorithm="brute")
@@ -319,8 +418,12 @@ def _at(
     axis = np.union1d(has, wanted)
     of_video, number = np.divmod(axis, stretch)
     every = on_every_frame(rows.video, rows.frame, said, of_video, number)
-    fps = None if rows.fps is None else rows.fps[of_video]
-    width = in_frames(config.width_aus if what == "aus" else config.width, fps)
+    width = config.width_aus if what == "aus" else config.width
+    if isinstance(width, str):
+        width = in_frames(width, rows.fps[of_video])
+    elif rows.trained_at is not None:  # as many frames in every video
+        width = _scaled(width, rows.step[of_video] / spacing(of_video, number))
+        number = numbered_alike(of_video, number, rows.trained_at)
     out = np.full((len(video), said.shape[1]), np.nan)
     out[known] = smooth(every, of_video, number, config.smoothing, width)[np.searchsorted(axis, wanted)]
     return out
@@ -334,12 +437,17 @@ def _decided(what: str, values: np.ndarray) -> np.ndarray:
     return (values >= 0.5).astype(int) if what == "aus" else values
 
 
-def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray) -> None:
+def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray, beyond: pd.Series) -> None:
     print(f"{config.output}: {len(wanted):,} frames of {wanted['video'].nunique():,} videos, checked")
     keys = pd.MultiIndex.from_arrays([video, wanted["frame"]])
     gap = (video >= 0) & ~keys.isin(pd.MultiIndex.from_arrays([rows.video, rows.frame]))
     if gap.any():
         print(f"  {int(gap.sum()):,} frames of {len(np.unique(video[gap])):,} videos have no features: interpolated")
+    if len(beyond):
+        print(
+            f"  of these, what lies beyond the first or last frame with features has that one's prediction: "
+            f"{_shares(beyond)} of the listed frames"
+        )
     if len(faceless := wanted["video"][video < 0].unique()):
         print(f"  {len(faceless):,} videos have none at all, and are called Neutral, or 0: {shortened(faceless)}")
 

@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def check(runs: Sequence[Evaluation]) -> None:
     """Raises ``UserError`` where runs are of different data, features, frames or resamples, or have one name."""
     facts = (
-        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_frames", "val_videos",
+        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_videos",
         "compared", "neighbours", "window_stride", "smoothing", "opposites", "part",
     )  # fmt: skip
     first = runs[0]
@@ -164,16 +164,23 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
             " Predictions are pooled over the folds; what compares embeddings (AUC, cosines, recall, mAP, steadiness) "
             "is measured within each fold and averaged, a fold counting by its labelled frames."
         )
-    smoothing = about["smoothing"]
     resamples = len(next(iter(runs[0].estimates.values())).resampled)
     facts.append(
         f"In parentheses: 95 % intervals by {resamples:,} resamples of the {len(runs[0].groups)} persons or raw "
-        "videos, and of the seeds where there are several. Smoothed: "
-        f"{smoothing['kind']}, {worded(smoothing['width'])} wide, for action units {worded(smoothing['width_aus'])}."
+        "videos, and of the seeds where there are several. " + _smoothing_of(runs)
     )
     commits = sorted({run.about["commit"] or "not known (no git)" for run in runs})
     facts.append(f"Backbone's weights: {about['backbone_weights']}. Commit: {', '.join(commits)}.")
     return title, facts
+
+
+def _smoothing_of(runs: Sequence[Evaluation]) -> str:
+    smoothing = runs[0].about["smoothing"]
+    is_there = any(name.endswith("_smoothed") for run in runs for name in run.estimates)
+    if smoothing["kind"] != "none" and not is_there and not any("smoothed_before" in run.about for run in runs):
+        return "Nothing is smoothed: no frame has another of its video near enough, as with single pictures."
+    width, of_units = worded(smoothing["width"]), worded(smoothing["width_aus"])
+    return f"Smoothed: {smoothing['kind']}, {width} wide, for action units {of_units}."
 
 
 def results(runs: Sequence[Evaluation]) -> Section:

@@ -1,6 +1,6 @@
 """Predictions made steady in time, by video and frame number, and biases that weigh classes against each other.
 
-A *width* is an odd number of frame numbers, such as 101, or seconds, such as '3.4s'. Seconds need ``fps``: a number, or
+A *width* is an odd number of frames, such as 101, or seconds, such as '3.4s'. Seconds need ``fps``: a number, or
 a table (.csv, else Parquet; faces.parquet is one) whose columns ``video`` and ``fps`` say it for each video.
 """
 
@@ -114,6 +114,18 @@ def smooth(values: np.ndarray, video: np.ndarray, frame: np.ndarray, kind: str, 
         rolling = pd.DataFrame(axis).rolling(**options)
         smoothed = rolling.median() if kind == "median" else rolling.mean()
     return smoothed.to_numpy()[place]
+
+
+def changes(video: np.ndarray, frame: np.ndarray, kind: str, width: int | np.ndarray) -> bool:
+    """Whether ``smooth`` can change anything: whether a frame has another of its video within its width.
+
+    It has none in a data set of single pictures. Arguments as for ``smooth``.
+    """
+    if kind == "none":
+        return False
+    width = np.broadcast_to(width, len(video))
+    half = (4 * np.sqrt((width**2 - 1) / 12)).astype(np.int64) if kind == "gaussian" else width // 2
+    return bool(((np.diff(video) == 0) & (np.diff(frame) <= half[1:])).any())
 
 
 def _apart(video: np.ndarray, frame: np.ndarray, margin: int) -> np.ndarray:

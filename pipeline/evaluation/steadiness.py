@@ -7,9 +7,12 @@ import numpy as np
 from pipeline.evaluation.separation import normalised
 
 
-def neighbours(video: np.ndarray, frame: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of all pairs of frames that are ``step`` apart in one video; rows are sorted by (video, frame)."""
-    stretch = int(np.ptp(frame)) + step + 1 if len(frame) else 1  # of numbers for each video, so that one key does
+def neighbours(video: np.ndarray, frame: np.ndarray, step: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of all pairs of frames that are ``step`` apart in one video; rows are sorted by (video, frame).
+
+    A ``step`` (n,) is that of each row's video.
+    """
+    stretch = int(np.ptp(frame) + np.max(step)) + 1 if len(frame) else 1  # of numbers for each video: one key does
     key = np.asarray(video, dtype=np.int64) * stretch + frame
     second = np.searchsorted(key, key + step)
     first = np.flatnonzero(key[np.minimum(second, len(key) - 1)] == key + step)
@@ -22,7 +25,7 @@ def steadiness(
     labels: np.ndarray,
     video: np.ndarray,
     frame: np.ndarray,
-    step: int,
+    step: int | np.ndarray,
 ) -> dict[str, float]:
     """Over neighbouring frames of one label (n rows): how alike they are, and how often the prediction flips.
 
@@ -43,7 +46,7 @@ def steadiness_by_group(
     labels: np.ndarray,
     video: np.ndarray,
     frame: np.ndarray,
-    step: int,
+    step: int | np.ndarray,
     groups: np.ndarray,
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Measures ``steadiness`` where group g of all G counts weights[r, g] times: weights (R, G) -> {name: (R,)}.
@@ -110,7 +113,7 @@ def _totals(num_groups: int, owner: np.ndarray, values: np.ndarray, counts: np.n
 
 
 def switches(
-    predicted: np.ndarray, labels: np.ndarray, video: np.ndarray, frame: np.ndarray, step: int
+    predicted: np.ndarray, labels: np.ndarray, video: np.ndarray, frame: np.ndarray, step: int | np.ndarray
 ) -> dict[str, np.ndarray]:
     """The true changes of label between neighbouring frames, and when the prediction went along; K of them.
 
@@ -118,10 +121,10 @@ def switches(
     gaps. ``late`` is how many frame numbers after the change the prediction is first the new label, up to the end of
     the segment; 0 where it is already, NaN where it never is. ``early``, where late is 0, is how many frame numbers it
     had been by then without a break, back to the start of the segment before at most; else NaN. ``step`` is the spacing
-    of neighbours: a change across a gap is none, since nobody knows when it was.
+    of neighbours, of all videos or (n,) of each row's: a change across a gap is none, since nobody knows when it was.
     """
-    rows = np.arange(len(labels))
-    change = np.flatnonzero((np.diff(labels) != 0) & (np.diff(video) == 0) & (np.diff(frame) == step)) + 1
+    rows, step = np.arange(len(labels)), np.broadcast_to(step, len(labels))
+    change = np.flatnonzero((np.diff(labels) != 0) & (np.diff(video) == 0) & (np.diff(frame) == step[1:])) + 1
     borders = np.flatnonzero((np.diff(labels) != 0) | (np.diff(video) != 0)) + 1
     borders = np.concatenate([[0], borders, [len(labels)]])
     place = np.searchsorted(borders, change)

@@ -32,9 +32,12 @@ HEADERS = {
     "au": ",".join(unit.upper() for unit in ABAW_AUS),
     "mtl": "valence,arousal,expression,aus",
 }
+HEADS = ("image_location", "image", "video", "")  # what the first column is called, where it has a name
 NUM_COLUMNS = {"classes": 1, "va": 2, "aus": len(ABAW_AUS)}
 
 _FRAME = re.compile(r"(.+)/(\d{1,7})\.(?:jpg|jpeg|png)", re.IGNORECASE)
+_VIDEO_FILE = re.compile(r"(?<=[^/])\.(?:mp4|avi|mov|mkv|webm|m4v|mpe?g|wmv)$", re.IGNORECASE)
+_SEPARATOR = re.compile(r"[,;\t]")
 _COUNT = re.compile(r"\d{1,7}")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
 
@@ -44,20 +47,23 @@ def read_list(path: Path, store: Path) -> pd.DataFrame:
 
     A line is a frame (``5/00001.jpg,``, as in the challenge's samples, whose header and values are passed over), a
     video and how many frames it has (``5,300``), or a video (``5``), whose frames are then 1 to its last one in
-    ``store``. Raises ``UserError`` for a line that is none of these or not like the others, for a frame or video that
-    is there twice, and for a video whose number of frames nothing says.
+    ``store``. Fields end at a comma, semicolon or tab; blank lines, blanks, quotation marks, a byte order mark and the
+    ending of a video's file (``5.mp4``) say nothing, and a backslash is a slash. Raises ``UserError`` for a line that
+    is none of these or not like the others, for a frame or video that is there twice, and for a video whose number of
+    frames nothing says.
     """
-    lines = _read(path).rstrip("\n").split("\n")
-    first = 1 if lines[0].startswith(("image_location,", "image,valence,")) else 0
     kinds, rows = set(), []
-    for number, line in enumerate(lines[first:], first + 1):
-        name, _, rest = (part.strip() for part in line.partition(","))
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        name, *rest = (field.strip(" \t\"'") for field in _SEPARATOR.split(line))
+        name, rest = name.replace("\\", "/").removeprefix("./").rstrip("/"), rest[0] if rest else ""
+        if not line.strip() or (not rows and name in HEADS and not _COUNT.fullmatch(rest)):
+            continue
         if match := _FRAME.fullmatch(name):
             kinds.add("frames")
             rows.append((match[1], int(match[2]), name))
         elif name and (rest == "" or _COUNT.fullmatch(rest)):
             kinds.add("numbers" if rest else "videos")
-            rows.append((name, int(rest or 0), name))
+            rows.append((_VIDEO_FILE.sub("", name), int(rest or 0), name))
         else:
             raise UserError(f"{path}:{number}: {line!r} is no '<video>/00001.jpg,', no '<video>,300' and no '<video>'")
         if len(kinds) > 1:
@@ -196,6 +202,16 @@ RULES: dict[str, tuple[Callable[[str], bool], str]] = {
 def shortened(names: Sequence[str], most: int = 10) -> str:
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _text(path: Path) -> str:
+    """What a file of somebody else holds, by its byte order mark."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return content.decode("utf-16" if utf_16 else "utf-8-sig", errors="replace")
 
 
 def _read(path: Path) -> str:

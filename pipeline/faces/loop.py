@@ -1,11 +1,9 @@
 """Videos to JPEGs and tables of faces, one after the other or several at once; each is done wholly or not at all."""
 
 import multiprocessing
-import os
 import re
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -20,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
+from pipeline.children import end_with_pool
 from pipeline.faces.align import POINTS
 from pipeline.faces.detect import DETECTORS, Detector
 from pipeline.faces.tracks import SUFFIX, Sighting, follow, people, placed, suffixes
@@ -320,16 +319,10 @@ _done: Any  # multiprocessing's shared number of frames
 def _start(settings: Settings, done: Any) -> None:
     """Makes the detector of a worker process, once, and lets the process end with the one that started it."""
     global _detect, _done
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_pool()
     cv2.setNumThreads(1)  # the processes are ours
     torch.set_num_threads(1)
     _detect, _done = DETECTORS[settings.detector](settings.min_face, settings.confidence), done
-
-
-def _end_with_parent() -> None:
-    """A killed parent closes nothing: its workers would go on, and wait for ever, beside those of the next run."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _cut(task: Task) -> str | None:

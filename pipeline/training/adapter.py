@@ -17,7 +17,7 @@ from pipeline.seen import Seen, from_arrays, to_arrays
 from pipeline.store import differences
 from pipeline.training.heads import build_head, centre, pool, pool_hann
 from pipeline.training.losses import WeightedSum, build_loss
-from pipeline.training.windows import gather
+from pipeline.training.windows import gather, numbered_alike
 
 POOLINGS = {"centre": lambda embeddings, valid: centre(embeddings), "mean": pool, "hann": pool_hann}
 NORMALISATIONS = ("none", "centre", "standardise")
@@ -80,8 +80,9 @@ class Source(Protocol):
 class Adapter:
     """``front``, ``head`` and ``loss`` (for its class weights), and what it takes to make them again.
 
-    ``facts``: model, loss and their arguments, window, step, pooling, classes, made_by of the features, ... ``seen`` by
-    its parts ('train', 'select', 'val', 'projection') is what it was made with; None where its file does not say.
+    ``facts``: model, loss and their arguments, window, step (None: each video's own), spacing (the step of most videos
+    that it was trained on), pooling, classes, made_by of the features, ... ``seen`` by its parts ('train', 'select',
+    'val', 'projection') is what it was made with; None where its file does not say.
     """
 
     front: Front
@@ -92,6 +93,12 @@ class Adapter:
 
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"front": self.front, "head": self.head, "loss": self.loss})
+
+    def numbers(self, video: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, int]:
+        """Frame numbers (N,) to make windows by, and the step of these windows; rows are sorted by (video, frame)."""
+        if self.facts["step"] is not None:
+            return frame, self.facts["step"]
+        return numbered_alike(video, frame, self.facts["spacing"]), self.facts["spacing"]
 
     def pool(self, out: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, E) from what the head gives, (B, T, E), or (B, E) already."""

@@ -144,5 +144,7 @@ def rank_correlation(embeddings: np.ndarray, va: np.ndarray, groups: np.ndarray)
     if len(first) < 2:
         return float("nan")
     z = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-    nearness = -np.linalg.norm(va[first] - va[second], axis=1)
-    return float(spearmanr((z @ z.T)[first, second], nearness).statistic)
+    cosine, nearness = (z @ z.T)[first, second], -np.linalg.norm(va[first] - va[second], axis=1)
+    if np.ptp(cosine) == 0 or np.ptp(nearness) == 0:  # a constant has no ranks
+        return float("nan")
+    return float(spearmanr(cosine, nearness).statistic)
