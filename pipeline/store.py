@@ -34,8 +34,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -56,7 +55,7 @@ _RAW = (BytesCodec(endian="little"), Crc32cCodec())
 _KEY = (ZstdCodec(level=3), Crc32cCodec())
 _MOST_MAPS = 4096  # open memory maps a store; Linux allows a process 65,530
 _STREAM_BYTES = 1 << 18  # a run of rows this long is read faster through read() than through page faults
-_CHECK_BYTES = 1 << 22  # read at a time where a checksum is computed; from 1 MB on that holds up no other thread
+_CHECK_BYTES = 1 << 19  # read at a time where a checksum is computed: they stay in the processor's cache
 _REPLACING_SEC = 5  # how long a reader waits for a store that is just being replaced
 _REPAIR = (
     "'python extract.py --verify' names all that is damaged, and --repair extracts it again (with --import FILE: takes "
@@ -122,45 +121,61 @@ class FeatureStore:
             return out
         chunk_of = rows // self.chunk_rows
         bounds = [0, *(np.flatnonzero(chunk_of[1:] != chunk_of[:-1]) + 1), len(rows)]
-        chunks = [int(chunk_of[start]) for start in bounds[:-1]]
-        with self._checking(name, chunks):
-            for index, (start, end) in zip(chunks, itertools.pairwise(bounds), strict=True):
-                self._read_inside(name, index, rows[start:end] - index * self.chunk_rows, out[start:end])
+        for start, end in itertools.pairwise(bounds):
+            index = int(chunk_of[start])
+            inside, part = rows[start:end] - index * self.chunk_rows, out[start:end]
+            if (name, index) in self._checked or not self._raw[name]:
+                self._read_inside(name, index, inside, part)
+            elif part.nbytes >= _STREAM_BYTES and (inside[1:] > inside[:-1]).all():
+                self._check(name, index, inside, part)
+            else:
+                self._check(name, index, inside[:0], part)
+                self._read_inside(name, index, inside, part)
         return out
 
     def chunk(self, index: int, name: str = "original") -> np.ndarray:
         """Chunk ``index`` of a view or of ``logits``, (chunk_rows, D): a memory map where the codec allows it."""
-        with self._checking(name, [index]):
-            return self._chunk(name, index)
+        self._array(name)
+        if self._raw[name] and (name, index) not in self._checked:
+            self._check(name, index, np.empty(0, np.int64), np.empty(0, np.float16))
+        return self._chunk(name, index)
 
-    @contextmanager
-    def _checking(self, name: str, chunks: Sequence[int]) -> Iterator[None]:
-        """Checks those of ``chunks`` that were not checked yet, while the caller reads; raises what is found then."""
-        new = {index for index in chunks if (name, index) not in self._checked} if self._raw.get(name) else ()
-        if not new:
-            yield
-            return
-        with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1, 4), thread_name_prefix="checksum") as pool:
-            checks = [pool.submit(self._check, name, index) for index in sorted(new)]
-            yield
-            for check in checks:
-                check.result()
+    def _check(self, name: str, index: int, inside: np.ndarray, out: np.ndarray) -> None:
+        """Reads a raw chunk from end to end; raises ``StoreDamaged`` where it does not fit its last four bytes.
 
-    def _check(self, name: str, index: int) -> None:
-        """Raises ``StoreDamaged`` where a raw chunk does not fit the four bytes behind it."""
-        array = self._arrays[name]
-        size, crc, at = self.chunk_rows * array.shape[1] * array.dtype.itemsize, 0, 0
+        Its rows ``inside`` (n,), which must rise, are put into ``out`` (n, D) on the way: a piece at a time, which is
+        still in the processor's cache when its checksum is computed.
+        """
+        width = self.widths[name]
+        piece = np.empty((max(1, _CHECK_BYTES // (2 * width)), width), np.float16)
+        crc = 0
         with self._open(name, index) as handle:
-            while at < size and (block := os.pread(handle.fileno(), min(_CHECK_BYTES, size - at), at)):
-                crc, at = google_crc32c.extend(crc, block), at + len(block)
-            if crc.to_bytes(4, "little") != os.pread(handle.fileno(), 5, size):
-                raise self._damaged(name, index, "it does not match its checksum" if at == size else _SHORT)
+            for first in range(0, self.chunk_rows, len(piece)):
+                part = piece[: self.chunk_rows - first]
+                start, end = np.searchsorted(inside, (first, first + len(part)))
+                if end - start == len(part):
+                    part = out[start:end]
+                crc = google_crc32c.extend(crc, self._filled(name, index, handle, part))
+                if 0 < end - start < len(part):
+                    np.take(part, inside[start:end] - first, axis=0, out=out[start:end], mode="clip")
+            if crc.to_bytes(4, "little") != handle.read(5):
+                raise self._damaged(name, index, "it does not match its checksum")
         self._checked.add((name, index))
+
+    def _filled(self, name: str, index: int, handle: FileIO, out: np.ndarray) -> np.ndarray:
+        """``out`` with as many bytes of an open chunk file as it has, as bytes."""
+        content = out.reshape(-1).view(np.uint8)
+        buffer = memoryview(content)
+        while buffer and (got := handle.readinto(buffer)):
+            buffer = buffer[got:]
+        if buffer:
+            raise self._damaged(name, index, _SHORT)
+        return content
 
     def _chunk(self, name: str, index: int) -> np.ndarray:
         if (name, index) in self._maps:
             return self._maps[name, index]
-        array = self._array(name)
+        array = self._arrays[name]
         if not self._raw[name]:
             content = read_chunk(self.path, array, index)
             if not _stands(self._folder, self.path):
@@ -188,13 +203,9 @@ class FeatureStore:
 
     def _stream(self, name: str, index: int, first: int, out: np.ndarray) -> None:
         """The rows of one chunk from ``first`` on, as many as ``out`` has."""
-        buffer = memoryview(out.reshape(-1).view(np.uint8))
         with self._open(name, index) as handle:
             handle.seek(first * out.strides[0])
-            while buffer and (got := handle.readinto(buffer)):
-                buffer = buffer[got:]
-        if buffer:
-            raise self._damaged(name, index, _SHORT)
+            self._filled(name, index, handle, out)
 
     def _open(self, name: str, index: int) -> FileIO:
         """A chunk file of the folder that was opened, whatever now stands at its path."""
