@@ -555,12 +555,19 @@ def test_a_damaged_zarr_json_is_never_a_reason_to_rebuild(frames):
     assert chunk_files("data/features.zarr") == before
 
 
-def test_a_feature_that_is_not_a_number_under_a_fitting_checksum_is_not_taken_for_the_same(frames):
-    run()
-    group = zarr.open_group("data/features.zarr", mode="r+")
-    group["views/original"][0, 0] = np.nan
-    with pytest.raises(StoreMismatch, match="least cosine nan"):
-        run()
+def test_a_feature_that_is_not_a_number_under_a_fitting_checksum_is_damage_too(frames, capsys):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    whole = rows_by_key(FeatureStore(Path("s.zarr")))
+    zarr.open_group("s.zarr", mode="r+")["views/original"][0, 0] = np.nan
+    with pytest.raises(StoreDamaged, match=r"original/c/0/0: it holds values that are not finite.*--repair"):
+        run("-s", "s.zarr")
+    assert run("-s", "s.zarr", "--verify") == 1
+    assert (
+        "original/c/0/0: it holds values that are not finite\n  frames: a 1-5, b 1, c 1-10" in capsys.readouterr().out
+    )
+    assert run("-s", "s.zarr", "--rebuild") == 0
+    assert "16 frames extracted, 30 were there" in capsys.readouterr().out
+    assert rows_by_key(FeatureStore(Path("s.zarr"))) == whole
 
 
 def test_a_rebuild_cut_off_keeps_the_old_store_and_goes_on_without_the_flag(frames, monkeypatch, capsys):

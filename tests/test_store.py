@@ -17,7 +17,15 @@ import pytest
 import zarr
 
 from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreReplaced, StoreWriter, differences
+from pipeline.store import (
+    FeatureStore,
+    StoreDamaged,
+    StoreMismatch,
+    StoreReplaced,
+    StoreWriter,
+    all_finite,
+    differences,
+)
 
 MADE_BY = {"backbone": "tiny", "input_size": 32, "mean": [0.5, 0.5, 0.5]}
 WIDTHS = {"original": 4, "logits": 2}
@@ -316,6 +324,24 @@ def test_every_chunk_that_is_read_is_checked_and_only_once(tmp_path, monkeypatch
     store.read(np.arange(24))
     store.read(np.array([0]), "logits")
     assert seen == [files[0], files[2], files[1], files[3]]
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_not_finite_is_damage_though_its_checksum_fits(tmp_path, way, value):
+    """zarr gives whatever somebody writes into the store a fitting checksum."""
+    path = written(tmp_path / "s.zarr", *(keys(v, list(range(8))) for v in "abc"))
+    zarr.open_group(path, mode="r+")["views/original"][12, 3] = value
+    with pytest.raises(StoreDamaged, match=r"original/c/1/0: it holds values that are not finite \(frames b 0-7\)"):
+        WAYS[way](FeatureStore(path))
+
+
+def test_every_float16_is_told_finite_or_not():
+    every = np.arange(2**16, dtype=np.uint32).astype(np.uint16).view(np.float16)
+    assert [all_finite(every[i : i + 1]) for i in range(2**16)] == np.isfinite(every).tolist()
+    assert all_finite(every[np.isfinite(every)])
+    assert all_finite(np.empty((0, 4), np.float16))
+    assert not all_finite(np.array([1, np.nan], np.float32))
 
 
 def test_of_many_stretches_of_frames_in_a_damaged_chunk_three_are_named(tmp_path):

@@ -12,9 +12,11 @@ import zarr
 
 from pipeline.params import UserError
 from pipeline.store import (
+    NOT_FINITE,
     FeatureStore,
     StoreDamaged,
     StoreWriter,
+    all_finite,
     beside,
     chunk_file,
     chunk_numbers,
@@ -76,7 +78,7 @@ class Compacted:
 
 
 def verify(path: Path) -> Verified:
-    """Reads every chunk of the store at ``path`` against its checksum, and changes nothing.
+    """Reads every chunk of the store at ``path`` against its checksum and for what is not finite; changes nothing.
 
     Raises ``UserError`` where there is no store, ``StoreDamaged`` where a zarr.json is not as it was written, and
     ``StoreReplaced`` where another store takes its place meanwhile.
@@ -258,6 +260,8 @@ def _damage(path: Path, group: zarr.Group, index: int) -> Damage:
     for array in row_arrays(path, group):
         try:
             content[array.path] = read_chunk(path, array, index)
+            if array.ndim == 2 and not all_finite(content[array.path]):
+                damage.files[chunk_file(path, array, index)] = NOT_FINITE
         except StoreDamaged as error:
             damage.files[error.file] = error.why
         if array.path not in ("video", "frame"):
