@@ -424,6 +424,45 @@ def test_features_of_another_width_are_refused_in_words(tmp_path):
         StoreWriter(path, MADE_BY, WIDTHS | {"original": 5}).__enter__()
 
 
+def test_every_array_names_its_axes_so_that_xarray_opens_the_store(tmp_path):
+    """xarray refuses a Zarr v3 array without dimension_names, and a group in which a name has two lengths."""
+    path = tmp_path / "s.zarr"
+    widths = {"original": 4, "flipped": 4, "small": 3, "logits": 2}
+    with StoreWriter(path, {"views": ["original", "flipped", "small"]}, widths, 8) as writer:
+        writer.write(keys("a", [1, 2]), {name: np.ones((2, width)) for name, width in widths.items()})
+    names, lengths = {}, {}
+    for file in path.rglob("zarr.json"):
+        facts = json.loads(file.read_text())
+        if facts["node_type"] == "array":
+            names[str(file.parent.relative_to(path))] = facts["dimension_names"]
+            for name, length in zip(facts["dimension_names"], facts["shape"], strict=True):
+                lengths.setdefault((file.parent.parent, name), set()).add(length)
+    assert names == {
+        "video": ["row"], "frame": ["row"], "size": ["row"], "logits": ["row", "output"],
+        "views/original": ["row", "feature"], "views/flipped": ["row", "feature"],
+        "views/small": ["row", "feature of small"],
+    }  # fmt: skip
+    assert all(len(found) == 1 for found in lengths.values())
+
+
+def test_xarray_opens_the_store(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]))
+    root, views = xarray.open_zarr(path, consolidated=False), xarray.open_zarr(path, group="views", consolidated=False)
+    assert root["frame"].values[:2].tolist() == [1, 2]
+    assert views["original"].values[:2, 0].tolist() == [1, 2]
+
+
+def test_a_store_made_before_the_axes_had_names_is_read_and_grows(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]))
+    for file in path.rglob("zarr.json"):
+        facts = json.loads(file.read_text())
+        facts.pop("dimension_names", None)
+        file.write_text(json.dumps(facts))
+    written(path, keys("b", [3]))
+    assert rows_of(FeatureStore(path)) == [1, 2, 3]
+
+
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
