@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import zarr
 
+import pipeline.store
 from pipeline.params import UserError
 from pipeline.store import (
     FeatureStore,
@@ -360,7 +361,10 @@ def test_a_store_with_consolidated_metadata_loses_no_row_and_is_freed_of_it(tmp_
     """zarr 3.1.6: ``open_group`` trusts the copy in zarr.json, and a group opened without it trusts its sub-groups'."""
     path = written(tmp_path / "s.zarr", keys("a", list(range(8))))
     zarr.consolidate_metadata(path, path=where)
+    file = path / (where or "") / "zarr.json"
+    stale = file.read_bytes()
     for video in "bc":
+        file.write_bytes(stale)  # the copy that still says 8 rows
         written(path, keys(video, list(range(8))))
         assert len(FeatureStore(path).keys) == 8 * (ord(video) - ord("a") + 1)
         plain = zarr.open_group(path, mode="r")
@@ -535,6 +539,22 @@ def test_a_reader_that_opens_while_stores_are_replaced_sees_a_whole_one_each_tim
     assert seen == sorted(seen)
     assert len(set(seen)) > 3
     assert FeatureStore(path).keys["frame"].tolist() == [19]
+
+
+def test_a_reader_never_takes_some_of_the_old_store_and_some_of_the_new(tmp_path, monkeypatch):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    new = written(tmp_path / "new.zarr", keys("b", [2]), chunk_rows=4)
+    real = pipeline.store._keys
+
+    def replaced_meanwhile(*what):
+        found = real(*what)
+        if new.exists():
+            replace(path, new)
+        return found
+
+    monkeypatch.setattr("pipeline.store._keys", replaced_meanwhile)
+    store = FeatureStore(path)
+    assert (store.keys["frame"].tolist(), store.chunk_rows, rows_of(store)) == ([2], 4, [2])
 
 
 def test_a_reader_that_opens_in_the_gap_waits_for_the_new_store(tmp_path):
