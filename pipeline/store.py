@@ -8,6 +8,7 @@ One Zarr v3 group. All arrays share their first axis, N rows, and are chunked to
     frame          (N,)   int64     ... and the commit mark: -1 where there is no row
     size           (N,)   int64     bytes of the image file that the row was made from
     attrs          made_by: what made the features; nothing else may be added to them
+                   arrays: the names of the views, and 'logits'
 
 A chunk is the unit of work. Its features are written first, its ``frame`` numbers last, each by a temporary file and a
 rename; so a run killed anywhere leaves whole chunks, and the next run redoes only the one in flight. A later run starts
@@ -366,7 +367,7 @@ def create(path: Path, made_by: Mapping[str, Any], widths: Mapping[str, int], ch
             name, shape=(0,), chunks=(chunk_rows,), dtype=dtype, fill_value=fill, compressors=_KEY,
             dimension_names=["row"],
         )  # fmt: skip
-    group.attrs["made_by"] = dict(made_by)
+    group.attrs.update({"made_by": dict(made_by), "arrays": list(widths)})
     return group
 
 
@@ -581,10 +582,13 @@ def _check_arrays(path: Path, group: zarr.Group, committed: int) -> None:
 
 
 def feature_names(path: Path, group: zarr.Group) -> list[str]:
-    """The views, sorted, and 'logits' where there are any: those that ``made_by`` says, so that no other is taken."""
-    made_by = group.attrs["made_by"]
-    views = made_by.get("views") or [p.name for p in (path / "views").glob("*") if p.is_dir()]
-    return sorted(views) + (["logits"] if made_by.get("outputs") or (path / "logits").is_dir() else [])
+    """The views, sorted, and 'logits' where there are any: those that the store was made with, and no others.
+
+    A store of an earlier version does not say them: then they are what lies there.
+    """
+    there = [p.name for p in (path / "views").glob("*") if p.is_dir()]
+    names = group.attrs.get("arrays", there + (["logits"] if (path / "logits").is_dir() else []))
+    return sorted(names, key=lambda name: (name == "logits", name))
 
 
 def _way_to_one(path: Path) -> str:

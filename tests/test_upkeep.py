@@ -230,7 +230,7 @@ def test_chunk_folders_without_a_file_are_no_chunks(store):
 
 def test_what_others_put_into_the_store_is_named_and_not_lost_by_compacting(tmp_path):
     path = tmp_path / "s.zarr"
-    with StoreWriter(path, {"views": ["original"]}, {"original": 4}, 8) as writer:
+    with StoreWriter(path, {}, {"original": 4}, 8) as writer:
         writer.write(keys("a", [1, 2, 3]), {"original": np.ones((3, 4))})
     group = zarr.open_group(path, mode="r+")
     group.create_array("views/umap", data=np.ones((2, 2), np.float32))
