@@ -158,11 +158,12 @@ def test_frames_that_cannot_be_read_leave_no_hole_in_a_chunk(tmp_path, tiny):
     np.testing.assert_array_equal(store.read(np.arange(18)), whole.read(np.array(kept)))
 
 
-def test_of_stored_rows_the_worst_counts_zeros_equal_zeros_and_what_is_not_a_number_is_not_the_same(tiny, pictures):
+def test_of_stored_rows_the_worst_counts_zeros_equal_zeros_and_what_is_not_a_number_is_not_the_same(
+    tmp_path, tiny, pictures
+):
     frames = frames_of(pictures)
     forward = Forward(tiny, 4, "float32", ["original"], CPU)
-    images = [decode(path) for path in sorted(pictures.glob("*.jpg"))[:4]]
-    stored = forward(images, ["v"] * 4)["original"]
+    stored = extracted(tmp_path / "s.zarr", tiny, pictures)[0].read(np.arange(4))
     some = frames.table.head(4)
     assert loop.check_same(frames, some, stored, forward) == pytest.approx(1)
     assert loop.check_same(frames, some, stored * [[1], [-1], [1], [1]], forward) == pytest.approx(-1)
