@@ -15,25 +15,28 @@ What is in the store already is not computed again; a run that was cut off goes 
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 
 from pipeline import children
 from pipeline.device import pick_device
 from pipeline.extraction import loop
-from pipeline.extraction.backbones import load_backbone
+from pipeline.extraction.backbones import Backbone, load_backbone
 from pipeline.extraction.frames import FITS
 from pipeline.extraction.transfer import export_features, import_features
-from pipeline.extraction.upkeep import Damage, compact, drop, verify
+from pipeline.extraction.upkeep import Damage, compact, drop, settle, start_over, verify
 from pipeline.extraction.views import view_names
 from pipeline.extraction.weights import prepare
 from pipeline.files import write_json
-from pipeline.params import UserError, entry, option, parse
-from pipeline.store import CHUNK_ROWS, FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, remove
+from pipeline.params import UserError, entry, given_params, option, parse
+from pipeline.store import CHUNK_ROWS, FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences, spans
 from pipeline.tables import Frames, read_frames
 
 PROCESSORS = {"pca": 1, "adapt-pca": 4}  # the grid of each
@@ -76,7 +79,7 @@ class ExtractConfig:
     )
     report: Path = option(Path("data/extract.json"), help="what was skipped and why, as JSON")
     dry_run: bool = option(False, help="say what would be done, and do nothing")
-    rebuild: bool = option(False, help="if the store was made by something else, make it again from nothing")
+    rebuild: bool = option(False, help="make a store of something else again from nothing; repair a damaged one")
     strict: bool = option(False, help="exit status 1 if a frame was skipped")
     chunk_rows: int = option(CHUNK_ROWS, help="rows a chunk, of a store that is made now", within="[1, 1_000_000]")
     verify: bool = option(False, help="read the whole store, name what is damaged; exit status 1 if anything is")
@@ -112,6 +115,7 @@ def _check_made_by(made_by: dict, for_import: bool) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv, reduce_flags = _processor(sys.argv[1:] if argv is None else list(argv))
+    params = given_params(argv)
     config = parse(ExtractConfig, argv, sections=["extract"], description=__doc__)
     if reduce_flags and (config.verify or config.compact or config.export_to or config.import_from):
         raise UserError("extract: --processor goes with an extraction alone")
@@ -121,13 +125,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _export(config, config.export_to)
     if config.import_from:
         return _import(config, config.import_from)
-    frames = _frames(config)
+    frames = _frames(config, params)
     if config.compact:
         return _compact(config, frames)
     table = frames.table[frames.table["frame"] % config.stride == 0]
     device = pick_device(config.device)
-    weights = prepare(config.backbone, config.weights, Path("weights"))
-    backbone = load_backbone(weights, config.input_size, config.layers, config.grid, config.scale)
+    backbone = _backbone(config)
     views = view_names(config.data_aug, config.views)
     crops = config.crop_source or frames.crop_source
     backbone = backbone.fitted(config.fit, config.crop_pct, crops)
@@ -137,22 +140,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     how = f"{backbone.input_size} pixels ({backbone.fit})"
     print(f"{config.backbone} ({backbone.num_features} features) at {how} on {device}")
     if config.dry_run:
-        there = FeatureStore(config.store).keys if config.store.exists() else _no_keys()
-        print(f"would extract {len(loop.pending(table, there)):,} of {len(table):,} frames into {config.store}")
-        return 0
+        return _say_what_would_be_done(config, table, identity)
     if config.repair:
         _repair(config)
-    try:
-        outcome = _run(config, frames, table, writer, forward)
-    except StoreMismatch as mismatch:
-        if not config.rebuild:
-            raise
-        print(f"making the store again from nothing: {mismatch}")
-        remove(config.store)
-        outcome = _run(config, frames, table, writer, forward)
+    outcome = _run(config, frames, table, writer, forward)
+    settle(config.store, table)
     _report(config, outcome, len(table))
     if reduce_flags:
-        _reduce(config, reduce_flags)
+        _reduce(config, [*reduce_flags, *params])
     return 1 if config.strict and outcome.skipped else 0
 
 
@@ -163,17 +158,15 @@ def _processor(argv: list[str]) -> tuple[list[str], list[str]]:
     """
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--processor", nargs="+")
-    early.add_argument("--params")
     known, rest = early.parse_known_args(argv)
-    params = ["--params", known.params] if known.params else []
     if known.processor is None:
-        return rest + params, []
+        return rest, []
     name, *number = " ".join(known.processor).split()
     if [name, *number] == ["none"]:
-        return ["--grid", "1", *rest, *params], []
+        return ["--grid", "1", *rest], []
     if name not in PROCESSORS or len(number) != 1 or not number[0].isdecimal() or int(number[0]) < 1:
         raise UserError(f"--processor is none, pca N or adapt-pca N, and not '{' '.join(known.processor)}'")
-    return ["--grid", str(PROCESSORS[name]), *rest, *params], ["--components", number[0], *params]
+    return ["--grid", str(PROCESSORS[name]), *rest], ["--components", number[0]]
 
 
 def _reduce(config: ExtractConfig, flags: list[str]) -> None:
@@ -193,6 +186,29 @@ def _reduce(config: ExtractConfig, flags: list[str]) -> None:
 def _run(
     config: ExtractConfig, frames: Frames, table: pd.DataFrame, writer: StoreWriter, forward: loop.Forward
 ) -> loop.Outcome:
+    """Extracts what the store lacks; with --rebuild, whatever the store was made by, and though some of it is damaged.
+
+    Damage is never taken for a store that was made by something else: the damaged chunks alone are extracted again.
+    """
+    while True:
+        try:
+            return _extract(config, frames, table, writer, forward)
+        except StoreMismatch as mismatch:
+            if not config.rebuild:
+                raise
+            print(f"making the store again from nothing: {mismatch}")
+            start_over(writer, len(table))
+        except StoreDamaged as damage:
+            if not config.rebuild:
+                raise
+            print(damage)
+            if not _repair(config):
+                raise
+
+
+def _extract(
+    config: ExtractConfig, frames: Frames, table: pd.DataFrame, writer: StoreWriter, forward: loop.Forward
+) -> loop.Outcome:
     with writer:
         store = FeatureStore(config.store)
         keys = store.keys.astype({"video": "str"})
@@ -210,7 +226,7 @@ def _run(
 
 def _refuse_another_extraction(frames: Frames, done: pd.DataFrame, store: FeatureStore, forward: loop.Forward) -> None:
     cosine = loop.check_same(frames, done, store.read(done["row"].to_numpy()), forward)
-    if cosine is not None and cosine < loop.SAME_COSINE:
+    if cosine is not None and not cosine >= loop.SAME_COSINE:  # a comparison with NaN is False
         raise StoreMismatch(
             f"the store {store.path} says that it was made as now, but the same frames give other features "
             f"(least cosine {cosine:.4f}): code, library or images have changed. Make it again with --rebuild"
@@ -223,7 +239,10 @@ def _report(config: ExtractConfig, outcome: loop.Outcome, wanted: int) -> None:
         f"{len(outcome.skipped):,} of {wanted:,} could not be read"
     )
     if outcome.vanished:
-        print(f"{outcome.vanished:,} frames in the store are no longer in the frame table; they are not read")
+        print(
+            f"{outcome.vanished:,} frames in the store are no longer in the frame table: no projection, training, "
+            "evaluation or prediction takes them, and --compact deletes them"
+        )
     for view, faint in outcome.faint.items():
         if faint:
             print(f"{faint:,} rows of '{view}' are zeros, or lose over 1 % of their length in float16 (see --scale)")
@@ -250,34 +269,36 @@ def _verify(config: ExtractConfig) -> int:
             print(f"  {file}: {why}")
         print(f"  frames: {_spans(damage)}")
     if found.unfinished:
-        print(f"{found.unfinished} chunks at the end are unfinished: a run was cut off or is going on; run again")
+        print(f"unfinished: {found.unfinished} chunks at the end, where a run was cut off or is going on; run again")
+    for group in found.consolidated:
+        print(
+            f"{group / 'zarr.json'} holds consolidated metadata, which other readers trust and which does not grow "
+            "with the store; the next extraction takes it away"
+        )
+    if found.strangers:
+        print(f"none of the store's, and not looked at: {', '.join(found.strangers)}")
     print(f"{config.store}: {found.files:,} chunk files read, {len(found.damaged):,} chunks damaged")
     return 1 if found.damaged else 0
 
 
 def _spans(damage: Damage) -> str:
-    """'a 1-5, b 7': the frames of a damaged chunk, neighbours together."""
+    """The frames of a damaged chunk, neighbours together."""
     if damage.frames is None:
         return "not known, since the keys cannot be read; --repair finds them in the frame table"
-    spans: list[tuple[str, int, int]] = []
-    for video, frame in sorted(damage.frames):
-        if spans and spans[-1][0] == video and spans[-1][2] == frame - 1:
-            spans[-1] = (video, spans[-1][1], frame)
-        else:
-            spans.append((video, frame, frame))
-    return ", ".join(f"{v} {first}" + (f"-{last}" if last > first else "") for v, first, last in spans)
+    return spans(sorted(damage.frames))
 
 
-def _repair(config: ExtractConfig) -> None:
+def _repair(config: ExtractConfig) -> int:
     damaged = verify(config.store).damaged
     drop(config.store, damaged)
     print(f"{len(damaged):,} damaged chunks dropped from {config.store}")
+    return len(damaged)
 
 
 def _compact(config: ExtractConfig, frames: Frames) -> int:
     done = compact(config.store, frames.table)
-    saved = f"{done.bytes_before / 1e6:,.1f} MB before, {done.bytes / 1e6:,.1f} MB now"
-    print(f"{config.store}: {done.rows_before:,} rows before, {done.rows:,} now; {saved}")
+    before = f"{done.frames_before:,} frames in {done.bytes_before / 1e6:,.1f} MB before"
+    print(f"{config.store}: {before}, {done.frames:,} in {done.bytes / 1e6:,.1f} MB now")
     return 0
 
 
@@ -298,31 +319,63 @@ def _export(config: ExtractConfig, file: Path) -> int:
     return 0
 
 
-def _frames(config: ExtractConfig) -> Frames:
-    """The frame table; a folder is indexed by the index stage first, in a process of its own.
+def _frames(config: ExtractConfig, params: Sequence[str]) -> Frames:
+    """The frame table; a folder is indexed first, beside the store, or for a dry run where nothing stays."""
+    if not config.data.is_dir():
+        return read_frames(config.data)
+    if not config.dry_run:
+        return _indexed(config, config.store, params)
+    with TemporaryDirectory() as folder:
+        return _indexed(config, Path(folder) / config.store.name, params)
+
+
+def _indexed(config: ExtractConfig, store: Path, params: Sequence[str]) -> Frames:
+    """The tables beside ``store``, by the index stage in a process of its own.
 
     Extraction must not import the readers: DVC would have to extract again whenever one of them is edited.
     """
-    if not config.data.is_dir():
-        return read_frames(config.data)
-    table = config.store.with_suffix(".frames.parquet")
+    table = store.with_suffix(".frames.parquet")
     outputs = {
         "--frames": table,
-        "--labels": config.store.with_suffix(".labels.parquet"),
-        "--report": config.store.with_suffix(".index.json"),
+        "--labels": store.with_suffix(".labels.parquet"),
+        "--report": store.with_suffix(".index.json"),
     }
-    command = [sys.executable, "-m", "pipeline.datasets.index", "--root", str(config.data)]
+    command = [sys.executable, "-m", "pipeline.datasets.index", "--root", str(config.data), *params]
     command += ["--dataset", config.dataset] if config.dataset else []
     for flag, path in outputs.items():
         command += [flag, str(path)]
-    print(f"{config.data} is a folder: indexing it into {table}")
+    print(f"{config.data} is a folder: indexing it into {table}", flush=True)
     if children.run(command):
         raise UserError(f"{config.data} could not be indexed")
     return read_frames(table)
 
 
-def _no_keys() -> pd.DataFrame:
-    return pd.DataFrame({"video": pd.Series(dtype="str"), "frame": [], "size": []}).astype({"frame": int, "size": int})
+def _backbone(config: ExtractConfig) -> Backbone:
+    """The backbone with its weights, which are converted into ``weights`` first; for a dry run where nothing stays."""
+
+    def load(folder: Path) -> Backbone:
+        weights = prepare(config.backbone, config.weights, folder)
+        return load_backbone(weights, config.input_size, config.layers, config.grid, config.scale)
+
+    if not config.dry_run:
+        return load(Path("weights"))
+    with TemporaryDirectory() as folder:
+        if (made := Path("weights", f"{config.backbone}.safetensors")).is_file():
+            shutil.copy(made, folder)
+        return load(Path(folder))
+
+
+def _say_what_would_be_done(config: ExtractConfig, table: pd.DataFrame, identity: dict[str, Any]) -> int:
+    todo = table
+    if config.store.exists():
+        store = FeatureStore(config.store)
+        if other := differences(store.made_by, identity):
+            then = "it would be made again from nothing" if config.rebuild else "it would be refused, without --rebuild"
+            print(f"the store {config.store} was made by something else: {other}; {then}")
+        else:
+            todo = loop.pending(table, store.keys)
+    print(f"would extract {len(todo):,} of {len(table):,} frames into {config.store}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
 from pipeline.files import read_json, write_json
 from pipeline.join import FRAMES, frame_table, open_both
-from pipeline.params import UserError, build, entry, one_of, option, parse, read
+from pipeline.params import UserError, build, entry, given_params, one_of, option, parse, read
 from pipeline.progress import Line, clock
 from pipeline.seen import Seen, refuse_seen, some
 from pipeline.store import FeatureStore, differences
@@ -208,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     select_by = config.select_by or select_by_of(config.loss)
     print("\n".join(_verdict(config, folder, scores, select_by, len(labels.folds))))
     if config.evaluate:
-        _evaluate(config, folder)
+        _evaluate(config, folder, given_params(argv))
 
 
 def _verdict(
@@ -615,12 +615,12 @@ def _write_config(folder: Path, config: TrainConfig) -> None:
     write_json(folder / "config.json", plain, sort_keys=True)
 
 
-def _evaluate(config: TrainConfig, folder: Path) -> None:
+def _evaluate(config: TrainConfig, folder: Path, params: list[str]) -> None:
     """In a process of its own: training that imported the evaluation would be trained again whenever that is edited."""
     command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder), "--data", str(config.data)]
     command += ["--labels", str(config.labels), "--output", str(folder), "--device", config.device]
     command += ["--top-k", *map(str, config.top_k)] + (["--frames", str(config.frames)] if config.frames else [])
-    command += ["--all"] if config.all else []
+    command += [*(["--all"] if config.all else []), *params]
     if children.run(command):
         raise UserError(f"the run is trained, but could not be evaluated: {' '.join(command[1:])}")
 

@@ -13,6 +13,7 @@ import math
 import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -38,7 +39,7 @@ from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.forward import PRECISIONS, Forward
 from pipeline.extraction.frames import decode, read_batches, stacked
 from pipeline.extraction.weights import prepare
-from pipeline.store import CHUNK_ROWS, StoreWriter, remove
+from pipeline.store import CHUNK_ROWS, StoreWriter
 from pipeline.tables import Frames
 
 ABAW_FRAMES = 2_940_000
@@ -121,7 +122,7 @@ def ours(job: Job) -> Turns:
             loop.extract(_frames(job, table), table, writer, forward, os.cpu_count() or 1, outcome)
         seconds = time.perf_counter() - start
         assert outcome.extracted == images
-        remove(store)
+        shutil.rmtree(store)
         found = {ALONE: before + alone(images // 2), OURS: seconds, **outcome.seconds}
         return {name: value / images for name, value in found.items()}
 
@@ -234,7 +235,7 @@ def stages(job: Job, images: int) -> dict[str, float]:
     def writing() -> None:
         with StoreWriter(store, {}, {"original": forward.backbone.num_features}) as writer:
             writer.write(table, rows)
-        remove(store)
+        shutil.rmtree(store)
 
     works = {"decode and resize": (decoding, images), "write": (writing, len(table))}
     works |= {"copy": (copying, images)} if forward.on_cuda else {}

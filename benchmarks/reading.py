@@ -20,9 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import h5py
 import numpy as np
 import pandas as pd
+import torch
 import zarr
 
 from pipeline.store import FeatureStore, StoreWriter
+from pipeline.training import features
+from pipeline.training.adapter import Front
 
 Read = Callable[[np.ndarray], np.ndarray]  # rows (n,) -> (n, D)
 
@@ -40,6 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         write(Path(folder), given.rows, given.width, given.chunk_rows)
         load(Path(folder), given.rows, given.width, given.rounds)
+        checks(Path(folder), given.rows, given.width, given.rounds)
         windows(Path(folder), given.rows, given.window, given.windows, given.rounds)
 
 
@@ -93,6 +97,36 @@ def load(folder: Path, rows: int, width: int, rounds: int) -> None:
         count = len(split) if "split" in name else rows
         whole = "`np.fromfile`, as many bytes as the split" if "split" in name else "`np.fromfile`, the same bytes"
         print(f"| {name} | {count * width * 2 / took / 1e9:.2f} | {seconds[whole] / took:.2f} |")
+
+
+def checks(folder: Path, rows: int, width: int, rounds: int) -> None:
+    """What it costs that a chunk's checksum is checked when it is first read: processor time with and without.
+
+    The least processor time and not seconds: other work on the machine moves these by more than what is measured.
+    """
+    torch.set_num_threads(1)
+    everything, split, device = np.arange(rows), videos(rows), torch.device("cpu")
+    plain, projected = Front(width, None), Front(width, min(128, width))
+    ways: dict[str, Callable[[FeatureStore], object]] = {
+        "`FeatureStore.read`, all rows": lambda store: store.read(everything),
+        "`FeatureStore.read`, the split": lambda store: store.read(split),
+        "training's load of the split, as it is": lambda store: features.load(store, split, plain, device),
+        "training's load of the split, PCA 128": lambda store: features.load(store, split, projected, device),
+    }
+    print(f"\n| store opened, rows first read, {rows:,} x {width:,} float16 | without checksums, ms | with | more |")
+    print("| --- | --- | --- | --- |")
+    for name, way in ways.items():
+        took: dict[bool, list[float]] = {False: [], True: []}
+        for number in range(2 * (rounds + 1)):
+            start = time.process_time()
+            store = FeatureStore(folder / "s.zarr")
+            if number % 2 == 0:
+                store._checked = {("original", index) for index in range(-(-rows // store.chunk_rows))}
+            way(store)
+            if number > 1:
+                took[number % 2 == 1].append(time.process_time() - start)
+        without, checked = min(took[False]), min(took[True])
+        print(f"| {name} | {1e3 * without:,.0f} | {1e3 * checked:,.0f} | {100 * (checked / without - 1):.0f} % |")
 
 
 def windows(folder: Path, rows: int, length: int, count: int, rounds: int) -> None:

@@ -123,6 +123,14 @@ def parse(
     return build(config, borrowed | read(path, *sections) | given, " + ".join([*borrow, *sections]))
 
 
+def given_params(argv: Sequence[str] | None) -> list[str]:
+    """``--params FILE`` where the command line ``argv`` (None: this process's) has it, for a sub-process."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--params")
+    path = parser.parse_known_args(argv)[0].params
+    return [] if path is None else ["--params", path]
+
+
 def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
     """One flag a field; a flag that is not given leaves no attribute behind, so the file's value stands."""
     hints = typing.get_type_hints(config)

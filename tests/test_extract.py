@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import zarr
 from conftest import ROOT, draw, draw_folder
 from PIL import Image
 from safetensors.torch import load_file
@@ -18,7 +20,7 @@ from safetensors.torch import load_file
 import extract
 from pipeline.extraction import forward
 from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreMismatch, StoreWriter
+from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter
 from pipeline.tables import Frames, read_frames, write_frames
 
 TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--device", "cpu", "-b", "4"]
@@ -140,7 +142,10 @@ def test_new_videos_are_added_and_changed_frames_are_extracted_again(frames, cap
     index(root.resolve())
     assert run() == 0
     assert "2 frames extracted, 44 were there" in (out := capsys.readouterr().out)
-    assert "1 frames in the store are no longer in the frame table" in out
+    assert (
+        "1 frames in the store are no longer in the frame table: no projection, training, evaluation or prediction "
+        "takes them, and --compact deletes them" in out
+    )
     new = rows_by_key(FeatureStore(Path("data/features.zarr")))
     assert new.keys() == old.keys() | {("d", 1)}
     assert {key for key in old if new[key] != old[key]} == {("a", 2)}
@@ -235,10 +240,47 @@ def test_stride_takes_every_nth_frame_number_and_one_can_be_filled_in_later(fram
     assert len(FeatureStore(Path("data/features.zarr")).keys) == 46
 
 
+def files_here() -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in Path().rglob("*") if p.is_file()}
+
+
 def test_a_dry_run_counts_and_writes_nothing(frames, capsys):
+    before = files_here()
     assert run("--dry-run") == 0
     assert "would extract 46 of 46 frames" in capsys.readouterr().out
-    assert not Path("data/features.zarr").exists()
+    assert files_here() == before
+    assert run("--dry-run", "-d", "faces", "-s", "new/other.zarr", "--dataset", "folder") == 0
+    assert "would extract 46 of 46 frames into new/other.zarr" in capsys.readouterr().out
+    assert files_here() == before
+    run()
+    before = files_here()
+    run("--dry-run", "--input-size", "48")
+    assert "input_size 32 there, 48 here; it would be refused, without --rebuild" in (out := capsys.readouterr().out)
+    assert "would extract 46 of 46 frames" in out
+    run("--dry-run", "--input-size", "48", "--rebuild")
+    assert "input_size 32 there, 48 here; it would be made again from nothing" in capsys.readouterr().out
+    run("--dry-run")
+    assert "would extract 0 of 46 frames" in capsys.readouterr().out
+    assert files_here() == before
+
+
+def folder_params() -> str:
+    """Another params.yaml, in which the data set is a folder of class folders."""
+    text = Path("params.yaml").read_text().replace("name: abaw", "name: folder")
+    Path("folder.yaml").write_text(text)
+    return "folder.yaml"
+
+
+def test_the_parameter_file_that_is_given_counts_in_every_sub_process(workplace):
+    draw_folder(workplace / "pictures", {"train/happy/v1": 3, "train/sad/v2": 2, "val/happy/v3": 1, "val/sad/v4": 1})
+    text = Path(folder_params()).read_text().replace("most_rows: 100000", "most_rows: 4")
+    Path("folder.yaml").write_text(text)
+    given = ["--params", "folder.yaml", "-d", "pictures", "-s", "p.zarr", "--processor", "pca", "2"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "extract.py", *TINY, *given], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert read_frames(Path("p.frames.parquet")).dataset == "folder"  # not abaw, as params.yaml has it
+    assert "fitted on 4 of 5 training rows" in done.stdout  # not 100,000
 
 
 def test_features_that_are_not_finite_stop_the_run_and_are_named(frames, monkeypatch):
@@ -415,7 +457,7 @@ def test_compacting_drops_vanished_frames_and_says_what_it_saved(frames, capsys)
     index(Path("faces").resolve())
     capsys.readouterr()
     assert run("-s", "s.zarr", "--compact") == 0
-    assert "s.zarr: 48 rows before, 48 now; 0." in capsys.readouterr().out
+    assert re.search(r"s.zarr: 46 frames in 0\.\d MB before, 41 in 0\.\d MB now", capsys.readouterr().out)
     assert rows_by_key(FeatureStore(Path("s.zarr"))) == {k: v for k, v in whole.items() if k[0] != "a"}
     run("-s", "s.zarr")
     assert "0 frames extracted, 41 were there" in capsys.readouterr().out
@@ -480,3 +522,127 @@ def test_a_folder_that_may_not_be_written_is_an_error_in_words(frames, monkeypat
 def test_works_that_exclude_each_other_are_refused(frames, flags, words):
     with pytest.raises(UserError, match=words):
         run(*flags)
+
+
+# --- damage is repaired, never taken for another store ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("array", ["views/original", "frame", "video", "size"])
+def test_one_flipped_bit_makes_a_rebuild_extract_its_chunk_again_and_no_other(frames, capsys, array):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    whole, before = rows_by_key(FeatureStore(Path("s.zarr"))), chunk_files("s.zarr")
+    (file,) = (p for p in before if str(p).startswith(f"s.zarr/{array}/c/0"))
+    damage(file)
+    with pytest.raises(StoreDamaged, match=rf"s.zarr/{array}/c/0.*: it does not match its checksum.*--repair"):
+        run("-s", "s.zarr")
+    capsys.readouterr()
+    assert run("-s", "s.zarr", "--rebuild") == 0
+    out = capsys.readouterr().out
+    assert "it does not match its checksum" in out
+    assert "1 damaged chunks dropped from s.zarr\n16 frames extracted, 30 were there" in out
+    assert rows_by_key(FeatureStore(Path("s.zarr"))) == whole
+    others = {p: content for p, content in before.items() if "/c/0" not in str(p)}
+    assert {p: chunk_files("s.zarr")[p] for p in others} == others
+    assert not Path("s.zarr.replaced").exists()
+
+
+def test_a_damaged_zarr_json_is_never_a_reason_to_rebuild(frames):
+    run()
+    Path("data/features.zarr/views/original/zarr.json").write_text("{")
+    before = chunk_files("data/features.zarr")
+    with pytest.raises(StoreDamaged, match="not JSON"):
+        run("--rebuild")
+    assert chunk_files("data/features.zarr") == before
+
+
+def test_a_feature_that_is_not_a_number_under_a_fitting_checksum_is_damage_too(frames, capsys):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    whole = rows_by_key(FeatureStore(Path("s.zarr")))
+    zarr.open_group("s.zarr", mode="r+")["views/original"][0, 0] = np.nan
+    with pytest.raises(StoreDamaged, match=r"original/c/0/0: it holds values that are not finite.*--repair"):
+        run("-s", "s.zarr")
+    assert run("-s", "s.zarr", "--verify") == 1
+    assert (
+        "original/c/0/0: it holds values that are not finite\n  frames: a 1-5, b 1, c 1-10" in capsys.readouterr().out
+    )
+    assert run("-s", "s.zarr", "--rebuild") == 0
+    assert "16 frames extracted, 30 were there" in capsys.readouterr().out
+    assert rows_by_key(FeatureStore(Path("s.zarr"))) == whole
+
+
+def test_a_rebuild_cut_off_keeps_the_old_store_and_goes_on_without_the_flag(frames, monkeypatch, capsys):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    old, aside = rows_by_key(FeatureStore(Path("s.zarr"))), Path("s.zarr.replaced")
+    run("-s", "whole.zarr", "--input-size", "48")
+    real, seen = StoreWriter.write, []
+
+    def cut_off(self, keys, features):
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        seen.append(real(self, keys, features))
+
+    monkeypatch.setattr(StoreWriter, "write", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run("-s", "s.zarr", "--input-size", "48", "--rebuild", "--chunk-rows", "16")
+    monkeypatch.setattr(StoreWriter, "write", real)
+    assert re.search(r"s.zarr \(.* MB\) is renamed to s.zarr.replaced, and deleted when", capsys.readouterr().out)
+    assert rows_by_key(FeatureStore(aside)) == old
+    assert run("-s", "s.zarr", "--input-size", "48") == 0
+    out = capsys.readouterr().out
+    assert "the new store is whole: s.zarr.replaced" in out
+    assert "30 frames extracted, 16 were there" in out
+    assert not aside.exists()
+    assert rows_by_key(FeatureStore(Path("s.zarr"))) == rows_by_key(FeatureStore(Path("whole.zarr")))
+
+
+def test_a_rebuild_that_is_given_up_puts_the_old_store_back(frames, capsys, monkeypatch):
+    run("-s", "s.zarr")
+    before = chunk_files("s.zarr")
+    monkeypatch.setattr(StoreWriter, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run("-s", "s.zarr", "--input-size", "48", "--rebuild")
+    capsys.readouterr()
+    assert run("-s", "s.zarr", "--rebuild") == 0
+    assert "0 frames extracted, 46 were there" in capsys.readouterr().out
+    assert chunk_files("s.zarr") == before
+    assert not Path("s.zarr.replaced").exists()
+
+
+def test_frames_that_cannot_be_read_any_more_keep_the_old_store(frames, capsys):
+    run()
+    for path in Path("faces/c").glob("*.jpg"):
+        path.write_bytes(b"")
+    assert run("--input-size", "48", "--rebuild") == 0
+    assert "data/features.zarr.replaced stays, for it has 40 frames that the new store lacks" in capsys.readouterr().out
+    assert len(FeatureStore(Path("data/features.zarr.replaced")).keys) == 46
+
+
+def test_a_run_cut_off_in_mid_append_is_unfinished_and_the_same_command_mends_it(frames, capsys):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    for array in ("frame", "size"):  # a chunk that was begun
+        shutil.copy(f"s.zarr/{array}/c/2", f"s.zarr/{array}/c/3")
+    group = zarr.open_group("s.zarr", mode="r+")
+    for array in ("views/original", "video", "size"):
+        group[array].resize((64, *group[array].shape[1:]))
+    Path("s.zarr/frame/c/3").unlink()
+    Path("s.zarr/views/original/c/4").mkdir()
+    capsys.readouterr()
+    assert run("-s", "s.zarr", "--verify") == 0
+    assert (
+        "unfinished: 1 chunks at the end, where a run was cut off or is going on; run again" in capsys.readouterr().out
+    )
+    assert run("-s", "s.zarr") == 0
+    capsys.readouterr()
+    assert run("-s", "s.zarr", "--verify") == 0
+    assert "unfinished" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_verify_names_consolidated_metadata_and_what_others_put_there(frames, capsys):
+    run("-s", "s.zarr")
+    zarr.consolidate_metadata("s.zarr")
+    Path("s.zarr/notes.txt").write_text("mine")
+    assert run("-s", "s.zarr", "--verify") == 0
+    out = capsys.readouterr().out
+    assert "s.zarr/zarr.json holds consolidated metadata, which other readers trust" in out
+    assert "none of the store's, and not looked at: notes.txt" in out

@@ -22,10 +22,10 @@ from test_upkeep import flip, rows
 
 import extract
 from pipeline.extraction import forward, loop
-from pipeline.extraction.transfer import import_features
-from pipeline.extraction.upkeep import compact, drop, verify
+from pipeline.extraction.transfer import export_features, import_features
+from pipeline.extraction.upkeep import compact, drop, settle, start_over, verify
 from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreWriter, remove
+from pipeline.store import FeatureStore, StoreWriter, locked
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -104,9 +104,9 @@ def everywhere(
     raise AssertionError("it never ends")
 
 
-def finish(path: Path) -> None:
+def finish(path: Path, made_by: dict = MADE_BY) -> None:
     """Writes those of ``CHUNKS`` that are not there yet, as a run that goes on does."""
-    with StoreWriter(path, MADE_BY, WIDTHS, 4) as writer:
+    with StoreWriter(path, made_by, WIDTHS, 4) as writer:
         there = set(FeatureStore(path).keys["video"])
         for chunk in CHUNKS:
             if chunk["video"].iloc[0] not in there:
@@ -146,18 +146,67 @@ def test_compacting_killed_at_any_change_leaves_a_whole_store(tmp_path, step):
 
 
 @every
-def test_removing_killed_at_any_change_leaves_a_whole_store_or_none(tmp_path, step):
-    base = written(tmp_path / "base.zarr", *CHUNKS, chunk_rows=4)
-    whole = bytes_of(base)
+def test_appending_to_a_store_cut_off_before_is_never_damage_and_mended_where_nothing_is_left_to_do(tmp_path, step):
+    """As a run that was killed leaves it: a chunk begun behind the last whole one."""
+    base = written(tmp_path / "base.zarr", CHUNKS[0], keys("c", [1, 2]), chunk_rows=4)
+    (base / "frame" / "c" / "1").unlink()
+    before, exports = rows(base), [0]
 
     def after(path):
-        assert not path.exists() or bytes_of(path) == whole
-        remove(path)
-        assert not path.exists()
+        assert verify(path).damaged == []
+        unfinished = path.with_name("unfinished.zarr")
+        shutil.copytree(path, unfinished)
+        assert compact(unfinished, CHUNKS[0]).frames == 3
+        export_features(FeatureStore(path), path.with_name(f"{len(exports)}.npz"))
+        exports.append(1)
+        with StoreWriter(path, MADE_BY, WIDTHS, 4):  # a run with nothing left to extract
+            pass
+        found = verify(path)
+        assert (found.damaged, found.unfinished) == ([], 0)
+        assert rows(path).items() >= before.items()
         finish(path)
         assert bytes_of(path) == whole
 
-    assert everywhere(tmp_path, base, remove, after, step) > 10
+    whole = bytes_of(written(tmp_path / "whole.zarr", *CHUNKS, chunk_rows=4))
+    assert everywhere(tmp_path, base, finish, after, step) > 20
+
+
+@pytest.mark.parametrize("step", [pytest.param(5, marks=pytest.mark.slow), 89])
+def test_starting_over_killed_at_any_change_leaves_the_old_store_where_it_is_found(tmp_path, step):
+    base = written(tmp_path / "base.zarr", *CHUNKS, chunk_rows=4)
+    old, new, third = rows(base), MADE_BY | {"input_size": 64}, MADE_BY | {"input_size": 96}
+
+    def work(path):
+        for made_by in (new, third, new):  # the second and third time what the one before began stands there
+            start_over(StoreWriter(path, made_by, WIDTHS, 4), 5)
+        with StoreWriter(path, new, WIDTHS, 4) as writer:
+            for chunk in CHUNKS:
+                writer.write(chunk, features(chunk))
+        settle(path, pd.concat(CHUNKS))
+
+    def after(path):
+        kept = [p for p in (path, path.with_name("s.zarr.replaced"), path.with_name(".s.zarr.removed")) if p.is_dir()]
+        assert any(intact(p, old) for p in kept)
+        with locked(path):
+            pass
+        aside = path.with_name("s.zarr.replaced")
+        assert rows(path) == old or rows(aside) == old
+        if FeatureStore(path).made_by != new:
+            start_over(StoreWriter(path, new, WIDTHS, 4), 5)
+        finish(path, new)
+        settle(path, pd.concat(CHUNKS))
+        assert rows(path) == old
+        assert FeatureStore(path).made_by == new
+        assert not aside.exists()
+
+    assert everywhere(tmp_path, base, work, after, step) > 60
+
+
+def intact(path: Path, expected: dict) -> bool:
+    try:
+        return rows(path) == expected
+    except UserError:
+        return False
 
 
 @every

@@ -447,12 +447,12 @@ def test_a_store_of_every_tenth_frame_is_no_good_to_windows_of_neighbours(place,
     np.testing.assert_allclose(np.array(by_video(found, "c"), dtype=float), expected, atol=1e-6)
 
 
-def test_features_that_are_not_finite_are_named_by_their_videos(place):
+def test_features_that_are_not_finite_are_refused_with_their_file(place):
     values = FEATURES.copy()
     values[KEYS.index[KEYS["video"] == "b"][0], 0] = np.inf
     store(place / "spoilt.zarr", KEYS, values)
     run(place)
-    with pytest.raises(UserError, match=r"run predicts classes that are not finite in b$"):
+    with pytest.raises(UserError, match=r"spoilt.zarr/views/original/c/0/0: it holds values that are not"):
         predicted("--task", "expr", "-d", "spoilt.zarr")
 
 

@@ -1,17 +1,32 @@
 import json
 import os
+import random
+import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
 
+import pipeline.store
 from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences, remove
+from pipeline.store import (
+    FeatureStore,
+    StoreDamaged,
+    StoreMismatch,
+    StoreReplaced,
+    StoreWriter,
+    all_finite,
+    differences,
+)
 
 MADE_BY = {"backbone": "tiny", "input_size": 32, "mean": [0.5, 0.5, 0.5]}
 WIDTHS = {"original": 4, "logits": 2}
@@ -146,17 +161,10 @@ def test_what_is_no_store_is_refused_in_words(tmp_path, name):
         FeatureStore(tmp_path / name)
 
 
-def test_a_zarr_group_of_another_kind_is_neither_read_nor_removed(tmp_path):
+def test_a_zarr_group_of_another_kind_is_not_read(tmp_path):
     zarr.create_group(tmp_path / "g.zarr").create_array("x", data=np.arange(3))
     with pytest.raises(UserError, match="not a feature store"):
         FeatureStore(tmp_path / "g.zarr")
-    with pytest.raises(UserError, match="not a feature store"):
-        remove(tmp_path / "g.zarr")
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError):
-        remove(tmp_path / "mine")
-    assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
 def test_an_unknown_view_is_refused_with_those_there_are(tmp_path):
@@ -167,7 +175,7 @@ def test_an_unknown_view_is_refused_with_those_there_are(tmp_path):
 
 def test_a_missing_or_short_chunk_file_is_damage_that_is_named(tmp_path):
     path = written(tmp_path / "s.zarr", keys("a", [1]))
-    file = path / "views" / "original" / "c" / "0" / "0"
+    file = path_of(FeatureStore(path), 0)
     file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(UserError, match="damaged"):
         FeatureStore(path).read(np.array([0]))
@@ -267,6 +275,289 @@ def test_a_note_left_by_a_dead_writer_holds_nobody_up(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"s.zarr", "s.zarr.lock"}
 
 
-def test_a_store_that_is_being_written_is_not_removed(tmp_path):
-    with StoreWriter(tmp_path / "s.zarr", MADE_BY, WIDTHS), pytest.raises(UserError, match="being written by"):
-        remove(tmp_path / "s.zarr")
+# --- damage is found where it is read --------------------------------------------------------------------------------
+
+
+def flipped_bit(file: Path, place: float = 0.5) -> None:
+    content = bytearray(file.read_bytes())
+    content[int(place * (len(content) - 1))] ^= 4
+    file.write_bytes(content)
+
+
+WAYS = {
+    "a row": lambda store: store.read(np.array([9])),
+    "rows out of order": lambda store: store.read(np.array([9, 8])),
+    "a whole chunk": lambda store: store.read(np.arange(8, 16)),
+    "all": lambda store: store.read(np.arange(24)),
+    "the map": lambda store: store.chunk(1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])  # the last byte is one of the checksum
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_flipped_bit_is_an_error_that_names_file_frames_and_way_out_however_it_is_read(
+    tmp_path, monkeypatch, way, place, streamed
+):
+    path = written(tmp_path / "s.zarr", *(keys(v, list(range(8))) for v in "abc"))
+    monkeypatch.setattr("pipeline.store._STREAM_BYTES", 8 if streamed else 1 << 20)
+    flipped_bit(path / "views/original/c/1/0", place)
+    store = FeatureStore(path)
+    with pytest.raises(
+        StoreDamaged, match=r"s.zarr/views/original/c/1/0: .* its checksum \(frames b 0-7\).*--verify.*--repair"
+    ):
+        WAYS[way](store)
+    assert store.read(np.arange(8))[:, 0].tolist() == list(range(8))  # the others are as they were
+    assert store.read(np.arange(8, 16), "logits")[:, 0].tolist() == [-i for i in range(8)]
+
+
+def test_every_chunk_that_is_read_is_checked_and_only_once(tmp_path, monkeypatch):
+    store = FeatureStore(written(tmp_path / "s.zarr", *(keys(v, list(range(8))) for v in "abc")))
+    real, seen = google_crc32c.extend, []
+    monkeypatch.setattr(google_crc32c, "extend", lambda crc, piece: seen.append(bytes(piece)) or real(crc, piece))
+    files = [
+        (store.path / f"{name}/c/{i}/0").read_bytes()[:-4] for name in ("views/original", "logits") for i in range(3)
+    ]
+    store.read(np.array([0, 20]))
+    assert seen == [files[0], files[2]]
+    store.read(np.arange(24))
+    store.chunk(0)
+    store.read(np.arange(24))
+    store.read(np.array([0]), "logits")
+    assert seen == [files[0], files[2], files[1], files[3]]
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_not_finite_is_damage_though_its_checksum_fits(tmp_path, way, value):
+    """zarr gives whatever somebody writes into the store a fitting checksum."""
+    path = written(tmp_path / "s.zarr", *(keys(v, list(range(8))) for v in "abc"))
+    zarr.open_group(path, mode="r+")["views/original"][12, 3] = value
+    with pytest.raises(StoreDamaged, match=r"original/c/1/0: it holds values that are not finite \(frames b 0-7\)"):
+        WAYS[way](FeatureStore(path))
+
+
+def test_every_float16_is_told_finite_or_not():
+    every = np.arange(2**16, dtype=np.uint32).astype(np.uint16).view(np.float16)
+    assert [all_finite(every[i : i + 1]) for i in range(2**16)] == np.isfinite(every).tolist()
+    assert all_finite(every[np.isfinite(every)])
+    assert all_finite(np.empty((0, 4), np.float16))
+    assert not all_finite(np.array([1, np.nan], np.float32))
+
+
+def test_of_many_stretches_of_frames_in_a_damaged_chunk_three_are_named(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2, 4, 6, 8, 9]))
+    flipped_bit(path / "views/original/c/0/0")
+    with pytest.raises(StoreDamaged, match=r"\(frames a 1-2, a 4, a 6, and 1 more\)"):
+        FeatureStore(path).read(np.array([0]))
+
+
+# --- what is stale in the group --------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("where", [None, "views"])
+def test_a_store_with_consolidated_metadata_loses_no_row_and_is_freed_of_it(tmp_path, where):
+    """zarr 3.1.6: ``open_group`` trusts the copy in zarr.json, and a group opened without it trusts its sub-groups'."""
+    path = written(tmp_path / "s.zarr", keys("a", list(range(8))))
+    zarr.consolidate_metadata(path, path=where)
+    file = path / (where or "") / "zarr.json"
+    stale = file.read_bytes()
+    for video in "bc":
+        file.write_bytes(stale)  # the copy that still says 8 rows
+        written(path, keys(video, list(range(8))))
+        assert len(FeatureStore(path).keys) == 8 * (ord(video) - ord("a") + 1)
+        plain = zarr.open_group(path, mode="r")
+        assert (plain["frame"][:] >= 0).sum() == plain["views"]["original"].shape[0] == len(FeatureStore(path).keys)
+    assert rows_of(FeatureStore(path)) == [*range(8)] * 3
+    zarr.consolidate_metadata(path, path=where)
+    with StoreWriter(path, MADE_BY, WIDTHS) as writer:
+        writer.write(keys("d", [1]), features(keys("d", [1])))
+        zarr.consolidate_metadata(path, path=where)  # in mid-run, and then more rows
+        writer.write(keys("e", [1]), features(keys("e", [1])))
+    assert rows_of(FeatureStore(path)) == [*range(8)] * 3 + [1, 1]
+    assert (zarr.open_group(path, mode="r")["frame"][:] >= 0).sum() == 26
+
+
+def rows_of(store: FeatureStore) -> list[float]:
+    return store.read(store.keys["row"].to_numpy())[:, 0].tolist()
+
+
+def test_arrays_of_others_in_the_group_are_neither_read_nor_changed(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]))
+    group = zarr.open_group(path, mode="r+")
+    group.create_array("views/umap", data=np.ones((2, 2), np.float32))
+    group.create_array("clusters", data=np.arange(2))
+    theirs = {k: v for k, v in bytes_of(path).items() if "umap" in k or "clusters" in k}
+    written(path, keys("b", [1]))
+    store = FeatureStore(path)
+    assert store.views == ["original"]
+    assert rows_of(store) == [1, 2, 1]
+    assert {k: v for k, v in bytes_of(path).items() if k in theirs} == theirs
+
+
+def test_a_view_that_the_store_was_made_with_and_that_is_gone_is_damage(tmp_path):
+    path = tmp_path / "s.zarr"
+    with StoreWriter(path, {}, {"original": 4, "flipped": 4}, 8) as writer:
+        writer.write(keys("a", [1]), {"original": np.ones((1, 4)), "flipped": np.ones((1, 4))})
+    shutil.rmtree(path / "views" / "flipped")
+    with pytest.raises(StoreDamaged, match=r"views/flipped/zarr.json: the file is missing"):
+        FeatureStore(path)
+
+
+def test_a_zarr_json_older_than_the_rows_is_damage_and_nothing_is_written_over(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    old = (path / "frame" / "zarr.json").read_bytes()
+    written(path, keys("b", [1]))
+    (path / "frame" / "zarr.json").write_bytes(old)
+    before = bytes_of(path)
+    with pytest.raises(StoreDamaged, match=r"frame/zarr.json: it says 8 rows, and there are more"):
+        FeatureStore(path)
+    with pytest.raises(StoreDamaged, match="there are more"):
+        written(path, keys("c", [1]))
+    assert bytes_of(path) == before
+
+
+def test_features_of_another_width_are_refused_in_words(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    with pytest.raises(StoreMismatch, match="original 4 there, 5 here"):
+        StoreWriter(path, MADE_BY, WIDTHS | {"original": 5}).__enter__()
+
+
+def test_every_array_names_its_axes_so_that_xarray_opens_the_store(tmp_path):
+    """xarray refuses a Zarr v3 array without dimension_names, and a group in which a name has two lengths."""
+    path = tmp_path / "s.zarr"
+    widths = {"original": 4, "flipped": 4, "small": 3, "logits": 2}
+    with StoreWriter(path, {}, widths, 8) as writer:
+        writer.write(keys("a", [1, 2]), {name: np.ones((2, width)) for name, width in widths.items()})
+    names, lengths = {}, {}
+    for file in path.rglob("zarr.json"):
+        facts = json.loads(file.read_text())
+        if facts["node_type"] == "array":
+            names[str(file.parent.relative_to(path))] = facts["dimension_names"]
+            for name, length in zip(facts["dimension_names"], facts["shape"], strict=True):
+                lengths.setdefault((file.parent.parent, name), set()).add(length)
+    assert names == {
+        "video": ["row"], "frame": ["row"], "size": ["row"], "logits": ["row", "output"],
+        "views/original": ["row", "feature"], "views/flipped": ["row", "feature"],
+        "views/small": ["row", "feature of small"],
+    }  # fmt: skip
+    assert all(len(found) == 1 for found in lengths.values())
+
+
+def test_xarray_opens_the_store(tmp_path):
+    xarray = pytest.importorskip("xarray")
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]))
+    root, views = xarray.open_zarr(path, consolidated=False), xarray.open_zarr(path, group="views", consolidated=False)
+    assert root["frame"].values[:2].tolist() == [1, 2]
+    assert views["original"].values[:2, 0].tolist() == [1, 2]
+
+
+def test_a_store_made_before_axes_and_arrays_were_named_is_read_and_grows(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]))
+    for file in path.rglob("zarr.json"):
+        facts = json.loads(file.read_text())
+        facts.pop("dimension_names", None)
+        facts["attributes"].pop("arrays", None)
+        file.write_text(json.dumps(facts))
+    written(path, keys("b", [3]))
+    assert rows_of(FeatureStore(path)) == [1, 2, 3]
+
+
+# --- links -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_link_and_what_it_leads_to_are_one_store_with_one_writer(tmp_path):
+    (tmp_path / "scratch").mkdir()
+    link, real = tmp_path / "s.zarr", tmp_path / "scratch" / "real.zarr"
+    link.symlink_to(real)
+    written(link, keys("a", [1]))  # where nothing is yet
+    assert link.is_symlink()
+    for one, other in ((link, real), (real, link)):
+        with StoreWriter(one, MADE_BY, WIDTHS), pytest.raises(UserError, match="is being written by"):
+            StoreWriter(other, MADE_BY, WIDTHS).__enter__()
+    written(real, keys("b", [1]))
+    assert rows_of(FeatureStore(link)) == rows_of(FeatureStore(real)) == [1, 1]
+    assert FeatureStore(link).path == link  # beside which its tables lie
+    assert {p.name for p in tmp_path.iterdir()} == {"scratch", "s.zarr"}
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(UserError, match="a link that leads to itself"):
+        FeatureStore(link)
+
+
+# --- readers while the store is replaced -----------------------------------------------------------------------------
+
+
+def replace(path: Path, other: Path) -> None:
+    """As --compact does it."""
+    path.rename(path.with_name(f".{path.name}.old"))
+    other.rename(path)
+    shutil.rmtree(path.with_name(f".{path.name}.old"))
+
+
+def test_an_open_reader_never_reads_from_a_store_that_took_the_place_of_its_own(tmp_path):
+    old, new = keys("a", list(range(8))), keys("b", list(range(100, 108)))
+    path = written(tmp_path / "s.zarr", old, keys("c", [1]))
+    store = FeatureStore(path)
+    mapped = store.read(np.arange(8))
+    replace(path, written(tmp_path / "new.zarr", new, keys("c", [1])))
+    np.testing.assert_array_equal(store.read(np.array([3, 2])), mapped[[3, 2]])  # which it has mapped
+    for rows, name in ((np.array([8]), "original"), (np.arange(8), "logits"), (np.arange(3, 5), "logits")):
+        with pytest.raises(StoreReplaced, match=r"was replaced .* while it was read: run again"):
+            store.read(rows, name)
+    assert rows_of(FeatureStore(path)) == [*range(100, 108), 1]
+
+
+def test_an_open_reader_goes_on_while_the_old_store_is_only_renamed(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", list(range(8))))
+    store = FeatureStore(path)
+    path.rename(tmp_path / "s.zarr.replaced")
+    written(path, keys("b", list(range(100, 108))))
+    assert store.read(np.arange(8))[:, 0].tolist() == list(range(8))
+
+
+def test_a_reader_that_opens_while_stores_are_replaced_sees_a_whole_one_each_time(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [0]))
+    many = [written(tmp_path / f"{n}.zarr", keys(f"v{n}", [n])) for n in range(1, 20)]
+    rng = random.Random(0)
+    thread = threading.Thread(
+        target=lambda: [time.sleep(rng.uniform(0, 0.04)) or replace(path, other) for other in many]
+    )
+    thread.start()
+    seen = []
+    while thread.is_alive():
+        store = FeatureStore(path)
+        assert len(store.keys) == 1
+        seen.append(int(store.keys["frame"].iloc[0]))
+        with suppress(StoreReplaced):
+            assert rows_of(store) == [seen[-1]]
+    thread.join()
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 3
+    assert FeatureStore(path).keys["frame"].tolist() == [19]
+
+
+def test_a_reader_never_takes_some_of_the_old_store_and_some_of_the_new(tmp_path, monkeypatch):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    new = written(tmp_path / "new.zarr", keys("b", [2]), chunk_rows=4)
+    real = pipeline.store._keys
+
+    def replaced_meanwhile(*what):
+        found = real(*what)
+        if new.exists():
+            replace(path, new)
+        return found
+
+    monkeypatch.setattr("pipeline.store._keys", replaced_meanwhile)
+    store = FeatureStore(path)
+    assert (store.keys["frame"].tolist(), store.chunk_rows, rows_of(store)) == ([2], 4, [2])
+
+
+def test_a_reader_that_opens_in_the_gap_waits_for_the_new_store(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    path.rename(tmp_path / ".s.zarr.old")
+    timer = threading.Timer(0.2, lambda: written(tmp_path / "new.zarr", keys("b", [2])).rename(path))
+    timer.start()
+    assert FeatureStore(path).keys["frame"].tolist() == [2]
+    timer.join()

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from test_store import MADE_BY, WIDTHS, bytes_of, features, keys, written
 
-from pipeline.extraction.upkeep import compact, drop, verify
+from pipeline.extraction.upkeep import compact, drop, settle, start_over, verify
 from pipeline.params import UserError
 from pipeline.store import FeatureStore, StoreDamaged, StoreWriter
 
@@ -155,7 +156,7 @@ def test_compacting_keeps_just_the_wanted_frames_sorted_and_says_what_it_saved(t
     assert store.keys["size"].tolist() == [10, 10, 10, 99, 77]
     assert rows(path) == {key: value for key, value in before.items() if key != ("c", 1)}
     assert store.read(np.array([4]))[0, 0] == 103
-    assert (done.rows_before, done.rows) == (40, 8)
+    assert (done.frames_before, done.frames, done.rows_before, done.rows) == (6, 5, 40, 8)
     assert done.bytes == sum(len(content) for content in bytes_of(path).values()) < done.bytes_before
     assert store.made_by == MADE_BY
     assert store.chunk_rows == 8
@@ -200,13 +201,163 @@ def test_a_disk_that_is_full_while_compacting_leaves_the_old_store_and_takes_the
     assert not list(store.parent.glob(".s.zarr.*"))
 
 
-def test_a_store_half_swapped_is_put_back_by_the_next_writer(store):
+def test_a_store_half_swapped_is_put_back_by_the_next_writer(store, monkeypatch):
+    monkeypatch.setattr("pipeline.store._REPLACING_SEC", 0.1)
     before = bytes_of(store)
     store.rename(store.with_name(".s.zarr.old"))
     (store.with_name(".s.zarr.new")).mkdir()
-    with pytest.raises(UserError, match=r"no feature store at .* a --compact was cut off"):
+    with pytest.raises(UserError, match=r"no feature store at .* a --compact or --rebuild was cut off"):
         FeatureStore(store)
     with StoreWriter(store, MADE_BY, WIDTHS):
         pass
     assert bytes_of(store) == before
     assert not list(store.parent.glob(".s.zarr.*"))
+
+
+# --- unfinished, stale, of others ------------------------------------------------------------------------------------
+
+
+def test_chunk_folders_without_a_file_are_no_chunks(store):
+    """zarr deletes a chunk's file, and leaves its folder."""
+    for array in ARRAYS[:2]:
+        (store / array / "c" / "3").mkdir()
+    found = verify(store)
+    assert (found.files, found.damaged, found.unfinished) == (15, [], 0)
+    with StoreWriter(store, MADE_BY, WIDTHS):
+        pass
+    assert not list(store.glob("**/c/3"))
+
+
+def test_what_others_put_into_the_store_is_named_and_not_lost_by_compacting(tmp_path):
+    path = tmp_path / "s.zarr"
+    with StoreWriter(path, {}, {"original": 4}, 8) as writer:
+        writer.write(keys("a", [1, 2, 3]), {"original": np.ones((3, 4))})
+    group = zarr.open_group(path, mode="r+")
+    group.create_array("views/umap", data=np.ones((2, 2), np.float32))
+    (path / "notes.txt").write_text("mine")
+    assert verify(path).strangers == ["notes.txt", "views/umap"]
+    before = bytes_of(path)
+    with pytest.raises(UserError, match=r"\['notes.txt', 'views/umap'\] in .* would be lost: take them elsewhere"):
+        compact(path, keys("a", [1]))
+    assert bytes_of(path) == before
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("where", [None, "views"])
+def test_consolidated_metadata_is_named_and_compacting_takes_it_away(store, where):
+    zarr.consolidate_metadata(store, path=where)
+    assert verify(store).consolidated == [store / (where or "")]
+    compact(store, table(*(keys(v, list(range(1, 9))) for v in "abc")))  # which is compact already
+    assert verify(store).consolidated == []
+
+
+def test_a_store_behind_a_link_is_compacted_repaired_and_verified_where_it_lies(store):
+    link = store.parent / "home" / "link.zarr"
+    link.parent.mkdir()
+    link.symlink_to(store)
+    done = compact(link, keys("a", [1, 2]))
+    assert done.frames == 2
+    assert link.is_symlink()
+    assert {p.name for p in link.parent.iterdir()} == {"link.zarr"}
+    flip(file_of(store, "logits", 0), 0)
+    (damage,) = verify(link).damaged
+    drop(link, [damage])
+    written(link, keys("b", [1]))
+    start_over(StoreWriter(link, {"backbone": "huge"}, WIDTHS), 1, [].append)
+    assert link.is_symlink()
+    assert store.with_name("s.zarr.replaced").is_dir()
+    assert len(FeatureStore(link).keys) == 0
+
+
+# --- starting over ---------------------------------------------------------------------------------------------------
+
+OTHER = MADE_BY | {"input_size": 64}
+
+
+def refill(path: Path, *chunks: pd.DataFrame) -> None:
+    with StoreWriter(path, OTHER, WIDTHS, 8) as writer:
+        for chunk in chunks:
+            writer.write(chunk, features(chunk, offset=0.5))
+
+
+EVERYTHING = [keys("a", list(range(1, 9))), keys("b", [1, 2, 3, 4, 5]), keys("c", list(range(1, 9)))]
+
+
+def test_the_old_store_stays_until_the_new_one_is_whole_and_all_is_said_before(store):
+    before, said = bytes_of(store), []
+    aside = store.with_name("s.zarr.replaced")
+
+    def say(words: str) -> None:
+        assert bytes_of(aside if aside.is_dir() else store) == before  # nothing has happened yet
+        said.append(words)
+
+    start_over(StoreWriter(store, OTHER, WIDTHS, 8), 21, say)
+    assert said == [f"{store} (0.0 MB) is renamed to {aside}, and deleted when the new store is whole"]
+    assert bytes_of(aside) == before
+    assert FeatureStore(store).made_by == OTHER
+    refill(store, *EVERYTHING[:2])
+    settle(store, table(*EVERYTHING), say)
+    assert (
+        said[1]
+        == f"{aside} stays, for it has 8 frames that the new store lacks; delete it yourself if you do not need it"
+    )
+    refill(store, EVERYTHING[2])
+    settle(store, table(*EVERYTHING), say)
+    assert said[2] == f"the new store is whole: {aside} (0.0 MB) is deleted"
+    assert {p.name for p in store.parent.iterdir()} == {"s.zarr", "s.zarr.lock"}
+    settle(store, table(*EVERYTHING), say)
+    assert len(said) == 3
+
+
+def test_frames_that_are_no_longer_wanted_hold_no_old_store_up(store):
+    start_over(StoreWriter(store, OTHER, WIDTHS, 8), 21, [].append)
+    refill(store, EVERYTHING[0])
+    settle(store, EVERYTHING[0], [].append)
+    assert not store.with_name("s.zarr.replaced").exists()
+
+
+def test_starting_over_again_keeps_the_store_that_was_whole_and_puts_it_back_where_it_is_asked_for(store):
+    before, said = bytes_of(store), []
+    aside = store.with_name("s.zarr.replaced")
+    start_over(StoreWriter(store, OTHER, WIDTHS, 8), 21, said.append)
+    refill(store, EVERYTHING[0])
+    third = MADE_BY | {"input_size": 96}
+    start_over(StoreWriter(store, third, WIDTHS, 8), 21, said.append)
+    assert (
+        said[1] == f"{store} (0.0 MB), which was never finished, is deleted. {aside} stays until the new store is whole"
+    )
+    assert bytes_of(aside) == before
+    assert (len(FeatureStore(store).keys), FeatureStore(store).made_by) == (0, third)
+    start_over(StoreWriter(store, MADE_BY, WIDTHS, 8), 21, said.append)
+    assert said[2].endswith(f"is deleted. {aside} is what is asked for, and is put back")
+    assert bytes_of(store) == before
+    assert {p.name for p in store.parent.iterdir()} == {"s.zarr", "s.zarr.lock"}
+
+
+def test_without_room_for_two_stores_nothing_is_touched_and_the_way_out_is_said(store, monkeypatch):
+    before = bytes_of(store)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 20_000_000))
+    rows = 20_000_000 // 12
+    start_over(StoreWriter(store, OTHER, WIDTHS, 8), rows, [].append)
+    with pytest.raises(UserError, match=r"takes 24.0 MB, and the disk has 20.0 MB beside the old one"):
+        start_over(StoreWriter(store, MADE_BY | {"precision": "x"}, WIDTHS, 8), 2_000_000, pytest.fail)
+    assert bytes_of(store.with_name("s.zarr.replaced")) == before
+
+
+def test_an_old_store_that_cannot_be_read_or_holds_more_than_a_store_stays(store):
+    start_over(StoreWriter(store, OTHER, WIDTHS, 8), 21, [].append)
+    aside, said = store.with_name("s.zarr.replaced"), []
+    (aside / "thesis.tex").write_text("years of work")
+    refill(store, *EVERYTHING)
+    settle(store, table(*EVERYTHING), said.append)
+    flip(aside / "frame" / "c" / "0", 0)
+    settle(store, table(*EVERYTHING), said.append)
+    assert [words.split(" stays, for ")[1].split(": ")[0] for words in said] == [
+        "it has ['thesis.tex']; delete it yourself if you do not need it", "it cannot be read",
+    ]  # fmt: skip
+    assert (aside / "thesis.tex").exists()
+
+
+def test_a_store_that_is_being_written_is_not_started_over(store):
+    with StoreWriter(store, MADE_BY, WIDTHS), pytest.raises(UserError, match="being written by"):
+        start_over(StoreWriter(store, OTHER, WIDTHS, 8), 21)

@@ -40,7 +40,7 @@ from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_ra
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
 from pipeline.files import all_or_none
 from pipeline.join import FRAMES, open_both, open_store
-from pipeline.params import UserError, entry, one_of, option, parse
+from pipeline.params import UserError, entry, given_params, one_of, option, parse
 from pipeline.progress import Line
 from pipeline.seen import USES, refuse_seen, some
 from pipeline.store import FeatureStore, differences
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{config.output} is there already: give another --output, or delete it")
     checkpoints = _checkpoints(config)
     if config.frames:
-        _extract(config)
+        _extract(config, given_params(argv))
     wanted = read_list(config.list_of, config.store)
     check_format(wanted, config.task, config.format)
     store = open_store(config.store, config.table)
@@ -180,11 +180,11 @@ def _checkpoints(config: PredictConfig) -> list[Path]:
     return found[config.seed]
 
 
-def _extract(config: PredictConfig) -> None:
-    """In a process of its own, as section ``extract`` of params.yaml says: evaluation never imports extraction."""
+def _extract(config: PredictConfig, params: Sequence[str]) -> None:
+    """In a process of its own, as section ``extract`` says: evaluation never imports extraction."""
     report = config.store.with_suffix(".extract.json")
     command = [sys.executable, "-m", "extract", "--data", str(config.frames), "--store", str(config.store)]
-    command += ["--report", str(report), "--device", config.device]
+    command += ["--report", str(report), "--device", config.device, *params]
     command += ["--dataset", config.dataset] if config.dataset else []
     if children.run(command):
         raise UserError(f"{config.frames} could not be extracted: {' '.join(command[1:])}")

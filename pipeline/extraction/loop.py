@@ -193,6 +193,8 @@ class Behind:
 def check_same(frames: Frames, done: pd.DataFrame, stored: np.ndarray, forward: Forward) -> float | None:
     """The least cosine between ``stored`` features and the same frames computed now; None where none can be read.
 
+    It is NaN where a stored feature is not finite.
+
     ``made_by`` says what should have made the store; this shows that it still would. ``done`` has the frames' paths.
     """
     places, images, _ = next(_batches(frames, done, forward, 1))
@@ -200,8 +202,9 @@ def check_same(frames: Frames, done: pd.DataFrame, stored: np.ndarray, forward: 
         return None
     now = forward(images, done["video"].iloc[places].tolist())["original"]
     old, new = stored[places].astype(np.float32), now.astype(np.float32)
-    cosine = (old * new).sum(1) / np.maximum(np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1), 1e-12)
-    return float(cosine.min())
+    with np.errstate(invalid="ignore"):
+        cosine = (old * new).sum(1) / np.maximum(np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1), 1e-12)
+    return float(np.where((old == new).all(1), 1.0, cosine).min())  # of two rows of zeros, too
 
 
 def _batches(

@@ -27,10 +27,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.extraction.sources import Rows, Source, opened
-from pipeline.extraction.upkeep import refuse_damaged
+from pipeline.extraction.upkeep import settle, start_over
 from pipeline.files import writing
 from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreMismatch, StoreWriter, remove
+from pipeline.store import FeatureStore, StoreMismatch, StoreWriter
 from pipeline.tables import KEY
 
 _BLOCK_BYTES = 1 << 24
@@ -69,12 +69,14 @@ def import_features(
         widths = {name: array.shape[1] for name, array in source.arrays.items()}
         writer = StoreWriter(store, _made_by(file, source, scale, made_by), widths, chunk_rows)
         try:
-            return Imported(*_fill(file, source, writer), source.left_out, notes)
+            filled = _fill(file, source, writer)
         except StoreMismatch:
             if not rebuild:
                 raise
-            remove(store)
-            return Imported(*_fill(file, source, writer), source.left_out, notes)
+            start_over(writer, len(source.keys))
+            filled = _fill(file, source, writer)
+        settle(store, source.keys)
+        return Imported(*filled, source.left_out, notes)
 
 
 def export_features(store: FeatureStore, file: Path) -> int:
@@ -87,7 +89,6 @@ def export_features(store: FeatureStore, file: Path) -> int:
         raise UserError(f"cannot export to {file}: the name must end in .h5, .hdf5 or .npz")
     if file.exists():
         raise UserError(f"cannot export to {file}: it is there already, and nothing is written over")
-    refuse_damaged(store.path)
     partial = file.with_name(file.name + ".partial")
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,10 @@
 """A store checked, mended and rewritten; apart from store.py, which every stage hangs on."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,16 +12,24 @@ import zarr
 
 from pipeline.params import UserError
 from pipeline.store import (
+    NOT_FINITE,
     FeatureStore,
     StoreDamaged,
+    StoreWriter,
+    all_finite,
     beside,
     chunk_file,
-    clear_partial,
+    chunk_numbers,
+    consolidated,
     create,
+    feature_names,
     locked,
     open_group,
     read_chunk,
+    resolved,
     row_arrays,
+    tidy,
+    unchanged,
     write_chunk,
     writing,
 )
@@ -44,18 +54,23 @@ class Verified:
     """How many chunk files ``verify`` read, and what of them is damaged.
 
     ``unfinished`` counts the chunks at the end without commit mark: a run was cut off in them, or is writing them now.
-    They count for nothing, and the next run does them again.
+    They count for nothing, and the next run does them again. ``consolidated`` are the groups with consolidated
+    metadata, from which other readers see fewer rows once the store grows; ``strangers`` what is none of the store's.
     """
 
     files: int
     damaged: list[Damage]
     unfinished: int
+    consolidated: list[Path]
+    strangers: list[str]
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """Rows of chunks, the empty and dead ones included, and bytes on disk, before and after."""
+    """Frames that can be read, rows that are taken for them, and bytes on disk, before and after."""
 
+    frames_before: int
+    frames: int
     rows_before: int
     rows: int
     bytes_before: int
@@ -63,13 +78,22 @@ class Compacted:
 
 
 def verify(path: Path) -> Verified:
-    """Reads every chunk of the store at ``path`` against its checksum, and changes nothing.
+    """Reads every chunk of the store at ``path`` against its checksum and for what is not finite; changes nothing.
 
-    Raises ``UserError`` where there is no store, and ``StoreDamaged`` where a zarr.json is not as it was written.
+    Raises ``UserError`` where there is no store, ``StoreDamaged`` where a zarr.json is not as it was written, and
+    ``StoreReplaced`` where another store takes its place meanwhile.
     """
+    path = resolved(path)
+    with unchanged(path):
+        return _verified(path)
+
+
+def _verified(path: Path) -> Verified:
+    folders = [p.parent for p in (*path.glob("*/c"), *path.glob("views/*/c"))]  # listed first: a writer may go on
+    files = {str(folder.relative_to(path)): max(chunk_numbers(folder), default=-1) + 1 for folder in folders}
     group = open_group(path)
-    arrays = row_arrays(group)
-    _check_lengths(path, arrays)
+    arrays = row_arrays(path, group)
+    _check_lengths(path, group, files)
     count = max(array.shape[0] for array in arrays) // arrays[0].chunks[0]
     damaged, files, unfinished = [], 0, 0
     for index in reversed(range(count)):
@@ -79,20 +103,23 @@ def verify(path: Path) -> Verified:
             unfinished += 1
         elif there and (damage := _damage(path, group, index)).files:
             damaged.append(damage)
-    return Verified(files, damaged[::-1], unfinished)
+    return Verified(files, damaged[::-1], unfinished, consolidated(path), strangers(path))
 
 
-def refuse_damaged(path: Path) -> None:
-    """Raises ``StoreDamaged`` where a chunk is damaged: whoever copies it would give the damage a fitting checksum."""
-    for damage in verify(path).damaged:
-        for file, why in damage.files.items():
-            raise StoreDamaged(path, file, why)
+def strangers(path: Path) -> list[str]:
+    """What lies in the store at ``path`` and is none of its own."""
+    own = {"zarr.json", "views", "video", "frame", "size", "logits"}
+    own_views = {"zarr.json", *feature_names(path, open_group(path))}
+    found = [p for p in path.iterdir() if p.name not in own]
+    found += [p for p in (path / "views").iterdir() if p.name not in own_views]
+    return sorted(str(p.relative_to(path)) for p in found if p.name[0] != "." and p.suffix != ".partial")
 
 
 def drop(path: Path, damaged: list[Damage]) -> None:
     """Takes the chunks in ``damaged`` away, the commit mark first, so that their frames are extracted again."""
+    path = resolved(path)
     with locked(path), writing(path):
-        arrays = row_arrays(open_group(path))
+        arrays = row_arrays(path, open_group(path))
         for damage in damaged:
             for array in reversed(arrays):
                 chunk_file(path, array, damage.chunk).unlink(missing_ok=True)
@@ -103,20 +130,107 @@ def compact(path: Path, wanted: pd.DataFrame) -> Compacted:
 
     The new store is made beside the old one and takes its place once it is whole. Killed at any time, one of the two
     is whole, and the next writer puts it in its place. Raises ``StoreDamaged`` where a chunk is damaged, and
-    ``UserError`` where nothing would be left.
+    ``UserError`` where nothing would be left, or where something lies in the store that is none of its own.
     """
+    path = resolved(path)
     with locked(path):
-        refuse_damaged(path)
-        clear_partial(path)
         store = FeatureStore(path)
-        rows_before, bytes_before = store.group["frame"].shape[0], _bytes(path)
+        if others := strangers(path):
+            raise UserError(f"{others} in {path} are none of the store's and would be lost: take them elsewhere first")
+        with writing(path):
+            tidy(path, store.group)
+        frames_before, rows_before, bytes_before = len(store.keys), store.group["frame"].shape[0], folder_bytes(path)
         keys = store.keys.astype({"video": "str"}).merge(wanted[KEY], on=KEY).sort_values(KEY, ignore_index=True)
         if keys.empty:
             raise UserError(f"no frame of the store {path} is in the frame table: nothing of it would be left")
         if not _is_compact(keys, rows_before, store.chunk_rows):
             with writing(path):
                 _replace(path, store, keys)
-    return Compacted(rows_before, -(-len(keys) // store.chunk_rows) * store.chunk_rows, bytes_before, _bytes(path))
+        rows = FeatureStore(path).group["frame"].shape[0]
+    return Compacted(frames_before, len(keys), rows_before, rows, bytes_before, folder_bytes(path))
+
+
+def start_over(writer: StoreWriter, rows: int, say: Callable[[str], None] = print) -> None:
+    """Puts an empty store in the place of ``writer``'s, which was made by something else; the writer is not open.
+
+    The old store is renamed to ``<name>.replaced``, and ``settle`` deletes it once the new one is whole. Where that
+    name is taken, the store before this one was set aside and this one never finished: this one is deleted, and the one
+    before is put back if it is what is asked for now. ``say`` is told before anything is renamed or deleted. Killed at
+    any time, the store that was set aside, or stands, is whole. Raises ``UserError`` where the disk has no room for
+    ``rows`` rows beside the old store.
+    """
+    path, size = writer.path, folder_bytes(writer.path)
+    new, aside, removed = (beside(path, what) for what in ("new", "replaced", "removed"))
+    with locked(path), writing(path):
+        if not aside.is_dir():
+            _check_room(writer, rows, 0)
+            say(f"{path} ({_megabytes(size)}) is renamed to {aside}, and deleted when the new store is whole")
+            create(new, writer.made_by, writer.widths, writer.new_chunk_rows)
+            path.rename(aside)
+            new.rename(path)
+            return
+        back = _made_by(aside) == writer.made_by
+        if not back:
+            _check_room(writer, rows, size)
+            create(new, writer.made_by, writer.widths, writer.new_chunk_rows)
+        then = "is what is asked for, and is put back" if back else "stays until the new store is whole"
+        say(f"{path} ({_megabytes(size)}), which was never finished, is deleted. {aside} {then}")
+        path.rename(removed)
+        (aside if back else new).rename(path)
+        shutil.rmtree(removed)
+
+
+def settle(path: Path, wanted: pd.DataFrame, say: Callable[[str], None] = print) -> None:
+    """Deletes the store that ``start_over`` set aside, if there is one and the store at ``path`` is whole.
+
+    Whole is a store that has all those frames of the old one that are in ``wanted``. If it lacks any, or if the old one
+    cannot be read or holds more than a store, the old one stays, and ``say`` is told why.
+    """
+    path = resolved(path)
+    aside = beside(path, "replaced")
+    if not aside.is_dir():
+        return
+    with locked(path), writing(path):
+        try:
+            before, now = (FeatureStore(p).keys.astype({"video": "str"})[KEY] for p in (aside, path))
+            others = strangers(aside)
+        except UserError as error:
+            say(f"{aside} stays, for it cannot be read: {error}")
+            return
+        lacking = len(before.merge(wanted[KEY], on=KEY)) - len(before.merge(wanted[KEY], on=KEY).merge(now, on=KEY))
+        if lacking or others:
+            why = f"it has {others}" if others else f"it has {lacking:,} frames that the new store lacks"
+            say(f"{aside} stays, for {why}; delete it yourself if you do not need it")
+            return
+        say(f"the new store is whole: {aside} ({_megabytes(folder_bytes(aside))}) is deleted")
+        aside.rename(beside(path, "removed"))
+        shutil.rmtree(beside(path, "removed"))
+
+
+def folder_bytes(path: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+
+
+def _check_room(writer: StoreWriter, rows: int, freed: int) -> None:
+    needed = 2 * rows * sum(writer.widths.values())
+    free = shutil.disk_usage(writer.path).free + freed
+    if needed > free:
+        raise UserError(
+            f"the new store takes {_megabytes(needed)}, and the disk has {_megabytes(free)} beside the old one, which "
+            f"stays until the new one is whole. Make room, or delete {writer.path} yourself"
+        )
+
+
+def _made_by(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(open_group(path).attrs["made_by"])
+    except UserError:
+        return None
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
 
 
 def _is_compact(keys: pd.DataFrame, rows: int, chunk_rows: int) -> bool:
@@ -143,9 +257,11 @@ def _damage(path: Path, group: zarr.Group, index: int) -> Damage:
     rows = int(group["frame"].chunks[0])
     damage = Damage(index, range(index * rows, (index + 1) * rows))
     content = {}
-    for array in row_arrays(group):
+    for array in row_arrays(path, group):
         try:
             content[array.path] = read_chunk(path, array, index)
+            if array.ndim == 2 and not all_finite(content[array.path]):
+                damage.files[chunk_file(path, array, index)] = NOT_FINITE
         except StoreDamaged as error:
             damage.files[error.file] = error.why
         if array.path not in ("video", "frame"):
@@ -156,14 +272,10 @@ def _damage(path: Path, group: zarr.Group, index: int) -> Damage:
     return damage
 
 
-def _check_lengths(path: Path, arrays: list[zarr.Array]) -> None:
-    """Raises ``StoreDamaged`` where a zarr.json gives its array fewer rows than were written."""
-    for array in arrays:
-        files = [int(p.name) for p in (path / array.path / "c").glob("*") if p.name.isdigit()]
-        if array.shape[0] < max(arrays[-1].shape[0], (max(files, default=-1) + 1) * array.chunks[0]):
+def _check_lengths(path: Path, group: zarr.Group, files: dict[str, int]) -> None:
+    """Raises ``StoreDamaged`` where a zarr.json gives its array fewer rows than were written; ``files`` has chunks."""
+    rows = int(group["frame"].chunks[0])
+    for array in row_arrays(path, group):
+        if array.shape[0] < max(group["frame"].shape[0], files.get(array.path, 0) * rows):
             why = f"it says {array.shape[0]} rows, and there are more"
             raise StoreDamaged(path, path / array.path / "zarr.json", why)
-
-
-def _bytes(path: Path) -> int:
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
