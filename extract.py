@@ -35,6 +35,7 @@ from pipeline.extraction.upkeep import Damage, compact, drop, settle, start_over
 from pipeline.extraction.views import view_names
 from pipeline.extraction.weights import prepare
 from pipeline.files import write_json
+from pipeline.numbering import every_nth
 from pipeline.params import UserError, entry, given_params, option, parse
 from pipeline.store import CHUNK_ROWS, FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences, spans
 from pipeline.tables import Frames, read_frames
@@ -69,7 +70,7 @@ class ExtractConfig:
     )
     data_aug: bool = option(False, help="also store the features of the mirrored image, as view 'flipped'")
     views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...", within="[0, 1000]")
-    stride: int = option(1, help="only frames whose number is a multiple of this", within="[1, inf)")
+    stride: int = option(1, help="only every n-th frame of each video", within="[1, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     workers: int = option(0, help="threads that decode images; 0: one a core", within="[0, 1024]")
     precision: str = option("float32", help="of the forward pass", choices=loop.PRECISIONS)
@@ -128,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     frames = _frames(config, params)
     if config.compact:
         return _compact(config, frames)
-    table = frames.table[frames.table["frame"] % config.stride == 0]
+    video, frame = pd.factorize(frames.table["video"])[0], frames.table["frame"].to_numpy()
+    table = frames.table[every_nth(video, frame, config.stride)]
     device = pick_device(config.device)
     backbone = _backbone(config)
     views = view_names(config.data_aug, config.views)

@@ -34,6 +34,7 @@ from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
 from pipeline.files import read_json, write_json
 from pipeline.join import FRAMES, frame_table, open_both
+from pipeline.numbering import common_step, numbered_alike
 from pipeline.params import UserError, build, entry, given_params, one_of, option, parse, read
 from pipeline.progress import Line, clock
 from pipeline.seen import Seen, refuse_seen, some
@@ -68,7 +69,7 @@ from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trai
 from pipeline.training.losses import LOSSES, build_loss
 from pipeline.training.samplers import SAMPLERS, build_sampler, options_of
 from pipeline.training.watch import Watched, watched_frames
-from pipeline.training.windows import centred, common_step, held, numbered_alike
+from pipeline.training.windows import centred, held
 
 WATCHED = 1000  # evenly spaced frames of a part that are looked at after each epoch
 SHOWN = 400  # of them, that TensorBoard's projector gets

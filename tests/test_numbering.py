@@ -1,6 +1,8 @@
-"""The same frames, features and labels under other frame numbers: everything comes out the same, bit for bit."""
+"""The steps of videos; and the same frames under other numbers: everything comes out the same, bit for bit."""
 
 import json
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 import train
+from pipeline import numbering
 from pipeline.evaluation import baselines, evaluate, predict
 from pipeline.store import StoreWriter
 from pipeline.tables import ABAW_CLASSES, Labels, write_labels
+from pipeline.training import windows
 from pipeline.training.adapter import load_adapter
 
 NUM_VIDEOS, NUM_FRAMES, D = 20, 24, 12
@@ -19,6 +23,97 @@ MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": 
 COMMON = ["--data", "features.zarr", "--labels", "labels.parquet"]
 TRAIN = ["--cpu", "-e", "2", "--window", "7", "--embedding-size", "8", "--batch-size", "24", "--no-reduce", "-r", "1"]
 EVALUATE = ["--device", "cpu", "--width", "5", "--width-aus", "3", "--resamples", "20", "--timelines", "1"]
+
+
+# Videos of 5, 1 and 40 frames; the last starts late and lacks frame 1725.
+VIDEO = np.array([0] * 5 + [3] + [7] * 40)
+FRAME = np.array([1, 2, 3, 4, 5, 2, 1721, 1722, 1723, 1724, *range(1726, 1762)])
+
+
+def spacing_by_a_loop(video, frame):
+    """Counts every gap of every video by itself, and then looks up what the text says."""
+    gaps = {}
+    for v in dict.fromkeys(video):
+        numbers = [f for w, f in zip(video, frame, strict=True) if w == v]
+        gaps[v] = Counter(b - a for a, b in pairwise(numbers))
+    shown = {}
+    for v, counter in gaps.items():
+        often = max(counter.values(), default=0)
+        if often > 1:
+            shown[v] = min(gap for gap, count in counter.items() if count == often)
+    votes = Counter(shown.values()) if shown else sum(gaps.values(), Counter())
+    most = min((gap for gap, count in votes.items() if count == max(votes.values())), default=1)
+    return [shown.get(v, most) for v in video]
+
+
+@pytest.mark.parametrize(
+    ("video", "frame", "steps"),
+    [
+        (VIDEO, FRAME, [1] * 46),
+        ([0, 1, 2], [5, 9, 40], [1] * 3),
+        ([0, 0, 0], [1, 2, 12], [1] * 3),
+        ([0, 0, 0, 0], [1, 2, 12, 22], [10] * 4),
+        ([0, 0, 1, 1], [100, 125, 1, 26], [25] * 4),
+        ([0, 0, 0, 1, 1, 1, 2, 2, 2], [1, 2, 3, 1, 6, 11, 7, 8, 9], [1] * 3 + [5] * 3 + [1] * 3),
+        ([0, 0, 0, 1, 1], [1, 2, 3, 1, 900], [1] * 5),
+        ([0] * 6, [1, 6, 16, 21, 23, 28], [5] * 6),
+        ([], [], []),
+    ],
+    ids=["gaps", "one_frame_each", "none_twice", "mostly_ten", "stride_25", "own", "a_pair_shows_none", "gap", "none"],
+)
+def test_the_step_is_each_videos_own(video, frame, steps):
+    assert numbering.spacing(np.array(video), np.array(frame)).tolist() == steps == spacing_by_a_loop(video, frame)
+    assert numbering.common_step(np.array(video), np.array(frame)) == (
+        1 if not steps else Counter(steps).most_common()[0][0]
+    )
+
+
+def test_the_steps_of_many_videos_are_those_of_a_loop():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        keys = np.unique(np.stack([rng.integers(0, 9, 60) * 10**9, rng.integers(0, 25, 60)], axis=1), axis=0)
+        keys[:, 1] *= 1 + keys[:, 0] // 10**9 % 3
+        assert numbering.spacing(*keys.T).tolist() == spacing_by_a_loop(*keys.T.tolist())
+
+
+@pytest.mark.parametrize("step", [1, 5, 3])
+def test_the_same_frames_get_the_same_numbers_however_they_are_called(step):
+    """Windows by a loop over the places of each video, a missing frame included, whatever its numbers are."""
+    rng, num_frames = np.random.default_rng(4), 7
+    keys = [(v, 1 + p * (1, 5, 2)[v % 3]) for v in range(9) for p in range(30) if p in (0, 1, 2) or rng.random() < 0.8]
+    places = {(v, f): (f - 1) // (1, 5, 2)[v % 3] for v, f in keys}
+    row_of = {(v, places[v, f]): row for row, (v, f) in enumerate(keys)}
+    video, frame = np.array(keys).T
+    number = numbering.numbered_alike(video, frame, step)
+    rows = windows.centred(video, number, np.arange(len(keys)), num_frames, step)
+    for row, (v, f) in enumerate(keys):
+        wanted = [row_of.get((v, places[v, f] + j - num_frames // 2), -1) for j in range(num_frames)]
+        assert rows[row].tolist() == wanted
+    same = (1, 5, 2)[0] == step
+    assert (number[video % 3 == 0] == frame[video % 3 == 0]).all() == same
+
+
+def test_numbers_between_two_places_are_rounded_and_never_meet():
+    video, frame = np.zeros(8, dtype=int), np.array([10, 15, 17, 18, 20, 25, 38, 43])
+    assert numbering.numbered_alike(video, frame, 1).tolist() == [10, 11, 12, 13, 14, 15, 18, 19]
+    assert numbering.numbered_alike(video, frame, 5).tolist() == frame.tolist()
+    assert numbering.numbered_alike(video[:0], frame[:0], 5).tolist() == []
+
+
+def test_every_tenth_frame_is_one_in_ten_of_each_video_whatever_its_numbers_are():
+    video, place = np.repeat([0, 1, 2], 100), np.arange(100)
+    frame = np.concatenate([1 + place, 1 + 5 * place, 9 * place])
+    for nth in (1, 2, 10, 25):
+        chosen = numbering.every_nth(video, frame, nth)
+        assert np.bincount(video[chosen]).tolist() == [100 // nth] * 3
+    assert frame[:100][numbering.every_nth(video, frame, 10)[:100]].tolist() == list(range(10, 101, 10))
+
+
+def test_every_twentieth_frame_is_one_of_every_tenth_and_further_frames_move_nothing():
+    video, frame = np.zeros(60, dtype=int), 1 + 5 * np.arange(60)
+    tenth, twentieth = (set(frame[numbering.every_nth(video, frame, nth)]) for nth in (10, 20))
+    assert twentieth < tenth
+    assert set(frame[:40][numbering.every_nth(video[:40], frame[:40], 10)]) == {f for f in tenth if f <= frame[39]}
 
 
 def renumbered(video, frame):

@@ -1,11 +1,10 @@
 import time
-from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline import numbering
 from pipeline.training import windows
 
 # Row 0 1 2 3 4 | 5 | 6 .. 45: videos of 5, 1 and 40 frames; the last starts late and lacks frame 1725.
@@ -44,7 +43,7 @@ def test_a_window_of_one_frame_is_its_centre():
 
 def test_frames_extracted_every_tenth_are_neighbours_at_step_ten():
     video, frame = np.array([0, 0, 0, 0, 1, 1]), np.array([1, 11, 31, 41, 1, 11])
-    assert windows.common_step(video, frame) == 10
+    assert numbering.common_step(video, frame) == 10
     assert windows.centred(video, frame, np.arange(6), 3, step=10).tolist() == [
         [-1, 0, 1], [0, 1, -1], [-1, 2, 3], [2, 3, -1], [-1, 4, 5], [4, 5, -1],
     ]  # fmt: skip
@@ -150,76 +149,6 @@ def test_the_windows_of_a_large_data_set_take_seconds_at_most():
     rows = windows.centred(video, frame, np.arange(0, 600_000), 15)
     assert time.perf_counter() - start < 8  # 1 s alone on one core
     assert rows.shape == (600_000, 15)
-
-
-def spacing_by_a_loop(video, frame):
-    """Counts every gap of every video by itself, and then looks up what the text says."""
-    gaps = {}
-    for v in dict.fromkeys(video):
-        numbers = [f for w, f in zip(video, frame, strict=True) if w == v]
-        gaps[v] = Counter(b - a for a, b in pairwise(numbers))
-    shown = {}
-    for v, counter in gaps.items():
-        often = max(counter.values(), default=0)
-        if often > 1:
-            shown[v] = min(gap for gap, count in counter.items() if count == often)
-    votes = Counter(shown.values()) if shown else sum(gaps.values(), Counter())
-    most = min((gap for gap, count in votes.items() if count == max(votes.values())), default=1)
-    return [shown.get(v, most) for v in video]
-
-
-@pytest.mark.parametrize(
-    ("video", "frame", "steps"),
-    [
-        (VIDEO, FRAME, [1] * 46),
-        ([0, 1, 2], [5, 9, 40], [1] * 3),
-        ([0, 0, 0], [1, 2, 12], [1] * 3),
-        ([0, 0, 0, 0], [1, 2, 12, 22], [10] * 4),
-        ([0, 0, 1, 1], [100, 125, 1, 26], [25] * 4),
-        ([0, 0, 0, 1, 1, 1, 2, 2, 2], [1, 2, 3, 1, 6, 11, 7, 8, 9], [1] * 3 + [5] * 3 + [1] * 3),
-        ([0, 0, 0, 1, 1], [1, 2, 3, 1, 900], [1] * 5),
-        ([0] * 6, [1, 6, 16, 21, 23, 28], [5] * 6),
-        ([], [], []),
-    ],
-    ids=["gaps", "one_frame_each", "none_twice", "mostly_ten", "stride_25", "own", "a_pair_shows_none", "gap", "none"],
-)
-def test_the_step_is_each_videos_own(video, frame, steps):
-    assert windows.spacing(np.array(video), np.array(frame)).tolist() == steps == spacing_by_a_loop(video, frame)
-    assert windows.common_step(np.array(video), np.array(frame)) == (
-        1 if not steps else Counter(steps).most_common()[0][0]
-    )
-
-
-def test_the_steps_of_many_videos_are_those_of_a_loop():
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        keys = np.unique(np.stack([rng.integers(0, 9, 60) * 10**9, rng.integers(0, 25, 60)], axis=1), axis=0)
-        keys[:, 1] *= 1 + keys[:, 0] // 10**9 % 3
-        assert windows.spacing(*keys.T).tolist() == spacing_by_a_loop(*keys.T.tolist())
-
-
-@pytest.mark.parametrize("step", [1, 5, 3])
-def test_the_same_frames_get_the_same_numbers_however_they_are_called(step):
-    """Windows by a loop over the places of each video, a missing frame included, whatever its numbers are."""
-    rng, num_frames = np.random.default_rng(4), 7
-    keys = [(v, 1 + p * (1, 5, 2)[v % 3]) for v in range(9) for p in range(30) if p in (0, 1, 2) or rng.random() < 0.8]
-    places = {(v, f): (f - 1) // (1, 5, 2)[v % 3] for v, f in keys}
-    row_of = {(v, places[v, f]): row for row, (v, f) in enumerate(keys)}
-    video, frame = np.array(keys).T
-    number = windows.numbered_alike(video, frame, step)
-    rows = windows.centred(video, number, np.arange(len(keys)), num_frames, step)
-    for row, (v, f) in enumerate(keys):
-        wanted = [row_of.get((v, places[v, f] + j - num_frames // 2), -1) for j in range(num_frames)]
-        assert rows[row].tolist() == wanted
-    same = (1, 5, 2)[0] == step
-    assert (number[video % 3 == 0] == frame[video % 3 == 0]).all() == same
-
-
-def test_numbers_between_two_places_are_rounded_and_never_meet():
-    video, frame = np.zeros(8, dtype=int), np.array([10, 15, 17, 18, 20, 25, 38, 43])
-    assert windows.numbered_alike(video, frame, 1).tolist() == [10, 11, 12, 13, 14, 15, 18, 19]
-    assert windows.numbered_alike(video, frame, 5).tolist() == frame.tolist()
-    assert windows.numbered_alike(video[:0], frame[:0], 5).tolist() == []
 
 
 def test_windows_that_lack_frames_are_said_with_the_videos_that_lack_most():

@@ -31,10 +31,10 @@ from pipeline.evaluation.measures import Answers, smooth_part
 from pipeline.evaluation.smoothing import changes, check_width, frame_rates, in_frames
 from pipeline.files import all_or_none
 from pipeline.join import open_both
+from pipeline.numbering import numbered_alike, spacing
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source
-from pipeline.training.windows import numbered_alike, spacing
 
 POOLINGS = {"box": "mean", "hann": "hann"}  # of an adapter's window, by the smoothing that is the same
 

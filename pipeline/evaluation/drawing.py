@@ -15,7 +15,7 @@ from pipeline.evaluation.measures import Part, Seen, best_source
 from pipeline.evaluation.separation import evenly, normalised
 from pipeline.evaluation.steadiness import neighbours
 from pipeline.evaluation.uncertainty import Estimate
-from pipeline.training.windows import spacing
+from pipeline.numbering import spacing
 
 THUMBNAILS = 10  # a timeline
 THUMBNAIL = 96  # pixels

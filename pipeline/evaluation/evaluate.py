@@ -31,6 +31,7 @@ from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_ra
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.files import all_or_none
 from pipeline.join import FRAMES, frame_table, open_both
+from pipeline.numbering import common_step, numbered_alike
 from pipeline.params import UserError, entry, option, parse
 from pipeline.progress import Line
 from pipeline.seen import refuse_seen
@@ -39,7 +40,7 @@ from pipeline.tables import KEY, Labels, of_fold, read_frames
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source, load_adapter
 from pipeline.training.data import FrameSet, frame_set, held_names
-from pipeline.training.windows import centred, common_step, numbered_alike
+from pipeline.training.windows import centred
 
 SUMMED = ("val_frames", "val_videos", "compared", "val_videos_new", "val_videos_gone")  # over folds
 PART_WORDS = {"val": "validation", "test": "test"}

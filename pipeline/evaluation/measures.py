@@ -14,7 +14,7 @@ from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import changes, fit_class_bias, in_frames, smooth
 from pipeline.evaluation.steadiness import neighbours, steadiness_by_group, switches
 from pipeline.evaluation.uncertainty import Measure, of_means
-from pipeline.training.windows import spacing
+from pipeline.numbering import spacing
 
 STEADY = ("cosine_neighbours", "cosine_strangers", "cosine_same_video", "steadiness", "steadiness_in_video")
 SUFFIXES = ("", "_smoothed")

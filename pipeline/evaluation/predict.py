@@ -40,6 +40,7 @@ from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_ra
 from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
 from pipeline.files import all_or_none
 from pipeline.join import FRAMES, open_both, open_store
+from pipeline.numbering import numbered_alike, spacing
 from pipeline.params import UserError, entry, given_params, one_of, option, parse
 from pipeline.progress import Line
 from pipeline.seen import USES, refuse_seen, some
@@ -48,7 +49,7 @@ from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, load_adapter
 from pipeline.training.data import frame_set, held_names
-from pipeline.training.windows import centred, held, numbered_alike, spacing
+from pipeline.training.windows import centred, held
 
 BY = ("loss", "knn")
 MOST = 10  # wrong lines that are printed

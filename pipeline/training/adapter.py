@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from pipeline.files import load_tensors, save_tensors
+from pipeline.numbering import numbered_alike
 from pipeline.params import UserError, one_of
 from pipeline.projection import Projection
 from pipeline.seen import Seen, from_arrays, to_arrays
 from pipeline.store import differences
 from pipeline.training.heads import build_head, centre, pool, pool_hann
 from pipeline.training.losses import WeightedSum, build_loss
-from pipeline.training.windows import gather, numbered_alike
+from pipeline.training.windows import gather
 
 POOLINGS = {"centre": lambda embeddings, valid: centre(embeddings), "mean": pool, "hann": pool_hann}
 NORMALISATIONS = ("none", "centre", "standardise")

@@ -92,56 +92,6 @@ def _rows_of(key: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.in
     return rows
 
 
-def spacing(video: NDArray, frame: NDArray) -> NDArray[np.int64]:
-    """The step (N,) of each row's video: the gap between neighbouring frame numbers that the video has most often.
-
-    Of equally frequent gaps it is the smallest. A video without two equal gaps does not show its own step: it gets the
-    step of most videos, or, where no video shows one, the most frequent gap of all; 1 where there is no gap at all.
-    Rows are sorted by (video, frame).
-    """
-    video, frame = np.asarray(video), np.asarray(frame, dtype=np.int64)
-    inside = np.flatnonzero(np.diff(video) == 0)
-    starts = np.flatnonzero(np.concatenate([[True], np.diff(video) != 0]))[: len(video)]
-    number = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(video))))
-    own = np.zeros(len(starts), dtype=np.int64)
-    pairs, counts = np.unique(np.stack([number[inside], frame[inside + 1] - frame[inside]]), axis=1, return_counts=True)
-    order = np.lexsort((-pairs[1], counts, pairs[0]))  # in each video the best gap comes last
-    last = order[np.flatnonzero(np.diff(pairs[0, order], append=-1))]
-    shown = last[counts[last] > 1]
-    own[pairs[0, shown]] = pairs[1, shown]
-    if len(shown):
-        steps, of_videos = np.unique(own[own > 0], return_counts=True)
-    else:
-        steps, inverse = np.unique(pairs[1], return_inverse=True)
-        of_videos = np.bincount(inverse, counts)
-    own[own == 0] = steps[of_videos.argmax()] if len(steps) else 1
-    return own[number]
-
-
-def common_step(video: NDArray, frame: NDArray) -> int:
-    """The step that most videos have, the smallest of equally frequent ones; 1 without rows."""
-    steps = spacing(video, frame)[np.concatenate([[True], np.diff(video) != 0])[: len(video)]]
-    values, counts = np.unique(steps, return_counts=True)
-    return int(values[counts.argmax()]) if len(values) else 1
-
-
-def numbered_alike(video: NDArray, frame: NDArray, step: int) -> NDArray[np.int64]:
-    """Frame numbers (N,) as if the neighbouring frames of each video were ``step`` numbers apart.
-
-    So the same frames get the same numbers, up to where a video begins, whether they are called 1, 2, 3 or 1, 6, 11. A
-    video that has this step keeps its numbers. In another one each gap is multiplied by ``step`` / the video's own step
-    and rounded, to 1 at least. Rows are sorted by (video, frame), and stay so.
-    """
-    frame, own = np.asarray(frame, dtype=np.int64), spacing(video, frame)
-    new = np.concatenate([[True], np.diff(video) != 0])[: len(frame)]
-    gaps = np.diff(frame, prepend=0)
-    scaled = np.where(own == step, gaps, np.maximum((2 * gaps * step + own) // (2 * own), 1))
-    scaled[new] = 0
-    total, start = np.cumsum(scaled), np.flatnonzero(new)
-    length = np.diff(np.append(start, len(frame)))
-    return total - np.repeat(total[start] - frame[start], length)
-
-
 def held(count: NDArray, num_frames: int, video: NDArray, videos: Sequence[str]) -> str | None:
     """How many frames windows of ``num_frames`` hold, in words; None where all hold that many.
 
