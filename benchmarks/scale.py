@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py abaw data/scale/abaw      594 videos, 2.94 M frames, 168,000 labelled to validate on
     python benchmarks/scale.py videos data/scale/videos  100,000 videos of 30 frames, 20,000 of them to validate on
-    python benchmarks/scale.py stills data/scale/stills  60,000 images, each its own video and group; half to validate on
+    python benchmarks/scale.py stills data/scale/stills  60,000 images, each its own video; half to validate on
     python benchmarks/scale.py pairs data/scale/pairs    4,800 pairs of images, half to validate on; 5,488 columns
     python benchmarks/scale.py abaw data/scale/wide --width 1280 --chunks 8
 

@@ -12,7 +12,7 @@ from pipeline.evaluation import plots
 from pipeline.evaluation.files import confusion, emotion_cosines
 from pipeline.evaluation.folds import Fold
 from pipeline.evaluation.measures import Part, Seen, best_source
-from pipeline.evaluation.separation import evenly, normalised
+from pipeline.evaluation.separation import cosines, evenly, normalised
 from pipeline.evaluation.steadiness import neighbours
 from pipeline.evaluation.uncertainty import Estimate
 from pipeline.numbering import spacing
@@ -74,15 +74,14 @@ def _timeline(
     title: str,
 ) -> Figure:  # fmt: skip
     rows = np.flatnonzero(part.video == code)
-    frames, cosines, name = part.frame[rows], np.full(len(rows), np.nan), part.videos[code]
+    frames, near, name = part.frame[rows], np.full(len(rows), np.nan), part.videos[code]
     if z is not None:
-        unit = normalised(z[rows])
         first, second = neighbours(part.video[rows], part.number[rows], part.step)
-        cosines[second] = (unit[first] * unit[second]).sum(1)
+        near[second] = cosines(normalised(z[rows]), first, second)
     step = int(spacing(part.video[rows], frames)[0])
     wanted = frames[evenly(len(frames), THUMBNAILS)]
     shown = [(int(frame), image) for frame in wanted if (image := picture(name, int(frame))) is not None]
-    return plots.timeline(name, frames, part.label[rows], said[rows], cosines, part.classes, step, title, shown)
+    return plots.timeline(name, frames, part.label[rows], said[rows], near, part.classes, step, title, shown)
 
 
 def thumbnail(path: Path) -> np.ndarray | None:

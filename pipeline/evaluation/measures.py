@@ -156,6 +156,8 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
 def by_groups(part: Part, z: np.ndarray | None, seen: Seen, group: np.ndarray) -> Measure:
     """Measures predictions and steadiness for any ``group`` (n,): the codes of the part's own, or its videos.
 
+    Its weights may be sparse, so that each video can be measured by itself: ``grouped.one_by_one``.
+
     The name of what the nearest neighbours say begins with ``knn_``; of what was smoothed it ends in ``_smoothed``.
     """
     measures, has, num_groups = [], part.has, int(group.max(initial=-1)) + 1

@@ -6,7 +6,8 @@ import numpy as np
 
 from pipeline.evaluation.separation import normalised
 
-BLOCK = 1024
+BLOCK = 512
+STRIP = 32  # columns of which only the largest is looked at first
 
 
 def recall_at_k(
@@ -102,8 +103,9 @@ def knn_votes(
     for start, cosine in _blocks(asked, train):
         nearest = _nearest(cosine, neighbours)
         near = np.take_along_axis(cosine, nearest, axis=1).astype(np.float64)  # 1 + 1e-3 * cosine needs the digits
-        votes = np.zeros((len(cosine), num_classes))
-        np.add.at(votes, (np.arange(len(cosine))[:, None], train_labels[nearest]), 1 + 1e-3 * near / neighbours)
+        cell = np.arange(len(cosine))[:, None] * num_classes + train_labels[nearest]
+        votes = np.bincount(cell.ravel(), (1 + 1e-3 * near / neighbours).ravel(), len(cosine) * num_classes)
+        votes = votes.reshape(len(cosine), num_classes)
         out[start : start + len(cosine)] = votes / votes.sum(axis=1, keepdims=True)
     return out
 
@@ -127,18 +129,42 @@ def _mean(values: np.ndarray) -> float:
 
 def _blocks(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Cosines of a block of rows to all columns, never the whole matrix."""
-    z, database = normalised(rows), normalised(columns).T
+    database = normalised(columns).T
     for start in range(0, len(rows), BLOCK):
-        yield start, z[start : start + BLOCK] @ database
+        yield start, normalised(rows[start : start + BLOCK]) @ database
 
 
 def _nearest(cosine: np.ndarray, most: int) -> np.ndarray:
     """Columns of the ``most`` largest of each row, the largest first; of equal ones the first."""
     most = min(most, cosine.shape[1])
-    part = np.argpartition(-cosine, most - 1, axis=1)[:, :most]
-    last = np.take_along_axis(cosine, part, axis=1).min(axis=1, keepdims=True)
-    for row in np.flatnonzero((cosine >= last).sum(axis=1) > most):  # the last has equals that were left out
-        part[row] = np.argsort(-cosine[row], kind="stable")[:most]
-    part.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(cosine, part, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(part, order, axis=1)
+    columns = _largest(cosine, most + 1)
+    near = np.take_along_axis(cosine, columns, axis=1)
+    order = np.argsort(-near, axis=1, kind="stable")[:, : most + 1]
+    columns, near = (np.take_along_axis(x, order, axis=1) for x in (columns, near))
+    if near.shape[1] > most:
+        for row in np.flatnonzero(near[:, most - 1] == near[:, most]):  # the last has equals that were left out
+            above = columns[row, near[row] > near[row, most]]
+            equal = np.flatnonzero(cosine[row] == near[row, most])
+            columns[row, :most] = np.concatenate([above, equal[: most - len(above)]])
+    columns = np.sort(columns[:, :most], axis=1)
+    order = np.argsort(-np.take_along_axis(cosine, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
+
+
+def _largest(cosine: np.ndarray, most: int) -> np.ndarray:
+    """Columns among which are those of the ``most`` largest of each row, as far as values go; in any order.
+
+    The k largest lie in the k strips with the largest maxima, so most columns are looked at once, and not sorted.
+    """
+    rows, width = len(cosine), cosine.shape[1] // STRIP
+    if width <= most:
+        return np.broadcast_to(np.arange(cosine.shape[1]), cosine.shape)
+    # Strip j has the columns j, j + width, ...: the maxima of all strips are one pass over neighbouring memory.
+    maxima = cosine[:, : STRIP * width].reshape(rows, STRIP, width).max(axis=1)
+    strips = np.argpartition(maxima, width - most, axis=1)[:, width - most :]
+    members = (strips[:, None, :] + width * np.arange(STRIP)[:, None]).reshape(rows, -1)
+    rest = np.broadcast_to(np.arange(STRIP * width, cosine.shape[1]), (rows, cosine.shape[1] - STRIP * width))
+    columns = np.concatenate([members, rest], axis=1)
+    near = np.take_along_axis(cosine, columns, axis=1)
+    first = np.argpartition(near, near.shape[1] - most, axis=1)[:, near.shape[1] - most :]
+    return np.take_along_axis(columns, first, axis=1)
