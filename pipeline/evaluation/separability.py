@@ -19,7 +19,7 @@ KINDS = ("same", "other", "opposite")  # 'different' is other and opposite toget
 FALSE_POSITIVE_RATES = {"1e-1": 0.1, "1e-2": 0.01, "1e-3": 0.001}
 BLOCK = 256
 ROWS = 8192
-MOST_AT_ONCE = 2**21  # weights of pairs at a time, float64: 17 MB
+PAIRS, RESAMPLES = 8192, 64  # of whose products is a block: it and what it is added to stay in the caches
 
 
 def mean_cosines(
@@ -143,13 +143,16 @@ class PairCounts:
 
     def histogram(self, weights: np.ndarray) -> np.ndarray:
         """Numbers of pairs (R, 3, bins)."""
-        out = np.zeros((self.counts.shape[1], len(weights)))
-        of_group = np.ascontiguousarray(weights.T, dtype=np.float64)
-        step = max(1, MOST_AT_ONCE // max(1, len(weights)))
-        for start in range(0, len(self.pairs), step):  # of some pairs all resamples: these lie side by side
-            a, b = self.pairs[start : start + step].T
-            out += self.counts[start : start + step].T @ (of_group[a] * of_group[b])
-        return out.T.reshape(len(weights), len(KINDS), -1)
+        starts = range(0, len(self.pairs), PAIRS)
+        parts = [(*self.pairs[s : s + PAIRS].T, self.counts[s : s + PAIRS].T) for s in starts]
+        out = np.zeros((len(weights), self.counts.shape[1]))
+        for start in range(0, len(weights), RESAMPLES):
+            of_group = np.ascontiguousarray(weights[start : start + RESAMPLES].T, dtype=np.float64)
+            total = np.zeros((out.shape[1], of_group.shape[1]))
+            for a, b, counts in parts:
+                total += counts @ (of_group[a] * of_group[b])
+            out[start : start + RESAMPLES] = total.T
+        return out.reshape(len(weights), len(KINDS), -1)
 
 
 def pair_counts(
