@@ -177,10 +177,11 @@ def test_no_frames_are_no_rows(stride):
     assert (z.shape, said["classes"].shape, said["va"].shape) == ((0, 6), (0, 3), (0, 2))
 
 
-@pytest.mark.parametrize("pairs", [1, 7, 10_000])
-def test_a_head_for_pairs_judges_the_windows_around_two_frames(pairs, monkeypatch):
+@pytest.mark.parametrize("inputs", [1, 28, 100_000])
+def test_a_head_for_pairs_judges_the_windows_around_two_frames(inputs, monkeypatch):
     made = adapter(model="pair_gate", loss="pair_bce")
-    monkeypatch.setattr(inference, "PAIRS", pairs)
+    monkeypatch.setattr(inference, "JUDGED", inputs)
+    threads = torch.get_num_threads()
     monkeypatch.setattr(inference, "BATCH", 10)
     rows = np.array([45, 5, 0, 20, 21])
     logits = judge(made, InMemory(FEATURES), VIDEO, FRAME, rows, CPU)
@@ -192,3 +193,4 @@ def test_a_head_for_pairs_judges_the_windows_around_two_frames(pairs, monkeypatc
             assert found[i, j] == pytest.approx(float(expected), abs=1e-5)
     assert found.std() > 0.01
     assert logits(np.zeros(0, dtype=int), np.array([1])).shape == (0, 1)
+    assert torch.get_num_threads() == threads

@@ -23,7 +23,16 @@ from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
 from pipeline.evaluation.folds import Fold, pooled, together
 from pipeline.evaluation.inference import WINDOW_STRIDE, judge, per_frame
-from pipeline.evaluation.measures import Answers, Judged, Part, Settings, compared_pairs, measured
+from pipeline.evaluation.measures import (
+    Answers,
+    Judged,
+    Part,
+    Settings,
+    compared_pairs,
+    judged_frames,
+    judged_partners,
+    measured,
+)
 from pipeline.evaluation.retrieval import partner_ranks
 from pipeline.evaluation.separability import Score, counts_of
 from pipeline.evaluation.separation import evenly
@@ -234,6 +243,10 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     about = _about(config, facts, labels, part, len(val), len(train))
     if config.part == "val":
         about |= _since(adapters[0], frames)
+    if adapters[0].head.pairs:
+        most, width = config.most_pairs_of, adapters[0].head.num_channels
+        frames_judged, pairs_judged = (len(of(part, most, width)) for of in (judged_frames, judged_partners))
+        about["judged"] = {"frames": frames_judged, "pairs": pairs_judged}
     return Material(store, frames, rows, candidates, part, about, fold, config)
 
 
@@ -298,18 +311,18 @@ def _judged(found: Material, adapter: Adapter, source: Source, device: torch.dev
     def logits_of(places: np.ndarray) -> Score:
         return judge(adapter, source, frames.video, frames.frame, found.rows[places], device)
 
-    some = part.has[evenly(len(part.has), most)]
-    counts = None
+    some, counts = judged_frames(part, most, adapter.head.num_channels), None
     if len(some):
-        counts = counts_of(logits_of(some), part.label[some], part.group[some], len(part.classes), part.opposites)
+        label, group = part.label[some], part.group[some]
+        counts = counts_of(logits_of(some), label, group, len(part.classes), part.opposites, looked_at=64)
     left, right = compared_pairs(part, most).T
-    score = logits_of(np.concatenate([left, right]))
-    ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left))
+    score, asked = logits_of(np.concatenate([left, right])), judged_partners(part, most, adapter.head.num_channels)
+    ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left), asked)
     own, same = frames.pairs_of(found.config.part)
     number, step = adapter.numbers(frames.video, frames.frame)
     sides = (torch.from_numpy(centred(frames.video, number, rows, adapter.facts["window"], step)) for rows in own.T)
     logits = adapter.compare(source, *(rows.to(device) for rows in sides)).cpu().numpy()
-    return Judged(counts, ranks, logits, same, part.group[np.searchsorted(found.rows, own[:, 0])])
+    return Judged(counts, asked, ranks, logits, same, part.group[np.searchsorted(found.rows, own[:, 0])])
 
 
 def report(
@@ -441,8 +454,10 @@ def _about_all(found: Sequence[Material]) -> dict[str, Any]:
     scored = Counter()
     for of in about:
         scored.update(of["frames_scored"])
+    judged = [of["judged"] for of in about if "judged" in of]
     return about[0] | {
         "folds": len(about),
+        **({"judged": {what: sum(of[what] for of in judged) for what in judged[0]}} if judged else {}),
         "val_split": f"{len(about)} folds by group",
         **{name: sum(of[name] for of in about) for name in SUMMED if name in about[0]},
         **{name: round(np.mean([of[name] for of in about])) for name in ("train_frames", "knn_candidates")},

@@ -18,6 +18,7 @@ from pipeline.numbering import spacing
 
 STEADY = ("cosine_neighbours", "cosine_strangers", "cosine_same_video", "steadiness", "steadiness_in_video")
 SUFFIXES = ("", "_smoothed")
+MOST_JUDGED = 300_000_000  # inputs of pairs that a head for pairs is asked of: 3 to 4 s on two cores
 STEPS = ("flips_per_100", "frames_late", "switches_missed")
 
 
@@ -78,12 +79,13 @@ class Settings:
 class Judged:
     """What a head for pairs says itself, by its logits of 'the same'.
 
-    ``counts`` are of pairs of two groups of the frames whose cosines are counted, None where none are; ``ranks`` (P, 2)
-    of ``compared_pairs``, as ``pair_ranks`` has them; ``logits`` (Q,) those of the pairs that the label table names in
-    the part, of ``group`` (Q,), of which ``same`` (Q,) show the same.
+    ``counts`` are of pairs of two groups of ``judged_frames``, None where there are none; ``ranks`` (q, 2) of the
+    ``compared_pairs`` numbered ``asked`` (q,), as ``pair_ranks`` has them; ``logits`` (Q,) those of the pairs that the
+    label table names in the part, of ``group`` (Q,), of which ``same`` (Q,) show the same.
     """
 
     counts: PairCounts | None
+    asked: np.ndarray
     ranks: np.ndarray
     logits: np.ndarray
     same: np.ndarray
@@ -207,6 +209,23 @@ def compared_pairs(part: Part, most: int) -> np.ndarray:
     return np.zeros((0, 2), dtype=np.int64) if part.pairs is None else part.pairs[evenly(len(part.pairs), most)]
 
 
+def judged_frames(part: Part, most: int, width: int) -> np.ndarray:
+    """Rows whose pairs a head for pairs judges: those whose cosines are compared, or fewer evenly spaced ones.
+
+    All pairs of them have no more than ``MOST_JUDGED`` inputs, ``width`` a pair.
+    """
+    return part.has[evenly(len(part.has), min(most, int(np.sqrt(2 * MOST_JUDGED / width))))]
+
+
+def judged_partners(part: Part, most: int, width: int) -> np.ndarray:
+    """Numbers (q,) of ``compared_pairs`` whose partners a head for pairs looks for, among the sides of all of them.
+
+    Evenly spaced where they are fewer than all, so that the pairs judged have no more than ``MOST_JUDGED`` inputs.
+    """
+    num_pairs = len(compared_pairs(part, most))
+    return evenly(num_pairs, max(1, MOST_JUDGED // (2 * max(num_pairs, 1) * width)))
+
+
 def _partners_found(part: Part, pairs: np.ndarray, ranks: np.ndarray, ks: Sequence[int]) -> Measure:
     found = {f"paired_recall_at_{k}": (ranks.min(axis=1) < k).astype(np.float64) for k in ks}
     return of_means(found, part.group[pairs[:, 0]], len(part.groups))
@@ -218,7 +237,7 @@ def _of_judged(part: Part, pairs: np.ndarray, judged: Judged, ks: Sequence[int])
     if judged.counts is not None:
         measures.append(_of(separability(judged.counts), part.group[part.has]))
     if len(pairs):
-        measures.append(_partners_found(part, pairs, judged.ranks, ks))
+        measures.append(_partners_found(part, pairs[judged.asked], judged.ranks, ks))
     if judged.same.any() and not judged.same.all():
         said, num_groups = judged.logits > 0, len(part.groups)
         kinds = said & judged.same, said, judged.same

@@ -77,14 +77,21 @@ def pair_ranks(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return partner_ranks(lambda a, b: z[0][a] @ z[1][b].T, len(left))
 
 
-def partner_ranks(score: Callable[[np.ndarray, np.ndarray], np.ndarray], num_pairs: int) -> np.ndarray:
-    """As ``pair_ranks``, by ``score(lefts (r,), rights (c,))`` -> (r, c) of the numbers of pairs; in blocks of rows."""
-    out, every = np.empty((num_pairs, 2), dtype=np.int64), np.arange(num_pairs)
-    for start in range(0, num_pairs, BLOCK):
-        rows = every[start : start + BLOCK]
+def partner_ranks(
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray], num_pairs: int, asked: np.ndarray | None = None
+) -> np.ndarray:
+    """As ``pair_ranks``, by ``score(lefts (r,), rights (c,))`` -> (r, c) of the numbers of pairs; in blocks of rows.
+
+    Of the pairs ``asked`` (q,) alone, where given, among the sides of all pairs: (q, 2).
+    """
+    every = np.arange(num_pairs)
+    asked = every if asked is None else asked
+    out = np.empty((len(asked), 2), dtype=np.int64)
+    for start in range(0, len(asked), BLOCK):
+        rows = asked[start : start + BLOCK]
         for side, found in enumerate((score(rows, every), score(every, rows).T)):
             own = found[np.arange(len(rows)), rows, None]
-            out[rows, side] = (found >= own).sum(axis=1) - 1
+            out[start : start + len(rows), side] = (found >= own).sum(axis=1) - 1
     return out
 
 

@@ -182,15 +182,16 @@ def counts_of(
     num_classes: int,
     opposites: Sequence[tuple[int, int]] = (),
     bins: int = 1024,
+    looked_at: int = 500,
 ) -> PairCounts:
     """Counts of the scores of all pairs of n rows, by kind and pair of groups. A score is the same from both sides.
 
-    In blocks of 256 rows, never (n, n). The bins lie evenly around the scores of 500 rows; what lies beyond is in the
-    first and last.
+    In blocks of 256 rows, never (n, n). The bins lie evenly around the scores of ``looked_at`` rows; what lies beyond
+    is in the first and last.
     """
     order = np.argsort(groups, kind="stable")
     label, group = labels[order], groups[order]
-    edges = _edges(score, order[evenly(len(order), 500)], bins)
+    edges = _edges(score, order[evenly(len(order), looked_at)], bins)
     num_groups = int(groups.max(initial=-1)) + 1
     kind = np.where(np.eye(num_classes, dtype=bool), 0, np.where(_opposite(opposites, num_classes), 2, 1))
     after = np.searchsorted(group, group, side="right")  # rows are sorted by group: the first of a later one
