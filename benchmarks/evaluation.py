@@ -6,6 +6,7 @@
 And what a trained TCN of 31 frames takes for its predictions of all frames, by a window for each and by sliding ones.
 
 The embeddings are drawn, eight emotions in stretches of 300 frames; a metric costs the same whatever they are worth.
+What the commands themselves cost on data of this size ``scale.py`` says.
 """
 
 import argparse

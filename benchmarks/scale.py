@@ -1,19 +1,25 @@
-"""Data as large as the field's largest sets, drawn in seconds: tables and a feature store, to measure scale by.
+"""What the commands cost on data as large as the field's largest sets, drawn in seconds: tables and a feature store.
 
-    python benchmarks/scale.py abaw data/scale/abaw      594 videos, 2.94 M frames, 168,000 labelled to validate on
-    python benchmarks/scale.py videos data/scale/videos  100,000 videos of 30 frames, 20,000 of them to validate on
-    python benchmarks/scale.py stills data/scale/stills  60,000 images, each its own video; half to validate on
-    python benchmarks/scale.py pairs data/scale/pairs    4,800 pairs of images, half to validate on; 5,488 columns
-    python benchmarks/scale.py abaw data/scale/wide --width 1280 --chunks 8
+    python benchmarks/scale.py abaw       594 videos, 2.94 M frames, 168,000 labelled to validate on
+    python benchmarks/scale.py videos     100,000 videos of 30 frames, 20,000 of them to validate on
+    python benchmarks/scale.py stills     60,000 images, each its own video; half to validate on
+    python benchmarks/scale.py pairs      4,800 pairs of images, half to validate on; 5,488 columns
+    python benchmarks/scale.py abaw --only evaluate --checkout ../old --turns 3     beside another checkout, in turns
+    python benchmarks/scale.py videos --only reduce --width 1280 --chunks 8
+    python benchmarks/scale.py abaw --only                                          only draws
 
-Writes features.zarr, labels.parquet and frames.parquet; there are no images. Features are drawn: a direction for each
-class and video, and noise. With ``--chunks`` only so many chunks are drawn and each of the others is a hard link to one
-of them, so that a store of 7.5 GB takes 84 MB of the disk: for what reads features and does not compare them.
+Each command is a process of its own, of which seconds and peak memory are said; the run that is evaluated is an
+untrained head. The data lie in data/scale/, 0.8 GB each at most, without images: a direction for each class and video,
+and noise. With ``--chunks`` only so many chunks are drawn and each of the others is a hard link to one of them, so that
+a store of 7.5 GB takes 84 MB of the disk: for what reads features and does not compare them.
 """
 
 import argparse
 import os
+import shutil
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +31,7 @@ import pandas as pd
 from pipeline.store import CHUNK_ROWS, FeatureStore, StoreWriter, chunk_file
 from pipeline.tables import ABAW_CLASSES, Frames, Labels, write_frames, write_labels
 
+ROOT = Path(__file__).resolve().parent.parent
 SEGMENT = 150  # frames of one expression
 
 
@@ -54,11 +61,18 @@ SCALES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scale", choices=SCALES)
-    parser.add_argument("folder", type=Path, help="new or empty")
+    parser.add_argument("--folder", type=Path, default=Path("data/scale"), help="holds a folder for each scale")
     parser.add_argument("--width", type=int, help="columns of the features")
     parser.add_argument("--chunks", type=int, help="that are drawn; the others are links to them")
+    parser.add_argument("--only", nargs="*", help="these of open, reduce, evaluate, report, predict; none: draw alone")
+    parser.add_argument("--checkout", type=Path, help="another checkout of this project, to compare with")
+    parser.add_argument("--turns", type=int, default=1, help="of each command; the fastest counts")
     given = parser.parse_args()
-    write(SCALES[given.scale], given.folder, given.width, given.chunks)
+    folder = (given.folder / (given.scale + (f"_{given.width}" if given.width else ""))).resolve()
+    if not (folder / "features.zarr").is_dir():
+        write(SCALES[given.scale], folder, given.width, given.chunks)
+    if given.only is None or given.only:
+        measure(given.scale, folder, given.only, given.checkout, given.turns)
 
 
 def write(scale: Scale, folder: Path, width: int | None = None, drawn_chunks: int | None = None) -> None:
@@ -129,6 +143,67 @@ def _link(path: Path, drawn: int) -> None:
         linked = files[index].with_suffix(".link")
         os.link(files[index % drawn], linked)
         linked.replace(files[index])
+
+
+def measure(name: str, folder: Path, only: list[str] | None, checkout: Path | None, turns: int) -> None:
+    """Seconds and peak memory of each command on data of a size, here and in another checkout."""
+    data = ["-d", f"{folder}/features.zarr", "--labels", f"{folder}/labels.parquet"]
+    data += ["--frames", f"{folder}/frames.parquet"]
+    kind = ["--model", "mlp", "--loss", "cross_entropy", "--window", "1", "--pooling", "centre"]
+    if SCALES[name].pairs:
+        kind = [
+            "--model",
+            "pair_gate",
+            "--loss",
+            "pair_bce",
+            "--sampler",
+            "pairs",
+            "--window",
+            "1",
+            "--pooling",
+            "mean",
+        ]
+    if not (folder / "runs/drawn").is_dir():
+        timed(["train.py", "-e", "0", "-r", "1", "--no-reduce", "--no-evaluate", *data, *kind, "-s", f"{folder}/runs",
+               "--name", "drawn"], ROOT)  # fmt: skip
+    store = f"from pathlib import Path; from pipeline.store import FeatureStore; FeatureStore(Path('{data[1]}'))"
+    params, videos = folder / "report.yaml", folder / "list.txt"
+    params.write_text("report: {}\nruns: {drawn: {}}\n", encoding="utf-8")
+    videos.write_text("\n".join(FeatureStore(Path(data[1])).keys["video"].cat.categories) + "\n", encoding="utf-8")
+    commands = {
+        "open": ["-c", store],
+        "reduce": ["-m", "pipeline.extraction.reduce", "-n", "64", "-s", data[1], *data[2:4], "-o", f"{folder}/p.st"],
+        "evaluate": ["-m", "pipeline.evaluation.evaluate", "--run", f"{folder}/runs/drawn", *data,
+                     "-o", f"{folder}/evaluation/drawn"],
+        "report": ["-m", "pipeline.evaluation.report", "--params", str(params), "-i", f"{folder}/evaluation",
+                   "-o", f"{folder}/report"],
+        "predict": ["-m", "pipeline.evaluation.predict", "--run", f"{folder}/runs/drawn", "-d", data[1], "--list",
+                    str(videos), "--task", "expr", "--format", "single", "-o", f"{folder}/predictions"],
+    }  # fmt: skip
+    if SCALES[name].pairs:
+        commands.pop("predict")  # a head for pairs predicts no expressions
+    sides = {"here": ROOT} | ({"there": checkout.resolve()} if checkout else {})
+    units = [f"{what} {side}" for side in sides for what in ("s", "GB")]
+    print(f"| {name} | {' | '.join(units)} |\n|{' --- |' * (1 + len(units))}")
+    for command in only or commands:
+        found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+        for _ in range(turns):
+            for side, root in sides.items():
+                shutil.rmtree(folder / "predictions", ignore_errors=True)
+                found[side].append(timed(commands[command], root))
+        numbers = [f"{min(t for t, _ in of):.1f} | {max(peak for _, peak in of):.2f}" for of in found.values()]
+        print(f"| {command} | {' | '.join(numbers)} |", flush=True)
+
+
+def timed(arguments: list[str], root: Path) -> tuple[float, float]:
+    """Seconds and peak GiB of a Python process in ``root``; ends the benchmark where it fails."""
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *arguments], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)  # of this child alone
+    if status:
+        raise SystemExit(f"{' '.join(arguments)}\n{output.decode()}")
+    return time.perf_counter() - start, usage.ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ def drawn(
     heading = plots.heading(about["run"], about["dataset"], len(has)) + whose
     yield "f1", plots.f1_bars(f1, part.classes, heading, intervals)
     said, z = seen.predicted[source][0].argmax(1), [fold.answers[0].z for fold in folds]
-    z = None if z[0] is None else np.concatenate(z)  # to be compared inside a video, which is in one fold
+    z = (
+        None if z[0] is None else z[0] if len(z) == 1 else np.concatenate(z)
+    )  # to be compared inside a video, which is in one fold
     for number, code in enumerate(_chosen(part, timelines), start=1):
         yield f"timeline_{number}", _timeline(part, code, said, z, picture, title + whose)
 

@@ -10,6 +10,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -395,8 +396,17 @@ def _thumbnails(path: Path | None) -> Callable[[str, int], np.ndarray | None]:
     if path is None:
         return lambda video, frame: None
     frames = read_frames(path)
-    paths = frames.table.set_index(KEY)["path"]
-    return lambda video, frame: thumbnail(frames.root / paths[video, frame]) if (video, frame) in paths.index else None
+
+    @cache
+    def of_video(video: str) -> dict[int, str]:
+        own = frames.table[frames.table["video"] == video]
+        return dict(zip(own["frame"], own["path"], strict=True))
+
+    def picture(video: str, frame: int) -> np.ndarray | None:
+        own = of_video(video).get(frame)
+        return None if own is None else thumbnail(frames.root / own)
+
+    return picture
 
 
 def _about(

@@ -127,7 +127,7 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
     measures, said, pairs, probe = [], dict(answers.said), None, None
     has, known = part.has, part.train_label >= 0
     if len(has) and answers.z is not None:
-        z, label, group = answers.z[has], part.label[has], part.group[has]
+        z, label, group = _of_rows(answers.z, has), part.label[has], part.group[has]
         pairs = pair_counts(z, label, group, len(part.classes), part.opposites, settings.most_pairs_of)
         measures += [
             _of(mean_cosines(z, label, group, len(part.classes), part.opposites), group),
@@ -166,7 +166,7 @@ def by_groups(part: Part, z: np.ndarray | None, seen: Seen, group: np.ndarray) -
     label, video, number, of = part.label[has], part.video[has], part.number[has], group[has]
     step = spacing(video, number)  # of frames that are scored: labels may be at another rate than frames
     if z is not None and len(has):
-        steady = steadiness_by_group(z[has], label, label, video, number, step, of)
+        steady = steadiness_by_group(_of_rows(z, has), label, label, video, number, step, of)
         measures.append(_named(_of(steady, of), {name: name for name in STEADY}))
     if seen.probe is not None:
         scores = expression_by_group(label, seen.probe, of, part.classes)
@@ -192,6 +192,11 @@ def by_groups(part: Part, z: np.ndarray | None, seen: Seen, group: np.ndarray) -
                 for found in _steps(said, label, video, number, step, of, num_groups):
                     measures.append(_named(found, {name: f"{prefix}{name}{suffix}" for name in STEPS}))
     return joined(measures)
+
+
+def _of_rows(z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """``z[rows]`` of ascending rows, and no copy where that is all of it."""
+    return z if len(rows) == len(z) else z[rows]
 
 
 def joined(measures: Sequence[Measure]) -> Measure:
