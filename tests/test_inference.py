@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pipeline.evaluation import inference
-from pipeline.evaluation.inference import judge, per_frame
+from pipeline.evaluation.inference import Some, judge, per_frame
 from pipeline.training.adapter import build_adapter
 from pipeline.training.features import InMemory
 from pipeline.training.windows import centred
@@ -172,6 +172,19 @@ def test_what_is_not_valid_changes_nothing(model, pooling, stride):
 
 
 @pytest.mark.parametrize("stride", [None, 2])
+def test_of_some_frames_windows_are_those_of_all_and_a_frame_that_is_not_kept_is_no_zero(stride):
+    made, rows = adapter(model="tcn"), np.array([2, 5, 18, 44])
+    kept = np.array([0, 1, 2, 3, 4, 5, *range(12, 26), *range(36, 46)])
+    source = Some(InMemory(FEATURES[kept]), kept, 46)
+    (z, said), (z_all, said_all) = found(made, stride, rows, source), found(made, stride, rows)
+    np.testing.assert_allclose(z, z_all, atol=1e-6)
+    np.testing.assert_allclose(said["classes"], said_all["classes"], atol=1e-6)
+    np.testing.assert_array_equal(source.take(torch.tensor([5, 18])), FEATURES[[5, 18]])
+    with pytest.raises(AssertionError, match="not kept"):
+        source.gather(torch.tensor([[30, -1]]))
+
+
+@pytest.mark.parametrize("stride", [None, 3])
 def test_no_frames_are_no_rows(stride):
     z, said = found(adapter(model="tcn"), stride, np.zeros(0, dtype=int))
     assert (z.shape, said["classes"].shape, said["va"].shape) == ((0, 6), (0, 3), (0, 2))

@@ -23,7 +23,7 @@ from pipeline.emotions import opposites
 from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
 from pipeline.evaluation.folds import Fold, pooled, together
-from pipeline.evaluation.inference import WINDOW_STRIDE, judge, per_frame
+from pipeline.evaluation.inference import WINDOW_STRIDE, Some, judge, per_frame
 from pipeline.evaluation.measures import (
     Answers,
     Judged,
@@ -131,8 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             done = sum(map(len, answers))
             line.say(f"{config.run}: network {done + 1} of {sum(map(len, folds))}, {len(part.rows):,} frames")
             adapter.modules().to(device)
-            source = features.open_inputs(store, part.frames.row, adapter.front, device)
-            said.append(answered(part, adapter, source, device))
+            said.append(answered(part, adapter, inputs(part, adapter, device), device))
     line.end()
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
@@ -292,6 +291,20 @@ def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Label
     table = table[table["same"] == 1] if "same" in table else table
     sides = table.pivot(index="pair", columns="side", values="place").reindex(columns=["left", "right"]).dropna()
     return sides.to_numpy(dtype=np.int64)
+
+
+def inputs(found: Material, adapter: Adapter, device: torch.device) -> Source:
+    """Inputs for the windows that hold the part's frames.
+
+    Where each frame has its own window, training frames that are in none are not read.
+    """
+    frames, stride = found.frames, found.config.window_stride
+    if stride is not None and not adapter.head.framewise:
+        return features.open_inputs(found.store, frames.row, adapter.front, device)
+    number, step = adapter.numbers(frames.video, frames.frame)
+    around = centred(frames.video, number, found.train, adapter.facts["window"], step)
+    kept = np.union1d(found.rows, around[around >= 0])  # of the part's videos all frames are rows
+    return Some(features.open_inputs(found.store, frames.row[kept], adapter.front, device), kept, len(frames.row))
 
 
 def answered(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Answers:

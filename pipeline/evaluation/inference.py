@@ -18,6 +18,34 @@ MOST_THREADS = 8
 WINDOW_STRIDE = "fewer windows, so many frames apart; default: one centred on each frame"
 
 
+class Some:
+    """Inputs of the head for ``kept`` (k,) of N frames, which are the frames of ``source``, by their numbers among all.
+
+    Evaluation asks few of the training frames: reading them all would take most of its memory.
+    """
+
+    def __init__(self, source: Source, kept: np.ndarray, num_frames: int) -> None:
+        self._source, self._kept, self._num_frames = source, kept, num_frames
+        self._place: torch.Tensor | None = None
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """As ``InMemory.take``."""
+        return self._source.take(self._places(rows))
+
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``InMemory.gather``."""
+        return self._source.gather(torch.where(rows >= 0, self._places(rows.clamp(min=0), rows >= 0), -1))
+
+    def _places(self, rows: torch.Tensor, asked: torch.Tensor | bool = True) -> torch.Tensor:
+        if self._place is None:
+            place = np.full(self._num_frames, -1)
+            place[self._kept] = np.arange(len(self._kept))
+            self._place = torch.from_numpy(place).to(rows.device)
+        places = self._place[rows]
+        assert not ((places < 0) & asked).any(), "a frame that is not kept"
+        return places
+
+
 def per_frame(
     adapter: Adapter,
     source: Source,

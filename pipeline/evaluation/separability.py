@@ -192,7 +192,8 @@ def counts_of(
     order = np.argsort(groups, kind="stable")
     label, group = labels[order], groups[order]
     edges = _edges(score, order[evenly(len(order), looked_at)], bins)
-    num_groups = int(groups.max(initial=-1)) + 1
+    names, group = np.unique(group, return_inverse=True)  # of many groups the sample may have few
+    num_groups = len(names)
     kind = np.where(np.eye(num_classes, dtype=bool), 0, np.where(_opposite(opposites, num_classes), 2, 1))
     after = np.searchsorted(group, group, side="right")  # rows are sorted by group: the first of a later one
     keys, numbers = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
@@ -205,12 +206,13 @@ def counts_of(
         key, number = np.unique(key[group[rows, None] < group[None, columns]], return_counts=True)
         keys.append(key)
         numbers.append(number)
-    pair, place = np.divmod(np.concatenate(keys), len(KINDS) * bins)
-    pair, row = np.unique(pair, return_inverse=True)
-    counts = sparse.csr_array(
-        (np.concatenate(numbers).astype(np.float64), (row, place)), shape=(len(pair), len(KINDS) * bins)
-    )
-    pairs = np.stack([pair // max(1, num_groups), pair % max(1, num_groups)], axis=1)
+    keys, counted = np.concatenate(keys), np.concatenate(numbers).astype(np.float64)
+    pair = keys // (len(KINDS) * bins)
+    there = np.zeros(num_groups**2, dtype=bool)
+    there[pair] = True
+    row, place = (np.cumsum(there, dtype=np.int32) - 1)[pair], (keys % (len(KINDS) * bins)).astype(np.int32)
+    pairs = names[np.stack(np.divmod(np.flatnonzero(there), max(1, num_groups)), axis=1)]
+    counts = sparse.csr_array((counted, (row, place)), shape=(len(pairs), len(KINDS) * bins))
     return PairCounts(edges, pairs, counts, len(order))
 
 
