@@ -15,6 +15,7 @@ a store of 7.5 GB takes 84 MB of the disk: for what reads features and does not 
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.append(str(Path(__file__).parent.parent))  # behind PYTHONPATH, by which another checkout draws its own data
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,7 @@ def write(scale: Scale, folder: Path, width: int | None = None, drawn_chunks: in
         for start in range(drawn_chunks * CHUNK_ROWS, len(table), CHUNK_ROWS):
             writer.write(table[start : start + CHUNK_ROWS], {"original": np.zeros((0, width), dtype=np.float16)})
     _link(folder / "features.zarr", drawn_chunks)
+    (folder / "drawn.json").write_text(json.dumps([width, drawn_chunks]), encoding="utf-8")
 
 
 def frame_table(scale: Scale) -> pd.DataFrame:
@@ -146,59 +148,63 @@ def _link(path: Path, drawn: int) -> None:
 
 
 def measure(name: str, folder: Path, only: list[str] | None, checkout: Path | None, turns: int) -> None:
-    """Seconds and peak memory of each command on data of a size, here and in another checkout."""
-    data = ["-d", f"{folder}/features.zarr", "--labels", f"{folder}/labels.parquet"]
-    data += ["--frames", f"{folder}/frames.parquet"]
+    """Seconds and peak memory of each command, here and in another checkout, which has data of its own making."""
+    sides = {"here": (ROOT, folder)}
+    if checkout:
+        sides["there"] = (checkout.resolve(), folder.with_name(f"{folder.name}_of_{checkout.resolve().name}"))
+    commands = {side: prepared(name, root, place, folder) for side, (root, place) in sides.items()}
+    units = [f"{what} {side}" for side in sides for what in ("s", "GB")]
+    print(f"| {name} | {' | '.join(units)} |\n|{' --- |' * (1 + len(units))}")
+    for command in only or commands["here"]:
+        found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+        for _ in range(turns):
+            for side, (root, place) in sides.items():
+                shutil.rmtree(place / "predictions", ignore_errors=True)
+                found[side].append(timed(commands[side][command], root))
+        numbers = [f"{min(t for t, _ in of):.1f} | {max(peak for _, peak in of):.2f}" for of in found.values()]
+        print(f"| {command} | {' | '.join(numbers)} |", flush=True)
+
+
+def prepared(name: str, root: Path, place: Path, like: Path) -> dict[str, list[str]]:
+    """The commands of a checkout on data in ``place``, which it draws, as those in ``like`` are, with a run on them."""
+    if not (place / "features.zarr").is_dir():
+        width, chunks = json.loads((like / "drawn.json").read_text())
+        drawing = f"import scale; scale.write(scale.SCALES['{name}'], scale.Path('{place}'), {width}, {chunks})"
+        timed(["-c", drawing], root)
+    data = ["-d", f"{place}/features.zarr", "--labels", f"{place}/labels.parquet"]
+    data += ["--frames", f"{place}/frames.parquet"]
     kind = ["--model", "mlp", "--loss", "cross_entropy", "--window", "1", "--pooling", "centre"]
     if SCALES[name].pairs:
-        kind = [
-            "--model",
-            "pair_gate",
-            "--loss",
-            "pair_bce",
-            "--sampler",
-            "pairs",
-            "--window",
-            "1",
-            "--pooling",
-            "mean",
-        ]
-    if not (folder / "runs/drawn").is_dir():
-        timed(["train.py", "-e", "0", "-r", "1", "--no-reduce", "--no-evaluate", *data, *kind, "-s", f"{folder}/runs",
-               "--name", "drawn"], ROOT)  # fmt: skip
+        kind = ["--model", "pair_gate", "--loss", "pair_bce", "--sampler", "pairs", "--window", "1"]
+    if not (place / "runs/drawn").is_dir():
+        timed(["train.py", "-e", "0", "-r", "1", "--no-reduce", "--no-evaluate", *data, *kind, "-s", f"{place}/runs",
+               "--name", "drawn"], root)  # fmt: skip
     store = f"from pathlib import Path; from pipeline.store import FeatureStore; FeatureStore(Path('{data[1]}'))"
-    params, videos = folder / "report.yaml", folder / "list.txt"
+    params, videos = place / "report.yaml", place / "list.txt"
     params.write_text("report: {}\nruns: {drawn: {}}\n", encoding="utf-8")
     videos.write_text("\n".join(FeatureStore(Path(data[1])).keys["video"].cat.categories) + "\n", encoding="utf-8")
     commands = {
         "open": ["-c", store],
-        "reduce": ["-m", "pipeline.extraction.reduce", "-n", "64", "-s", data[1], *data[2:4], "-o", f"{folder}/p.st"],
-        "evaluate": ["-m", "pipeline.evaluation.evaluate", "--run", f"{folder}/runs/drawn", *data,
-                     "-o", f"{folder}/evaluation/drawn"],
-        "report": ["-m", "pipeline.evaluation.report", "--params", str(params), "-i", f"{folder}/evaluation",
-                   "-o", f"{folder}/report"],
-        "predict": ["-m", "pipeline.evaluation.predict", "--run", f"{folder}/runs/drawn", "-d", data[1], "--list",
-                    str(videos), "--task", "expr", "--format", "single", "-o", f"{folder}/predictions"],
+        "reduce": ["-m", "pipeline.extraction.reduce", "-n", "64", "-s", data[1], *data[2:4], "-o", f"{place}/p.st"],
+        "evaluate": ["-m", "pipeline.evaluation.evaluate", "--run", f"{place}/runs/drawn", *data,
+                     "-o", f"{place}/evaluation/drawn"],
+        "report": ["-m", "pipeline.evaluation.report", "--params", str(params), "-i", f"{place}/evaluation",
+                   "-o", f"{place}/report"],
+        "predict": ["-m", "pipeline.evaluation.predict", "--run", f"{place}/runs/drawn", "-d", data[1], "--list",
+                    str(videos), "--task", "expr", "--format", "single", "-o", f"{place}/predictions"],
     }  # fmt: skip
     if SCALES[name].pairs:
         commands.pop("predict")  # a head for pairs predicts no expressions
-    sides = {"here": ROOT} | ({"there": checkout.resolve()} if checkout else {})
-    units = [f"{what} {side}" for side in sides for what in ("s", "GB")]
-    print(f"| {name} | {' | '.join(units)} |\n|{' --- |' * (1 + len(units))}")
-    for command in only or commands:
-        found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
-        for _ in range(turns):
-            for side, root in sides.items():
-                shutil.rmtree(folder / "predictions", ignore_errors=True)
-                found[side].append(timed(commands[command], root))
-        numbers = [f"{min(t for t, _ in of):.1f} | {max(peak for _, peak in of):.2f}" for of in found.values()]
-        print(f"| {command} | {' | '.join(numbers)} |", flush=True)
+    return commands
 
 
 def timed(arguments: list[str], root: Path) -> tuple[float, float]:
     """Seconds and peak GiB of a Python process in ``root``; ends the benchmark where it fails."""
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *arguments], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(ROOT / "benchmarks")])}
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     output = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)  # of this child alone
     if status:
