@@ -90,6 +90,7 @@ def tcn(width: int) -> dict[str, Any]:
         "model": "tcn", "model_options": {}, "loss": "cross_entropy", "loss_options": {}, "num_features": width,
         "num_components": None, "embedding_size": 128, "dropout": 0.0, "classes": CLASSES, "temperature": 15.0,
         "margin": None, "window": 31, "step": 1, "pooling": "mean", "class_counts": None, "num_aus": None,
+        "made_by": {},
     }  # fmt: skip
 
 

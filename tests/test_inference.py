@@ -16,6 +16,7 @@ FACTS = {
     "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "num_features": 4, "num_components": None, "embedding_size": 6,
     "dropout": 0.5, "classes": ["a", "b", "c"], "temperature": 15.0, "margin": None, "window": 5, "step": 1,
     "pooling": "mean", "model_options": {}, "loss_options": {}, "class_counts": [5] * 3, "num_aus": 2,
+    "made_by": {},
 }  # fmt: skip
 CPU = torch.device("cpu")
 
