@@ -8,9 +8,9 @@
     python benchmarks/scale.py videos --only reduce --width 1280 --chunks 8
     python benchmarks/scale.py abaw --only                                          only draws
 
-Each command is a process of its own, of which seconds and peak memory are said; the run that is evaluated is an
-untrained head. The data lie in data/scale/, 0.8 GB each at most, without images: a direction for each class and video,
-and noise. With ``--chunks`` only so many chunks are drawn and each of the others is a hard link to one of them, so that
+Each command is a process of its own, of which seconds, seconds of all processors (which other work on the machine
+disturbs less) and peak memory are said; the run that is evaluated is an untrained head. The data lie in data/scale/,
+0.8 GB each at most, without images: a direction for each class and video, and noise. With ``--chunks`` only so many chunks are drawn and each of the others is a hard link to one of them, so that
 a store of 7.5 GB takes 84 MB of the disk: for what reads features and does not compare them.
 """
 
@@ -153,15 +153,16 @@ def measure(name: str, folder: Path, only: list[str] | None, checkout: Path | No
     if checkout:
         sides["there"] = (checkout.resolve(), folder.with_name(f"{folder.name}_of_{checkout.resolve().name}"))
     commands = {side: prepared(name, root, place, folder) for side, (root, place) in sides.items()}
-    units = [f"{what} {side}" for side in sides for what in ("s", "GB")]
+    units = [f"{what} {side}" for side in sides for what in ("s", "CPU s", "GB")]
     print(f"| {name} | {' | '.join(units)} |\n|{' --- |' * (1 + len(units))}")
     for command in only or commands["here"]:
-        found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+        found: dict[str, list[tuple[float, float, float]]] = {side: [] for side in sides}
         for _ in range(turns):
             for side, (root, place) in sides.items():
                 shutil.rmtree(place / "predictions", ignore_errors=True)
                 found[side].append(timed(commands[side][command], root))
-        numbers = [f"{min(t for t, _ in of):.1f} | {max(peak for _, peak in of):.2f}" for of in found.values()]
+        best = [(*map(min, list(zip(*of, strict=True))[:2]), max(peak for *_, peak in of)) for of in found.values()]
+        numbers = [f"{seconds:.1f} | {cpu:.1f} | {peak:.2f}" for seconds, cpu, peak in best]
         print(f"| {command} | {' | '.join(numbers)} |", flush=True)
 
 
@@ -198,8 +199,8 @@ def prepared(name: str, root: Path, place: Path, like: Path) -> dict[str, list[s
     return commands
 
 
-def timed(arguments: list[str], root: Path) -> tuple[float, float]:
-    """Seconds and peak GiB of a Python process in ``root``; ends the benchmark where it fails."""
+def timed(arguments: list[str], root: Path) -> tuple[float, float, float]:
+    """Seconds, those of all processors, and peak GiB of a Python process in ``root``; a failure ends the benchmark."""
     start = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), str(ROOT / "benchmarks")])}
     process = subprocess.Popen(
@@ -209,7 +210,7 @@ def timed(arguments: list[str], root: Path) -> tuple[float, float]:
     _, status, usage = os.wait4(process.pid, 0)  # of this child alone
     if status:
         raise SystemExit(f"{' '.join(arguments)}\n{output.decode()}")
-    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**20
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ def part_of(video, classes=4):
     va[::7], aus[::5] = np.nan, np.nan
     names = [str(v) for v in range(video.max() + 1)]
     return Part(
-        video=video, frame=frame, number=frame, group=video, label=np.where(np.arange(n) % 9 == 8, -1, RNG.integers(0, classes, n)),
-        va=va, aus=aus, videos=names, groups=names, classes=list("abcd")[:classes], au_names=["au1", "au4"], step=1,
-        opposites=[(0, 1)], train_label=np.zeros(0, dtype=int),
+        video=video, frame=frame, number=frame, group=video, va=va, aus=aus, videos=names, groups=names,
+        label=np.where(np.arange(n) % 9 == 8, -1, RNG.integers(0, classes, n)), classes=list("abcd")[:classes],
+        au_names=["au1", "au4"], step=1, opposites=[(0, 1)], train_label=np.zeros(0, dtype=int),
     )  # fmt: skip
 
 
