@@ -6,6 +6,7 @@
 And what a trained TCN of 31 frames takes for its predictions of all frames, by a window for each and by sliding ones.
 
 The embeddings are drawn, eight emotions in stretches of 300 frames; a metric costs the same whatever they are worth.
+What the commands themselves cost on data of this size ``scale.py`` says.
 """
 
 import argparse
@@ -89,6 +90,7 @@ def tcn(width: int) -> dict[str, Any]:
         "model": "tcn", "model_options": {}, "loss": "cross_entropy", "loss_options": {}, "num_features": width,
         "num_components": None, "embedding_size": 128, "dropout": 0.0, "classes": CLASSES, "temperature": 15.0,
         "margin": None, "window": 31, "step": 1, "pooling": "mean", "class_counts": None, "num_aus": None,
+        "made_by": {},
     }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ real place.
 
 import itertools
 import json
+import mmap
 import os
 import shutil
 import socket
@@ -197,6 +198,17 @@ class FeatureStore:
             self._maps.pop(next(iter(self._maps)))
         self._maps[name, index] = mapped
         return mapped
+
+    def let_go(self, rows: np.ndarray, name: str = "original") -> None:
+        """Gives back the memory that reading ``rows`` (n,) has mapped, which else stays until the process ends.
+
+        Of a store read whole that is the size of the store. What is let go is read again when it is asked for.
+        """
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        for index in np.unique(np.asarray(rows) // self.chunk_rows):
+            if (name, int(index)) in self._maps:
+                self._maps[name, int(index)].base.madvise(mmap.MADV_DONTNEED)
 
     def _read_inside(self, name: str, index: int, inside: np.ndarray, out: np.ndarray) -> None:
         """Rows ``inside`` (n,) of one chunk into ``out`` (n, D)."""

@@ -8,10 +8,10 @@ import torch
 import yaml
 from sklearn.metrics import f1_score, roc_auc_score
 
-from pipeline.evaluation import evaluate, files
+from pipeline.evaluation import evaluate, files, measures
 from pipeline.evaluation.probes import linear_probe
 from pipeline.evaluation.retrieval import knn_predict, map_at_r, recall_at_k
-from pipeline.evaluation.separation import pair_cosines, separation
+from pipeline.evaluation.separation import evenly, pair_cosines, separation
 from pipeline.evaluation.smoothing import smooth
 from pipeline.evaluation.steadiness import steadiness, switch_scores, switches
 from pipeline.evaluation.uncertainty import group_weights
@@ -414,6 +414,25 @@ def test_a_head_for_pairs_is_measured_by_its_own_logits(place):
     ranks = np.stack([(partners >= np.diag(partners)[:, None]).sum(1), (partners >= np.diag(partners)).sum(0)]).min(0)
     for k in (1, 2):
         assert metrics[f"pair_paired_recall_at_{k}"] == pytest.approx((ranks <= k).mean())
+
+
+def test_of_more_pairs_than_can_be_judged_a_head_for_pairs_is_asked_of_some_and_that_is_said(place, monkeypatch):
+    """Of 128 inputs of four columns: the pairs of 8 frames, and the partners of 3 pairs among the sides of all 5."""
+    monkeypatch.setattr(measures, "MOST_JUDGED", 128)
+    same = np.repeat([1, 0] * 8, 2)
+    shape = np.where(np.arange(32) % 2 & (same == 0), "square", "circle")
+    metrics, details, logits = written_pairs(place, ["circle", "square"], same=same, expression=shape)
+    assert details["about"]["judged"] == {"frames": 8, "pairs": 3}
+    by_video = np.r_[0:20:2, 1:20:2]  # left/06, left/07, ..., right/06, ...
+    few, pair, label = by_video[evenly(20, 8)], np.repeat(np.arange(10), 2), shape[12:]
+    a, b = np.array([(i, j) for i in few for j in few if i > j and pair[i] != pair[j]]).T
+    assert metrics["pair_auc_same_different"] == pytest.approx(
+        roc_auc_score(label[a] == label[b], logits[a, b]), abs=5e-3
+    )
+    partners, asked = logits[0::4, 1::4], evenly(5, 3)
+    ranks = np.stack([(partners >= np.diag(partners)[:, None]).sum(1), (partners >= np.diag(partners)).sum(0)]).min(0)
+    for k in (1, 2):
+        assert metrics[f"pair_paired_recall_at_{k}"] == pytest.approx((ranks[asked] <= k).mean())
 
 
 def test_pairs_without_classes_are_found_by_the_heads_own_logits_too(place):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from pipeline.evaluation import inference
-from pipeline.evaluation.inference import judge, per_frame
+from pipeline.evaluation.inference import Some, judge, per_frame
 from pipeline.training.adapter import build_adapter
 from pipeline.training.features import InMemory
 from pipeline.training.windows import centred
@@ -16,6 +16,7 @@ FACTS = {
     "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "num_features": 4, "num_components": None, "embedding_size": 6,
     "dropout": 0.5, "classes": ["a", "b", "c"], "temperature": 15.0, "margin": None, "window": 5, "step": 1,
     "pooling": "mean", "model_options": {}, "loss_options": {}, "class_counts": [5] * 3, "num_aus": 2,
+    "made_by": {},
 }  # fmt: skip
 CPU = torch.device("cpu")
 
@@ -171,16 +172,29 @@ def test_what_is_not_valid_changes_nothing(model, pooling, stride):
     np.testing.assert_array_equal(said["aus"], of_other["aus"])
 
 
+def test_of_some_frames_windows_are_those_of_all_and_a_frame_that_is_not_kept_is_no_zero():
+    made, rows = adapter(model="tcn"), np.array([2, 5, 18, 44])
+    kept = np.array([0, 1, 2, 3, 4, 5, *range(12, 26), *range(36, 46)])
+    source = Some(InMemory(FEATURES[kept]), kept, 46)
+    (z, said), (z_all, said_all) = found(made, None, rows, source), found(made, None, rows)
+    np.testing.assert_allclose(z, z_all, atol=1e-6)
+    np.testing.assert_allclose(said["classes"], said_all["classes"], atol=1e-6)
+    np.testing.assert_array_equal(source.take(torch.tensor([5, 18])), FEATURES[[5, 18]])
+    with pytest.raises(AssertionError, match="not kept"):
+        source.gather(torch.tensor([[30, -1]]))
+
+
 @pytest.mark.parametrize("stride", [None, 2])
 def test_no_frames_are_no_rows(stride):
     z, said = found(adapter(model="tcn"), stride, np.zeros(0, dtype=int))
     assert (z.shape, said["classes"].shape, said["va"].shape) == ((0, 6), (0, 3), (0, 2))
 
 
-@pytest.mark.parametrize("pairs", [1, 7, 10_000])
-def test_a_head_for_pairs_judges_the_windows_around_two_frames(pairs, monkeypatch):
+@pytest.mark.parametrize("inputs", [1, 28, 100_000])
+def test_a_head_for_pairs_judges_the_windows_around_two_frames(inputs, monkeypatch):
     made = adapter(model="pair_gate", loss="pair_bce")
-    monkeypatch.setattr(inference, "PAIRS", pairs)
+    monkeypatch.setattr(inference, "JUDGED", inputs)
+    threads = torch.get_num_threads()
     monkeypatch.setattr(inference, "BATCH", 10)
     rows = np.array([45, 5, 0, 20, 21])
     logits = judge(made, InMemory(FEATURES), VIDEO, FRAME, rows, CPU)
@@ -192,3 +206,4 @@ def test_a_head_for_pairs_judges_the_windows_around_two_frames(pairs, monkeypatc
             assert found[i, j] == pytest.approx(float(expected), abs=1e-5)
     assert found.std() > 0.01
     assert logits(np.zeros(0, dtype=int), np.array([1])).shape == (0, 1)
+    assert torch.get_num_threads() == threads

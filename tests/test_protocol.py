@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from pipeline.evaluation.protocol import (
     au_by_group,
     au_scores,
-    confusions,
+    confusion,
     expression_by_group,
     expression_scores,
     on_every_frame,
@@ -77,8 +77,8 @@ def test_scores_of_a_resample_are_those_of_the_frames_copied(row):
 
 
 def test_a_confusion_matrix_has_the_truth_in_its_rows():
-    found = confusions(np.array([0, 0, 1, -1, 1]), np.array([0, 1, 1, 0, 1]), np.array([0, 0, 0, 0, 2]), 2)
-    assert found.tolist() == [[[1, 1], [0, 1]], [[0, 0], [0, 0]], [[0, 0], [0, 1]]]
+    found = confusion(np.array([0, 0, 1, -1, 1]), np.array([0, 1, 1, 0, 1]), 2)
+    assert found.tolist() == [[1, 1], [0, 2]]
 
 
 @pytest.mark.parametrize("predicted", [[0, 1, -1], [0, 1, 4]])

@@ -12,6 +12,7 @@ from pipeline.evaluation import retrieval
 from pipeline.evaluation.retrieval import (
     found_at_k,
     knn_predict,
+    knn_votes,
     map_at_r,
     pair_ranks,
     paired_recall_at_k,
@@ -220,3 +221,28 @@ def test_one_point_for_everything_finds_no_pair():
 
 def test_no_pairs_have_no_recall():
     assert math.isnan(paired_recall_at_k(ROWS[:0], ROWS[:0], [1])["paired_recall_at_1"])
+
+
+@pytest.mark.parametrize("strip", [2, 7, 32])
+@pytest.mark.parametrize("most", [1, 5, 20, 99])
+def test_the_nearest_are_those_of_a_stable_sort_with_and_without_equal_ones(strip, most, monkeypatch):
+    """Rows of 300 columns: all apart, of five values only, all equal, and with some that are no candidates."""
+    monkeypatch.setattr(retrieval, "STRIP", strip)
+    rng = np.random.default_rng(0)
+    rows = np.concatenate(
+        [
+            rng.standard_normal((20, 300)),
+            rng.integers(0, 5, (20, 300)),
+            np.zeros((2, 300)),
+            np.where(rng.random((20, 300)) < 0.9, -np.inf, rng.standard_normal((20, 300))),
+        ]
+    ).astype(np.float32)
+    expected = np.argsort(-rows, axis=1, kind="stable")[:, :most]
+    np.testing.assert_array_equal(retrieval._nearest(rows, most), expected)
+
+
+def test_votes_are_those_of_a_loop_where_many_candidates_are_one_point():
+    train = np.repeat(np.eye(4)[[0, 1]], 60, axis=0)  # of equal ones the first vote
+    label = np.r_[np.arange(60) % 3, np.full(60, 3)]
+    votes = knn_votes(train, label, np.eye(4)[[0, 1]] + 0.1, 7, 4)
+    assert votes == pytest.approx(np.array([[3, 2, 2, 0], [0, 0, 0, 7]]) / 7, abs=1e-3)

@@ -30,7 +30,8 @@ WEIGHTS = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 3, 1], [0, 0, 5, 0, 0], [0, 1, 0,
 @pytest.fixture(params=[7, 256], ids=["blocks_of_7", "one_block"])
 def block(request, monkeypatch):
     monkeypatch.setattr(pairs, "BLOCK", request.param)
-    monkeypatch.setattr(pairs, "MOST_AT_ONCE", request.param)
+    for name in ("PAIRS", "RESAMPLES", "ROWS"):
+        monkeypatch.setattr(pairs, name, request.param)
 
 
 def copies(weights):

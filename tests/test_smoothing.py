@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import f1_score
 
+from pipeline.evaluation import smoothing
 from pipeline.evaluation.smoothing import changes, check_width, fit_class_bias, frame_rates, in_frames, smooth, worded
 from pipeline.params import UserError
 
@@ -233,3 +234,19 @@ def test_smoothing_changes_something_just_where_a_frame_has_another_within_the_w
     video, frame = np.array([0, 0, 1, 1]), np.array([1, 4, 1, 2])
     assert changes(video, frame, "box", np.array([7, 7, 1, 1]))
     assert not changes(video, frame, "box", np.array([5, 5, 1, 1]))
+
+
+@pytest.mark.parametrize("kind", ["box", "gaussian", "hann", "median"])
+def test_frames_alone_in_their_video_stay_and_the_others_are_smoothed_as_without_them(kind, monkeypatch):
+    monkeypatch.setattr(smoothing, "MOST_AT_ONCE", 100)  # some columns at a time
+    video = np.repeat([0, 1, 2, 3, 4], [1, 20, 1, 1, 9])
+    frame = np.arange(32) - np.searchsorted(video, video)
+    values = np.random.default_rng(0).random((32, 5))
+    found = smooth(values, video, frame, kind, 7)
+    several = np.isin(video, [1, 4])
+    np.testing.assert_array_equal(found[~several], values[~several])
+    for code in (1, 4):
+        own = video == code
+        np.testing.assert_allclose(found[own], smooth(values[own], video[own], frame[own], kind, 7))
+    with pytest.raises(ValueError, match="sorted"):
+        smooth(values[:3], np.array([0, 1, 0]), np.zeros(3, dtype=int), kind, 7)

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -228,6 +229,26 @@ def test_a_chunk_that_a_killed_run_had_begun_is_taken_away_where_nothing_comes_a
     with StoreWriter(path, MADE_BY, WIDTHS):
         pass
     assert bytes_of(path) == whole
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="only Linux says what is mapped")
+def test_rows_that_are_let_go_take_no_memory_and_can_be_read_again(tmp_path):
+    def mapped():
+        """kB of the store's chunks that are with this process."""
+        maps = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
+        return sum(int(re.search(r"Rss: +(\d+)", text)[1]) for text in maps if str(tmp_path) in text)
+
+    values = np.random.default_rng(0).standard_normal((2048, 1024)).astype(np.float16)
+    with StoreWriter(tmp_path / "s.zarr", MADE_BY, {"original": 1024}, 1024) as writer:
+        for start in (0, 1024):
+            keys = pd.DataFrame({"video": "v", "frame": range(start, start + 1024), "size": 1})
+            writer.write(keys, {"original": values[start : start + 1024]})
+    store, rows = FeatureStore(tmp_path / "s.zarr"), np.arange(0, 2048, 5)
+    np.testing.assert_array_equal(store.read(rows), values[rows])
+    assert mapped() > 1000
+    store.let_go(rows)
+    assert mapped() == 0
+    np.testing.assert_array_equal(store.read(rows), values[rows])
 
 
 def test_long_runs_of_rows_are_read_like_short_ones(tmp_path, monkeypatch):

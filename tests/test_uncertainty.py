@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from pipeline.evaluation import uncertainty
 from pipeline.evaluation.uncertainty import (
     Estimate,
     best_beyond_noise,
@@ -147,3 +148,15 @@ def test_nothing_to_resample_is_said():
         group_weights(0)
     with pytest.raises(ValueError, match="run 'a' has no seeds"):
         estimates("a", [], group_weights(3))
+
+
+def test_weights_and_estimates_are_the_same_however_many_are_measured_at_a_time(monkeypatch):
+    value, groups = np.random.default_rng(2).standard_normal(60), np.repeat(np.arange(12), 5)
+    measure = of_means({"x": value}, groups)
+    weights = group_weights(12, 50)
+    whole = estimates("run", [measure, measure], weights)["x"]
+    monkeypatch.setattr(uncertainty, "MOST_AT_ONCE", 7 * 12)
+    np.testing.assert_array_equal(group_weights(12, 50), weights)
+    drawn = np.random.default_rng(0).multinomial(11, np.full(12, 1 / 12), size=50)
+    np.testing.assert_array_equal(weights, drawn)
+    np.testing.assert_allclose(estimates("run", [measure, measure], weights)["x"].resampled, whole.resampled)

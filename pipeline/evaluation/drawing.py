@@ -12,7 +12,7 @@ from pipeline.evaluation import plots
 from pipeline.evaluation.files import confusion, emotion_cosines
 from pipeline.evaluation.folds import Fold
 from pipeline.evaluation.measures import Part, Seen, best_source
-from pipeline.evaluation.separation import evenly, normalised
+from pipeline.evaluation.separation import cosines, evenly, normalised
 from pipeline.evaluation.steadiness import neighbours
 from pipeline.evaluation.uncertainty import Estimate
 from pipeline.numbering import spacing
@@ -43,7 +43,9 @@ def drawn(
     heading = plots.heading(about["run"], about["dataset"], len(has)) + whose
     yield "f1", plots.f1_bars(f1, part.classes, heading, intervals)
     said, z = seen.predicted[source][0].argmax(1), [fold.answers[0].z for fold in folds]
-    z = None if z[0] is None else np.concatenate(z)  # to be compared inside a video, which is in one fold
+    z = (
+        None if z[0] is None else z[0] if len(z) == 1 else np.concatenate(z)
+    )  # to be compared inside a video, which is in one fold
     for number, code in enumerate(_chosen(part, timelines), start=1):
         yield f"timeline_{number}", _timeline(part, code, said, z, picture, title + whose)
 
@@ -74,15 +76,14 @@ def _timeline(
     title: str,
 ) -> Figure:  # fmt: skip
     rows = np.flatnonzero(part.video == code)
-    frames, cosines, name = part.frame[rows], np.full(len(rows), np.nan), part.videos[code]
+    frames, near, name = part.frame[rows], np.full(len(rows), np.nan), part.videos[code]
     if z is not None:
-        unit = normalised(z[rows])
         first, second = neighbours(part.video[rows], part.number[rows], part.step)
-        cosines[second] = (unit[first] * unit[second]).sum(1)
+        near[second] = cosines(normalised(z[rows]), first, second)
     step = int(spacing(part.video[rows], frames)[0])
     wanted = frames[evenly(len(frames), THUMBNAILS)]
     shown = [(int(frame), image) for frame in wanted if (image := picture(name, int(frame))) is not None]
-    return plots.timeline(name, frames, part.label[rows], said[rows], cosines, part.classes, step, title, shown)
+    return plots.timeline(name, frames, part.label[rows], said[rows], near, part.classes, step, title, shown)
 
 
 def thumbnail(path: Path) -> np.ndarray | None:

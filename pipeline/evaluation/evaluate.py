@@ -10,6 +10,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,17 @@ from pipeline.emotions import opposites
 from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
 from pipeline.evaluation.folds import Fold, pooled, together
-from pipeline.evaluation.inference import WINDOW_STRIDE, judge, per_frame
-from pipeline.evaluation.measures import Answers, Judged, Part, Settings, compared_pairs, measured
+from pipeline.evaluation.inference import WINDOW_STRIDE, Some, judge, per_frame
+from pipeline.evaluation.measures import (
+    Answers,
+    Judged,
+    Part,
+    Settings,
+    compared_pairs,
+    judged_frames,
+    judged_partners,
+    measured,
+)
 from pipeline.evaluation.retrieval import partner_ranks
 from pipeline.evaluation.separability import Score, counts_of
 from pipeline.evaluation.separation import evenly
@@ -121,8 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             done = sum(map(len, answers))
             line.say(f"{config.run}: network {done + 1} of {sum(map(len, folds))}, {len(part.rows):,} frames")
             adapter.modules().to(device)
-            source = features.open_inputs(store, part.frames.row, adapter.front, device)
-            said.append(answered(part, adapter, source, device))
+            said.append(answered(part, adapter, inputs(part, adapter, device), device))
     line.end()
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
@@ -234,6 +243,10 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     about = _about(config, facts, labels, part, len(val), len(train))
     if config.part == "val":
         about |= _since(adapters[0], frames)
+    if adapters[0].head.pairs:
+        most, width = config.most_pairs_of, adapters[0].head.num_channels
+        frames_judged, pairs_judged = (len(of(part, most, width)) for of in (judged_frames, judged_partners))
+        about["judged"] = {"frames": frames_judged, "pairs": pairs_judged}
     return Material(store, frames, rows, candidates, part, about, fold, config)
 
 
@@ -280,6 +293,20 @@ def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Label
     return sides.to_numpy(dtype=np.int64)
 
 
+def inputs(found: Material, adapter: Adapter, device: torch.device) -> Source:
+    """Inputs for the windows that hold the part's frames.
+
+    Where each frame has its own window, training frames that are in none are not read.
+    """
+    frames, stride = found.frames, found.config.window_stride
+    if stride is not None and not adapter.head.framewise:
+        return features.open_inputs(found.store, frames.row, adapter.front, device)
+    number, step = adapter.numbers(frames.video, frames.frame)
+    around = centred(frames.video, number, found.train, adapter.facts["window"], step)
+    kept = np.union1d(found.rows, around[around >= 0])  # of the part's videos all frames are rows
+    return Some(features.open_inputs(found.store, frames.row[kept], adapter.front, device), kept, len(frames.row))
+
+
 def answered(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Answers:
     """What an adapter on the device makes of the part's frames, by the windows that hold them."""
     frames, stride = found.frames, found.config.window_stride
@@ -298,18 +325,18 @@ def _judged(found: Material, adapter: Adapter, source: Source, device: torch.dev
     def logits_of(places: np.ndarray) -> Score:
         return judge(adapter, source, frames.video, frames.frame, found.rows[places], device)
 
-    some = part.has[evenly(len(part.has), most)]
-    counts = None
+    some, counts = judged_frames(part, most, adapter.head.num_channels), None
     if len(some):
-        counts = counts_of(logits_of(some), part.label[some], part.group[some], len(part.classes), part.opposites)
+        label, group = part.label[some], part.group[some]
+        counts = counts_of(logits_of(some), label, group, len(part.classes), part.opposites, looked_at=64)
     left, right = compared_pairs(part, most).T
-    score = logits_of(np.concatenate([left, right]))
-    ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left))
+    score, asked = logits_of(np.concatenate([left, right])), judged_partners(part, most, adapter.head.num_channels)
+    ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left), asked)
     own, same = frames.pairs_of(found.config.part)
     number, step = adapter.numbers(frames.video, frames.frame)
     sides = (torch.from_numpy(centred(frames.video, number, rows, adapter.facts["window"], step)) for rows in own.T)
     logits = adapter.compare(source, *(rows.to(device) for rows in sides)).cpu().numpy()
-    return Judged(counts, ranks, logits, same, part.group[np.searchsorted(found.rows, own[:, 0])])
+    return Judged(counts, asked, ranks, logits, same, part.group[np.searchsorted(found.rows, own[:, 0])])
 
 
 def report(
@@ -382,8 +409,17 @@ def _thumbnails(path: Path | None) -> Callable[[str, int], np.ndarray | None]:
     if path is None:
         return lambda video, frame: None
     frames = read_frames(path)
-    paths = frames.table.set_index(KEY)["path"]
-    return lambda video, frame: thumbnail(frames.root / paths[video, frame]) if (video, frame) in paths.index else None
+
+    @cache
+    def of_video(video: str) -> dict[int, str]:
+        own = frames.table[frames.table["video"] == video]
+        return dict(zip(own["frame"], own["path"], strict=True))
+
+    def picture(video: str, frame: int) -> np.ndarray | None:
+        own = of_video(video).get(frame)
+        return None if own is None else thumbnail(frames.root / own)
+
+    return picture
 
 
 def _about(
@@ -441,8 +477,10 @@ def _about_all(found: Sequence[Material]) -> dict[str, Any]:
     scored = Counter()
     for of in about:
         scored.update(of["frames_scored"])
+    judged = [of["judged"] for of in about if "judged" in of]
     return about[0] | {
         "folds": len(about),
+        **({"judged": {what: sum(of[what] for of in judged) for what in judged[0]}} if judged else {}),
         "val_split": f"{len(about)} folds by group",
         **{name: sum(of[name] for of in about) for name in SUMMED if name in about[0]},
         **{name: round(np.mean([of[name] for of in about])) for name in ("train_frames", "knn_candidates")},

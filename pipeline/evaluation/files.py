@@ -21,9 +21,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from pipeline.evaluation import protocol
 from pipeline.evaluation.folds import Fold, averaged, labelled
+from pipeline.evaluation.grouped import one_by_one
 from pipeline.evaluation.measures import SUFFIXES, Part, Seen, best_source, by_groups
-from pipeline.evaluation.protocol import confusions
 from pipeline.evaluation.separability import cosine_matrix
 from pipeline.evaluation.uncertainty import Estimate, Measure
 from pipeline.files import read_json, settle, whole, write_json, write_table
@@ -142,9 +143,9 @@ def _of_fold(fold: Fold) -> dict[str, Any]:
 
 def confusion(part: Part, seen: Sequence[Seen]) -> np.ndarray:
     """Mean numbers of frames (C, C) by true and predicted class, of ``best_source``."""
-    source, nobody = best_source(seen[0]), np.zeros(len(part.has), dtype=np.int64)
+    source = best_source(seen[0])
     said = [s.predicted[source][0][part.has].argmax(1) for s in seen]
-    return np.mean([confusions(part.label[part.has], x, nobody, len(part.classes))[0] for x in said], axis=0)
+    return np.mean([protocol.confusion(part.label[part.has], x, len(part.classes)) for x in said], axis=0)
 
 
 def is_of_one_class(name: str) -> bool:
@@ -153,9 +154,12 @@ def is_of_one_class(name: str) -> bool:
 
 
 def _per_video(fold: Fold) -> pd.DataFrame:
-    part, each, seen = fold.part, np.eye(len(fold.part.videos)), [seen for _, seen in fold.seeds]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = [by_groups(part, a.z, s, part.video)(each) for a, s in zip(fold.answers, seen, strict=True)]
+    part, found = fold.part, []
+    for answer, (_, seen) in zip(fold.answers, fold.seeds, strict=True):
+        measure = by_groups(part, answer.z, seen, part.video)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            some = [measure(weights) for weights in one_by_one(len(part.videos))]
+        found.append({name: np.concatenate([values[name] for values in some]) for name in some[0]})
     scored = (part.label >= 0) | ~np.isnan(part.va).any(1) | (~np.isnan(part.aus)).any(1)
     group = np.array(part.groups)[part.group[np.unique(part.video, return_index=True)[1]]]
     of = {} if fold.number is None else {"fold": fold.number}

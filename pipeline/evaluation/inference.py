@@ -1,6 +1,9 @@
 """What a trained adapter makes of each frame, by the windows that hold it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,8 +13,37 @@ from pipeline.training.windows import centred, sliding
 
 BLOCK = 65_536  # frames whose windows are in memory at a time
 BATCH = 65_536  # frames that the head gets at a time, in overlapping windows
-PAIRS = 16_384  # pairs that a head for pairs judges at a time
+JUDGED = 2**20  # inputs of pairs, as many a pair as a side has, that a head for pairs judges at a time: 4 MB a tensor
+MOST_THREADS = 8
 WINDOW_STRIDE = "fewer windows, so many frames apart; default: one centred on each frame"
+
+
+class Some:
+    """Inputs of the head for ``kept`` (k,) of N frames, which are the frames of ``source``, by their numbers among all.
+
+    Evaluation asks few of the training frames: reading them all would take most of its memory.
+    """
+
+    def __init__(self, source: Source, kept: np.ndarray, num_frames: int) -> None:
+        self._source, self._kept, self._num_frames = source, kept, num_frames
+        self._place: torch.Tensor | None = None
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """As ``InMemory.take``."""
+        return self._source.take(self._places(rows))
+
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``InMemory.gather``."""
+        return self._source.gather(torch.where(rows >= 0, self._places(rows.clamp(min=0), rows >= 0), -1))
+
+    def _places(self, rows: torch.Tensor, asked: torch.Tensor | bool = True) -> torch.Tensor:
+        if self._place is None:
+            place = np.full(self._num_frames, -1)
+            place[self._kept] = np.arange(len(self._kept))
+            self._place = torch.from_numpy(place).to(rows.device)
+        places = self._place[rows]
+        assert not ((places < 0) & asked).any(), "a frame that is not kept"
+        return places
 
 
 def per_frame(
@@ -81,16 +113,35 @@ def judge(
             torch.cat(values) for values in zip(*(adapter.head.side(*source.gather(p)) for p in parts), strict=True)
         ]
 
-    def logits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        first, second = (torch.from_numpy(x.ravel()).to(device) for x in np.broadcast_arrays(a[:, None], b[None, :]))
+    at_once = max(1, JUDGED // sides[0][0].numel()) if len(rows) else 1
+
+    def judged(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            judged = [
-                adapter.head.judge(*(x[i] for x in sides), *(x[j] for x in sides))
-                for i, j in zip(first.split(PAIRS), second.split(PAIRS), strict=True)
-            ]
-        return torch.cat(judged).cpu().numpy().reshape(len(a), len(b))
+            return adapter.head.judge(*(x[first] for x in sides), *(x[second] for x in sides))
+
+    def logits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        pairs = (torch.from_numpy(x.ravel()).to(device) for x in np.broadcast_arrays(a[:, None], b[None, :]))
+        with _a_thread_each(device) as each:
+            return (
+                torch.cat(list(each(judged, *(x.split(at_once) for x in pairs)))).cpu().numpy().reshape(len(a), len(b))
+            )
 
     return logits
+
+
+@contextmanager
+def _a_thread_each(device: torch.device) -> Iterator[Callable]:
+    """``map``; on a CPU by a thread a core with products of one thread each, which for short work is twice as fast."""
+    if device.type != "cpu":
+        yield map
+        return
+    before = torch.get_num_threads()
+    try:
+        initializer = partial(torch.set_num_threads, 1)
+        with ThreadPoolExecutor(min(before, MOST_THREADS), initializer=initializer) as threads:
+            yield threads.map
+    finally:
+        torch.set_num_threads(before)
 
 
 def _between_windows(

@@ -18,6 +18,7 @@ from pipeline.numbering import spacing
 
 STEADY = ("cosine_neighbours", "cosine_strangers", "cosine_same_video", "steadiness", "steadiness_in_video")
 SUFFIXES = ("", "_smoothed")
+MOST_JUDGED = 300_000_000  # inputs of pairs that a head for pairs is asked of: 3 to 4 s on two cores
 STEPS = ("flips_per_100", "frames_late", "switches_missed")
 
 
@@ -78,12 +79,13 @@ class Settings:
 class Judged:
     """What a head for pairs says itself, by its logits of 'the same'.
 
-    ``counts`` are of pairs of two groups of the frames whose cosines are counted, None where none are; ``ranks`` (P, 2)
-    of ``compared_pairs``, as ``pair_ranks`` has them; ``logits`` (Q,) those of the pairs that the label table names in
-    the part, of ``group`` (Q,), of which ``same`` (Q,) show the same.
+    ``counts`` are of pairs of two groups of ``judged_frames``, None where there are none; ``ranks`` (q, 2) of the
+    ``compared_pairs`` numbered ``asked`` (q,), as ``pair_ranks`` has them; ``logits`` (Q,) those of the pairs that the
+    label table names in the part, of ``group`` (Q,), of which ``same`` (Q,) show the same.
     """
 
     counts: PairCounts | None
+    asked: np.ndarray
     ranks: np.ndarray
     logits: np.ndarray
     same: np.ndarray
@@ -125,7 +127,7 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
     measures, said, pairs, probe = [], dict(answers.said), None, None
     has, known = part.has, part.train_label >= 0
     if len(has) and answers.z is not None:
-        z, label, group = answers.z[has], part.label[has], part.group[has]
+        z, label, group = _of_rows(answers.z, has), part.label[has], part.group[has]
         pairs = pair_counts(z, label, group, len(part.classes), part.opposites, settings.most_pairs_of)
         measures += [
             _of(mean_cosines(z, label, group, len(part.classes), part.opposites), group),
@@ -156,13 +158,15 @@ def measured(part: Part, answers: Answers, settings: Settings) -> tuple[Measure,
 def by_groups(part: Part, z: np.ndarray | None, seen: Seen, group: np.ndarray) -> Measure:
     """Measures predictions and steadiness for any ``group`` (n,): the codes of the part's own, or its videos.
 
+    Its weights may be sparse, so that each video can be measured by itself: ``grouped.one_by_one``.
+
     The name of what the nearest neighbours say begins with ``knn_``; of what was smoothed it ends in ``_smoothed``.
     """
     measures, has, num_groups = [], part.has, int(group.max(initial=-1)) + 1
     label, video, number, of = part.label[has], part.video[has], part.number[has], group[has]
     step = spacing(video, number)  # of frames that are scored: labels may be at another rate than frames
     if z is not None and len(has):
-        steady = steadiness_by_group(z[has], label, label, video, number, step, of)
+        steady = steadiness_by_group(_of_rows(z, has), label, label, video, number, step, of)
         measures.append(_named(_of(steady, of), {name: name for name in STEADY}))
     if seen.probe is not None:
         scores = expression_by_group(label, seen.probe, of, part.classes)
@@ -190,6 +194,11 @@ def by_groups(part: Part, z: np.ndarray | None, seen: Seen, group: np.ndarray) -
     return joined(measures)
 
 
+def _of_rows(z: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """``z[rows]`` of ascending rows, and no copy where that is all of it."""
+    return z if len(rows) == len(z) else z[rows]
+
+
 def joined(measures: Sequence[Measure]) -> Measure:
     """All of them as one."""
     return lambda weights: {name: value for measure in measures for name, value in measure(weights).items()}
@@ -205,6 +214,23 @@ def compared_pairs(part: Part, most: int) -> np.ndarray:
     return np.zeros((0, 2), dtype=np.int64) if part.pairs is None else part.pairs[evenly(len(part.pairs), most)]
 
 
+def judged_frames(part: Part, most: int, width: int) -> np.ndarray:
+    """Rows whose pairs a head for pairs judges: those whose cosines are compared, or fewer evenly spaced ones.
+
+    All pairs of them have no more than ``MOST_JUDGED`` inputs, ``width`` a pair.
+    """
+    return part.has[evenly(len(part.has), min(most, int(np.sqrt(2 * MOST_JUDGED / width))))]
+
+
+def judged_partners(part: Part, most: int, width: int) -> np.ndarray:
+    """Numbers (q,) of ``compared_pairs`` whose partners a head for pairs looks for, among the sides of all of them.
+
+    Evenly spaced where they are fewer than all, so that the pairs judged have no more than ``MOST_JUDGED`` inputs.
+    """
+    num_pairs = len(compared_pairs(part, most))
+    return evenly(num_pairs, max(1, MOST_JUDGED // (2 * max(num_pairs, 1) * width)))
+
+
 def _partners_found(part: Part, pairs: np.ndarray, ranks: np.ndarray, ks: Sequence[int]) -> Measure:
     found = {f"paired_recall_at_{k}": (ranks.min(axis=1) < k).astype(np.float64) for k in ks}
     return of_means(found, part.group[pairs[:, 0]], len(part.groups))
@@ -216,7 +242,7 @@ def _of_judged(part: Part, pairs: np.ndarray, judged: Judged, ks: Sequence[int])
     if judged.counts is not None:
         measures.append(_of(separability(judged.counts), part.group[part.has]))
     if len(pairs):
-        measures.append(_partners_found(part, pairs, judged.ranks, ks))
+        measures.append(_partners_found(part, pairs[judged.asked], judged.ranks, ks))
     if judged.same.any() and not judged.same.all():
         said, num_groups = judged.logits > 0, len(part.groups)
         kinds = said & judged.same, said, judged.same

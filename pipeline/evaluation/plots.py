@@ -38,6 +38,7 @@ SHARED_BINS = np.linspace(-1, 1, 101)
 ZOOMED_BINS = 60
 LOWEST_RATE = 1e-3
 THUMBNAIL_POINTS = 46
+MOST_TICKS = 200
 CHORD_TICKS = (1, 0.95, 0.8, 0.5, 0, -1)
 
 
@@ -191,7 +192,8 @@ def similarity_matrix(
     axis.tick_params(axis="y", length=0, pad=14)
     lines = np.stack([centres, places])
     axis.plot([[0], [-0.025]], lines, color="0.5", linewidth=0.8, transform=axis.get_yaxis_transform(), clip_on=False)
-    axis.set_xticks(np.flatnonzero((np.diff(label, prepend=-1) != 0) | (video != np.roll(video, 1))) - 0.5, [])
+    begins = np.flatnonzero((np.diff(label, prepend=-1) != 0) | (video != np.roll(video, 1)))
+    axis.set_xticks(begins - 0.5 if len(begins) <= MOST_TICKS else [], [])  # none where each image is a video
     axis.tick_params(axis="x", length=3, width=0.5)
     return figure
 

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from pipeline.evaluation.separation import evenly
+from pipeline.evaluation.separation import BLOCK, evenly
 
 
 def linear_probe(
@@ -34,4 +34,5 @@ def linear_probe(
             probe.fit(x, y)
         if probe[-1].n_iter_.max() >= most_iterations:
             print(f"the linear probe was not done after {most_iterations:,} iterations: it may be better than it says")
-        return probe.predict(asked.astype(np.float32))
+        blocks = (asked[start : start + BLOCK].astype(np.float32) for start in range(0, len(asked), BLOCK))
+        return np.concatenate([probe.predict(block) for block in blocks])

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-Measure = Callable[[np.ndarray], dict[str, np.ndarray]]
+from pipeline.evaluation.grouped import Weights, summed, sums_by
+
+Measure = Callable[[Weights], dict[str, np.ndarray]]
 
 
 def expression_scores(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
@@ -27,35 +29,42 @@ def expression_by_group(
     the recall of the others. A mean over 'all 8 classes' is the same wherever all 8 occur, as they do in ABAW; where a
     resample misses the few videos of a class, a zero for it would say nothing about the predictions.
     """
-    confusion = confusions(truth, predicted, groups, len(classes))
+    num_groups = int(groups.max(initial=-1)) + 1
+    truth, predicted, groups = _with_truth(truth, predicted, groups, len(classes))
+    right = truth == predicted
+    # Of each group only the classes that occur in it: photographs have as many groups as frames, and any number of
+    # classes.
+    counts = [
+        sums_by(of, codes, num_groups, len(classes))
+        for of, codes in ((groups[right], truth[right]), (groups, truth), (groups, predicted))
+    ]
 
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        drawn = np.tensordot(weights, confusion, 1)
-        f1, frames = f1_scores(drawn), drawn.sum((1, 2))
+    def measure(weights: Weights) -> dict[str, np.ndarray]:
+        hits, true, said = (summed(weights, count) for count in counts)
+        f1, frames = np.where(true > 0, 2 * hits / np.maximum(true + said, 1), np.nan), true.sum(1)
         with np.errstate(invalid="ignore"):
-            accuracy = np.trace(drawn, axis1=1, axis2=2) / frames
+            accuracy = hits.sum(1) / frames
         each = {f"f1_{name}": f1[:, c] for c, name in enumerate(classes)}
         return {"macro_f1": _mean_of_known(f1), "accuracy": accuracy, **each, "frames_scored": frames}
 
     return measure
 
 
-def confusions(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, num_classes: int) -> np.ndarray:
-    """Numbers of frames (G, C, C) by group, true and predicted class; frames whose truth is -1 are left out."""
+def confusion(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Numbers of frames (C, C) by true and predicted class; frames whose truth is -1 are left out."""
+    truth, predicted, _ = _with_truth(truth, predicted, truth, num_classes)
+    return np.bincount(truth * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _with_truth(
+    truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Only the frames whose truth is not -1; raises ``ValueError`` where one of them has no prediction."""
     valid = truth >= 0
-    num_groups = int(groups.max(initial=-1)) + 1
     truth, predicted, groups = truth[valid], predicted[valid], groups[valid]
     if len(truth) and not (predicted.min() >= 0 and max(truth.max(), predicted.max()) < num_classes):
         raise ValueError(f"classes are 0 to {num_classes - 1}: every frame with a truth needs a prediction among them")
-    cell = (groups * num_classes + truth) * num_classes + predicted
-    return np.bincount(cell, minlength=num_groups * num_classes**2).reshape(num_groups, num_classes, num_classes)
-
-
-def f1_scores(confusion: np.ndarray) -> np.ndarray:
-    """F1 (..., C) of each class of confusion matrices (..., C, C); NaN for a class that the truth lacks."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
-    true, predicted = confusion.sum(-1), confusion.sum(-2)
-    return np.where(true > 0, 2 * hits / np.maximum(true + predicted, 1), np.nan)
+    return truth, predicted, groups
 
 
 def va_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -79,8 +88,8 @@ def va_by_group(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray) ->
     for j, k in np.ndindex(6, 2):
         sums[:, j, k] = np.bincount(groups, moments[j, :, k], num_groups)
 
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        drawn = np.tensordot(weights, sums, 1)
+    def measure(weights: Weights) -> dict[str, np.ndarray]:
+        drawn = summed(weights, sums.reshape(num_groups, 12)).reshape(-1, 6, 2)
         with np.errstate(invalid="ignore", divide="ignore"):
             mx, my, xx, yy, xy = np.moveaxis(drawn[:, 1:] / drawn[:, :1], 1, 0)
             spread = (xx - mx**2) + (yy - my**2) + (mx - my) ** 2
@@ -120,11 +129,11 @@ def au_by_group(
     frames = np.bincount(groups, valid.any(1), num_groups)
     hits, trues, saids = (_by_group(x, groups, num_groups) for x in (true & said, true, said))
 
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        had = weights @ trues
-        f1 = np.where(had > 0, 2 * (weights @ hits) / np.maximum(had + weights @ saids, 1), np.nan)
+    def measure(weights: Weights) -> dict[str, np.ndarray]:
+        hit, had, positive = (summed(weights, x) for x in (hits, trues, saids))
+        f1 = np.where(had > 0, 2 * hit / np.maximum(had + positive, 1), np.nan)
         each = {f"f1_{name}": f1[:, u] for u, name in enumerate(units)}
-        return {"au_f1": _mean_of_known(f1), **each, "frames_scored": weights @ frames}
+        return {"au_f1": _mean_of_known(f1), **each, "frames_scored": summed(weights, frames)}
 
     return measure
 

@@ -159,6 +159,11 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
             f"neighbours are among {about['knn_candidates']:,} evenly spaced training frames{within}. Pairs and "
             "neighbours of one person or video are left out."
         )
+    for run in runs:
+        judged = run.about.get("judged", {})
+        phrases = {"frames": "compares {:,} evenly spaced frames", "pairs": "looks for the partners in {:,} pairs"}
+        words = [phrases[what].format(count) for what, count in judged.items() if count]
+        facts[-1] += f" {run.name} itself {' and '.join(words)}." if words else ""
     if about.get("folds"):
         facts[-1] += (
             " Predictions are pooled over the folds; what compares embeddings (AUC, cosines, recall, mAP, steadiness) "

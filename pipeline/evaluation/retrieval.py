@@ -1,12 +1,17 @@
 """What the nearest neighbours of an embedding are."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pipeline.evaluation.separation import normalised
 
-BLOCK = 1024
+BLOCK = 128  # rows whose cosines to all others, 20,000 say, stay in the processor's cache
+MOST_THREADS = 8
+STRIP = 32  # columns of which only the largest is looked at first
 
 
 def recall_at_k(
@@ -72,14 +77,21 @@ def pair_ranks(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return partner_ranks(lambda a, b: z[0][a] @ z[1][b].T, len(left))
 
 
-def partner_ranks(score: Callable[[np.ndarray, np.ndarray], np.ndarray], num_pairs: int) -> np.ndarray:
-    """As ``pair_ranks``, by ``score(lefts (r,), rights (c,))`` -> (r, c) of the numbers of pairs; in blocks of rows."""
-    out, every = np.empty((num_pairs, 2), dtype=np.int64), np.arange(num_pairs)
-    for start in range(0, num_pairs, BLOCK):
-        rows = every[start : start + BLOCK]
+def partner_ranks(
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray], num_pairs: int, asked: np.ndarray | None = None
+) -> np.ndarray:
+    """As ``pair_ranks``, by ``score(lefts (r,), rights (c,))`` -> (r, c) of the numbers of pairs; in blocks of rows.
+
+    Of the pairs ``asked`` (q,) alone, where given, among the sides of all pairs: (q, 2).
+    """
+    every = np.arange(num_pairs)
+    asked = every if asked is None else asked
+    out = np.empty((len(asked), 2), dtype=np.int64)
+    for start in range(0, len(asked), BLOCK):
+        rows = asked[start : start + BLOCK]
         for side, found in enumerate((score(rows, every), score(every, rows).T)):
             own = found[np.arange(len(rows)), rows, None]
-            out[rows, side] = (found >= own).sum(axis=1) - 1
+            out[start : start + len(rows), side] = (found >= own).sum(axis=1) - 1
     return out
 
 
@@ -97,14 +109,22 @@ def knn_votes(
 
     A vote is 1 and a thousandth of the cosine, so that of equal votes the greater sum of cosines wins.
     """
-    neighbours = min(neighbours, len(train))
+    neighbours, database = min(neighbours, len(train)), normalised(train).T
     out = np.empty((len(asked), num_classes))
-    for start, cosine in _blocks(asked, train):
+
+    def vote(start: int) -> None:
+        cosine = normalised(asked[start : start + BLOCK]) @ database
         nearest = _nearest(cosine, neighbours)
         near = np.take_along_axis(cosine, nearest, axis=1).astype(np.float64)  # 1 + 1e-3 * cosine needs the digits
-        votes = np.zeros((len(cosine), num_classes))
-        np.add.at(votes, (np.arange(len(cosine))[:, None], train_labels[nearest]), 1 + 1e-3 * near / neighbours)
+        cell = np.arange(len(cosine))[:, None] * num_classes + train_labels[nearest]
+        votes = np.bincount(cell.ravel(), (1 + 1e-3 * near / neighbours).ravel(), len(cosine) * num_classes)
+        votes = votes.reshape(len(cosine), num_classes)
         out[start : start + len(cosine)] = votes / votes.sum(axis=1, keepdims=True)
+
+    # A thread for each block, and not several for its product: what follows the product takes as long.
+    with threadpool_limits(1), ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads:
+        for _ in threads.map(vote, range(0, len(asked), BLOCK)):
+            pass
     return out
 
 
@@ -112,7 +132,9 @@ def _asked(
     embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Blocks of row numbers that can be asked, cosines to all rows (own group: -inf), and who is an answer."""
-    for start, cosine in _blocks(embeddings, embeddings):
+    z = normalised(embeddings)
+    for start in range(0, len(z), BLOCK):
+        cosine = z[start : start + BLOCK] @ z.T
         rows = np.arange(start, start + len(cosine))
         apart = groups[rows][:, None] != groups[None, :]
         own = apart & (labels[rows][:, None] == labels[None, :])
@@ -125,20 +147,37 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def _blocks(rows: np.ndarray, columns: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Cosines of a block of rows to all columns, never the whole matrix."""
-    z, database = normalised(rows), normalised(columns).T
-    for start in range(0, len(rows), BLOCK):
-        yield start, z[start : start + BLOCK] @ database
-
-
 def _nearest(cosine: np.ndarray, most: int) -> np.ndarray:
     """Columns of the ``most`` largest of each row, the largest first; of equal ones the first."""
     most = min(most, cosine.shape[1])
-    part = np.argpartition(-cosine, most - 1, axis=1)[:, :most]
-    last = np.take_along_axis(cosine, part, axis=1).min(axis=1, keepdims=True)
-    for row in np.flatnonzero((cosine >= last).sum(axis=1) > most):  # the last has equals that were left out
-        part[row] = np.argsort(-cosine[row], kind="stable")[:most]
-    part.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(cosine, part, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(part, order, axis=1)
+    columns = _largest(cosine, most + 1)
+    near = np.take_along_axis(cosine, columns, axis=1)
+    order = np.argsort(-near, axis=1, kind="stable")[:, : most + 1]
+    columns, near = (np.take_along_axis(x, order, axis=1) for x in (columns, near))
+    if near.shape[1] > most:
+        for row in np.flatnonzero(near[:, most - 1] == near[:, most]):  # the last has equals that were left out
+            above = columns[row, near[row] > near[row, most]]
+            equal = np.flatnonzero(cosine[row] == near[row, most])
+            columns[row, :most] = np.concatenate([above, equal[: most - len(above)]])
+    columns = np.sort(columns[:, :most], axis=1)
+    order = np.argsort(-np.take_along_axis(cosine, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
+
+
+def _largest(cosine: np.ndarray, most: int) -> np.ndarray:
+    """Columns among which are those of the ``most`` largest of each row, as far as values go; in any order.
+
+    The k largest lie in the k strips with the largest maxima, so most columns are looked at once, and not sorted.
+    """
+    rows, width = len(cosine), cosine.shape[1] // STRIP
+    if width <= most:
+        return np.broadcast_to(np.arange(cosine.shape[1]), cosine.shape)
+    # Strip j has the columns j, j + width, ...: the maxima of all strips are one pass over neighbouring memory.
+    maxima = cosine[:, : STRIP * width].reshape(rows, STRIP, width).max(axis=1)
+    strips = np.argpartition(maxima, width - most, axis=1)[:, width - most :]
+    members = (strips[:, None, :] + width * np.arange(STRIP)[:, None]).reshape(rows, -1)
+    rest = np.broadcast_to(np.arange(STRIP * width, cosine.shape[1]), (rows, cosine.shape[1] - STRIP * width))
+    columns = np.concatenate([members, rest], axis=1)
+    near = np.take_along_axis(cosine, columns, axis=1)
+    first = np.argpartition(near, near.shape[1] - most, axis=1)[:, near.shape[1] - most :]
+    return np.take_along_axis(columns, first, axis=1)

@@ -6,7 +6,7 @@ Pairs inside a group, and between two copies of it, are left out: neighbouring f
 network. ``groups`` (n,) are codes from 0.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of rows (r,) and (c,):
 KINDS = ("same", "other", "opposite")  # 'different' is other and opposite together
 FALSE_POSITIVE_RATES = {"1e-1": 0.1, "1e-2": 0.01, "1e-3": 0.001}
 BLOCK = 256
-MOST_AT_ONCE = 20_000_000  # numbers in a block of weights of pairs
+ROWS = 8192
+PAIRS, RESAMPLES = 8192, 64  # of whose products is a block: it and what it is added to stay in the caches
 
 
 def mean_cosines(
@@ -33,13 +34,28 @@ def mean_cosines(
     ``gap_same_opposite`` >= 0 is the project's criterion: mean cosine(same) >= mean cosine(opposite). Linear in n: the
     cosines of all pairs of two sets sum to the product of the sets' sums. NaN where there are no such pairs.
     """
-    sums, counts = _sums(embeddings, labels, groups, num_classes)
-    same = np.eye(num_classes, dtype=bool)
-    kinds = {"same": same, "different": ~same, "opposite": _opposite(opposites, num_classes)}
+    cells, opposite = _cells(embeddings, labels, groups), _opposite(opposites, num_classes)
+    inside = np.zeros((int(groups.max(initial=-1)) + 1, 3, 2))  # of the same class, of all, of opposite ones
+    for group, a, b, product in _inside(cells):
+        both = np.where(a == b, 1, 2)[:, None] * product
+        for kind, chosen in enumerate((a == b, np.ones(len(a), dtype=bool), opposite[a, b])):
+            np.add.at(inside, (group[chosen], kind), both[chosen])
+    inside = inside.reshape(-1, 6)
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        total, pairs = _over_groups(sums, weights), _over_groups(counts, weights)
-        mean = {kind: _mean(total[:, where].sum(1), pairs[:, where].sum(1)) for kind, where in kinds.items()}
+        total, kept = np.zeros((len(weights), 3, 2)), {}
+        every = np.zeros((len(weights), cells.sums.shape[1]))
+        for code in np.unique(cells.label):
+            chosen = cells.label == code
+            drawn = weights[:, cells.group[chosen]] @ cells.sums[chosen]
+            total[:, 0] += _products(drawn, drawn)
+            every += drawn
+            if opposite[code].any():
+                total[:, 2] += sum(2 * _products(drawn, kept[c]) for c in kept if opposite[code, c])
+                kept[code] = drawn
+        total[:, 1] = _products(every, every)
+        same, all_, opposed = np.moveaxis(total - (np.square(weights) @ inside).reshape(-1, 3, 2), 1, 0)
+        mean = {kind: _mean(*x.T) for kind, x in (("same", same), ("different", all_ - same), ("opposite", opposed))}
         return {
             **{f"cosine_{kind}": value for kind, value in mean.items()},
             "gap_same_different": mean["same"] - mean["different"],
@@ -51,32 +67,55 @@ def mean_cosines(
 
 def cosine_matrix(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int) -> np.ndarray:
     """Mean cosine (C, C) of every class with every class, pairs of two groups only; NaN where there are none."""
-    sums, counts = _sums(embeddings, labels, groups, num_classes)
-    once = np.ones((1, len(sums)))
-    return _mean(_over_groups(sums, once), _over_groups(counts, once))[0]
+    cells = _cells(embeddings, labels, groups)
+    drawn = np.zeros((num_classes, cells.sums.shape[1]))
+    np.add.at(drawn, cells.label, cells.sums)
+    total = np.stack([drawn[:, :-1] @ drawn[:, :-1].T, np.outer(drawn[:, -1], drawn[:, -1])], axis=2)
+    for _, a, b, product in _inside(cells):
+        np.subtract.at(total, (a, b), product)
+        np.subtract.at(total, (b[a != b], a[a != b]), product[a != b])
+    return _mean(total[..., 0], total[..., 1])
 
 
-def _sums(
-    embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sums (G, C, E) of normalised rows and their number (G, C, 1), float64."""
-    num_groups = int(groups.max(initial=-1)) + 1
-    cell = groups * num_classes + labels
-    sums = np.zeros((num_groups * num_classes, embeddings.shape[1]))
-    for start in range(0, len(cell), 8192):  # rows of float64 would take twice the memory of the features
-        rows = slice(start, start + 8192)
-        within = np.arange(len(cell[rows]))
-        chosen = sparse.csr_array((np.ones(len(within)), (cell[rows], within)), shape=(len(sums), len(within)))
-        sums += chosen @ normalised(embeddings[rows]).astype(np.float64)
-    counts = np.bincount(cell, minlength=len(sums)).astype(np.float64)
-    return sums.reshape(num_groups, num_classes, embeddings.shape[1]), counts.reshape(num_groups, num_classes, 1)
+@dataclass(frozen=True)
+class _Cells:
+    """The classes ``label`` (K,) that each ``group`` (K,) has, sorted by both; each once.
+
+    ``sums`` (K, E + 1) are those of the normalised rows, and in the last column how many rows there are.
+    """
+
+    group: np.ndarray
+    label: np.ndarray
+    sums: np.ndarray
 
 
-def _over_groups(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(R, C, C): products of the sums (G, C, E) of all ordered pairs of two groups, each w_g · w_h times."""
-    drawn = np.tensordot(weights, sums, 1)
-    inside = sums @ sums.swapaxes(1, 2)
-    return drawn @ drawn.swapaxes(1, 2) - np.tensordot(np.square(weights), inside, 1)
+def _cells(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> _Cells:
+    size = int(labels.max(initial=0)) + 1
+    cells, cell = np.unique(groups.astype(np.int64) * size + labels, return_inverse=True)
+    sums = np.zeros((len(cells), embeddings.shape[1] + 1))
+    for start in range(0, len(cell), ROWS):  # rows of float64 would take twice the memory of the features
+        rows = slice(start, start + ROWS)
+        there, place = np.unique(cell[rows], return_inverse=True)
+        chosen = sparse.csr_array((np.ones(len(place)), (place, np.arange(len(place)))))
+        sums[there, :-1] += chosen @ normalised(embeddings[rows]).astype(np.float64)
+    sums[:, -1] = np.bincount(cell, minlength=len(cells))
+    return _Cells(cells // size, cells % size, sums)
+
+
+def _inside(cells: _Cells) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """All pairs of cells of one group, each cell with itself too: the group (k,), two classes (k,), their products."""
+    for apart in range(len(cells.group)):
+        first = np.flatnonzero(cells.group[: len(cells.group) - apart] == cells.group[apart:])
+        if len(first) == 0:
+            return
+        second = first + apart
+        product = _products(cells.sums[first], cells.sums[second])
+        yield cells.group[first], cells.label[first], cells.label[second], product
+
+
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of sums (k, E + 1), each with its own: total cosine of the pairs, and their number, (k, 2)."""
+    return np.stack([(a[:, :-1] * b[:, :-1]).sum(1), a[:, -1] * b[:, -1]], axis=1)
 
 
 def _mean(total: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -104,12 +143,15 @@ class PairCounts:
 
     def histogram(self, weights: np.ndarray) -> np.ndarray:
         """Numbers of pairs (R, 3, bins)."""
-        out = np.empty((len(weights), self.counts.shape[1]))
-        step = max(1, MOST_AT_ONCE // max(1, len(self.pairs)))
-        transposed = self.counts.T
-        for start in range(0, len(weights), step):
-            part = weights[start : start + step].astype(np.float64)
-            out[start : start + step] = (transposed @ (part[:, self.pairs[:, 0]] * part[:, self.pairs[:, 1]]).T).T
+        starts = range(0, len(self.pairs), PAIRS)
+        parts = [(*self.pairs[s : s + PAIRS].T, self.counts[s : s + PAIRS].T) for s in starts]
+        out = np.zeros((len(weights), self.counts.shape[1]))
+        for start in range(0, len(weights), RESAMPLES):
+            of_group = np.ascontiguousarray(weights[start : start + RESAMPLES].T, dtype=np.float64)
+            total = np.zeros((out.shape[1], of_group.shape[1]))
+            for a, b, counts in parts:
+                total += counts @ (of_group[a] * of_group[b])
+            out[start : start + RESAMPLES] = total.T
         return out.reshape(len(weights), len(KINDS), -1)
 
 
@@ -125,8 +167,8 @@ def pair_counts(
     """Counts of the cosines of all pairs of at most ``most`` evenly spaced rows (n, E), by kind and pair of groups.
 
     Measured: the bins move an AUC by less than 1e-4; 70 videos and 4,000 rows take 1 s and as much again for 1,000
-    resamples, 20,000 rows 15 s. Groups of one row each (photographs) cost 13 ns a pair and resample: 25 s for 2,000
-    rows.
+    resamples, 20,000 rows 15 s. Groups of one row each (photographs) have the most pairs of groups: 1,000 resamples of
+    4,000 rows take 10 to 20 s.
     """
     chosen = evenly(len(labels), most)
     z = normalised(embeddings[chosen])
@@ -140,16 +182,18 @@ def counts_of(
     num_classes: int,
     opposites: Sequence[tuple[int, int]] = (),
     bins: int = 1024,
+    looked_at: int = 500,
 ) -> PairCounts:
     """Counts of the scores of all pairs of n rows, by kind and pair of groups. A score is the same from both sides.
 
-    In blocks of 256 rows, never (n, n). The bins lie evenly around the scores of 500 rows; what lies beyond is in the
-    first and last.
+    In blocks of 256 rows, never (n, n). The bins lie evenly around the scores of ``looked_at`` rows; what lies beyond
+    is in the first and last.
     """
     order = np.argsort(groups, kind="stable")
     label, group = labels[order], groups[order]
-    edges = _edges(score, order[evenly(len(order), 500)], bins)
-    num_groups = int(groups.max(initial=-1)) + 1
+    edges = _edges(score, order[evenly(len(order), looked_at)], bins)
+    names, group = np.unique(group, return_inverse=True)  # of many groups the sample may have few
+    num_groups = len(names)
     kind = np.where(np.eye(num_classes, dtype=bool), 0, np.where(_opposite(opposites, num_classes), 2, 1))
     after = np.searchsorted(group, group, side="right")  # rows are sorted by group: the first of a later one
     keys, numbers = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
@@ -162,12 +206,13 @@ def counts_of(
         key, number = np.unique(key[group[rows, None] < group[None, columns]], return_counts=True)
         keys.append(key)
         numbers.append(number)
-    pair, place = np.divmod(np.concatenate(keys), len(KINDS) * bins)
-    pair, row = np.unique(pair, return_inverse=True)
-    counts = sparse.csr_array(
-        (np.concatenate(numbers).astype(np.float64), (row, place)), shape=(len(pair), len(KINDS) * bins)
-    )
-    pairs = np.stack([pair // max(1, num_groups), pair % max(1, num_groups)], axis=1)
+    keys, counted = np.concatenate(keys), np.concatenate(numbers).astype(np.float64)
+    pair = keys // (len(KINDS) * bins)
+    there = np.zeros(num_groups**2, dtype=bool)
+    there[pair] = True
+    row, place = (np.cumsum(there, dtype=np.int32) - 1)[pair], (keys % (len(KINDS) * bins)).astype(np.int32)
+    pairs = names[np.stack(np.divmod(np.flatnonzero(there), max(1, num_groups)), axis=1)]
+    counts = sparse.csr_array((counted, (row, place)), shape=(len(pairs), len(KINDS) * bins))
     return PairCounts(edges, pairs, counts, len(order))
 
 

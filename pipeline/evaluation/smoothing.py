@@ -16,6 +16,7 @@ from pipeline.params import UserError, one_of
 
 SMOOTHINGS = ("none", "box", "gaussian", "hann", "median")
 FPS = "frames a second, for widths in seconds: a number, or a table with the columns video and fps"
+MOST_AT_ONCE = 2**24  # numbers that are smoothed at a time, 134 MB
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?) ?s")
 
 
@@ -103,17 +104,26 @@ def smooth(values: np.ndarray, video: np.ndarray, frame: np.ndarray, kind: str, 
         return values
     deviation = np.sqrt((width**2 - 1) / 12)
     half = {"gaussian": int(4 * deviation), "hann": width // 2 + 1}.get(kind, width // 2)  # Hann's ends are zeros
-    place = _apart(video, frame, half)
-    axis = np.full((place[-1] + 1, values.shape[1]), np.nan)
-    axis[place] = values
+    _check_order(video, frame)
+    begins = np.diff(video, prepend=-1) != 0
+    several = np.flatnonzero(~(begins & np.append(begins[1:], True)))  # a frame alone in its video stays as it is
+    if len(several) == 0:
+        return values
+    place = _apart(video[several], frame[several], half)
     options = {"window": 2 * half + 1, "center": True, "min_periods": 1}
-    if kind in ("gaussian", "hann"):
-        more = {"std": deviation} if kind == "gaussian" else {}
-        smoothed = pd.DataFrame(axis).rolling(win_type=kind, **options).mean(**more)
-    else:
-        rolling = pd.DataFrame(axis).rolling(**options)
-        smoothed = rolling.median() if kind == "median" else rolling.mean()
-    return smoothed.to_numpy()[place]
+    more = {"std": deviation} if kind == "gaussian" else {}
+    columns = max(1, MOST_AT_ONCE // (place[-1] + 1))
+    for start in range(0, values.shape[1], columns):
+        some = slice(start, start + columns)
+        axis = np.full((place[-1] + 1, values[:, some].shape[1]), np.nan)
+        axis[place] = values[several, some]
+        if kind in ("gaussian", "hann"):
+            smoothed = pd.DataFrame(axis).rolling(win_type=kind, **options).mean(**more)
+        else:
+            rolling = pd.DataFrame(axis).rolling(**options)
+            smoothed = rolling.median() if kind == "median" else rolling.mean()
+        values[several, some] = smoothed.to_numpy()[place]
+    return values
 
 
 def changes(video: np.ndarray, frame: np.ndarray, kind: str, width: int | np.ndarray) -> bool:
@@ -130,11 +140,13 @@ def changes(video: np.ndarray, frame: np.ndarray, kind: str, width: int | np.nda
 
 def _apart(video: np.ndarray, frame: np.ndarray, margin: int) -> np.ndarray:
     """Places (n,) on one axis for all videos: frame numbers keep their distances, videos are ``margin`` apart."""
-    new = np.diff(video) != 0
-    step = np.where(new, margin + 1, np.diff(frame))
-    if (np.diff(video) < 0).any() or (step < 1).any():
-        raise ValueError("smoothing needs rows sorted by (video, frame), each key once")
+    step = np.where(np.diff(video) != 0, margin + 1, np.diff(frame))
     return np.concatenate([[0], np.cumsum(step)])
+
+
+def _check_order(video: np.ndarray, frame: np.ndarray) -> None:
+    if (np.diff(video) < 0).any() or ((np.diff(video) == 0) & (np.diff(frame) < 1)).any():
+        raise ValueError("smoothing needs rows sorted by (video, frame), each key once")
 
 
 def fit_class_bias(

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.evaluation.separation import normalised
+from pipeline.evaluation.grouped import Weights, squared, summed
+from pipeline.evaluation.separation import cosines, normalised
 
 
 def neighbours(video: np.ndarray, frame: np.ndarray, step: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -48,40 +49,40 @@ def steadiness_by_group(
     frame: np.ndarray,
     step: int | np.ndarray,
     groups: np.ndarray,
-) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+) -> Callable[[Weights], dict[str, np.ndarray]]:
     """Measures ``steadiness`` where group g of all G counts weights[r, g] times: weights (R, G) -> {name: (R,)}.
 
     ``groups`` (n,) are codes from 0 that hold whole videos. Two copies of a group are no strangers to each other.
     """
-    z = normalised(embeddings)
+    z, rows = normalised(embeddings), np.arange(len(video))
     num_groups = int(groups.max(initial=-1)) + 1
     first, second = neighbours(video, frame, step)
     constant = labels[first] == labels[second]
     first, second = first[constant], second[constant]
-    near = _totals(num_groups, groups[first], (z[first] * z[second]).sum(1), np.ones(len(first)))
+    near = _totals(num_groups, groups[first], cosines(z, first, second), np.ones(len(first)))
     flips = np.bincount(groups[first], predicted[first] != predicted[second], num_groups)
 
     starts = np.flatnonzero(np.diff(video, prepend=-1))
     size, owner = np.diff(np.append(starts, len(video))).astype(np.float64), groups[starts]
     of_video = _sums(z, starts)
-    squared = np.square(of_video).sum(1)  # of the sum: the cosines of all ordered pairs of a video, own ones too
-    itself = np.bincount(np.repeat(np.arange(len(starts)), size.astype(int)), np.square(z).sum(1), len(starts))
+    pairs_of_video = np.square(of_video).sum(1)  # the cosines of all ordered pairs of a video, own ones too
+    itself = np.bincount(np.repeat(np.arange(len(starts)), size.astype(int)), cosines(z, rows, rows), len(starts))
     long = size > 1
-    within = _totals(num_groups, owner[long], ((squared - itself)[long]) / (size[long] - 1), size[long])
-    summed = np.zeros((num_groups, z.shape[1] + 1))  # of rows, and in the last column how many
-    np.add.at(summed, owner, np.column_stack([of_video, size]))
-    inside = _totals(num_groups, owner, squared, np.square(size))  # pairs inside a video
+    within = _totals(num_groups, owner[long], (pairs_of_video - itself)[long] / (size[long] - 1), size[long])
+    total = np.zeros((num_groups, z.shape[1] + 1))  # of rows, and in the last column how many
+    np.add.at(total, owner, np.column_stack([of_video, size]))
+    inside = _totals(num_groups, owner, pairs_of_video, np.square(size))  # pairs inside a video
+    # All pairs of groups, each with each but not with a copy of itself; and those of two videos inside a group.
+    own = np.stack([np.square(total[:, :-1]).sum(1), np.square(total[:, -1])], axis=1)
+    by_group = np.column_stack([near, flips, within, own - inside])
 
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        cosine, pairs = (weights @ near).T
-        drawn = weights @ summed
-        # All pairs of groups, each with each but not with a copy of itself; and those of two videos inside a group.
-        own = np.stack([np.square(summed[:, :-1]).sum(1), np.square(summed[:, -1])], axis=1)
+    def measure(weights: Weights) -> dict[str, np.ndarray]:
+        sums, drawn = summed(weights, by_group), summed(weights, total)
+        cosine, pairs, flipped, *same = sums[:, :5].T
         apart = np.stack([np.square(drawn[:, :-1]).sum(1), np.square(drawn[:, -1])], axis=1)
-        apart = apart - np.square(weights) @ own + weights @ (own - inside)
-        same = weights @ within
+        apart = apart - summed(squared(weights), own) + sums[:, 5:]
         with np.errstate(invalid="ignore", divide="ignore"):
-            near_mean, same_mean = cosine / pairs, same[:, 0] / same[:, 1]
+            near_mean, same_mean = cosine / pairs, same[0] / same[1]
             far = np.where(apart[:, 1] > 0.5, apart[:, 0] / apart[:, 1], np.nan)
             return {
                 "cosine_neighbours": near_mean,
@@ -89,7 +90,7 @@ def steadiness_by_group(
                 "cosine_same_video": same_mean,
                 "steadiness": _nearer(near_mean, far),
                 "steadiness_in_video": _nearer(near_mean, same_mean),
-                "flips_per_100": 100 * (weights @ flips) / pairs,
+                "flips_per_100": 100 * flipped / pairs,
             }
 
     return measure

@@ -2,16 +2,21 @@
 
 A *measure* is a function ``weights (R, G) -> {name: (R,)}``: its metrics where group g counts weights[r, g] times. It
 keeps sums by group (a confusion matrix, moments, ...), so a thousand resamples of 280,000 frames are one matrix
-product. ``groups`` are codes 0 to G - 1 everywhere, the same for all metrics and runs that are compared.
+product. ``groups`` are codes 0 to G - 1 everywhere, the same for all metrics and runs that are compared. Sums are kept
+for the groups and classes that occur, and resamples are measured some at a time, so that memory grows with the number
+of groups and no faster.
 """
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-Measure = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+from pipeline.evaluation.grouped import Weights, summed
+
+Measure = Callable[[Weights], Mapping[str, np.ndarray]]
+MOST_AT_ONCE = 2**24  # weights in float64 that are measured at a time, 134 MB
 
 
 def group_weights(num_groups: int, num_resamples: int = 1000, seed: int = 0) -> np.ndarray:
@@ -23,8 +28,16 @@ def group_weights(num_groups: int, num_resamples: int = 1000, seed: int = 0) -> 
     """
     if num_groups < 1 or num_resamples < 1:
         raise ValueError(f"there must be groups and resamples, and there are {num_groups} and {num_resamples}")
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(num_groups - 1, np.full(num_groups, 1 / num_groups), size=num_resamples)
+    rng, share = np.random.default_rng(seed), np.full(num_groups, 1 / num_groups)
+    weights = np.empty((num_resamples, num_groups), dtype=np.int32)
+    for rows in _blocks(weights):
+        weights[rows] = rng.multinomial(num_groups - 1, share, size=len(weights[rows]))
+    return weights
+
+
+def _blocks(weights: np.ndarray) -> Iterator[slice]:
+    rows = max(1, MOST_AT_ONCE // weights.shape[1])
+    return (slice(start, start + rows) for start in range(0, len(weights), rows))
 
 
 @dataclass(frozen=True)
@@ -64,15 +77,24 @@ def estimates(run: str, seeds: Sequence[Measure], weights: np.ndarray) -> dict[s
         raise ValueError(f"run '{run}' has no seeds to be estimated from")
     num_groups, num_seeds = weights.shape[1], len(seeds)
     values = [measure(np.ones((1, num_groups))) for measure in seeds]
-    resampled = [measure(weights) for measure in seeds]
+    names = list(values[0])
+    resampled: list[dict[str, list[np.ndarray]]] = [{name: [] for name in names} for _ in seeds]
+    for rows in _blocks(weights):
+        # By columns: products with sparse sums take the weights of a group, those of all resamples, one after another.
+        some = np.asfortranarray(weights[rows], dtype=np.float64)
+        for measure, kept in zip(seeds, resampled, strict=True):
+            found = measure(some)
+            for name in names:
+                kept[name].append(found[name])
     rng = np.random.default_rng(zlib.crc32(run.encode()))
     drawn = rng.multinomial(max(1, num_seeds - 1), np.full(num_seeds, 1 / num_seeds), size=len(weights))
     share = drawn / drawn.sum(1, keepdims=True)
     return {
         name: Estimate(
-            float(np.mean([v[name][0] for v in values])), _dot(share, np.stack([r[name] for r in resampled], 1))
+            float(np.mean([v[name][0] for v in values])),
+            _dot(share, np.stack([np.concatenate(r[name]) for r in resampled], 1)),
         )
-        for name in values[0]
+        for name in names
     }
 
 
@@ -108,9 +130,10 @@ def of_means(values: Mapping[str, np.ndarray], groups: np.ndarray, num_groups: i
         asked = ~np.isnan(value)
         sums[name] = np.stack([np.bincount(groups[asked], x[asked], size) for x in (value, np.ones(len(value)))], 1)
 
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+    def measure(weights: Weights) -> dict[str, np.ndarray]:
         with np.errstate(invalid="ignore"):
-            return {name: (weights @ s[:, 0]) / (weights @ s[:, 1]) for name, s in sums.items()}
+            totals = {name: summed(weights, s) for name, s in sums.items()}
+            return {name: total[:, 0] / total[:, 1] for name, total in totals.items()}
 
     return measure
 

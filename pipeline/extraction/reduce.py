@@ -118,7 +118,9 @@ class Blocks:
     def __iter__(self) -> Iterator[np.ndarray]:
         self.passes += 1
         for start in range(0, len(self.rows), self.block_rows):
-            block = self.store.read(self.rows[start : start + self.block_rows])
+            rows = self.rows[start : start + self.block_rows]
+            block = self.store.read(rows)
+            self.store.let_go(rows)
             if sys.stderr.isatty():
                 done = f"pass {self.passes}: {start + len(block):,} of {len(self.rows):,} rows"
                 print(f"\r{done}", end="", file=sys.stderr, flush=True)

@@ -4,7 +4,6 @@ The frames are N rows sorted by (video, frame), as in ``data.FrameSet``; ``store
 store. With several views the frames are numbered on: row v * N + i is frame i in view v.
 """
 
-import mmap
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -121,8 +120,6 @@ class Blocks:
     def __init__(self, store: FeatureStore, rows: NDArray, view: str = "original", size: int = BLOCK_BYTES) -> None:
         self.store, self.rows, self.view = store, np.asarray(rows, dtype=np.int64), view
         self._most = max(1, size // (2 * store.widths[view]))
-        can_release = len(self.rows) > 0 and hasattr(mmap, "MADV_DONTNEED")
-        self._mapped = can_release and isinstance(store.chunk(int(self.rows[0]) // store.chunk_rows, view), np.memmap)
 
     def __iter__(self) -> Iterator[NDArray[np.float16]]:
         return (block for _, block in self.placed())
@@ -136,12 +133,7 @@ class Blocks:
             for start in range(0, len(near), self._most):
                 places = near[start : start + self._most]
                 yield places, self.store.read(self.rows[places], self.view)
-                self._release(self.rows[places])
-
-    def _release(self, rows: NDArray) -> None:
-        """Gives back the pages that memory maps leave with the process: in the end, the whole store."""
-        for index in np.unique(rows // self.store.chunk_rows) if self._mapped else ():
-            self.store.chunk(int(index), self.view).base.madvise(mmap.MADV_DONTNEED)
+                self.store.let_go(self.rows[places], self.view)
 
 
 class Part:
