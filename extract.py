@@ -191,7 +191,10 @@ def _run(
     """Extracts what the store lacks; with --rebuild, whatever the store was made by, and though some of it is damaged.
 
     Damage is never taken for a store that was made by something else: the damaged chunks alone are extracted again.
+    --rebuild reads the whole store for that, since DVC takes what its stage leaves for whole.
     """
+    if config.rebuild and (config.store / "zarr.json").is_file() and verify(config.store).damaged:
+        _repair(config)
     while True:
         try:
             return _extract(config, frames, table, writer, forward)
@@ -200,12 +203,6 @@ def _run(
                 raise
             print(f"making the store again from nothing: {mismatch}")
             start_over(writer, len(table))
-        except StoreDamaged as damage:
-            if not config.rebuild:
-                raise
-            print(damage)
-            if not _repair(config):
-                raise
 
 
 def _extract(
@@ -265,11 +262,7 @@ def _verify(config: ExtractConfig) -> int:
     except StoreDamaged as error:
         print(error)
         return 1
-    for damage in found.damaged:
-        print(f"chunk {damage.chunk}, rows {damage.rows.start:,} to {damage.rows.stop - 1:,}:")
-        for file, why in damage.files.items():
-            print(f"  {file}: {why}")
-        print(f"  frames: {_spans(damage)}")
+    _name(found.damaged)
     if found.unfinished:
         print(f"unfinished: {found.unfinished} chunks at the end, where a run was cut off or is going on; run again")
     for group in found.consolidated:
@@ -283,6 +276,14 @@ def _verify(config: ExtractConfig) -> int:
     return 1 if found.damaged else 0
 
 
+def _name(damaged: Sequence[Damage]) -> None:
+    for damage in damaged:
+        print(f"chunk {damage.chunk}, rows {damage.rows.start:,} to {damage.rows.stop - 1:,}:")
+        for file, why in damage.files.items():
+            print(f"  {file}: {why}")
+        print(f"  frames: {_spans(damage)}")
+
+
 def _spans(damage: Damage) -> str:
     """The frames of a damaged chunk, neighbours together."""
     if damage.frames is None:
@@ -290,11 +291,11 @@ def _spans(damage: Damage) -> str:
     return spans(sorted(damage.frames))
 
 
-def _repair(config: ExtractConfig) -> int:
+def _repair(config: ExtractConfig) -> None:
     damaged = verify(config.store).damaged
+    _name(damaged)
     drop(config.store, damaged)
     print(f"{len(damaged):,} damaged chunks dropped from {config.store}")
-    return len(damaged)
 
 
 def _compact(config: ExtractConfig, frames: Frames) -> int:

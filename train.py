@@ -127,7 +127,9 @@ class TrainConfig:
     select_split: float = option(
         0.15, help="share of the training groups on which the best epoch is chosen", within="[0, 1)"
     )
-    split_seed: int = option(0, help="of these two cuts; the training seed does not move them", within="[0, inf)")
+    split_seed: int = option(
+        0, help="of these two cuts; the training seed does not move them", within="[0, 4_294_967_294]"
+    )
     select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
     patience: int | None = option(
         None, help="epochs without a better score after which training ends", within="[1, inf)"
@@ -613,7 +615,7 @@ def _refuse_other_parts(material: Material, place: Path, seen: dict[str, Seen] |
 
 def _write_config(folder: Path, config: TrainConfig) -> None:
     plain = {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
-    write_json(folder / "config.json", plain, sort_keys=True)
+    write_json(folder / "config.json", plain, sort_keys=True, sealed=True)
 
 
 def _evaluate(config: TrainConfig, folder: Path, params: list[str]) -> None:

@@ -107,16 +107,28 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode(errors="backslashreplace"))  # the escape is also the one that JSON knows
 
 
-def write_json(path: Path, content: Any, *, sort_keys: bool = False) -> None:
-    """Writes JSON, one value a line. NaN and Infinity, which JSON does not know, become null."""
-    write_text(path, json.dumps(_finite(content), indent=1, ensure_ascii=False, sort_keys=sort_keys) + "\n")
+def write_json(path: Path, content: Any, *, sort_keys: bool = False, sealed: bool = False) -> None:
+    """Writes JSON, one value a line. NaN and Infinity, which JSON does not know, become null.
+
+    A ``sealed`` object has its ``digest_of`` as one more value, 'sha256', which ``read_json`` checks.
+    """
+    content = _finite(content)
+    if sealed:
+        content = content | {"sha256": digest_of(content)}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=sort_keys) + "\n")
+
+
+def digest_of(content: Any) -> str:
+    """SHA-256, 64 hexadecimal digits, of what JSON says, whatever its order of keys and its white space."""
+    plain = json.loads(json.dumps(content))  # numbers that are keys become text
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def read_json(path: Path, what: str, way_out: str) -> dict[str, Any]:
-    """The content of a JSON file, which is an object.
+    """The content of a JSON file, which is an object, without the digest of a sealed one.
 
     Raises ``UserError`` where it cannot be read: it says that ``path`` is not ``what``, and ends in the sentence
-    ``way_out``.
+    ``way_out``. So it does where a sealed one says something else than was written.
     """
     try:
         found = json.loads(path.read_bytes().decode("utf-8-sig"))
@@ -126,6 +138,8 @@ def read_json(path: Path, what: str, way_out: str) -> dict[str, Any]:
         raise UserError(f"{path} is not {what}: it is not JSON ({error}). {way_out}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} is not {what}: it is not a JSON object. {way_out}")
+    if "sha256" in found and found.pop("sha256") != digest_of(found):
+        raise UserError(f"{path} is damaged or edited: it is {what}, and not as it was written. {way_out}")
     return found
 
 

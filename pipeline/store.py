@@ -9,6 +9,7 @@ One Zarr v3 group. All arrays share their first axis, N rows, and are chunked to
     size           (N,)   int64     bytes of the image file that the row was made from
     attrs          made_by: what made the features; nothing else may be added to them
                    arrays: the names of the views, and 'logits'
+                   sha256: of these two, so that no damage passes for features that something else made
 
 A chunk is the unit of work. Its features are written first, its ``frame`` numbers last, each by a temporary file and a
 rename; so a run killed anywhere leaves whole chunks, and the next run redoes only the one in flight. A later run starts
@@ -50,6 +51,7 @@ import pandas as pd
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
+from pipeline.files import digest_of
 from pipeline.params import UserError
 
 CHUNK_ROWS = 4096
@@ -379,7 +381,8 @@ def create(path: Path, made_by: Mapping[str, Any], widths: Mapping[str, int], ch
             name, shape=(0,), chunks=(chunk_rows,), dtype=dtype, fill_value=fill, compressors=_KEY,
             dimension_names=["row"],
         )  # fmt: skip
-    group.attrs.update({"made_by": dict(made_by), "arrays": list(widths)})
+    facts = {"made_by": dict(made_by), "arrays": list(widths)}
+    group.attrs.update(facts | {"sha256": digest_of(facts)})
     return group
 
 
@@ -477,6 +480,10 @@ def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> zarr.Group:
         raise StoreDamaged(path, path / "zarr.json", _line(error), _REPLACE) from None
     if not isinstance(group.attrs.get("made_by"), dict) or not (path / "frame").is_dir():
         raise UserError(f"{path} is a Zarr group, but not a feature store: it has no 'made_by' or no 'frame'")
+    facts = {name: group.attrs.get(name) for name in ("made_by", "arrays")}
+    if group.attrs.get("sha256", digest_of(facts)) != digest_of(facts):  # a store of an earlier version has none
+        why = "what it says of how the features were made is not what was written"
+        raise StoreDamaged(path, path / "zarr.json", why, _REPLACE)
     _check_arrays(path, group, committed)
     return group
 

@@ -50,7 +50,8 @@ def checkpoint_of(path):
 
 def state_of(path):
     trainer = Trainer(build_adapter(FACTS), Schedule(3, 1e-3), lambda epoch: [], lambda windows: None, {}, 1)
-    save_state(path, trainer.state(), {"epoch": 1, "best": {"select": float("nan")}, "waited": 0, "made_by": MADE_BY})
+    facts = {"epoch": 1, "best": {"select": float("nan")}, "waited": 0, "made_by": MADE_BY}
+    save_state(path, trainer.state(), facts, {})
     return lambda: load_state(path)
 
 
@@ -135,6 +136,26 @@ def test_resamples_of_an_evaluation_are_read_whole_or_not_at_all(tmp_path):
             continue
         assert found.groups == ["a", "b"]
         np.testing.assert_array_equal(found.estimates["auc"].resampled, values["auc"])
+
+
+def test_no_flipped_bit_of_sealed_json_changes_what_is_read(tmp_path):
+    """A key that is another, such as that of the digest itself, is for the reader: it knows which keys there are."""
+    path, content = tmp_path / "details.json", {"runs": {"a": 0.25, "ü": [1, None]}, "epoch": 3}
+    files.write_json(path, content | {"runs": content["runs"] | {"b": float("nan")}}, sealed=True)
+    written = path.read_bytes()
+    content["runs"]["b"] = None
+    for bit in range(8 * len(written)):
+        some = bytearray(written)
+        some[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(some)
+        found = read_or_line(lambda: files.read_json(path, "the details", "Evaluate the run again"))
+        if isinstance(found, str):
+            assert "details.json is" in found
+            assert found.endswith("Evaluate the run again")
+            continue
+        assert found["runs"] == content["runs"]
+        assert found["epoch"] == 3
+        assert len(set(found) - {"runs", "epoch"}) <= 1
 
 
 def test_a_damaged_table_of_frame_rates_is_one_line(tmp_path):

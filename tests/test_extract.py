@@ -546,13 +546,29 @@ def test_one_flipped_bit_makes_a_rebuild_extract_its_chunk_again_and_no_other(fr
     assert not Path("s.zarr.replaced").exists()
 
 
-def test_a_damaged_zarr_json_is_never_a_reason_to_rebuild(frames):
+def test_a_rebuild_repairs_damage_in_any_chunk_not_only_in_the_first(frames, capsys):
+    run("-s", "s.zarr", "--chunk-rows", "16")
+    whole = rows_by_key(FeatureStore(Path("s.zarr")))
+    damage(Path("s.zarr/views/original/c/2/0"))
+    assert run("-s", "s.zarr", "--rebuild") == 0
+    assert "1 damaged chunks dropped from s.zarr\n14 frames extracted, 32 were there" in capsys.readouterr().out
+    assert run("-s", "s.zarr", "--verify") == 0
+    assert rows_by_key(FeatureStore(Path("s.zarr"))) == whole
+
+
+@pytest.mark.parametrize(("file", "was", "now", "why"), [
+    ("views/original/zarr.json", "{", "[", "not JSON"),
+    ("zarr.json", '"float32"', '"float36"', "how the features were made is not what was written"),  # one bit
+])  # fmt: skip
+def test_a_damaged_zarr_json_is_never_a_reason_to_rebuild(frames, file, was, now, why):
     run()
-    Path("data/features.zarr/views/original/zarr.json").write_text("{")
+    path = Path("data/features.zarr") / file
+    path.write_text(path.read_text().replace(was, now, 1))
     before = chunk_files("data/features.zarr")
-    with pytest.raises(StoreDamaged, match="not JSON"):
+    with pytest.raises(StoreDamaged, match=why):
         run("--rebuild")
     assert chunk_files("data/features.zarr") == before
+    assert not Path("data/features.zarr.replaced").exists()
 
 
 def test_a_feature_that_is_not_a_number_under_a_fitting_checksum_is_damage_too(frames, capsys):

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sklearn.utils import check_random_state
 
 from pipeline import params
+from pipeline.datasets.found import DatasetConfig
 from pipeline.params import UserError, option
+from train import TrainConfig
 
 FILE = """
 train:
@@ -314,3 +317,15 @@ def test_an_operating_systems_error_is_one_line_too(capsys):
         params.entry(fail)
     assert exit.value.code == 2
     assert capsys.readouterr().err == "error: [Errno 13] Permission denied: '/data/x'\n"
+
+
+@pytest.mark.parametrize(("config", "key"), [(TrainConfig, "split_seed"), (DatasetConfig, "seed")])
+def test_a_seed_of_a_split_is_one_that_scikit_learn_takes(config, key):
+    """numpy's legacy generator, which scikit-learn 1.9 seeds, takes 32 bits; the second of two cuts takes seed + 1."""
+    most = 2**32 - 2
+    assert getattr(params.build(config, {key: most}, ""), key) == most
+    check_random_state(most + 1)
+    with pytest.raises(ValueError, match="between 0 and"):
+        check_random_state(most + 2)
+    with pytest.raises(UserError, match=rf"{key} must be from 0 to 4,294,967,294"):
+        params.build(config, {key: most + 1}, "")

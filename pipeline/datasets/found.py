@@ -53,7 +53,9 @@ class DatasetConfig:
         help="which number in a file's name is the frame: 1 is the first, -1 the last; order: files are counted from 0 "
         "as they sort; null: found from what changes, and asked for where that is not clear",
     )
-    first_frame: int = option(1, help="abaw: the number of the frame that the first line of an annotation belongs to")
+    first_frame: int = option(
+        1, help="abaw: the number of the frame that the first line of an annotation belongs to", within="[0, 1_000_000]"
+    )
     missing: list | None = option(
         None, help="what stands for no label or group in a table, or as a class folder; null: NA, nan, None, null, -1"
     )
@@ -64,7 +66,9 @@ class DatasetConfig:
     labels: Path = option(Path("data/labels.parquet"), help="the label table to write")
     report: Path = option(Path("data/index.json"), help="the report to write: what was found, and what was not")
     val_fraction: float = option(0.2, help="the part of the groups held out where a data set has no split of its own")
-    seed: int = option(0, help="which groups are held out where a data set has no split of its own", within="[0, inf)")
+    seed: int = option(
+        0, help="which groups are held out where a data set has no split of its own", within="[0, 4_294_967_294]"
+    )
     folds: int | None = option(None, help="so many folds, cut by group; null: the data set's own split")
     fold: int | None = option(None, help="val is this fold alone, from 0; null: each of them in turn")
     also: list = option([], help="further data sets, such as [{name: ravdess, root: data/ravdess}]")

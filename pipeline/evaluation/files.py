@@ -67,7 +67,7 @@ def write(
         details["emotions"] = {"classes": part.classes, "cosines": cosines.tolist()}
     if len(folds) > 1:
         details["folds"] = [_of_fold(fold) for fold in folds]
-    write_json(folder / "details.json", details)
+    write_json(folder / "details.json", details, sealed=True)
     resampled = {f"metric/{name}": estimate.resampled.astype(np.float32) for name, estimate in found.items()}
     with whole(folder / "resampled.npz") as file:
         np.savez_compressed(file, groups=np.array(part.groups), **resampled)
