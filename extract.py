@@ -38,7 +38,17 @@ from pipeline.files import write_json
 from pipeline.numbering import every_nth
 from pipeline.params import UserError, entry, given_params, option, parse
 from pipeline.store import CHUNK_ROWS, FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences, spans
-from pipeline.tables import Frames, read_frames
+from pipeline.tables import (
+    KEY,
+    STORE,
+    Frames,
+    Labels,
+    is_training,
+    of_fold,
+    of_store,
+    read_frames,
+    read_labels,
+)
 
 PROCESSORS = {"pca": 1, "adapt-pca": 4}  # the grid of each
 
@@ -51,7 +61,7 @@ class ExtractConfig:
     dataset: str | None = option(
         None, help="of a folder: which data set lies in it; default: as params.yaml says of it, else recognised"
     )
-    store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
+    store: Path = option(STORE, "-s", help="the feature store")
     batch_size: int = option(16, "-b", help="images handed to the backbone at a time", within="[1, 65_536]")
     backbone: str = option("tf_efficientnet_lite0", help="an HSEmotion name, or any timm name")
     weights: str = option("auto", help="auto, random, or a .pt, .pth or .safetensors file")
@@ -78,7 +88,7 @@ class ExtractConfig:
     scale: float = option(
         1.0, help="features are multiplied by this, also imported ones: float16 ends at 65,504", within="[1e-30, 1e30]"
     )
-    report: Path = option(Path("data/extract.json"), help="what was skipped and why, as JSON")
+    report: Path | None = option(None, help="what was skipped and why, as JSON; default: beside the store")
     dry_run: bool = option(False, help="say what would be done, and do nothing")
     rebuild: bool = option(False, help="make a store of something else again from nothing; repair a damaged one")
     strict: bool = option(False, help="exit status 1 if a frame was skipped")
@@ -126,11 +136,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _export(config, config.export_to)
     if config.import_from:
         return _import(config, config.import_from)
-    frames = _frames(config, params)
+    frames, labels = _tables(config, params, bool(reduce_flags))
     if config.compact:
         return _compact(config, frames)
     video, frame = pd.factorize(frames.table["video"])[0], frames.table["frame"].to_numpy()
     table = frames.table[every_nth(video, frame, config.stride)]
+    if labels:
+        _check_training(config, labels, table, int(reduce_flags[-1]))
     device = pick_device(config.device)
     backbone = _backbone(config)
     views = view_names(config.data_aug, config.views)
@@ -173,16 +185,32 @@ def _processor(argv: list[str]) -> tuple[list[str], list[str]]:
 
 def _reduce(config: ExtractConfig, flags: list[str]) -> None:
     """In a process of its own: what extraction imports, DVC extracts again for."""
-    labels = config.store.with_suffix(".labels.parquet")
-    labels = labels if config.data.is_dir() else config.data.with_name("labels.parquet")
-    output = config.store.with_suffix(".projection.safetensors")
-    frames = config.store.with_suffix(".frames.parquet") if config.data.is_dir() else config.data
-    command = [sys.executable, "-m", "pipeline.extraction.reduce", "--store", str(config.store), *flags]
-    command += ["--labels", str(labels), "--frames", str(frames), "--output", str(output)]
+    tables = []
+    if not config.data.is_dir():
+        tables = ["--labels", str(_labels(config)), "--frames", str(config.data)]
+    command = [sys.executable, "-m", "pipeline.extraction.reduce", "--data", str(config.store), *flags, *tables]
     if children.run(command):
         raise UserError(f"the features are stored, but no projection could be fitted on {config.store}")
-    paths = f"--labels {labels} --projection {output} --frames {frames}"
-    print(f"train on it with: python train.py -d {config.store} {paths}")
+    said = tables if config.data.absolute() != of_store(STORE, "frames.parquet").absolute() else []
+    print(f"train on it with: python train.py {' '.join(['-d', str(config.store), *said])}")
+
+
+def _labels(config: ExtractConfig) -> Path:
+    """The label table that belongs to the frame table that was given."""
+    return config.data.with_name("labels.parquet")
+
+
+def _check_training(config: ExtractConfig, labels: Labels, table: pd.DataFrame, components: int) -> None:
+    """Says before hours of extraction what a projection of the training frames cannot have."""
+    every = [of_fold(labels, fold) for fold in labels.folds or [None]]
+    count = min(len(of.table.loc[is_training(of), KEY].merge(table[KEY])) for of in every)
+    if count < 2:
+        raise UserError(
+            f"--processor fits a projection on labelled training frames, and of {config.data} {count} are to be "
+            "extracted: leave it out, and train with --no-reduce"
+        )
+    if count <= components:
+        print(f"{count:,} training frames have {count - 1:,} principal components at most, not {components:,}")
 
 
 def _run(
@@ -233,6 +261,7 @@ def _refuse_another_extraction(frames: Frames, done: pd.DataFrame, store: Featur
 
 
 def _report(config: ExtractConfig, outcome: loop.Outcome, wanted: int) -> None:
+    report = config.report or of_store(config.store, "extract.json")
     print(
         f"{outcome.extracted:,} frames extracted, {outcome.done_before:,} were there, "
         f"{len(outcome.skipped):,} of {wanted:,} could not be read"
@@ -248,10 +277,10 @@ def _report(config: ExtractConfig, outcome: loop.Outcome, wanted: int) -> None:
     for path, why in list(outcome.skipped.items())[:10]:
         print(f"  skipped {path}: {why}")
     if len(outcome.skipped) > 10:
-        print(f"  ... all are in {config.report}")
+        print(f"  ... all are in {report}")
     content = {"frames": wanted, "skipped": dict(sorted(outcome.skipped.items()))}
     try:
-        write_json(config.report, content)
+        write_json(report, content)
     except UserError as error:
         raise UserError(f"{error}. The store is finished; that is only its report") from None
 
@@ -322,35 +351,37 @@ def _export(config: ExtractConfig, file: Path) -> int:
     return 0
 
 
-def _frames(config: ExtractConfig, params: Sequence[str]) -> Frames:
-    """The frame table; a folder is indexed first, beside the store, or for a dry run where nothing stays."""
+def _tables(config: ExtractConfig, params: Sequence[str], with_labels: bool) -> tuple[Frames, Labels | None]:
+    """The frame table, and the label table if wanted.
+
+    A folder is indexed first, beside the store, or for a dry run where nothing stays.
+    """
     if not config.data.is_dir():
-        return read_frames(config.data)
-    if not config.dry_run:
-        return _indexed(config, config.store, params)
+        return read_frames(config.data), read_labels(_labels(config)) if with_labels else None
     with TemporaryDirectory() as folder:
-        return _indexed(config, Path(folder) / config.store.name, params)
+        store = Path(folder) / config.store.name if config.dry_run else config.store
+        _index(config, store, params)
+        labels = read_labels(of_store(store, "labels.parquet")) if with_labels else None
+        return read_frames(of_store(store, "frames.parquet")), labels
 
 
-def _indexed(config: ExtractConfig, store: Path, params: Sequence[str]) -> Frames:
-    """The tables beside ``store``, by the index stage in a process of its own.
+def _index(config: ExtractConfig, store: Path, params: Sequence[str]) -> None:
+    """Makes the tables beside ``store``, by the index stage in a process of its own.
 
     Extraction must not import the readers: DVC would have to extract again whenever one of them is edited.
     """
-    table = store.with_suffix(".frames.parquet")
     outputs = {
-        "--frames": table,
-        "--labels": store.with_suffix(".labels.parquet"),
-        "--report": store.with_suffix(".index.json"),
+        "--frames": of_store(store, "frames.parquet"),
+        "--labels": of_store(store, "labels.parquet"),
+        "--report": of_store(store, "index.json"),
     }
     command = [sys.executable, "-m", "pipeline.datasets.index", "--root", str(config.data), *params]
     command += ["--dataset", config.dataset] if config.dataset else []
     for flag, path in outputs.items():
         command += [flag, str(path)]
-    print(f"{config.data} is a folder: indexing it into {table}", flush=True)
+    print(f"{config.data} is a folder: indexing it into {outputs['--frames']}", flush=True)
     if children.run(command):
         raise UserError(f"{config.data} could not be indexed")
-    return read_frames(table)
 
 
 def _backbone(config: ExtractConfig) -> Backbone:

@@ -33,13 +33,13 @@ from pipeline.device import pick_device
 from pipeline.emotions import opposites
 from pipeline.evaluation.separation import evenly
 from pipeline.files import read_json, write_json
-from pipeline.join import FRAMES, frame_table, open_both
+from pipeline.join import FRAMES, LABELS, frame_table, open_both, with_files
 from pipeline.numbering import common_step, numbered_alike
 from pipeline.params import UserError, build, entry, given_params, one_of, option, parse, read
 from pipeline.progress import Line, clock
 from pipeline.seen import Seen, refuse_seen, some
 from pipeline.store import FeatureStore, differences
-from pipeline.tables import Labels, of_fold, read_frames
+from pipeline.tables import STORE, Labels, of_fold, read_frames
 from pipeline.training import features
 from pipeline.training.adapter import (
     NORMALISATIONS,
@@ -85,8 +85,8 @@ HPARAMS = (
 class TrainConfig:
     """Section ``train`` of params.yaml, with a run's own changes on top."""
 
-    data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
-    labels: Path = option(Path("data/labels.parquet"), help="the label table")
+    data: Path = option(STORE, "-d", help="the feature store")
+    labels: Path | None = option(None, help=LABELS)
     frames: Path | None = option(None, help=FRAMES)
     output: Path = option(Path("runs/manual"), "-s", help="the folder of runs that this one is put into")
     name: str | None = option(None, help="the run's folder; default: model, loss and sampler")
@@ -120,7 +120,7 @@ class TrainConfig:
     dropout: float = option(0.4, help="in the head", within="[0, 1)")
     normalise: str = option("centre", help="of the head's inputs, on training frames", choices=NORMALISATIONS)
     reduce: bool = option(True, help="project the features with --projection first")
-    projection: Path = option(Path("data/projection.safetensors"), help="what the reduce stage made")
+    projection: Path | None = option(None, help="what the reduce stage made; default: the one beside the store")
     test_split: float | None = option(
         None, help="hold out this share of groups, instead of the official validation", within="(0, 1)"
     )
@@ -202,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "--list" in argv:
         return print(listed({"heads": HEADS, "losses": LOSSES, "samplers": SAMPLERS}))
     config, resumed = _config(argv)
+    config = with_files(config, config.data, "labels", *(["projection"] if config.reduce else []))
     folder = resumed or _folder(config)
     store, labels = open_both(config.data, config.labels, config.frames)
     if labels.folds and config.test_split is not None:
@@ -374,10 +375,10 @@ def _front(
     train = features.Blocks(store, frames.row[frames.centres("train")])
     components, fitted_on = projection.load(config.projection, store.made_by, fold) if config.reduce else None, {}
     if components and config.test_split is not None:  # the stored one has seen frames that are now held out
-        components = projection.fit(train, len(components.components))
+        components = _fitted_again(train, len(components.components))
     elif components:
         seen = None if components.seen is None else {"fitted": components.seen}
-        way_out = "Fit it again with 'python -m pipeline.extraction.reduce'"
+        way_out = f"Fit it again with 'python -m pipeline.extraction.reduce -d {config.data}'"
         refuse_seen(f"the projection {config.projection}", seen, held, "validation", way_out)
         fitted_on = {"projection": components.seen}
     front = Front(store.num_features, len(components.components) if components else None)
@@ -385,6 +386,17 @@ def _front(
         front.project_with(components)
     front.fit(train, config.normalise)
     return front, fitted_on
+
+
+def _fitted_again(train: features.Blocks, number: int) -> projection.Projection:
+    """Principal components of this training part, as many as the stored projection has, or as there are."""
+    fitted = projection.fit(train, number)
+    if (have := len(fitted.components)) < number:
+        print(
+            f"the projection is fitted again on this training part, whose {len(train.rows):,} frames have {have:,} of "
+            f"its {number:,} components"
+        )
+    return fitted
 
 
 def _facts(

@@ -10,9 +10,9 @@
 
 Each command is a process of its own, of which seconds, seconds of all processors (which other work on the machine
 disturbs less) and peak memory are said; the run that is evaluated is an untrained head. The data lie in data/scale/,
-0.8 GB each at most, without images: a direction for each class and video, and noise. With
-``--chunks`` only so many chunks are drawn and each of the others is a hard link to one of them, so that a store of
-7.5 GB takes 84 MB of the disk: for what reads features and does not compare them.
+0.8 GB each at most, without images: a direction for each class and video, and noise. With ``--chunks`` only so many
+chunks are drawn and each of the others is a hard link to one of them, so that a store of 7.5 GB takes 84 MB of the disk:
+for what reads features and does not compare them.
 """
 
 import argparse
@@ -187,7 +187,7 @@ def prepared(name: str, root: Path, place: Path, like: Path) -> dict[str, list[s
     videos.write_text("\n".join(FeatureStore(Path(data[1])).keys["video"].cat.categories) + "\n", encoding="utf-8")
     commands = {
         "open": ["-c", store],
-        "reduce": ["-m", "pipeline.extraction.reduce", "-n", "64", "-s", data[1], *data[2:4], "-o", f"{place}/p.st"],
+        "reduce": ["-m", "pipeline.extraction.reduce", "-n", "64", *data, "-o", f"{place}/p.st"],
         "evaluate": ["-m", "pipeline.evaluation.evaluate", "--run", f"{place}/runs/drawn", *data,
                      "-o", f"{place}/evaluation/drawn"],
         "report": ["-m", "pipeline.evaluation.report", "--params", str(params), "-i", f"{place}/evaluation",

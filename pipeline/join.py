@@ -1,26 +1,57 @@
-"""Which frames of a store count: those that the frame table lists. The one place where the two are put together.
+"""What belongs to a store, and which of its frames count: those that the frame table lists.
+
+The one place where a store, its tables and its projection are put together. Who names a store alone gets what lies
+beside it: of emb.zarr emb.frames.parquet, emb.labels.parquet and emb.projection.safetensors, or frames.parquet and so
+on. Where there is no frame table beside it, they are those of ``data/``.
 
 A store keeps frames that have left the frame table until ``extract.py --compact``: bad crops that were removed, say. It
 also keeps features of an image file that has changed, until ``extract.py`` runs again. Neither counts.
 """
 
+import dataclasses
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from pipeline.params import UserError
 from pipeline.store import FeatureStore
-from pipeline.tables import Labels, read_frames, read_labels
+from pipeline.tables import DATA, Labels, of_store, read_frames, read_labels
 
-DEFAULT = Path("data/frames.parquet")
+T = TypeVar("T")
+FILES = {"frames": "frames.parquet", "labels": "labels.parquet", "projection": "projection.safetensors"}
+LABELS = "the label table; default: the one beside the store"
 FRAMES = "the frame table, which says which frames of the store count; default: the one beside the store"
 
 
 def frame_table(store: Path, given: Path | None) -> Path | None:
     """The frame table that is ``given``, or lies beside the store, or in ``data/``; None where there is none."""
-    beside = [store.with_suffix(".frames.parquet"), store.with_name("frames.parquet"), DEFAULT]
-    return given or next((path for path in beside if path.is_file()), None)
+    found = given or beside(store, FILES["frames"])
+    return found if given or found.is_file() else None
+
+
+def beside(store: Path, name: str) -> Path:
+    """A store's own file; where there is none, where it should be.
+
+    In ``data/`` it is looked for only where no frame table lies beside the store: else that is of another data set.
+    """
+    places = [[of_store(store, file), store.parent / file] for file in (name, FILES["frames"])]
+    found = next((path for path in places[0] if path.is_file()), None)
+    own = any(path.is_file() for path in places[1])
+    return found or (places[0][0] if own or not (DATA / name).is_file() else DATA / name)
+
+
+def with_files(config: T, store: Path, *fields: str) -> T:
+    """``config`` with those of its ``fields`` ('labels', 'projection') that are None as they lie beside the store.
+
+    What is taken is said, where it is not in ``data/``.
+    """
+    found: dict[str, Any] = {f: beside(store, FILES[f]) for f in fields if getattr(config, f) is None}
+    said = [str(path) for f, path in found.items() if path.is_file() and path != DATA / FILES[f]]
+    if said:
+        print(f"{store}: with {' and '.join(said)}")
+    return dataclasses.replace(config, **found)
 
 
 def open_both(path: Path, labels: Path, given: Path | None) -> tuple[FeatureStore, Labels]:

@@ -45,19 +45,22 @@ class Projection:
 
 
 def fit(blocks: Iterable[np.ndarray], num_components: int) -> Projection:
-    """The first components of all rows in ``blocks`` of (n, D), which are gone through more than once: no iterator.
+    """The first components, ``num_components`` at most, of all rows in ``blocks`` of (n, D).
+
+    The blocks are gone through more than once: no iterator.
 
     Exact like sklearn's PCA(svd_solver='covariance_eigh') up to ``EXACT`` columns. Above, the components together miss
     less than a thousandth of the variance that the exact ones explain; the last of them may be mixed with those that
     come after. The same data gives the same components: the basis starts from one seed, and the largest entry of a
-    component is positive. Raises ``UserError`` where there are fewer rows or columns than components.
+    component is positive. Of few rows or columns there are fewer: one less than rows, and as many as columns. Raises
+    ``UserError`` where there are less than two rows.
     """
     if iter(blocks) is blocks:
         raise TypeError("blocks are gone through more than once: give a list of them, not an iterator")
     count, mean, variance = _moments(blocks)
-    if num_components > min(count - 1, len(mean)):
-        have = f"{count} rows of {len(mean)} features" if count else "no rows"
-        raise UserError(f"reduce: {num_components} components cannot be had from {have}")
+    num_components = min(num_components, count - 1, len(mean))
+    if num_components < 1:
+        raise UserError(f"reduce: there are no principal components of {count} rows: two or more are needed")
     solve = _exact if len(mean) <= EXACT else _turned
     values, vectors = solve(blocks, mean, num_components)
     components = vectors.T
@@ -142,7 +145,7 @@ def load(path: Path, made_by: dict[str, Any], fold: int | None = None) -> Projec
     out now.
     """
     if not path.is_file():
-        raise UserError(f"no projection at {path}: make one with '{_REDUCE}'")
+        raise UserError(f"no projection at {path}: make one with '{_REDUCE} -d STORE', or train with --no-reduce")
     tensors, facts = load_tensors(path, "a projection", f"Fit it again with '{_REDUCE}'")
     folds = sorted(int(key[5:].split("/")[0]) for key in tensors if key.endswith("/mean"))
     of = f"fold_{fold}/" if folds else ""

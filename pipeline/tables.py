@@ -28,6 +28,7 @@ Every column but the key and ``group`` may be left out by a data set that has no
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -35,6 +36,8 @@ from pipeline.files import read_table, write_table
 from pipeline.params import UserError
 
 KEY = ["video", "frame"]
+DATA = Path("data")
+STORE = DATA / "features.zarr"
 SPLITS = ("train", "val", "test")
 ABAW_CLASSES = ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"]
 ABAW_AUS = ["au1", "au2", "au4", "au6", "au7", "au10", "au12", "au15", "au23", "au24", "au25", "au26"]
@@ -63,6 +66,12 @@ class Labels:
     def folds(self) -> list[int]:
         """The numbers of the folds, rising; none where there is one split."""
         return sorted(self.table["fold"].dropna().unique().astype(int).tolist()) if "fold" in self.table else []
+
+
+def of_store(store: Path, name: str) -> Path:
+    """Where a store's own file lies: 'emb.labels.parquet' by 'emb.zarr', and 'data/labels.parquet' by ``STORE``."""
+    plain = not store.name or store.absolute() == STORE.absolute()
+    return store.parent / name if plain else store.with_suffix(f".{name}")
 
 
 def write_frames(path: Path, frames: Frames) -> None:
@@ -118,6 +127,19 @@ def of_fold(labels: Labels, fold: int | None) -> Labels:
     for column in [c for c in table if c.endswith("_split")]:
         table[column] = table[column].mask(table[column] == "fold", side)
     return Labels(table, labels.classes, labels.dataset)
+
+
+def is_training(labels: Labels) -> np.ndarray:
+    """Which rows (n,) of a table without folds are training data in one track, and of a group that none holds out."""
+    table = labels.table
+    splits = [pd.Categorical(table[c], categories=SPLITS).codes for c in table if c.endswith("_split")]
+    group, groups = pd.factorize(table["group"])
+    held_out = np.zeros(len(groups) + 1, dtype=bool)
+    train = np.zeros(len(table), dtype=bool)
+    for split in splits:
+        held_out[group[split > 0]] = True  # val and test
+        train |= split == 0
+    return train & ~held_out[group]
 
 
 def _checked(table: pd.DataFrame, columns: list[str], what: str, dataset: str) -> pd.DataFrame:

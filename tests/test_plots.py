@@ -119,6 +119,20 @@ def test_the_roc_is_that_of_the_cosines_themselves():
         assert at[0.001] == pytest.approx((same > negative.max()).mean(), abs=0.034)
 
 
+def test_a_roc_of_one_seed_says_beside_its_own_area_what_the_tables_say_of_all():
+    """The picture said .804 and the table .809, and nothing said why."""
+    _, edges, numbers = counted()
+    alone, more = (
+        plots.roc_curves(edges, *numbers, TITLE, reported)
+        for reported in (None, {"different": "0.809, of 2 seeds", "opposite": "0.935, of 2 seeds"})
+    )
+    first, second, _ = legend(alone)
+    assert legend(more)[:2] == [
+        f"{first}\n(in the tables 0.809, of 2 seeds)", f"{second}\n(in the tables 0.935, of 2 seeds)",
+    ]  # fmt: skip
+    drawn(more)
+
+
 def test_the_logarithmic_roc_follows_the_straight_lines_of_the_other():
     edges = np.linspace(-1, 1, 3)
     right = plots.roc_curves(edges, np.array([1, 3]), np.array([3, 1]), np.array([0, 0]), TITLE).axes[1]

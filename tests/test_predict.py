@@ -498,7 +498,7 @@ def test_videos_that_are_only_named_end_with_their_last_frame_in_the_store(place
     assert predict.main(["--validate", "out", "--list", "list.txt", "--task", "va"]) == 0
 
 
-def test_a_folder_of_frames_is_extracted_first(workplace):
+def test_a_folder_of_frames_is_extracted_first_into_the_folder_that_is_made(workplace, capfd):
     tiny = ["backbone: tf_efficientnet_lite0", "backbone: test_efficientnet"]
     params = (ROOT / "params.yaml").read_text().replace(*tiny).replace("weights: auto", "weights: random")
     Path("params.yaml").write_text(params)
@@ -509,9 +509,18 @@ def test_a_folder_of_frames_is_extracted_first(workplace):
     width = FeatureStore(workplace / "old.zarr").num_features
     run(workplace, made_by=made_by, num_features=width, embedding_size=width)
     Path("list.txt").write_text("t2,3\nt1,4\n")
+    before = {path.name for path in workplace.iterdir()}
+    Path("list.txt").write_text("nobody,3\n")
+    with pytest.raises(UserError, match="none of the 1 videos"):
+        predicted("--task", "va", "--frames", "new")
+    assert not Path("out").exists()
+    Path("list.txt").write_text("t2,3\nt1,4\n")
     found = predicted("--task", "va", "--frames", "new")
+    assert "0 frames extracted, 6 were there" in capfd.readouterr().out  # what was there is gone on with
+    assert predict.main(["--validate", "out", "--list", "list.txt", "--task", "va"]) == 0
     assert list(found) == [f"t2/0000{i}.jpg" for i in (1, 2, 3)] + [f"t1/0000{i}.jpg" for i in (1, 2, 3, 4)]
-    stored = FeatureStore(workplace / "out.zarr")
+    assert {path.name for path in workplace.iterdir()} == before | {"out"}  # one folder, and nothing else
+    stored = FeatureStore(workplace / "out/features/features.zarr")
     x = stored.read(stored.keys["row"].to_numpy())
     changes = {"made_by": made_by, "num_features": width, "embedding_size": width}
     said = logits("va", features=x, **changes)  # t1, then t2

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def labels_of(place):
 
 def arguments(place, *more):
     return [
-        "--params", str(place / "params.yaml"), "-s", str(place / "s.zarr"), "--labels", str(place / "labels.parquet"),
+        "--params", str(place / "params.yaml"), "-d", str(place / "s.zarr"), "--labels", str(place / "labels.parquet"),
         "-o", str(place / "p.safetensors"), *more,
     ]  # fmt: skip
 
@@ -150,7 +151,7 @@ def test_of_folds_each_has_components_that_do_not_depend_on_the_frames_it_valida
         for start in range(0, len(keys), 16):
             part = slice(start, start + 16)
             writer.write(keys[["video", "frame"]].assign(size=1)[part], {"original": features[part]})
-    reduce.main(arguments(place, "-s", str(place / "other.zarr")))
+    reduce.main(arguments(place, "-d", str(place / "other.zarr")))
     again = [projection.load(place / "p.safetensors", MADE_BY, k) for k in (0, 1)]
     np.testing.assert_array_equal(again[0].components, fitted[0].components)
     np.testing.assert_array_equal(again[0].mean, fitted[0].mean)
@@ -170,13 +171,26 @@ def test_a_projection_for_one_split_is_none_for_folds_and_the_other_way_round(pl
     assert projection.load(place / "p.safetensors", MADE_BY, 1) is None
 
 
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [("-1", "components must be at least 0, and is -1"), ("5", "5 components cannot be had from 48")],
-)
-def test_a_number_of_components_that_cannot_be_is_refused(place, number, message):
-    with pytest.raises(UserError, match=message):
-        reduce.main(arguments(place, "-n", number))
+def test_a_number_of_components_below_none_is_refused(place):
+    with pytest.raises(UserError, match="components must be at least 0, and is -1"):
+        reduce.main(arguments(place, "-n", "-1"))
+
+
+def test_more_components_than_there_are_become_as_many_as_there_are_and_that_is_said(place, capsys):
+    reduce.main(arguments(place, "-n", "256"))
+    assert projection.load(place / "p.safetensors", MADE_BY).components.shape == (4, 4)
+    assert "256 components were asked for: so many rows and features have no more" in capsys.readouterr().out
+
+
+def test_a_projection_lies_beside_its_store_and_only_that_of_the_default_store_in_data(place, monkeypatch):
+    monkeypatch.chdir(place)
+    shutil.copytree("s.zarr", "data/features.zarr")
+    shutil.copy("labels.parquet", "data/labels.parquet")
+    reduce.main([])
+    reduce.main(["-d", "s.zarr", "-n", "3"])
+    found = {path.as_posix() for path in Path().rglob("*.safetensors")}
+    assert found == {"data/projection.safetensors", "s.projection.safetensors"}
+    assert projection.load(Path("s.projection.safetensors"), MADE_BY).components.shape == (3, 4)
 
 
 def test_no_components_leave_the_features_as_they_are_and_need_no_training_data(place, capsys):
@@ -230,7 +244,7 @@ def test_a_processor_is_a_pooling_and_a_projection_of_the_training_frames(pictur
         f"3 of {columns:,} components keep {100 * peer.explained_variance_ratio_.sum():.1f} % of 12 rows' variance"
         in out
     )
-    assert "train.py -d f.zarr --labels f.labels.parquet --projection f.projection.safetensors" in out
+    assert "train on it with: python train.py -d f.zarr\n" in out
 
 
 def test_a_grid_that_is_given_beats_that_of_the_processor(pictures):

@@ -325,7 +325,7 @@ def test_a_run_without_any_pairs_stands_last(place):
 def test_other_folders_can_be_given(place):
     evaluated("frozen", FROZEN, folder="elsewhere")
     named("frozen")
-    report.main(["-i", "elsewhere", "-o", "out/deep"])
+    report.main(["-d", "elsewhere", "-o", "out/deep"])
     made = ["index.html", "metrics.csv", "report.md", "runs.png"]
     assert sorted(p.name for p in (place / "out/deep").iterdir()) == made
 

@@ -30,7 +30,7 @@ from pipeline.evaluation.inference import per_frame
 from pipeline.evaluation.measures import Answers, smooth_part
 from pipeline.evaluation.smoothing import changes, check_width, frame_rates, in_frames
 from pipeline.files import all_or_none
-from pipeline.join import open_both
+from pipeline.join import open_both, with_files
 from pipeline.numbering import numbered_alike, spacing
 from pipeline.params import UserError, entry, one_of, option, parse
 from pipeline.training import features
@@ -66,6 +66,7 @@ class BaselinesConfig(EvaluateConfig):
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__)
     refuse_other_part(config.part, [path.parent for path in config.output.glob("*/details.json")])
+    config = with_files(config, config.data, "labels")
     store, labels = open_both(config.data, config.labels, config.frames)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels)

@@ -29,9 +29,11 @@ def drawn(
 
     Predictions are those of all folds (``part``, ``seen``), embeddings those of the first, as two folds are two spaces.
     """
-    name = about["run"] if about["seeds"] == 1 else f"{about['run']}, seed {about['seed']}"
+    seeds = about["seeds"]
+    name = about["run"] if seeds == 1 else f"{about['run']}, seed {about['seed']} alone of {seeds} seeds"
     of = "" if folds[0].number is None else f", fold {folds[0].number}"
-    yield from _of_embeddings(folds[0], plots.heading(name + of, about["dataset"], len(folds[0].part.has)))
+    heading = plots.heading(name + of, about["dataset"], len(folds[0].part.has))
+    yield from _of_embeddings(folds[0], heading, _reported(found, seeds, len(folds)))
     title = plots.heading(name, about["dataset"], len(part.has))
     has, source = part.has, best_source(seen)
     if len(has) == 0 or source is None:
@@ -50,14 +52,21 @@ def drawn(
         yield f"timeline_{number}", _timeline(part, code, said, z, picture, title + whose)
 
 
-def _of_embeddings(fold: Fold, title: str) -> Iterator[tuple[str, Figure]]:
+def _reported(found: Mapping[str, Estimate], seeds: int, folds: int) -> dict[str, str]:
+    """The AUCs of all seeds and folds in words, where a picture is of one of several: the tables have these."""
+    of = [*([f"{seeds} seeds"] if seeds > 1 else []), *([f"{folds} folds"] if folds > 1 else [])]
+    auc = {kind: found[f"auc_same_{kind}"].value for kind in ("different", "opposite") if f"auc_same_{kind}" in found}
+    return {kind: f"{value:.3f}, of {' and '.join(of)}" for kind, value in auc.items() if of}
+
+
+def _of_embeddings(fold: Fold, title: str, reported: Mapping[str, str]) -> Iterator[tuple[str, Figure]]:
     part, z, pairs, has = fold.part, fold.answers[0].z, fold.seeds[0][1].pairs, fold.part.has
     label, video = part.label[has], part.video[has]
     if pairs is not None:
         same, other, opposite = pairs.histogram(np.ones((1, len(part.groups))))[0]
         counts = (pairs.edges, same, other + opposite, opposite)
         yield "cosines", plots.cosine_histograms(*counts, title)
-        yield "roc", plots.roc_curves(*counts, title)
+        yield "roc", plots.roc_curves(*counts, title, reported)
         yield "emotions", plots.emotion_matrix(emotion_cosines([fold], most_seeds=1), part.classes, title)
         yield "similarity", plots.similarity_matrix(z[has], label, video, part.classes, title)
         yield "projection", plots.projection_2d(z[has], label, part.classes, title)

@@ -40,13 +40,13 @@ from pipeline.evaluation.separation import evenly
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
 from pipeline.evaluation.uncertainty import estimates, group_weights
 from pipeline.files import all_or_none
-from pipeline.join import FRAMES, frame_table, open_both
+from pipeline.join import FRAMES, LABELS, frame_table, open_both, with_files
 from pipeline.numbering import common_step, numbered_alike
 from pipeline.params import UserError, entry, option, parse
 from pipeline.progress import Line
 from pipeline.seen import refuse_seen
 from pipeline.store import FeatureStore
-from pipeline.tables import KEY, Labels, of_fold, read_frames
+from pipeline.tables import KEY, STORE, Labels, of_fold, read_frames
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, Source, load_adapter
 from pipeline.training.data import FrameSet, frame_set, held_names
@@ -66,8 +66,8 @@ class EvaluateConfig:
 
     run: Path = option(Path("runs/manual"), help="the folder of the run")
     output: Path = option(Path("evaluation"), "-o", help="the folder for metrics.json and all else")
-    data: Path = option(Path("data/features.zarr"), "-d", help="the feature store")
-    labels: Path = option(Path("data/labels.parquet"), help="the label table")
+    data: Path = option(STORE, "-d", help="the feature store")
+    labels: Path | None = option(None, help=LABELS)
     frames: Path | None = option(None, help=FRAMES)
     part: str = option("val", help="what is scored; nothing of a run is ever chosen on test", choices=PART_WORDS)
     top_k: list[int] = option([1, 5, 10], "-k", help="recall at these", within="[1, inf)")
@@ -120,6 +120,7 @@ class Material:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__)
     refuse_other_part(config.part, [config.output])
+    config = with_files(config, config.data, "labels")
     store, labels = open_both(config.data, config.labels, config.frames)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels)

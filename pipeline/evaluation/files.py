@@ -1,6 +1,7 @@
 """The files of an evaluated run: written here, and read again for the report.
 
-metrics.json         one number a metric, for DVC
+headline.json        the few numbers that a run is judged by, for 'dvc metrics diff'
+metrics.json         one number a metric
 details.json         what was evaluated ('about'), each metric with its interval, the numbers of each seed and fold
 resampled.npz        each metric in each resample, for differences between runs
 per_video.csv        the same metrics of each video, where it has them; mean over seeds
@@ -31,6 +32,8 @@ from pipeline.files import read_json, settle, whole, write_json, write_table
 from pipeline.params import UserError
 
 NAME = "evaluation"  # of what is written together
+# In headline.json, those that are known: a screen holds them for all default runs, of which most have the first three.
+HEADLINE = ("auc_same_different", "knn_macro_f1", "steadiness", "ccc", "au_f1", "pair_f1")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def write(
     each = [{name: float(value[0]) for name, value in measure(once).items()} for measure, _ in seeds]
     flat = {name: float(estimate.value) for name, estimate in found.items() if not is_of_one_class(name)}
     write_json(folder / "metrics.json", flat)
+    write_json(folder / "headline.json", {name: flat[name] for name in HEADLINE if np.isfinite(flat.get(name, np.nan))})
     intervals = {name: (estimate.value, *estimate.interval()) for name, estimate in found.items()}
     of = {
         name: dict(zip(("value", "low", "high"), map(float, values), strict=True)) for name, values in intervals.items()

@@ -89,10 +89,14 @@ def _rebinned(edges: np.ndarray, numbers: np.ndarray, bins: np.ndarray) -> np.nd
     return np.diff(below, prepend=0, append=numbers.sum())
 
 
-def roc_curves(edges: np.ndarray, same: np.ndarray, different: np.ndarray, opposite: np.ndarray, title: str) -> Figure:
+def roc_curves(
+    edges: np.ndarray, same: np.ndarray, different: np.ndarray, opposite: np.ndarray, title: str,
+    reported: Mapping[str, str] | None = None,
+) -> Figure:  # fmt: skip
     """ROC of a threshold on the cosine, from numbers of pairs as in ``cosine_histograms``.
 
     Right the same over the logarithm of the false positive rate, from 0.001. AUC is that of ``threshold_scores``.
+    ``reported`` is what the tables say instead, in words by 'different' and 'opposite', as where there are more seeds.
     """
     figure = _figure(9, 4.5, "Telling pairs of the same emotion from others by their cosine", title)
     left, right = figure.subplots(1, 2)
@@ -104,7 +108,8 @@ def roc_curves(edges: np.ndarray, same: np.ndarray, different: np.ndarray, oppos
             continue
         auc = threshold_scores(same[None], numbers[None], (edges[:-1] + edges[1:]) / 2)["auc"][0]
         tpr, fpr = (np.concatenate([[0], x[::-1].cumsum() / x.sum()]) for x in (same, numbers))
-        left.plot(fpr, tpr, color=colour, linestyle=line, label=f"same / {kind}: AUC {auc:.3f}")
+        more = f"\n(in the tables {reported[kind]})" if kind in (reported or {}) else ""
+        left.plot(fpr, tpr, color=colour, linestyle=line, label=f"same / {kind}: AUC {auc:.3f}{more}")
         right.plot(rates, np.interp(rates, fpr, tpr), color=colour, linestyle=line)
     left.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, label="chance")
     right.plot(rates, rates, color="0.7", linewidth=0.8)

@@ -4,7 +4,8 @@
     ... --task va --smooth box --width 101           means over the 50 frames before and after
     ... --task va --smooth box --width 3.4s --fps data/faces/faces.parquet     over 1.7 seconds of each video
     ... --task au --format per-video --seed 0        the files of the early editions, from one seed alone
-    ... --frames FOLDER                              frames that are in no store yet: they are extracted first
+    ... --frames FOLDER                              frames that are in no store yet: they are extracted first, into
+                                                     submission/features; killed, the same command goes on
     ... --by knn                                     for a run without a classifier: by its nearest training frames
     python -m pipeline.evaluation.predict --validate submission --list LIST.txt --task expr
 
@@ -37,15 +38,15 @@ from pipeline.evaluation.inference import BLOCK, WINDOW_STRIDE, per_frame
 from pipeline.evaluation.protocol import on_every_frame
 from pipeline.evaluation.separation import evenly, normalised
 from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
-from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, shortened, write
-from pipeline.files import all_or_none
-from pipeline.join import FRAMES, open_both, open_store
+from pipeline.evaluation.submission import FEATURES, FORMATS, TASKS, check_format, problems, read_list, shortened, write
+from pipeline.files import all_or_none, writing
+from pipeline.join import FRAMES, open_both, open_store, with_files
 from pipeline.numbering import numbered_alike, spacing
 from pipeline.params import UserError, entry, given_params, one_of, option, parse
 from pipeline.progress import Line
 from pipeline.seen import USES, refuse_seen, some
 from pipeline.store import FeatureStore, differences
-from pipeline.tables import ABAW_AUS, ABAW_CLASSES, of_fold
+from pipeline.tables import ABAW_AUS, ABAW_CLASSES, STORE, of_fold
 from pipeline.training import features
 from pipeline.training.adapter import Adapter, load_adapter
 from pipeline.training.data import frame_set, held_names
@@ -70,8 +71,8 @@ class PredictConfig:
     task: str | None = option(None, help=f"one of {', '.join(TASKS)}")
     output: Path = option(Path("submission"), "-o", help="the folder to make")
     format: str = option("single", help="a single file, or per-video: one a video, as in the early editions")
-    data: Path | None = option(None, "-d", help="the feature store; default: data/features.zarr")
-    frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT.zarr")
+    data: Path | None = option(None, "-d", help=f"the feature store; default: {STORE}")
+    frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT/features")
     table: Path | None = option(None, help=FRAMES)
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
@@ -85,8 +86,8 @@ class PredictConfig:
         None, help="with --frames: which data set lies in it; default: as extract.py -d finds it"
     )
     by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
-    labels: Path = option(Path("data/labels.parquet"), help="with --by knn: the label table")
-    labelled: Path = option(Path("data/features.zarr"), help="with --by knn: the store of the labelled frames")
+    labels: Path | None = option(None, help="with --by knn: the label table; default: the one beside --labelled")
+    labelled: Path = option(STORE, help="with --by knn: the store of the labelled frames")
     neighbours: int = option(
         20, help="with --by knn: training frames that a frame's prediction is the mean of", within="[1, inf)"
     )
@@ -112,8 +113,12 @@ class PredictConfig:
 
     @property
     def store(self) -> Path:
-        beside = self.output.with_name(self.output.name + ".zarr")
-        return self.data or (beside if self.frames else Path("data/features.zarr"))
+        return self.data or (self.aside / STORE.name if self.frames else STORE)
+
+    @property
+    def aside(self) -> Path:
+        """Where new features lie until the predictions are there: a killed extraction goes on with what it has."""
+        return self.output.with_name(self.output.name + ".features")
 
     @property
     def wants(self) -> tuple[str, ...]:
@@ -145,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.output.exists():
         raise UserError(f"{config.output} is there already: give another --output, or delete it")
     checkpoints = _checkpoints(config)
+    if config.by == "knn":
+        config = with_files(config, config.labelled, "labels")
     if config.frames:
         _extract(config, given_params(argv))
     wanted = read_list(config.list_of, config.store)
@@ -164,6 +171,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if found := problems(folder, wanted, config.task, config.format):
             raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(found[:MOST])}")
     _tell(config, rows, wanted, code, beyond)
+    if config.frames and not config.data:
+        with writing(config.output):
+            config.aside.rename(config.output / FEATURES)
+        print(f"  the new features: {config.output / FEATURES / STORE.name}, for another --task with -d")
     return 0
 
 
@@ -183,9 +194,8 @@ def _checkpoints(config: PredictConfig) -> list[Path]:
 
 def _extract(config: PredictConfig, params: Sequence[str]) -> None:
     """In a process of its own, as section ``extract`` says: evaluation never imports extraction."""
-    report = config.store.with_suffix(".extract.json")
     command = [sys.executable, "-m", "extract", "--data", str(config.frames), "--store", str(config.store)]
-    command += ["--report", str(report), "--device", config.device, *params]
+    command += ["--device", config.device, *params]
     command += ["--dataset", config.dataset] if config.dataset else []
     if children.run(command):
         raise UserError(f"{config.frames} could not be extracted: {' '.join(command[1:])}")

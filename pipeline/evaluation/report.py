@@ -66,7 +66,7 @@ PLOTS = {
 class ReportConfig:
     """Section ``report`` of params.yaml."""
 
-    evaluations: Path = option(Path("evaluation"), "-i", help="the folder with a folder for each evaluated run")
+    evaluations: Path = option(Path("evaluation"), "-d", help="the folder with a folder for each evaluated run")
     output: Path = option(Path("report"), "-o", help="where the report is written")
     runs: dict = dataclasses.field(default_factory=dict)  # those of params.yaml; one that left it leaves the report
 

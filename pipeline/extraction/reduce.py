@@ -1,7 +1,8 @@
 """The reduce stage: principal components of the stored features, fitted on the training split only; of folds, on each.
 
 python -m pipeline.extraction.reduce -n 256
-python -m pipeline.extraction.reduce -n 0        none: training takes the features as they are
+python -m pipeline.extraction.reduce -n 0            none: training takes the features as they are
+python -m pipeline.extraction.reduce -d emb.zarr     of another store, into emb.projection.safetensors
 """
 
 import sys
@@ -10,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pipeline import projection
-from pipeline.join import FRAMES, codes_of, open_both, places_of
+from pipeline.join import FILES, FRAMES, LABELS, codes_of, open_both, places_of, with_files
 from pipeline.params import UserError, entry, option, parse
 from pipeline.seen import Seen
 from pipeline.store import FeatureStore
-from pipeline.tables import SPLITS, Labels, of_fold
+from pipeline.tables import STORE, Labels, is_training, of_fold, of_store
 
 BLOCK = 2**24  # values read at a time, 34 MB
 
@@ -27,25 +27,31 @@ class ReduceConfig:
     """Section ``reduce`` of params.yaml."""
 
     components: int = option(
-        256, "-n", help="principal components to keep; 0: none, features stay as they are", within="[0, inf)"
+        256,
+        "-n",
+        help="principal components to keep, or as many as there are; 0: none, features stay as they are",
+        within="[0, inf)",
     )
     most_rows: int = option(
         100_000, help="evenly spaced training frames that they are fitted on, if there are more", within="[2, inf)"
     )
-    store: Path = option(Path("data/features.zarr"), "-s", help="the feature store")
-    labels: Path = option(Path("data/labels.parquet"), help="the label table, which says what is training data")
+    data: Path = option(STORE, "-d", help="the feature store")
+    labels: Path | None = option(None, help=LABELS)
     frames: Path | None = option(None, help=FRAMES)
-    output: Path = option(Path("data/projection.safetensors"), "-o", help="where the projection is written")
+    output: Path | None = option(None, "-o", help="where the projection is written; default: beside the store")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReduceConfig, argv, sections=["reduce"], description=__doc__)
+    if config.output is None:
+        config = replace(config, output=of_store(config.data, FILES["projection"]))
     if config.components == 0:
-        store = FeatureStore(config.store)
+        store = FeatureStore(config.data)
         projection.save(config.output, projection.nothing(store.num_features), store.made_by)
         print(f"no projection: all {store.num_features:,} features are kept as they are")
         return
-    store, labels = open_both(config.store, config.labels, config.frames)
+    config = with_files(config, config.data, "labels")
+    store, labels = open_both(config.data, config.labels, config.frames)
     if not labels.folds:
         projection.save(config.output, _fitted(config, store, labels, ""), store.made_by)
         return
@@ -57,10 +63,13 @@ def _fitted(config: ReduceConfig, store: FeatureStore, labels: Labels, whose: st
     rows = training_rows(store, labels)
     blocks = Blocks(store, _evenly(rows, config.most_rows))
     fitted = projection.fit(blocks, config.components)
+    number = len(fitted.components)
     print(
-        f"{whose}{config.components:,} of {store.num_features:,} components keep {100 * fitted.explained.sum():.1f} % "
+        f"{whose}{number:,} of {store.num_features:,} components keep {100 * fitted.explained.sum():.1f} % "
         f"of {len(blocks.rows):,} rows' variance{_fewer(fitted.explained)}"
     )
+    if number < config.components:
+        print(f"{whose}{config.components:,} components were asked for: so many rows and features have no more")
     if len(blocks.rows) < len(rows):
         print(f"fitted on {len(blocks.rows):,} of {len(rows):,} training rows, evenly spaced")
     return replace(fitted, seen=_seen(store, labels, rows))
@@ -86,15 +95,7 @@ def _fewer(explained: np.ndarray) -> str:
 
 def training_rows(store: FeatureStore, labels: Labels) -> np.ndarray:
     """Rows of the store whose frame is training data in one track, and whose group is held out in none."""
-    table = labels.table
-    splits = [pd.Categorical(table[c], categories=SPLITS).codes for c in table if c.endswith("_split")]
-    group, groups = pd.factorize(table["group"])
-    held_out = np.zeros(len(groups) + 1, dtype=bool)
-    train = np.zeros(len(table), dtype=bool)
-    for split in splits:
-        held_out[group[split > 0]] = True  # val and test
-        train |= split == 0
-    train &= ~held_out[group]
+    table, train = labels.table, is_training(labels)
     code = codes_of(store.keys, table["video"])[train]
     at = places_of(store.keys, code, table["frame"].to_numpy()[train])
     rows = np.sort(store.keys["row"].to_numpy()[at[at >= 0]])
