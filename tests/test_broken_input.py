@@ -129,7 +129,7 @@ def test_a_folder_with_broken_files_is_indexed_and_extracted(workplace):
             (folder / "loop.jpg").symlink_to("loop.jpg")
             (folder / "circle").symlink_to(folder)
     assert run("-d", "pictures", "-s", "pictures.zarr") == 0
-    skipped = json.loads(Path("data/extract.json").read_text())["skipped"]
+    skipped = json.loads(Path("pictures.extract.json").read_text())["skipped"]
     assert {Path(name).name for name in skipped} >= {"zero.jpg"}
     videos = {Path(video).name for video in FeatureStore(Path("pictures.zarr")).keys["video"]}
     assert "a b ü" in videos

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ def there(processes: Iterable[int]) -> list[int]:
 
 def killed(command: list[str], how: signal.Signals, last: str) -> list[int]:
     """Starts a command and kills it alone when one with the word ``last`` is below it; gives who is left in the end."""
-    process, started = subprocess.Popen([sys.executable, *command], start_new_session=True), {}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job is deaf to it
+    process = subprocess.Popen([sys.executable, *command], start_new_session=True, preexec_fn=heard)
+    started: dict[int, str] = {}
     try:
         while not any(last in args for args in started.values()):
             assert process.poll() is None, "it has ended before it could be killed"
@@ -106,7 +109,7 @@ def test_what_an_extraction_or_a_prediction_started_ends(workplace):
     assert (
         killed([*prediction, "--frames", "faces", "--device", "cpu"], signal.SIGTERM, "pipeline.datasets.index") == []
     )
-    assert not (workplace / "submission.zarr").exists()
+    assert not (workplace / "submission").exists()
 
 
 @pytest.mark.parametrize("kind", ["Pool(2, end_with_pool)", "ProcessPoolExecutor(2, spawn, end_with_pool)"])
