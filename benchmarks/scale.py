@@ -10,8 +10,9 @@
 
 Each command is a process of its own, of which seconds, seconds of all processors (which other work on the machine
 disturbs less) and peak memory are said; the run that is evaluated is an untrained head. The data lie in data/scale/,
-0.8 GB each at most, without images: a direction for each class and video, and noise. With ``--chunks`` only so many chunks are drawn and each of the others is a hard link to one of them, so that
-a store of 7.5 GB takes 84 MB of the disk: for what reads features and does not compare them.
+0.8 GB each at most, without images: a direction for each class and video, and noise. With ``--chunks`` only so many
+chunks are drawn and each of the others is a hard link to one of them, so that a store of 7.5 GB takes 84 MB of the
+disk: for what reads features and does not compare them.
 """
 
 import argparse

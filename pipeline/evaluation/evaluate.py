@@ -124,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels)
     found = [material(config, store, labels, adapters) for adapters in folds]
+    del labels  # a gigabyte for each ten million frames, which is not needed any more
     answers: list[list[Answers]] = [[] for _ in folds]
     line = Line()
     for part, adapters, said in zip(found, folds, answers, strict=True):
