@@ -166,5 +166,5 @@ def test_a_store_of_other_views_is_refused(frames):
     extract.main([*TINY, "--views", "1"])
     with pytest.raises(StoreMismatch, match=r"views \['original', 'augmented_1'\] there"):
         extract.main([*TINY, "--views", "2"])
-    with pytest.raises(UserError, match="views must be at least 0, and is -1"):
+    with pytest.raises(UserError, match="views must be from 0 to 1,000, and is -1"):
         extract.main([*TINY, "--views", "-1"])
