@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 import pandas as pd
 import pytest
+import xarray
 import zarr
 
 import pipeline.store
@@ -468,7 +469,6 @@ def test_every_array_names_its_axes_so_that_xarray_opens_the_store(tmp_path):
 
 
 def test_xarray_opens_the_store(tmp_path):
-    xarray = pytest.importorskip("xarray")
     path = written(tmp_path / "s.zarr", keys("a", [1, 2]))
     root, views = xarray.open_zarr(path, consolidated=False), xarray.open_zarr(path, group="views", consolidated=False)
     assert root["frame"].values[:2].tolist() == [1, 2]
