@@ -1,5 +1,8 @@
 """A workplace in a temporary folder, with the project's params.yaml, and small pictures to put there."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -49,3 +52,35 @@ def content() -> dict[str, np.ndarray]:
         "views/dark": rng.standard_normal((11, 3)).astype(np.float16),
         "logits": rng.standard_normal((11, 2)).astype(np.float16),
     }
+
+
+LIMITED = """
+import resource, sys, time
+from pathlib import Path
+from pipeline.extraction import transfer, weights
+from pipeline.params import UserError
+now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (now + (200 << 20), now + (200 << 20)))
+for name in sys.argv[1:]:
+    start = time.process_time()
+    try:
+        CALL
+        print(f"{name}\\ttaken")
+    except UserError as error:
+        print(f"{name}\\t{time.process_time() - start:.1f}\\t{error}")
+"""
+
+
+def within_200_megabytes(call: str, files: list[str], folder: Path) -> dict[str, tuple[float, str]]:
+    """``call`` on each ``name`` of ``files`` in a process that cannot have more: seconds, and the line that refuses it.
+
+    Fails where a file is taken, and where the process ends otherwise than by itself.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED.replace("CALL", call), *files], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=120,
+    )  # fmt: skip
+    came = {line.split("\t")[0]: line.split("\t")[1:] for line in done.stdout.splitlines()}
+    assert sorted(came) == sorted(files)
+    assert [name for name, answer in came.items() if answer == ["taken"]] == []
+    return {name: (float(seconds), words) for name, (seconds, words) in came.items()}

@@ -31,6 +31,7 @@ class Head(nn.Module):
     def __init__(self, num_features: int, embedding_size: int):
         super().__init__()
         self.num_features, self.embedding_size = num_features, embedding_size
+        self.num_channels = num_features  # of what a head for pairs compares
 
 
 class Identity(Head):
