@@ -25,20 +25,13 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import children
-from pipeline.device import pick_device
-from pipeline.extraction import loop
-from pipeline.extraction.backbones import Backbone, load_backbone
-from pipeline.extraction.frames import FITS
-from pipeline.extraction.transfer import export_features, import_features
-from pipeline.extraction.upkeep import Damage, compact, drop, settle, start_over, verify
-from pipeline.extraction.views import view_names
-from pipeline.extraction.weights import prepare
-from pipeline.files import write_json
-from pipeline.numbering import every_nth
-from pipeline.params import UserError, entry, given_params, option, parse
-from pipeline.store import CHUNK_ROWS, FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences, spans
-from pipeline.tables import (
+from pipeline.core import children
+from pipeline.core.device import pick_device
+from pipeline.core.files import write_json
+from pipeline.core.numbering import every_nth
+from pipeline.core.params import UserError, entry, given_params, option, parse
+from pipeline.core.store import CHUNK_ROWS, FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences, spans
+from pipeline.core.tables import (
     KEY,
     STORE,
     Frames,
@@ -49,6 +42,13 @@ from pipeline.tables import (
     read_frames,
     read_labels,
 )
+from pipeline.extraction import loop
+from pipeline.extraction.backbones import Backbone, load_backbone
+from pipeline.extraction.frames import FITS
+from pipeline.extraction.transfer import export_features, import_features
+from pipeline.extraction.upkeep import Damage, compact, drop, settle, start_over, verify
+from pipeline.extraction.views import view_names
+from pipeline.extraction.weights import prepare
 
 PROCESSORS = {"pca": 1, "adapt-pca": 4}  # the grid of each
 

@@ -28,20 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline import children, projection
-from pipeline.device import pick_device
-from pipeline.emotions import opposites
-from pipeline.evaluation.separation import evenly
-from pipeline.files import read_json, write_json
-from pipeline.join import FRAMES, LABELS, frame_table, open_both, with_files
-from pipeline.numbering import common_step, numbered_alike
-from pipeline.params import UserError, build, entry, given_params, one_of, option, parse, read
-from pipeline.progress import Line, clock
-from pipeline.seen import Seen, refuse_seen, some
-from pipeline.store import FeatureStore, differences
-from pipeline.tables import STORE, Labels, of_fold, read_frames
-from pipeline.training import features
-from pipeline.training.adapter import (
+from pipeline.adapter import sources as features
+from pipeline.adapter.adapter import (
     NORMALISATIONS,
     POOLINGS,
     Adapter,
@@ -52,8 +40,23 @@ from pipeline.training.adapter import (
     save_adapter,
     save_state,
 )
+from pipeline.adapter.heads import HEADS, build_head
+from pipeline.adapter.windows import centred, held
+from pipeline.core import children, projection
+from pipeline.core.choices import listed
+from pipeline.core.device import pick_device
+from pipeline.core.emotions import opposites
+from pipeline.core.files import read_json, write_json
+from pipeline.core.frame_set import PARTS, FrameSet, frame_set, held_names
+from pipeline.core.join import FRAMES, LABELS, frame_table, open_both, with_files
+from pipeline.core.numbering import common_step, numbered_alike
+from pipeline.core.params import UserError, build, entry, given_params, one_of, option, parse, read
+from pipeline.core.progress import Line, clock
+from pipeline.core.seen import Seen, refuse_seen, some
+from pipeline.core.store import FeatureStore, differences
+from pipeline.core.tables import STORE, Labels, of_fold, read_frames
+from pipeline.metrics.separation import evenly
 from pipeline.training.board import Board, thumbnails
-from pipeline.training.choices import listed
 from pipeline.training.combinations import (
     POSITIVES,
     SELECT_BY,
@@ -63,13 +66,10 @@ from pipeline.training.combinations import (
     tracks_of,
     without_effect,
 )
-from pipeline.training.data import PARTS, FrameSet, frame_set, held_names
-from pipeline.training.heads import HEADS, build_head
 from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trainer
 from pipeline.training.losses import LOSSES, build_loss
 from pipeline.training.samplers import SAMPLERS, build_sampler, options_of
 from pipeline.training.watch import Watched, watched_frames
-from pipeline.training.windows import centred, held
 
 WATCHED = 1000  # evenly spaced frames of a part that are looked at after each epoch
 SHOWN = 400  # of them, that TensorBoard's projector gets

@@ -22,17 +22,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import torch
 
-from pipeline.evaluation.inference import per_frame
-from pipeline.evaluation.probes import linear_probe
-from pipeline.evaluation.protocol import expression_by_group
-from pipeline.evaluation.retrieval import knn_predict, map_at_r, recall_at_k
-from pipeline.evaluation.separability import mean_cosines, pair_counts, separability
-from pipeline.evaluation.separation import evenly
-from pipeline.evaluation.smoothing import fit_class_bias, smooth
-from pipeline.evaluation.steadiness import steadiness_by_group, switches
-from pipeline.evaluation.uncertainty import group_weights
-from pipeline.training.adapter import build_adapter
-from pipeline.training.features import InMemory
+from pipeline.adapter.adapter import build_adapter
+from pipeline.adapter.inference import per_frame
+from pipeline.adapter.sources import InMemory
+from pipeline.metrics.probes import linear_probe
+from pipeline.metrics.protocol import expression_by_group
+from pipeline.metrics.retrieval import knn_predict, map_at_r, recall_at_k
+from pipeline.metrics.separability import mean_cosines, pair_counts, separability
+from pipeline.metrics.separation import evenly
+from pipeline.metrics.smoothing import fit_class_bias, smooth
+from pipeline.metrics.steadiness import steadiness_by_group, switches
+from pipeline.metrics.uncertainty import group_weights
 
 CLASSES = ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"]
 OPPOSITES = [(4, 5), (1, 3)]

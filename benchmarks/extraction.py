@@ -33,14 +33,14 @@ from PIL import Image
 from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from pipeline.device import pick_device
+from pipeline.core.device import pick_device
+from pipeline.core.store import CHUNK_ROWS, StoreWriter
+from pipeline.core.tables import Frames
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.forward import PRECISIONS, Forward
 from pipeline.extraction.frames import decode, read_batches, stacked
 from pipeline.extraction.weights import prepare
-from pipeline.store import CHUNK_ROWS, StoreWriter
-from pipeline.tables import Frames
 
 ABAW_FRAMES = 2_940_000
 DRAWN = 1024  # different files; more images are these again, under other names

@@ -23,9 +23,9 @@ import pandas as pd
 import torch
 import zarr
 
-from pipeline.store import FeatureStore, StoreWriter
-from pipeline.training import features
-from pipeline.training.adapter import Front
+from pipeline.adapter import sources as features
+from pipeline.adapter.adapter import Front
+from pipeline.core.store import FeatureStore, StoreWriter
 
 Read = Callable[[np.ndarray], np.ndarray]  # rows (n,) -> (n, D)
 

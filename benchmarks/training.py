@@ -27,13 +27,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.device import pick_device
-from pipeline.training.adapter import Front
-from pipeline.training.features import InMemory, feed
-from pipeline.training.heads import build_head, pool
+from pipeline.adapter.adapter import Front
+from pipeline.adapter.heads import build_head, pool
+from pipeline.adapter.sources import InMemory, feed
+from pipeline.adapter.windows import centred
+from pipeline.core.device import pick_device
 from pipeline.training.losses import build_loss
 from pipeline.training.samplers import build_sampler
-from pipeline.training.windows import centred
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # features (B, T, D), valid (B, T), labels (B,)
 NUM_CLASSES, VIDEO_FRAMES = 8, 1000

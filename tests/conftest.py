@@ -14,13 +14,18 @@ ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)  # everything here is tiny: two threads wait for each other longer than they work
 
 
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """The current folder for the test, with the project's params.yaml in it."""
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Each test runs in an empty folder: what data/ and runs/ of the project hold must not decide it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """The current folder for the test, with the project's params.yaml in it."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     return tmp_path
 
 
@@ -58,7 +63,7 @@ LIMITED = """
 import resource, sys, time
 from pathlib import Path
 from pipeline.extraction import transfer, weights
-from pipeline.params import UserError
+from pipeline.core.params import UserError
 now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (now + (200 << 20), now + (200 << 20)))
 for name in sys.argv[1:]:

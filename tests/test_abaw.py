@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, write_labels
 from pipeline.datasets import abaw, numbered
 from pipeline.datasets.found import DatasetConfig
 from pipeline.faces import loop as faces
-from pipeline.params import UserError
-from pipeline.tables import ABAW_AUS, ABAW_CLASSES, write_labels
 
 EXPR = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 VA = "valence,arousal"

@@ -5,16 +5,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline import projection
-from pipeline.evaluation.separation import pair_cosines, separation
-from pipeline.params import UserError
-from pipeline.training import adapter as module
+from pipeline.adapter import adapter as module
+from pipeline.adapter.adapter import Front, build_adapter, load_adapter, save_adapter
+from pipeline.adapter.heads import HEADS
+from pipeline.adapter.sources import InMemory, Part
+from pipeline.adapter.windows import centred
+from pipeline.core import projection
+from pipeline.core.params import UserError
+from pipeline.metrics.separation import pair_cosines, separation
 from pipeline.training import loop
-from pipeline.training.adapter import Front, build_adapter, load_adapter, save_adapter
-from pipeline.training.features import InMemory, Part
-from pipeline.training.heads import HEADS
 from pipeline.training.samplers import build_sampler
-from pipeline.training.windows import centred
 
 MADE_BY = {"backbone": "tiny", "input_size": 32, "mean": [0.5, 0.5, 0.5]}
 CPU = torch.device("cpu")

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.core.params import UserError
 from pipeline.datasets import afew_va, readers
 from pipeline.datasets.found import DatasetConfig
-from pipeline.params import UserError
 
 POINTS = np.arange(136.0).reshape(68, 2)
 

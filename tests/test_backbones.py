@@ -14,11 +14,11 @@ from conftest import ROOT
 from fixtures import make_hsemotion
 
 import extract
-from pipeline import files
+from pipeline.core import files
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreMismatch
+from pipeline.core.tables import Frames, write_frames
 from pipeline.extraction import backbones, forward, weights
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreMismatch
-from pipeline.tables import Frames, write_frames
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -21,11 +21,11 @@ from test_evaluate import (
     table,
 )
 
+from pipeline.adapter.adapter import build_adapter
+from pipeline.core.params import UserError
+from pipeline.core.store import StoreWriter
+from pipeline.core.tables import Labels, write_labels
 from pipeline.evaluation import baselines
-from pipeline.params import UserError
-from pipeline.store import StoreWriter
-from pipeline.tables import Labels, write_labels
-from pipeline.training.adapter import build_adapter
 
 SINGLE = {"window": 1, "pooling": "centre"}
 

@@ -15,9 +15,9 @@ from conftest import draw
 from PIL import Image
 from test_extract import rows_by_key, run
 
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import Frames, write_frames
 from pipeline.extraction import frames as decoding
-from pipeline.store import FeatureStore
-from pipeline.tables import Frames, write_frames
 
 
 def png_that_claims(width: int, height: int) -> bytes:

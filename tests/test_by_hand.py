@@ -13,14 +13,14 @@ from sklearn.decomposition import PCA
 
 import extract
 import train
-from pipeline import children, join, projection
+from pipeline.core import children, join, projection
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import read_labels
 from pipeline.evaluation import baselines, evaluate
-from pipeline.evaluation.predict import PredictConfig
-from pipeline.evaluation.report import ReportConfig
 from pipeline.extraction import reduce
-from pipeline.params import UserError
-from pipeline.store import FeatureStore
-from pipeline.tables import read_labels
+from pipeline.report.__main__ import ReportConfig
+from pipeline.submission.predict import PredictConfig
 
 EXTRACT = ["-d", "mine", "-s", "emb.zarr", "-b", "2048", "--data-aug", "--processor", "adapt-pca", "256"]
 TRAIN = [

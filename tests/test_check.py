@@ -9,10 +9,10 @@ import yaml
 from conftest import draw
 from test_afew_va import annotation
 
+from pipeline.core.params import UserError, build
 from pipeline.datasets import __main__ as check
 from pipeline.datasets import readers, shapes
 from pipeline.datasets.found import DatasetConfig
-from pipeline.params import UserError, build
 
 
 def file(root: Path, path: str, content: str = "x") -> None:

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, draw_folder
 from test_train import made, place  # noqa: F401 - fixtures
 
-from pipeline import children
+from pipeline.core import children
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs the number of the parent")
 KILLS = [signal.SIGTERM, signal.SIGINT, signal.SIGKILL]
@@ -68,7 +68,7 @@ def test_a_child_ends_with_its_parent_and_its_own_child_with_it(workplace, how):
     script.write_text(
         "import sys, time\n"
         "from pipeline import children\n"
-        "from pipeline.params import entry\n"
+        "from pipeline.core.params import entry\n"
         "deep = int(sys.argv[1])\n"
         "entry(lambda: children.run([sys.executable, __file__, str(deep - 1)]) if deep else time.sleep(60))\n"
     )
@@ -83,7 +83,7 @@ def test_the_exit_status_is_the_childs_and_no_more_is_handed_on(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert children.run([sys.executable, "-c", look]) == 0
     assert children.run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
-    ended = "from pipeline.children import *; end_with_parent(); time.sleep(20)"
+    ended = "from pipeline.core.children import *; end_with_parent(); time.sleep(20)"
     started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", ended], env=os.environ | {children.PARENT: "1"}, check=False)
     assert done.returncode == 128 + signal.SIGTERM  # its parent is gone already
@@ -105,7 +105,7 @@ def test_what_an_extraction_or_a_prediction_started_ends(workplace):
     assert not (workplace / "e.zarr").exists()
     (workplace / "run/seed_0").mkdir(parents=True)
     (workplace / "run/seed_0/best.safetensors").touch()  # is read when the frames are extracted
-    prediction = ["-m", "pipeline.evaluation.predict", "--run", "run", "--list", "list.txt", "--task", "va"]
+    prediction = ["-m", "pipeline.submission.predict", "--run", "run", "--list", "list.txt", "--task", "va"]
     assert (
         killed([*prediction, "--frames", "faces", "--device", "cpu"], signal.SIGTERM, "pipeline.datasets.index") == []
     )
@@ -119,7 +119,7 @@ def test_the_workers_of_a_pool_end_with_it(workplace, kind):
     script.write_text(
         "import multiprocessing, time\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
-        "from pipeline.children import end_with_pool\n"
+        "from pipeline.core.children import end_with_pool\n"
         "if __name__ == '__main__':\n"
         "    spawn = multiprocessing.get_context('spawn')\n"
         f"    with {'spawn.' * kind.startswith('Pool')}{kind} as pool:\n"

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.params import UserError
 from pipeline.datasets import ckplus
 from pipeline.datasets.found import DatasetConfig
-from pipeline.params import UserError
 
 
 def file(root: Path, path: str, content: str = "x") -> None:

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from pipeline.params import UserError
+from pipeline.adapter.heads import HEADS
+from pipeline.core.params import UserError
 from pipeline.training.combinations import check, select_by_of, tracks_of
-from pipeline.training.heads import HEADS
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.core.tables import Frames, Labels
 from pipeline.datasets import readers
 from pipeline.datasets.copies import copies
 from pipeline.datasets.found import DatasetConfig
 from pipeline.datasets.index import report_of, summary
-from pipeline.tables import Frames, Labels
 
 
 def made(root: Path, files: dict[str, bytes]) -> Path:

@@ -5,10 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import read_labels, write_labels
 from pipeline.datasets import csv_table, readers
 from pipeline.datasets.found import DatasetConfig
-from pipeline.params import UserError
-from pipeline.tables import read_labels, write_labels
 
 
 def made(root: Path, table: str, *images: str, name: str = "t.csv") -> Path:

@@ -9,14 +9,14 @@ import pytest
 from conftest import draw_folder
 from test_tables import frame_table, labels
 
-from pipeline import files, projection, tables
+from pipeline.adapter.adapter import build_adapter, load_adapter, load_state, save_adapter, save_state
+from pipeline.core import files, projection, tables
+from pipeline.core.params import UserError
 from pipeline.evaluation import files as evaluation
-from pipeline.evaluation.smoothing import frame_rates
 from pipeline.extraction import backbones, weights
 from pipeline.faces import __main__ as faces
 from pipeline.faces.loop import read_record, read_record_table
-from pipeline.params import UserError
-from pipeline.training.adapter import build_adapter, load_adapter, load_state, save_adapter, save_state
+from pipeline.metrics.smoothing import frame_rates
 from pipeline.training.loop import Schedule, Trainer
 
 MADE_BY = {"backbone": "tiny", "input_size": 32}

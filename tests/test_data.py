@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreWriter
-from pipeline.tables import Labels
-from pipeline.training.data import PARTS, folds_of, frame_set
+from pipeline.core.frame_set import PARTS, folds_of, frame_set
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreWriter
+from pipeline.core.tables import Labels
 
 CLASSES = ["Neutral", "Anger", "Disgust", "Fear"]  # Fear is labelled nowhere
 WITHOUT_SPLIT = {"test_split": 0.25, "select_split": 0.2, "split_seed": 0}

@@ -1,8 +1,8 @@
 import pytest
 
-from pipeline.emotions import NAMES, SETS, opposites, partners
-from pipeline.params import UserError
-from pipeline.tables import ABAW_CLASSES
+from pipeline.core.emotions import NAMES, SETS, opposites, partners
+from pipeline.core.params import UserError
+from pipeline.core.tables import ABAW_CLASSES
 
 RAVDESS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
 PLUTCHIK = ["joy", "trust", "fear", "surprise", "sadness", "disgust", "anger", "anticipation"]

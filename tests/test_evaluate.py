@@ -8,18 +8,19 @@ import torch
 import yaml
 from sklearn.metrics import f1_score, roc_auc_score
 
-from pipeline.evaluation import evaluate, files, measures
-from pipeline.evaluation.probes import linear_probe
-from pipeline.evaluation.retrieval import knn_predict, map_at_r, recall_at_k
-from pipeline.evaluation.separation import evenly, pair_cosines, separation
-from pipeline.evaluation.smoothing import smooth
-from pipeline.evaluation.steadiness import steadiness, switch_scores, switches
-from pipeline.evaluation.uncertainty import group_weights
-from pipeline.params import UserError
-from pipeline.seen import Seen
-from pipeline.store import FeatureStore, StoreWriter
-from pipeline.tables import Labels, read_labels, write_labels
-from pipeline.training.adapter import build_adapter, load_adapter, save_adapter
+from pipeline.adapter.adapter import build_adapter, load_adapter, save_adapter
+from pipeline.core.params import UserError
+from pipeline.core.seen import Seen
+from pipeline.core.store import FeatureStore, StoreWriter
+from pipeline.core.tables import Labels, read_labels, write_labels
+from pipeline.evaluation import evaluate, files
+from pipeline.metrics import measures
+from pipeline.metrics.probes import linear_probe
+from pipeline.metrics.retrieval import knn_predict, map_at_r, recall_at_k
+from pipeline.metrics.separation import evenly, pair_cosines, separation
+from pipeline.metrics.smoothing import smooth
+from pipeline.metrics.steadiness import steadiness, switch_scores, switches
+from pipeline.metrics.uncertainty import group_weights
 
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32}
 CLASSES = ["Neutral", "Happiness", "Sadness", "Fear"]  # Fear is labelled nowhere

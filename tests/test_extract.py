@@ -18,10 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import extract
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter
+from pipeline.core.tables import Frames, read_frames, write_frames
 from pipeline.extraction import forward
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter
-from pipeline.tables import Frames, read_frames, write_frames
 
 TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--device", "cpu", "-b", "4"]
 

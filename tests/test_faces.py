@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 from av.bitstream import BitStreamFilterContext
 
+from pipeline.core.params import UserError
 from pipeline.datasets import abaw
 from pipeline.datasets.found import DatasetConfig
 from pipeline.faces import __main__ as script
@@ -23,7 +24,6 @@ from pipeline.faces.align import TEMPLATE, align_from, five_points, similarity
 from pipeline.faces.detect import DETECTORS, Faces
 from pipeline.faces.tracks import follow, people, suffixes
 from pipeline.faces.video import Frame, UnreadableVideo, read, rising, settle
-from pipeline.params import UserError
 
 REAL = Path(os.environ.get("FACES", "not given"))
 COLOURS = {"red": (220, 20, 20), "blue": (20, 20, 220)}

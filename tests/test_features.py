@@ -8,11 +8,12 @@ import pytest
 import torch
 from conftest import ROOT
 
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreDamaged, StoreWriter
-from pipeline.training import features, windows
-from pipeline.training.adapter import Front
-from pipeline.training.features import Blocks, FromDisk, InMemory, allowance, feed, fits, free_memory, load, open_inputs
+from pipeline.adapter import sources as features
+from pipeline.adapter import windows
+from pipeline.adapter.adapter import Front
+from pipeline.adapter.sources import Blocks, FromDisk, InMemory, allowance, feed, fits, free_memory, load, open_inputs
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreDamaged, StoreWriter
 
 CPU = torch.device("cpu")
 D, N = 4, 46
@@ -318,9 +319,9 @@ def test_the_tightest_control_group_above_the_process_limits_what_is_free(tmp_pa
 PEAK = """
 import sys
 import numpy as np, torch
-from pipeline.store import FeatureStore
-from pipeline.training.adapter import Front
-from pipeline.training.features import feed, open_inputs
+from pipeline.core.store import FeatureStore
+from pipeline.adapter.adapter import Front
+from pipeline.adapter.sources import feed, open_inputs
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024

@@ -14,8 +14,8 @@ import pytest
 import safetensors.numpy
 import torch
 
-from pipeline import files
-from pipeline.params import UserError
+from pipeline.core import files
+from pipeline.core.params import UserError
 
 WHAT, OUT = "a test's file", "Make it again with 'make'"
 FACTS = {"b": [1, None, "ü"], "a": {"epoch": 3}}

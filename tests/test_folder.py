@@ -3,9 +3,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.core.params import UserError
 from pipeline.datasets import readers, splits
 from pipeline.datasets.found import DatasetConfig
-from pipeline.params import UserError
 
 
 def made(root: Path, *paths: str) -> Path:

@@ -12,13 +12,14 @@ import yaml
 from sklearn.metrics import accuracy_score, f1_score
 from test_evaluate import CLASSES, FACTS, FEATURES, MADE_BY, SECTION, place, table  # noqa: F401 - a fixture
 
-from pipeline.evaluation import baselines, evaluate, files, report
+from pipeline.adapter.adapter import build_adapter, load_adapter, save_adapter
+from pipeline.core.params import UserError
+from pipeline.core.tables import Labels, of_fold, write_labels
+from pipeline.evaluation import baselines, evaluate, files
 from pipeline.evaluation.folds import averaged, pooled, together
-from pipeline.evaluation.measures import Answers, Part, Settings, measured
-from pipeline.evaluation.uncertainty import estimates, group_weights
-from pipeline.params import UserError
-from pipeline.tables import Labels, of_fold, write_labels
-from pipeline.training.adapter import build_adapter, load_adapter, save_adapter
+from pipeline.metrics.measures import Answers, Part, Settings, measured
+from pipeline.metrics.uncertainty import estimates, group_weights
+from pipeline.report import __main__ as report
 
 FOLDS = 3
 SETTINGS = Settings(

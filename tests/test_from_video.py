@@ -10,13 +10,13 @@ import pytest
 from test_faces import film, find_squares, picture
 
 import extract
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import read_frames, read_labels
 from pipeline.datasets import index
 from pipeline.faces import __main__ as faces
 from pipeline.faces.align import TEMPLATE
 from pipeline.faces.detect import DETECTORS
-from pipeline.params import UserError
-from pipeline.store import FeatureStore
-from pipeline.tables import read_frames, read_labels
 
 TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--workers", "1"]
 

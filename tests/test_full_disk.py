@@ -10,7 +10,7 @@ import yaml
 from conftest import ROOT
 from test_same_bytes import hashes, stages
 
-from pipeline.tables import read_frames
+from pipeline.core.tables import read_frames
 
 pytestmark = pytest.mark.slow
 BACKBONE = ["--backbone", "test_efficientnet", "--weights", "random"]
@@ -22,10 +22,10 @@ COMMANDS = {
     "reduce": ["pipeline.extraction.reduce", "-n", "3"],
     "train": ["train", *TRAIN, "--name"],
     "evaluate": ["pipeline.evaluation.evaluate", "--run", "runs/x", "--output", "evaluation/x", "--resamples", "9"],
-    "report": ["pipeline.evaluation.report"],
+    "report": ["pipeline.report"],
     "export": ["extract", *BACKBONE, "--export", "out.h5"],
     "predict": [
-        "pipeline.evaluation.predict",
+        "pipeline.submission.predict",
         "--run",
         "runs/x",
         "--list",

@@ -3,10 +3,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from pipeline.evaluation.grouped import one_by_one, squared, summed, sums_by
-from pipeline.evaluation.measures import Part, Seen, by_groups
-from pipeline.evaluation.protocol import expression_by_group
-from pipeline.evaluation.separability import mean_cosines
+from pipeline.metrics.grouped import one_by_one, squared, summed, sums_by
+from pipeline.metrics.measures import Part, Seen, by_groups
+from pipeline.metrics.protocol import expression_by_group
+from pipeline.metrics.separability import mean_cosines
 
 RNG = np.random.default_rng(0)
 

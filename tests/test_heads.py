@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.params import UserError
-from pipeline.training.heads import (
+from pipeline.adapter.heads import (
     GRU,
     HEADS,
     TCN,
@@ -22,6 +21,7 @@ from pipeline.training.heads import (
     pool_hann,
     sinusoids,
 )
+from pipeline.core.params import UserError
 
 B, T, D, E = 4, 40, 4, 16
 OWN_SIZE = ("identity", "peterson")  # E = D

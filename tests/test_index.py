@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import ABAW_CLASSES, Frames, Labels, read_frames, read_labels
 from pipeline.datasets import index
 from pipeline.datasets.found import SYNTHETIC_MARKER
-from pipeline.params import UserError
-from pipeline.tables import ABAW_CLASSES, Frames, Labels, read_frames, read_labels
 
 EXPR = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 OUTPUTS = ("frames.parquet", "labels.parquet", "index.json")

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.evaluation import inference
-from pipeline.evaluation.inference import Some, judge, per_frame
-from pipeline.training.adapter import build_adapter
-from pipeline.training.features import InMemory
-from pipeline.training.windows import centred
+from pipeline.adapter import inference
+from pipeline.adapter.adapter import build_adapter
+from pipeline.adapter.inference import Some, judge, per_frame
+from pipeline.adapter.sources import InMemory
+from pipeline.adapter.windows import centred
 
 # Videos of 5, 1 and 40 frames; the last starts late and has gaps.
 VIDEO = np.array([0] * 5 + [3] + [7] * 40)

@@ -10,13 +10,13 @@ import test_train
 from test_seen import parts, scored
 from test_train import CLASSES, run
 
-from pipeline import projection
-from pipeline.evaluation import predict
+from pipeline.core import projection
+from pipeline.core.join import codes_of, open_both, open_store, places_of
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreWriter
+from pipeline.core.tables import Frames, read_labels, write_frames
 from pipeline.extraction import reduce
-from pipeline.join import codes_of, open_both, open_store, places_of
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreWriter
-from pipeline.tables import Frames, read_labels, write_frames
+from pipeline.submission import predict
 
 made, place = test_train.made, test_train.place  # fixtures
 STORE, TABLE = Path("data/features.zarr"), Path("data/frames.parquet")

@@ -21,11 +21,11 @@ from test_store import MADE_BY, WIDTHS, bytes_of, features, keys, written
 from test_upkeep import flip, rows
 
 import extract
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreWriter, locked
 from pipeline.extraction import forward, loop
 from pipeline.extraction.transfer import export_features, import_features
 from pipeline.extraction.upkeep import compact, drop, settle, start_over, verify
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreWriter, locked
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

@@ -15,6 +15,8 @@ from conftest import draw
 from PIL import Image
 from torch import nn
 
+from pipeline.core.store import FeatureStore, StoreWriter
+from pipeline.core.tables import Frames
 from pipeline.extraction import forward as forward_module
 from pipeline.extraction import frames as frames_module
 from pipeline.extraction import loop
@@ -22,8 +24,6 @@ from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.forward import PRECISIONS, Forward, compile_or_say_why_not, fold_batch_norms
 from pipeline.extraction.frames import decode, resize_image
 from pipeline.extraction.weights import prepare
-from pipeline.store import FeatureStore, StoreWriter
-from pipeline.tables import Frames
 
 CPU = torch.device("cpu")
 LEAST_COSINE = 0.9995

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from pytorch_metric_learning.miners import DistanceWeightedMiner
 
-from pipeline.params import UserError
+from pipeline.core.params import UserError
 from pipeline.training import losses as module
 from pipeline.training.losses import LOSSES, Loss, build_loss, target_of
 

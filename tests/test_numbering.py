@@ -11,12 +11,13 @@ import pytest
 from safetensors.torch import load_file
 
 import train
-from pipeline import numbering
-from pipeline.evaluation import baselines, evaluate, predict
-from pipeline.store import StoreWriter
-from pipeline.tables import ABAW_CLASSES, Labels, write_labels
-from pipeline.training import windows
-from pipeline.training.adapter import load_adapter
+from pipeline.adapter import windows
+from pipeline.adapter.adapter import load_adapter
+from pipeline.core import numbering
+from pipeline.core.store import StoreWriter
+from pipeline.core.tables import ABAW_CLASSES, Labels, write_labels
+from pipeline.evaluation import baselines, evaluate
+from pipeline.submission import predict
 
 NUM_VIDEOS, NUM_FRAMES, D = 20, 24, 12
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}

@@ -5,11 +5,11 @@ import random
 import numpy as np
 import pytest
 
+from pipeline.core.params import UserError
 from pipeline.datasets import readers
 from pipeline.datasets.found import DatasetConfig
 from pipeline.datasets.index import describe, summary
 from pipeline.datasets.order import frame_numbers, in_steps
-from pipeline.params import UserError
 
 
 def order(names: list[str], choice=None) -> list[str]:

@@ -7,10 +7,10 @@ from conftest import draw
 
 import extract
 import train
+from pipeline.core.params import UserError
 from pipeline.datasets import index, pairs, readers
 from pipeline.datasets.found import DatasetConfig
 from pipeline.extraction import reduce
-from pipeline.params import UserError
 
 COLUMNS = ["video", "frame", "group", "expression", "pair", "side", "same"]
 

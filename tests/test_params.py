@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from sklearn.utils import check_random_state
 
-from pipeline import params
+from pipeline.core import params
+from pipeline.core.params import UserError, option
 from pipeline.datasets.found import DatasetConfig
-from pipeline.params import UserError, option
 from train import TrainConfig
 
 FILE = """

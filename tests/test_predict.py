@@ -9,11 +9,11 @@ import torch
 from conftest import ROOT, draw_folder
 
 import extract
-from pipeline.evaluation import predict
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreWriter
-from pipeline.tables import ABAW_AUS, ABAW_CLASSES, Labels, write_labels
-from pipeline.training.adapter import build_adapter, save_adapter
+from pipeline.adapter.adapter import build_adapter, save_adapter
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreWriter
+from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, Labels, write_labels
+from pipeline.submission import predict
 
 MADE_BY = {"backbone": "tiny", "input_size": 32}
 # A late start, gaps, one frame alone, every frame; and one that the list does not name.

@@ -2,7 +2,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from pipeline.evaluation.probes import linear_probe
+from pipeline.metrics.probes import linear_probe
 
 RNG = np.random.default_rng(0)
 LABEL = RNG.choice(3, 900, p=[0.85, 0.1, 0.05])

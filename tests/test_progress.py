@@ -5,8 +5,8 @@ import test_train
 from test_train import run
 
 import train
-from pipeline import progress
-from pipeline.progress import Line, clock
+from pipeline.core import progress
+from pipeline.core.progress import Line, clock
 
 made, place = test_train.made, test_train.place  # fixtures
 

@@ -5,9 +5,9 @@ import pytest
 from safetensors.numpy import save_file
 from sklearn.decomposition import PCA
 
-from pipeline import projection
-from pipeline.files import save_tensors
-from pipeline.params import UserError
+from pipeline.core import projection
+from pipeline.core.files import save_tensors
+from pipeline.core.params import UserError
 
 MADE_BY = {"backbone": "tiny", "input_size": 32}
 

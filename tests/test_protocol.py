@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from pipeline.evaluation.protocol import (
+from pipeline.metrics.protocol import (
     au_by_group,
     au_scores,
     confusion,

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.params import UserError
 from pipeline.datasets import ravdess, readers
 from pipeline.datasets.found import DatasetConfig
-from pipeline.params import UserError
 
 
 def clip(root: Path, folder: str, frames: int = 2) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import ABAW_CLASSES, Labels, of_fold, read_frames, read_labels, write_frames, write_labels
 from pipeline.datasets import classes, index, readers, splits
 from pipeline.datasets.found import DatasetConfig
-from pipeline.params import UserError
-from pipeline.tables import ABAW_CLASSES, Labels, of_fold, read_frames, read_labels, write_frames, write_labels
 
 
 def made(root: Path, *paths: str) -> Path:

@@ -20,7 +20,7 @@ def test_a_loss_of_ones_own_is_the_ten_lines_that_the_readme_shows(place):  # no
     for name in ("train.py", "pipeline"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, place / name)
-    module = place / "pipeline" / "training" / "losses.py"
+    module = place / "pipeline" / "training" / "losses" / "__init__.py"
     module.write_text(module.read_text(encoding="utf-8") + "\n\n" + block, encoding="utf-8")
     command = [sys.executable, "train.py", "--loss", "mine", "--no-evaluate", *FLAGS]
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": "", "OMP_NUM_THREADS": "1"}, cwd=place)

@@ -9,10 +9,10 @@ import test_check as layouts
 import yaml
 
 import extract
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import read_frames, read_labels
 from pipeline.datasets import index
-from pipeline.params import UserError
-from pipeline.store import FeatureStore
-from pipeline.tables import read_frames, read_labels
 
 TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--device", "cpu", "-b", "4"]
 KNOWN = {

@@ -8,11 +8,11 @@ from conftest import draw_folder
 from sklearn.decomposition import PCA
 
 import extract
-from pipeline import projection
+from pipeline.core import projection
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreWriter
+from pipeline.core.tables import Labels, of_fold, read_labels, write_labels
 from pipeline.extraction import reduce
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreWriter
-from pipeline.tables import Labels, of_fold, read_labels, write_labels
 
 MADE_BY = {"backbone": "tiny", "input_size": 32}
 # video: (group, its frames' splits for expression, its frames' splits for valence)

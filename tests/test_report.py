@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.evaluation import files, report
-from pipeline.params import UserError
+from pipeline.core.params import UserError
+from pipeline.evaluation import files
+from pipeline.report import __main__ as report
 
 ABOUT = {
     "dataset": "by hand", "backbone": "tiny", "backbone_weights": "random", "input_size": 32, "seeds": 1, "seed": 0,

@@ -8,8 +8,8 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 from sklearn.neighbors import KNeighborsClassifier
 
-from pipeline.evaluation import retrieval
-from pipeline.evaluation.retrieval import (
+from pipeline.metrics import retrieval
+from pipeline.metrics.retrieval import (
     found_at_k,
     knn_predict,
     knn_votes,

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from pipeline.params import UserError
+from pipeline.core.params import UserError
 from pipeline.training.samplers import SAMPLERS, Sampler, build_sampler, options_of
 
 # 8 uneven classes in 30 videos of very different lengths; class 6 is one video, class 7 one window.

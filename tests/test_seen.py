@@ -14,15 +14,16 @@ import test_train
 from test_train import MADE_BY, D, Killed, folded, run
 
 import train
-from pipeline import projection
-from pipeline.evaluation import baselines, evaluate, predict
+from pipeline.adapter.adapter import load_adapter, save_adapter
+from pipeline.core import projection
+from pipeline.core.frame_set import frame_set
+from pipeline.core.params import UserError
+from pipeline.core.seen import Seen, from_arrays, hashes, refuse_seen, to_arrays
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import ABAW_CLASSES, Labels, of_fold, read_labels, write_labels
+from pipeline.evaluation import baselines, evaluate
 from pipeline.extraction import reduce
-from pipeline.params import UserError
-from pipeline.seen import Seen, from_arrays, hashes, refuse_seen, to_arrays
-from pipeline.store import FeatureStore
-from pipeline.tables import ABAW_CLASSES, Labels, of_fold, read_labels, write_labels
-from pipeline.training.adapter import load_adapter, save_adapter
-from pipeline.training.data import frame_set
+from pipeline.submission import predict
 
 made, place = test_train.made, test_train.place  # fixtures
 LABELS = Path("data/labels.parquet")

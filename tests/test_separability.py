@@ -6,8 +6,8 @@ import pytest
 from scipy.optimize import brentq
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
-from pipeline.evaluation import separability as pairs
-from pipeline.evaluation.separability import (
+from pipeline.metrics import separability as pairs
+from pipeline.metrics.separability import (
     cosine_matrix,
     counts_of,
     mean_cosines,
@@ -15,7 +15,7 @@ from pipeline.evaluation.separability import (
     separability,
     threshold_scores,
 )
-from pipeline.evaluation.separation import pair_cosines, separation
+from pipeline.metrics.separation import pair_cosines, separation
 
 # Videos of 5, 1 and 40 frames and two more, D = 4; three classes and one that no frame has; a row of zeros.
 GROUP = np.repeat([0, 1, 2, 3, 4], [5, 1, 40, 17, 30])

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation.separation import auc, evenly, normalised, pair_cosines, separation
+from pipeline.metrics.separation import auc, evenly, normalised, pair_cosines, separation
 
 # Videos of 5, 1 and 40 frames, D = 4; three classes, and one frame whose features are all zero.
 GROUP = np.repeat([0, 1, 2], [5, 1, 40])

@@ -8,10 +8,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import extract
 import train
+from pipeline.core.params import UserError
 from pipeline.datasets import index, readers, shapes
 from pipeline.datasets.found import DatasetConfig
 from pipeline.extraction import reduce, weights
-from pipeline.params import UserError
 
 
 def drawn(tmp_path, name="shapes", **others):

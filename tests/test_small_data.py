@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 import train
+from pipeline.core.store import StoreWriter
+from pipeline.core.tables import Labels, write_labels
 from pipeline.evaluation import baselines, evaluate
-from pipeline.store import StoreWriter
-from pipeline.tables import Labels, write_labels
 
 D = 6
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}

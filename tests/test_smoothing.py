@@ -7,9 +7,9 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import f1_score
 
-from pipeline.evaluation import smoothing
-from pipeline.evaluation.smoothing import changes, check_width, fit_class_bias, frame_rates, in_frames, smooth, worded
-from pipeline.params import UserError
+from pipeline.core.params import UserError
+from pipeline.metrics import smoothing
+from pipeline.metrics.smoothing import changes, check_width, fit_class_bias, frame_rates, in_frames, smooth, worded
 
 # Videos of 5, 1 and 40 frames; the last starts late and has gaps.
 VIDEO = np.array([0] * 5 + [3] + [7] * 40)

@@ -16,11 +16,11 @@ from conftest import within_200_megabytes
 from test_transfer import N, save
 
 import extract
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreMismatch
 from pipeline.extraction import sources
 from pipeline.extraction.sources import opened
 from pipeline.extraction.transfer import import_features
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreMismatch
 
 
 def read(file: Path) -> dict[str, np.ndarray]:

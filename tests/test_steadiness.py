@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation.steadiness import neighbours, steadiness, steadiness_by_group, switch_scores, switches
+from pipeline.metrics.steadiness import neighbours, steadiness, steadiness_by_group, switch_scores, switches
 
 # Videos of 5, 1 and 40 frames, D = 4; the last starts late and lacks frame 1725.
 VIDEO = np.array([0] * 5 + [3] + [7] * 40)

@@ -18,9 +18,9 @@ import pytest
 import xarray
 import zarr
 
-import pipeline.store
-from pipeline.params import UserError
-from pipeline.store import (
+import pipeline.core.store
+from pipeline.core.params import UserError
+from pipeline.core.store import (
     FeatureStore,
     StoreDamaged,
     StoreMismatch,
@@ -143,7 +143,7 @@ def test_equal_facts_as_tuples_and_lists_are_no_difference(tmp_path):
 def test_a_second_writer_is_refused_at_once_and_told_who_writes(tmp_path):
     path = tmp_path / "s.zarr"
     code = (
-        "import sys; from pathlib import Path; from pipeline.store import StoreWriter\n"
+        "import sys; from pathlib import Path; from pipeline.core.store import StoreWriter\n"
         f"with StoreWriter(Path(sys.argv[1]), {MADE_BY!r}, {WIDTHS!r}): print('in', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(
@@ -256,7 +256,7 @@ def test_rows_that_are_let_go_take_no_memory_and_can_be_read_again(tmp_path):
 def test_long_runs_of_rows_are_read_like_short_ones(tmp_path, monkeypatch):
     store = FeatureStore(written(tmp_path / "s.zarr", keys("a", list(range(8))), keys("b", list(range(7)))))
     by_zarr = store.group["views/original"][:]
-    monkeypatch.setattr("pipeline.store._STREAM_BYTES", 8)
+    monkeypatch.setattr("pipeline.core.store._STREAM_BYTES", 8)
     for rows in (np.arange(15), np.arange(3, 12), np.array([2, 3, 4, 9, 9, 8, 0]), np.array([7, 6, 5])):
         np.testing.assert_array_equal(store.read(rows), by_zarr[rows])
     file = path_of(store, 0)
@@ -323,7 +323,7 @@ def test_a_flipped_bit_is_an_error_that_names_file_frames_and_way_out_however_it
     tmp_path, monkeypatch, way, place, streamed
 ):
     path = written(tmp_path / "s.zarr", *(keys(v, list(range(8))) for v in "abc"))
-    monkeypatch.setattr("pipeline.store._STREAM_BYTES", 8 if streamed else 1 << 20)
+    monkeypatch.setattr("pipeline.core.store._STREAM_BYTES", 8 if streamed else 1 << 20)
     flipped_bit(path / "views/original/c/1/0", place)
     store = FeatureStore(path)
     with pytest.raises(
@@ -564,7 +564,7 @@ def test_a_reader_that_opens_while_stores_are_replaced_sees_a_whole_one_each_tim
 def test_a_reader_never_takes_some_of_the_old_store_and_some_of_the_new(tmp_path, monkeypatch):
     path = written(tmp_path / "s.zarr", keys("a", [1]))
     new = written(tmp_path / "new.zarr", keys("b", [2]), chunk_rows=4)
-    real = pipeline.store._keys
+    real = pipeline.core.store._keys
 
     def replaced_meanwhile(*what):
         found = real(*what)
@@ -572,7 +572,7 @@ def test_a_reader_never_takes_some_of_the_old_store_and_some_of_the_new(tmp_path
             replace(path, new)
         return found
 
-    monkeypatch.setattr("pipeline.store._keys", replaced_meanwhile)
+    monkeypatch.setattr("pipeline.core.store._keys", replaced_meanwhile)
     store = FeatureStore(path)
     assert (store.keys["frame"].tolist(), store.chunk_rows, rows_of(store)) == ([2], 4, [2])
 

@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.submission import FORMATS, TASKS, check_format, problems, read_list, write
-from pipeline.params import UserError
-from pipeline.store import StoreWriter
+from pipeline.core.params import UserError
+from pipeline.core.store import StoreWriter
+from pipeline.submission.formats import FORMATS, TASKS, check_format, problems, read_list, write
 
 NAMES = [f"7_left/0000{i}.jpg" for i in (1, 2, 3)] + [f"10-60-1280x720/0000{i}.jpg" for i in (1, 2)]
 WANTED = pd.DataFrame({"video": [name.split("/")[0] for name in NAMES], "frame": [1, 2, 3, 1, 2], "name": NAMES})

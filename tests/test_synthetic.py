@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES
 from pipeline.datasets import synthetic
-from pipeline.params import UserError
-from pipeline.tables import ABAW_AUS, ABAW_CLASSES
 
 VIDEOS = 12
 EXPR, VA, AU = "EXPR_Recognition_Challenge", "VA_Estimation_Challenge", "AU_Detection_Challenge"

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import tables
-from pipeline.params import UserError
-from pipeline.tables import Frames, Labels
+from pipeline.core import tables
+from pipeline.core.params import UserError
+from pipeline.core.tables import Frames, Labels
 
 
 def frame_table(*keys: tuple[str, int]) -> pd.DataFrame:

@@ -17,15 +17,15 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from pipeline import projection
-from pipeline.files import digest_of
-from pipeline.params import UserError
-from pipeline.seen import Seen
-from pipeline.store import FeatureStore, StoreWriter
-from pipeline.tables import Labels, of_fold, read_labels, write_labels
-from pipeline.training.adapter import load_adapter
-from pipeline.training.features import InMemory
-from pipeline.training.heads import HEADS
+from pipeline.adapter.adapter import load_adapter
+from pipeline.adapter.heads import HEADS
+from pipeline.adapter.sources import InMemory
+from pipeline.core import projection
+from pipeline.core.files import digest_of
+from pipeline.core.params import UserError
+from pipeline.core.seen import Seen
+from pipeline.core.store import FeatureStore, StoreWriter
+from pipeline.core.tables import Labels, of_fold, read_labels, write_labels
 from pipeline.training.loop import Schedule
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS, build_sampler
@@ -447,7 +447,7 @@ def test_training_ends_when_nothing_gets_better(place, monkeypatch):
 
 def test_a_loss_that_is_not_finite_stops_with_its_batch_and_videos_named(place, monkeypatch):
     zarr.open_group("data/features.zarr", mode="r+")["views/original"][0] = np.nan  # frame 1 of v00
-    monkeypatch.setattr("pipeline.store.all_finite", lambda values: True)  # which stops it before
+    monkeypatch.setattr("pipeline.core.store.all_finite", lambda values: True)  # which stops it before
     with pytest.raises(UserError, match=r"not finite in epoch 1, batch \d+ \(videos .*v00.*\): lower --learning-rate"):
         run("--normalise", "none", "--window", "1", "--sampler", "uniform", "--select-split", "0.3")
 

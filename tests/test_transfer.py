@@ -10,9 +10,9 @@ from conftest import ROOT
 from test_store import MADE_BY, keys, written
 
 import extract
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences
 from pipeline.extraction.transfer import export_features, import_features
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreDamaged, StoreMismatch, StoreWriter, differences
 
 N, D = 11, 4
 

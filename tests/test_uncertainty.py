@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation import uncertainty
-from pipeline.evaluation.uncertainty import (
+from pipeline.metrics import uncertainty
+from pipeline.metrics.uncertainty import (
     Estimate,
     best_beyond_noise,
     estimates,

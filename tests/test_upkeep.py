@@ -8,9 +8,9 @@ import pytest
 import zarr
 from test_store import MADE_BY, WIDTHS, bytes_of, features, keys, written
 
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreDamaged, StoreWriter
 from pipeline.extraction.upkeep import compact, drop, settle, start_over, verify
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreDamaged, StoreWriter
 
 ARRAYS = ["views/original", "logits", "video", "size", "frame"]
 
@@ -202,7 +202,7 @@ def test_a_disk_that_is_full_while_compacting_leaves_the_old_store_and_takes_the
 
 
 def test_a_store_half_swapped_is_put_back_by_the_next_writer(store, monkeypatch):
-    monkeypatch.setattr("pipeline.store._REPLACING_SEC", 0.1)
+    monkeypatch.setattr("pipeline.core.store._REPLACING_SEC", 0.1)
     before = bytes_of(store)
     store.rename(store.with_name(".s.zarr.old"))
     (store.with_name(".s.zarr.new")).mkdir()

@@ -10,11 +10,11 @@ import torch
 from conftest import draw
 
 import extract
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreMismatch
+from pipeline.core.tables import Frames, write_frames
 from pipeline.extraction import views
 from pipeline.extraction.frames import decode, resize_image, stacked
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreMismatch
-from pipeline.tables import Frames, write_frames
 
 STILL = {"turn": 0.0, "side": 1.0, "across": 0.5, "down": 0.5, "mirrored": False, "contrast": 1.0, "brightness": 1.0}
 TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--device", "cpu"]

@@ -4,8 +4,8 @@ import torch
 from sklearn.metrics import f1_score
 from torch import nn
 
-from pipeline.training.adapter import Adapter
-from pipeline.training.data import FrameSet
+from pipeline.adapter.adapter import Adapter
+from pipeline.core.frame_set import FrameSet
 from pipeline.training.watch import Watched, best_f1, watched_frames
 
 

@@ -23,9 +23,9 @@ from conftest import within_200_megabytes
 from fixtures import make_hsemotion  # tests/ is on the path under pytest
 from test_sources import ODD_ARCHIVES
 
-from pipeline import files
+from pipeline.core import files
+from pipeline.core.params import UserError
 from pipeline.extraction import backbones, weights
-from pipeline.params import UserError
 
 
 @pytest.fixture(scope="module", autouse=True)

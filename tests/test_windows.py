@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import numbering
-from pipeline.training import windows
+from pipeline.adapter import windows
+from pipeline.core import numbering
 
 # Row 0 1 2 3 4 | 5 | 6 .. 45: videos of 5, 1 and 40 frames; the last starts late and lacks frame 1725.
 VIDEO = np.array([0] * 5 + [3] + [7] * 40)

@@ -14,11 +14,11 @@ from pathlib import Path
 import yaml
 from PIL import Image
 
+from pipeline.core.params import UserError, entry
 from pipeline.datasets.found import CUT_FIRST, DatasetConfig
 from pipeline.datasets.index import report_of, summary
 from pipeline.datasets.readers import read
 from pipeline.datasets.recognise import Survey, fits, look
-from pipeline.params import UserError, entry
 
 MOST_IMAGES = 200_000  # read as a whole without --whole: some seconds
 NUM_OPENED = 25

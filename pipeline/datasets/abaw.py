@@ -23,6 +23,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, Frames, Labels
 from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
 from pipeline.datasets.numbered import (
     by_name,
@@ -36,8 +38,6 @@ from pipeline.datasets.numbered import (
     not_understood,
 )
 from pipeline.datasets.scan import Folder, Scan, parts, scan
-from pipeline.params import UserError
-from pipeline.tables import ABAW_AUS, ABAW_CLASSES, Frames, Labels
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 CROP_SOURCES = ("cropped", "cropped_aligned")

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import Frames, Labels
 from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
 from pipeline.datasets.numbered import (
     by_name,
@@ -31,8 +33,6 @@ from pipeline.datasets.numbered import (
     number,
 )
 from pipeline.datasets.scan import scan
-from pipeline.params import UserError
-from pipeline.tables import Frames, Labels
 
 EXTENSIONS = (".png", ".jpg", ".jpeg")
 WANTED = "AFEW-VA: ROOT/.../001/00000.png and ROOT/.../001/001.json"

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import Frames, Labels
 from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
 from pipeline.datasets.scan import Scan, parts, scan
-from pipeline.params import UserError
-from pipeline.tables import Frames, Labels
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 CLASSES = ["neutral", "anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"]

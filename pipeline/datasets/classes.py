@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from pipeline.core.params import UserError, one_of
+from pipeline.core.tables import ABAW_CLASSES, KEY, Labels
 from pipeline.datasets.found import named
-from pipeline.params import UserError, one_of
-from pipeline.tables import ABAW_CLASSES, KEY, Labels
 
 # What RAVDESS, CK+ and folders of emotions call ABAW's classes, in lower case. RAVDESS has calm as a second neutral
 # (Livingstone and Russo 2018, https://doi.org/10.1371/journal.pone.0196391); ABAW's Other is any further emotion.

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.core.tables import KEY, Frames, Labels
 from pipeline.datasets.found import named
 from pipeline.datasets.splits import tracks_of
-from pipeline.tables import KEY, Frames, Labels
 
 TAIL = 4096  # bytes
 BLOCK = 1 << 18  # bytes at a time

@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import Frames, Labels
 from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
 from pipeline.datasets.missing import in_words, is_missing, missing_labels
 from pipeline.datasets.order import frame_numbers, in_steps
 from pipeline.datasets.sheet import below_root, none_there, number_of, read_sheet, sizes_of, split_of
 from pipeline.datasets.splits import refuse_overlap
-from pipeline.params import UserError
-from pipeline.tables import Frames, Labels
 
 KNOWN = ("path", "label", "group", "split", "video", "frame", "valence", "arousal")
 WANTED = "a table of images: dataset.annotations a .csv with a column 'path', dataset.root what the paths start from"

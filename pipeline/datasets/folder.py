@@ -10,13 +10,13 @@ from collections import Counter
 
 import pandas as pd
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import Frames, Labels
 from pipeline.datasets.found import CUT_FIRST, DatasetConfig, Found, named, nothing_found, ready, title, videos_among
 from pipeline.datasets.missing import in_words, is_missing, missing_labels
 from pipeline.datasets.numbered import cut_from, like_several_people
 from pipeline.datasets.order import frame_numbers
 from pipeline.datasets.scan import Folder, Scan, parts, scan
-from pipeline.params import UserError
-from pipeline.tables import Frames, Labels
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 SPLIT_FOLDERS = {

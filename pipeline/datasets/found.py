@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.params import UserError, option
-from pipeline.tables import Frames, Labels
+from pipeline.core.params import UserError, option
+from pipeline.core.tables import Frames, Labels
 
 SOURCES = {
     "abaw": "Aff-Wild2 (ABAW) is given by its authors on request, for a signed licence: "

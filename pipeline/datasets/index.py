@@ -18,15 +18,15 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.core.files import write_json
+from pipeline.core.params import entry, parse
+from pipeline.core.params import read as read_params
+from pipeline.core.tables import KEY, SPLITS, Frames, Labels, write_frames, write_labels
 from pipeline.datasets.copies import compared, copies
 from pipeline.datasets.copies import warnings as copies_in_words
 from pipeline.datasets.found import DatasetConfig, Found, named
 from pipeline.datasets.readers import OF_A_DATA_SET, read
 from pipeline.datasets.splits import in_two_splits
-from pipeline.files import write_json
-from pipeline.params import entry, parse
-from pipeline.params import read as read_params
-from pipeline.tables import KEY, SPLITS, Frames, Labels, write_frames, write_labels
 
 MOST_CLASSES = 50  # printed one by one
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.core.params import UserError
 from pipeline.datasets.found import DatasetConfig, named
 from pipeline.datasets.order import HOW_TO_SAY, check_choice
 from pipeline.datasets.scan import Folder, Scan, parts
-from pipeline.params import UserError
 
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _PERSON = re.compile(r"(.+?)_(left|right|p\d+)")

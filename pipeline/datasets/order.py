@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.params import UserError
+from pipeline.core.params import UserError
 
 HOW_TO_SAY = "say which with dataset.frame_number in params.yaml, or --frame-number"
 LARGEST = 2**62  # a longer number is no count of frames, and fits no int64

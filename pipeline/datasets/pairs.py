@@ -15,13 +15,13 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import Frames, Labels
 from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
 from pipeline.datasets.missing import is_missing
 from pipeline.datasets.scan import scan
 from pipeline.datasets.sheet import below_root, none_there, read_sheet, sizes_of, split_of
 from pipeline.datasets.splits import refuse_overlap
-from pipeline.params import UserError
-from pipeline.tables import Frames, Labels
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 SIDES = ["left", "right"]

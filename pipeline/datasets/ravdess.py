@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 
+from pipeline.core.tables import Frames, Labels
 from pipeline.datasets.found import CUT_FIRST, DatasetConfig, Found, named, nothing_found, ready, title, videos_among
 from pipeline.datasets.numbered import (
     by_name,
@@ -24,7 +25,6 @@ from pipeline.datasets.numbered import (
     not_understood,
 )
 from pipeline.datasets.scan import Folder, parts, scan
-from pipeline.tables import Frames, Labels
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 CLASSES = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.core.params import UserError, build, one_of
+from pipeline.core.tables import Frames, Labels
 from pipeline.datasets import abaw, afew_va, ckplus, csv_table, folder, pairs, ravdess, shapes
 from pipeline.datasets.classes import alike, mapped
 from pipeline.datasets.found import DatasetConfig, Found
 from pipeline.datasets.recognise import AUTO, recognised
 from pipeline.datasets.splits import with_split, without_val
-from pipeline.params import UserError, build, one_of
-from pipeline.tables import Frames, Labels
 
 OF_A_DATA_SET = ("annotations", "columns", "crop_source", "frame_number", "first_frame", "missing")
 OWN = ("name", "root", *OF_A_DATA_SET, "val_fraction", "seed")

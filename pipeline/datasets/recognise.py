@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.params import UserError
 from pipeline.datasets import abaw, ckplus, ravdess, shapes
 from pipeline.datasets.folder import SPLIT_FOLDERS
 from pipeline.datasets.found import HOW_TO_POINT, VIDEOS, DatasetConfig
 from pipeline.datasets.numbered import number
 from pipeline.datasets.scan import Scan, scan
 from pipeline.datasets.sheet import read_head, rows_of
-from pipeline.params import UserError
 
 AUTO = "auto"
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")

@@ -18,9 +18,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipeline.core.params import UserError, entry, option, parse
 from pipeline.datasets import pairs
 from pipeline.datasets.found import DatasetConfig, Found, nothing_found, ready
-from pipeline.params import UserError, entry, option, parse
 
 SHAPES = ("circle", "square")
 TABLE = "pairs.csv"

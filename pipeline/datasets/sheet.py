@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.core.params import UserError, one_of
 from pipeline.datasets.found import DatasetConfig, named
-from pipeline.params import UserError, one_of
 
 SPLIT_WORDS = {
     "train": "train", "training": "train",

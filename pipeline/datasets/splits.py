@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 import pandas as pd
 
+from pipeline.core.params import UserError
+from pipeline.core.tables import Labels, of_fold
 from pipeline.datasets.found import DatasetConfig
-from pipeline.params import UserError
-from pipeline.tables import Labels, of_fold
 
 MOST_ROWS = 100_000
 

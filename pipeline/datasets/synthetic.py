@@ -30,9 +30,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.children import end_with_pool
+from pipeline.core.children import end_with_pool
+from pipeline.core.params import UserError, entry, option, parse
 from pipeline.datasets.found import SYNTHETIC_MARKER
-from pipeline.params import UserError, entry, option, parse
 
 ANNOTATIONS = "8th_ABAW_Annotations"
 TRACK_FOLDERS = {"expr": "EXPR_Recognition_Challenge", "va": "VA_Estimation_Challenge", "au": "AU_Detection_Challenge"}

@@ -14,8 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.device import pick_device
-from pipeline.emotions import partners
+from pipeline.adapter import sources as features
+from pipeline.adapter.adapter import Adapter, Source
+from pipeline.adapter.inference import per_frame
+from pipeline.core.device import pick_device
+from pipeline.core.emotions import partners
+from pipeline.core.files import all_or_none
+from pipeline.core.join import open_both, with_files
+from pipeline.core.numbering import numbered_alike, spacing
+from pipeline.core.params import UserError, entry, one_of, option, parse
 from pipeline.evaluation.evaluate import (
     EvaluateConfig,
     Material,
@@ -26,15 +33,8 @@ from pipeline.evaluation.evaluate import (
     refuse_other_part,
     report,
 )
-from pipeline.evaluation.inference import per_frame
-from pipeline.evaluation.measures import Answers, smooth_part
-from pipeline.evaluation.smoothing import changes, check_width, frame_rates, in_frames
-from pipeline.files import all_or_none
-from pipeline.join import open_both, with_files
-from pipeline.numbering import numbered_alike, spacing
-from pipeline.params import UserError, entry, one_of, option, parse
-from pipeline.training import features
-from pipeline.training.adapter import Adapter, Source
+from pipeline.metrics.measures import Answers, smooth_part
+from pipeline.metrics.smoothing import changes, check_width, frame_rates, in_frames
 
 POOLINGS = {"box": "mean", "hann": "hann"}  # of an adapter's window, by the smoothing that is the same
 

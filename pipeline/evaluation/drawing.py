@@ -8,14 +8,14 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipeline.core.numbering import spacing
 from pipeline.evaluation import plots
 from pipeline.evaluation.files import confusion, emotion_cosines
 from pipeline.evaluation.folds import Fold
-from pipeline.evaluation.measures import Part, Seen, best_source
-from pipeline.evaluation.separation import cosines, evenly, normalised
-from pipeline.evaluation.steadiness import neighbours
-from pipeline.evaluation.uncertainty import Estimate
-from pipeline.numbering import spacing
+from pipeline.metrics.measures import Part, Seen, best_source
+from pipeline.metrics.separation import cosines, evenly, normalised
+from pipeline.metrics.steadiness import neighbours
+from pipeline.metrics.uncertainty import Estimate
 
 THUMBNAILS = 10  # a timeline
 THUMBNAIL = 96  # pixels

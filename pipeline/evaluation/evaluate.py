@@ -18,13 +18,25 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.device import pick_device
-from pipeline.emotions import opposites
+from pipeline.adapter import sources as features
+from pipeline.adapter.adapter import Adapter, Source, load_adapter
+from pipeline.adapter.inference import WINDOW_STRIDE, Some, judge, per_frame
+from pipeline.adapter.windows import centred
+from pipeline.core.device import pick_device
+from pipeline.core.emotions import opposites
+from pipeline.core.files import all_or_none
+from pipeline.core.frame_set import FrameSet, frame_set, held_names
+from pipeline.core.join import FRAMES, LABELS, frame_table, open_both, with_files
+from pipeline.core.numbering import common_step, numbered_alike
+from pipeline.core.params import UserError, entry, option, parse
+from pipeline.core.progress import Line
+from pipeline.core.seen import refuse_seen
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import KEY, STORE, Labels, of_fold, read_frames
 from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
 from pipeline.evaluation.folds import Fold, pooled, together
-from pipeline.evaluation.inference import WINDOW_STRIDE, Some, judge, per_frame
-from pipeline.evaluation.measures import (
+from pipeline.metrics.measures import (
     Answers,
     Judged,
     Part,
@@ -34,23 +46,11 @@ from pipeline.evaluation.measures import (
     judged_partners,
     measured,
 )
-from pipeline.evaluation.retrieval import partner_ranks
-from pipeline.evaluation.separability import Score, counts_of
-from pipeline.evaluation.separation import evenly
-from pipeline.evaluation.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
-from pipeline.evaluation.uncertainty import estimates, group_weights
-from pipeline.files import all_or_none
-from pipeline.join import FRAMES, LABELS, frame_table, open_both, with_files
-from pipeline.numbering import common_step, numbered_alike
-from pipeline.params import UserError, entry, option, parse
-from pipeline.progress import Line
-from pipeline.seen import refuse_seen
-from pipeline.store import FeatureStore
-from pipeline.tables import KEY, STORE, Labels, of_fold, read_frames
-from pipeline.training import features
-from pipeline.training.adapter import Adapter, Source, load_adapter
-from pipeline.training.data import FrameSet, frame_set, held_names
-from pipeline.training.windows import centred
+from pipeline.metrics.retrieval import partner_ranks
+from pipeline.metrics.separability import Score, counts_of
+from pipeline.metrics.separation import evenly
+from pipeline.metrics.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
+from pipeline.metrics.uncertainty import estimates, group_weights
 
 SUMMED = ("val_frames", "val_videos", "compared", "val_videos_new", "val_videos_gone")  # over folds
 PART_WORDS = {"val": "validation", "test": "test"}

@@ -22,14 +22,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.evaluation import protocol
+from pipeline.core.files import read_json, settle, whole, write_json, write_table
+from pipeline.core.params import UserError
 from pipeline.evaluation.folds import Fold, averaged, labelled
-from pipeline.evaluation.grouped import one_by_one
-from pipeline.evaluation.measures import SUFFIXES, Part, Seen, best_source, by_groups
-from pipeline.evaluation.separability import cosine_matrix
-from pipeline.evaluation.uncertainty import Estimate, Measure
-from pipeline.files import read_json, settle, whole, write_json, write_table
-from pipeline.params import UserError
+from pipeline.metrics import protocol
+from pipeline.metrics.grouped import one_by_one
+from pipeline.metrics.measures import SUFFIXES, Part, Seen, best_source, by_groups
+from pipeline.metrics.separability import cosine_matrix
+from pipeline.metrics.uncertainty import Estimate, Measure
 
 NAME = "evaluation"  # of what is written together
 # In headline.json, those that are known: a screen holds them for all default runs, of which most have the first three.

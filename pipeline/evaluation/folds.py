@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.measures import Answers, Part, Seen, by_groups
-from pipeline.evaluation.uncertainty import Measure
+from pipeline.metrics.measures import Answers, Part, Seen, by_groups
+from pipeline.metrics.uncertainty import Measure
 
 
 @dataclass(frozen=True)

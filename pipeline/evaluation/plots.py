@@ -17,9 +17,9 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from pipeline.evaluation.separability import threshold_scores
-from pipeline.evaluation.separation import evenly, normalised
-from pipeline.projection import fit
+from pipeline.core.projection import fit
+from pipeline.metrics.separability import threshold_scores
+from pipeline.metrics.separation import evenly, normalised
 
 # Okabe & Ito, https://jfly.uni-koeln.de/color/; grey in the place of black, which is for letters and lines
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from torch import nn
 
+from pipeline.core.params import UserError
 from pipeline.extraction import weights as weights_module
 from pipeline.extraction.frames import SQUASH, Fit
-from pipeline.params import UserError
 
 TF_EPS = 1e-3
 WAYS = {"squash": "squash", "center": "crop", "border": "pad"}  # timm's crop modes

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pipeline.params import UserError
+from pipeline.core.params import UserError
 
 FLOOR_BYTES = 1 << 24  # a small file may ask for this much, whatever its size
 

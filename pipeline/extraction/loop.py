@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.core.params import UserError
+from pipeline.core.store import StoreWriter
+from pipeline.core.tables import Frames
 from pipeline.extraction.backbones import Backbone
 from pipeline.extraction.forward import PRECISIONS as PRECISIONS
 from pipeline.extraction.forward import Forward, Pending, Rows
 from pipeline.extraction.frames import SQUASH, read_batches
 from pipeline.extraction.views import AUGMENTATION, number
-from pipeline.params import UserError
-from pipeline.store import StoreWriter
-from pipeline.tables import Frames
 
 # The least cosine between what is stored and what is computed now, below which the two are different things. Another
 # batch size or CPU moves a float32 feature by 1e-6, float16 storage by 1e-7; a changed resize by more than 1e-3.

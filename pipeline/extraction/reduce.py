@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import projection
-from pipeline.join import FILES, FRAMES, LABELS, codes_of, open_both, places_of, with_files
-from pipeline.params import UserError, entry, option, parse
-from pipeline.seen import Seen
-from pipeline.store import FeatureStore
-from pipeline.tables import STORE, Labels, is_training, of_fold, of_store
+from pipeline.core import projection
+from pipeline.core.join import FILES, FRAMES, LABELS, codes_of, open_both, places_of, with_files
+from pipeline.core.params import UserError, entry, option, parse
+from pipeline.core.seen import Seen
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import STORE, Labels, is_training, of_fold, of_store
 
 BLOCK = 2**24  # values read at a time, 34 MB
 

@@ -21,8 +21,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from pipeline.core.params import UserError
 from pipeline.extraction.bounds import border, members, most_bytes, some
-from pipeline.params import UserError
 
 SUFFIXES = (".h5", ".hdf5", ".npz", ".npy")
 _RATIO = 32  # real features shrink less than this; where they do not, the file can be saved uncompressed

@@ -26,12 +26,12 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from pipeline.core.files import writing
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreMismatch, StoreWriter
+from pipeline.core.tables import KEY
 from pipeline.extraction.sources import Rows, Source, opened
 from pipeline.extraction.upkeep import settle, start_over
-from pipeline.files import writing
-from pipeline.params import UserError
-from pipeline.store import FeatureStore, StoreMismatch, StoreWriter
-from pipeline.tables import KEY
 
 _BLOCK_BYTES = 1 << 24
 

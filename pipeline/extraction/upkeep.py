@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from pipeline.params import UserError
-from pipeline.store import (
+from pipeline.core.params import UserError
+from pipeline.core.store import (
     NOT_FINITE,
     FeatureStore,
     StoreDamaged,
@@ -33,7 +33,7 @@ from pipeline.store import (
     write_chunk,
     writing,
 )
-from pipeline.tables import KEY
+from pipeline.core.tables import KEY
 
 
 @dataclass

@@ -38,9 +38,9 @@ import safetensors.torch
 import timm
 import torch
 
-from pipeline import files, params
+from pipeline.core import files, params
+from pipeline.core.params import UserError
 from pipeline.extraction.bounds import members, most_bytes
-from pipeline.params import UserError
 
 Tensors = dict[str, torch.Tensor]
 Layers = dict[str, dict[str, Any]]

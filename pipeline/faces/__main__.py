@@ -28,6 +28,8 @@ from typing import Any
 
 import filelock
 
+from pipeline.core.files import read_json, table_writer, write_json
+from pipeline.core.params import UserError, entry, option, parse
 from pipeline.datasets import afew_va
 from pipeline.datasets.found import DatasetConfig, named
 from pipeline.datasets.numbered import number
@@ -49,8 +51,6 @@ from pipeline.faces.loop import (
     stands,
 )
 from pipeline.faces.video import STILLS, VIDEOS, expected_frames
-from pipeline.files import read_json, table_writer, write_json
-from pipeline.params import UserError, entry, option, parse
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline.params import UserError
+from pipeline.core.params import UserError
 
 
 @dataclass(frozen=True)

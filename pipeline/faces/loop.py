@@ -18,13 +18,13 @@ import pandas as pd
 import pyarrow as pa
 import torch
 
-from pipeline.children import end_with_pool
+from pipeline.core.children import end_with_pool
+from pipeline.core.files import read_table, read_table_facts, write_table
+from pipeline.core.params import UserError
 from pipeline.faces.align import POINTS
 from pipeline.faces.detect import DETECTORS, Detector
 from pipeline.faces.tracks import SUFFIX, Sighting, follow, people, placed, suffixes
 from pipeline.faces.video import STILLS, UnreadableVideo, read, read_stills
-from pipeline.files import read_table, read_table_facts, write_table
-from pipeline.params import UserError
 
 CROPS = "cropped_aligned"
 RECORDS, PARTIAL = ".faces", ".partial"  # hidden, so that no reader of the data set takes them for its own

@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from pipeline.evaluation.separation import evenly, normalised
+from pipeline.metrics.separation import evenly, normalised
 
 COSINE_BINS = np.linspace(-1, 1, 81)  # TensorBoard's own grow by a tenth each: everything above 0.5 falls into seven
 MOST_ROWS = 400  # of a similarity matrix

@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pipeline.params import UserError
-from pipeline.training.heads import HEADS
+from pipeline.adapter.heads import HEADS
+from pipeline.core.params import UserError
 from pipeline.training.losses import LOSSES, target_of
 from pipeline.training.samplers import SAMPLERS
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from pipeline.params import UserError
-from pipeline.training.adapter import Adapter
+from pipeline.adapter.adapter import Adapter
+from pipeline.core.params import UserError
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.params import UserError, one_of
-from pipeline.training.choices import build
+from pipeline.core.choices import build
+from pipeline.core.params import UserError, one_of
 
 Batches = list[NDArray[np.int64]]
 POSITIVES = ("any", "other_video", "other_group")
@@ -121,7 +121,7 @@ class Opposite(Balanced):
     where none is left, and as ``balanced`` does.
     """
 
-    source = "ours; the opposites of Plutchik 1980, or of the sign of valence (pipeline/emotions.py)"
+    source = "ours; the opposites of Plutchik 1980, or of the sign of valence (pipeline/core/emotions.py)"
 
     def __init__(
         self, labels: NDArray, videos: NDArray, batch_size: int, seed: int, opposites: Sequence[tuple[int, int]],

@@ -8,10 +8,10 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
 
-from pipeline.evaluation.protocol import au_scores, expression_scores, va_scores
-from pipeline.evaluation.separation import evenly, normalised, pair_cosines, separation
-from pipeline.training.adapter import Adapter, Source
-from pipeline.training.data import FrameSet
+from pipeline.adapter.adapter import Adapter, Source
+from pipeline.core.frame_set import FrameSet
+from pipeline.metrics.protocol import au_scores, expression_scores, va_scores
+from pipeline.metrics.separation import evenly, normalised, pair_cosines, separation
 
 MOST_PAIRS = 4000  # of each kind, that a head for pairs is asked about
 

@@ -1,0 +1,230 @@
+"""A trained adapter: everything between a stored feature and an embedding, in one file without pickles."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.adapter.heads import build_head, centre, pool, pool_hann
+from pipeline.adapter.windows import gather
+from pipeline.core.files import load_tensors, save_tensors
+from pipeline.core.numbering import numbered_alike
+from pipeline.core.params import UserError, one_of
+from pipeline.core.projection import Projection
+from pipeline.core.seen import Seen, from_arrays, to_arrays
+from pipeline.core.store import differences
+from pipeline.training.losses import WeightedSum, build_loss
+
+POOLINGS = {"centre": lambda embeddings, valid: centre(embeddings), "mean": pool, "hann": pool_hann}
+NORMALISATIONS = ("none", "centre", "standardise")
+# A channel that hardly ever moves is divided by a share of the mean deviation, not by its own: else its noise becomes
+# as large as every signal, and training collapses onto it.
+DEVIATION_FLOOR = 0.1
+
+
+class Front(nn.Module):
+    """Stored features (n, D) -> inputs of the head (n, K) float32: projected, then centred or standardised."""
+
+    def __init__(self, num_features: int, num_components: int | None) -> None:
+        super().__init__()
+        self.num_inputs = num_components or num_features
+        if num_components:
+            self.register_buffer("components", torch.zeros(num_components, num_features))
+            self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("shift", torch.zeros(self.num_inputs))
+        self.register_buffer("scale", torch.ones(self.num_inputs))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        x = features.float()
+        if hasattr(self, "components"):
+            x = (x - self.mean) @ self.components.T
+        return (x - self.shift) / self.scale
+
+    def project_with(self, projection: Projection) -> None:
+        self.components.copy_(torch.from_numpy(projection.components))
+        self.mean.copy_(torch.from_numpy(projection.mean))
+
+    def fit(self, blocks: Iterable[np.ndarray], normalise: str) -> None:
+        """Takes shift and scale from training features, in blocks of (n, D); 'none' leaves them."""
+        one_of("normalise", normalise, NORMALISATIONS)
+        if normalise == "none":
+            return
+        count, total, squares = 0, 0.0, 0.0
+        first: torch.Tensor | float | None = None
+        for block in blocks:
+            x = self(torch.from_numpy(block)).double()
+            first = x.mean(0) if first is None else first  # keeps the sums small, and so exact
+            count, total, squares = count + len(x), total + (x - first).sum(0), squares + (x - first).square().sum(0)
+        mean = total / count
+        self.shift.copy_(first + mean)
+        if normalise == "standardise":
+            deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+            self.scale.copy_(deviation.clamp_min(max(DEVIATION_FLOOR * float(deviation.mean()), 1e-12)))
+
+
+class Source(Protocol):
+    """Where the inputs of the head for N frames come from: memory, or the store."""
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """Inputs (n, K) float32 of the frames ``rows`` (n,)."""
+
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Windows (B, T, K) float32 and ``valid`` (B, T) of ``rows`` (B, T): zeros and False where a row is -1."""
+
+
+@dataclass
+class Adapter:
+    """``front``, ``head`` and ``loss`` (for its class weights), and what it takes to make them again.
+
+    ``facts``: model, loss and their arguments, window, step (None: each video's own), spacing (the step of most videos
+    that it was trained on), pooling, classes, made_by of the features, ... ``seen`` by its parts ('train', 'select',
+    'val', 'projection') is what it was made with; None where its file does not say.
+    """
+
+    front: Front
+    head: nn.Module
+    loss: WeightedSum
+    facts: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, Seen] | None = field(default_factory=dict)
+
+    def modules(self) -> nn.ModuleDict:
+        return nn.ModuleDict({"front": self.front, "head": self.head, "loss": self.loss})
+
+    def numbers(self, video: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, int]:
+        """Frame numbers (N,) to make windows by, and the step of these windows; rows are sorted by (video, frame)."""
+        if self.facts["step"] is not None:
+            return frame, self.facts["step"]
+        return numbered_alike(video, frame, self.facts["spacing"]), self.facts["spacing"]
+
+    def pool(self, out: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, E) from what the head gives, (B, T, E), or (B, E) already."""
+        return out if self.head.pools else POOLINGS[self.facts["pooling"]](out, valid)
+
+    def embed(self, source: Source, rows: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
+        """Embeddings (W, E) float32 of windows ``rows`` (W, T) into ``source``."""
+        self.head.eval()
+        if len(rows) == 0:
+            return torch.zeros((0, self.head.embedding_size), device=rows.device)
+        out = []
+        with torch.inference_mode():
+            if self.head.framewise:  # each frame once, however many windows it is in
+                at, place = torch.unique(rows[rows >= 0], return_inverse=True)
+                numbered = torch.full_like(rows, -1)
+                numbered[rows >= 0] = place
+                every = torch.ones((1, 1), dtype=torch.bool, device=rows.device)
+                frames = [self.head(source.take(p)[:, None], every.expand(len(p), 1))[:, 0] for p in at.split(8192)]
+                frames = torch.cat(frames)
+                for part in numbered.split(batch_size):
+                    out.append(self.pool(*gather(frames, part)))
+            else:
+                for part in rows.split(batch_size):
+                    features, valid = source.gather(part)
+                    out.append(self.pool(self.head(features, valid), valid))
+        return torch.cat(out)
+
+    def embed_frames(self, source: Source, rows: torch.Tensor) -> torch.Tensor:
+        """Embeddings (W, T, E) of each frame of windows ``rows`` (W, T), by a head that gives them."""
+        self.head.eval()
+        with torch.inference_mode():
+            return self.head(*source.gather(rows))
+
+    def compare(self, source: Source, left: torch.Tensor, right: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
+        """Logits (P,) of "the same" of windows ``left`` and ``right`` (P, T), by a head for pairs."""
+        self.head.eval()
+        with torch.inference_mode():
+            parts = zip(left.split(batch_size), right.split(batch_size), strict=True)
+            return torch.cat([self.head.pair(*source.gather(a), *source.gather(b)) for a, b in parts])
+
+
+def build_adapter(facts: dict[str, Any]) -> Adapter:
+    """An untrained adapter; ``facts`` as in ``Adapter``. Raises ``UserError`` for an unknown head or loss."""
+    front = Front(facts["num_features"], facts["num_components"])
+    head = build_head(
+        facts["model"], num_features=front.num_inputs, embedding_size=facts["embedding_size"], dropout=facts["dropout"],
+        grid=_grid(facts), **facts["model_options"],
+    )  # fmt: skip
+    loss = build_loss(
+        facts["loss"], facts["loss_options"], num_classes=len(facts["classes"]) or None, num_aus=facts["num_aus"],
+        class_counts=facts["class_counts"], embedding_size=head.embedding_size, temperature=facts["temperature"],
+        margin=facts["margin"],
+    )  # fmt: skip
+    return Adapter(front, head, loss, facts)
+
+
+def _grid(facts: dict[str, Any]) -> int:
+    """Cells a side of the grid that the head's inputs are of; 1 behind a projection, which mixes them."""
+    of_cells = re.fullmatch(r"grid (\d+) x \1", facts["made_by"].get("pooling") or "")
+    return int(of_cells[1]) if of_cells and not facts["num_components"] else 1
+
+
+def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
+    """Writes tensors and facts (and ``more`` facts, such as the epoch) as safetensors."""
+    tensors, said = _of_seen(adapter.seen)
+    save_tensors(path, {**adapter.modules().state_dict(), **tensors}, adapter.facts | said | more)
+
+
+def load_adapter(path: str | Path, made_by: dict[str, Any]) -> Adapter:
+    """The adapter in a file, in the folder of a seed (its best epoch), or in that of a run that has one seed.
+
+    ``made_by`` is that of the store whose features it will be given. Raises ``UserError`` where there is no adapter, or
+    more than one, where it is damaged, and where it was trained on features that something else made.
+    """
+    path = _adapter_file(Path(path))
+    way_out = f"Delete {path.parent} and train this seed again with 'python train.py --resume RUN'"
+    tensors, facts = load_tensors(path, "a trained adapter", way_out, "pt")
+    if "model" not in facts:
+        raise UserError(f"{path} is not a trained adapter: it does not say what it is")
+    if other := differences(facts["made_by"], made_by):
+        raise UserError(f"the adapter {path} was trained on other features than this store has: {other}")
+    tensors, seen = _without_seen(tensors, facts)
+    adapter = build_adapter(facts)
+    adapter.seen = seen
+    adapter.modules().load_state_dict(tensors)
+    return adapter
+
+
+def _adapter_file(path: Path) -> Path:
+    file = path if path.suffix == ".safetensors" else path / "best.safetensors"
+    if file.is_file():
+        return file
+    found = sorted(file for glob in ("seed_*", "fold_*/seed_*") for file in path.glob(f"{glob}/best.safetensors"))
+    if len(found) == 1:
+        return found[0]
+    seeds = ", ".join(str(file.parent) for file in found)
+    way_out = f"name one of {seeds}" if found else "make one with 'python train.py'"
+    raise UserError(f"no trained adapter at {path}: there is no {file}; {way_out}")
+
+
+def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any], seen: dict[str, Seen]) -> None:
+    """Writes where a training is."""
+    more, said = _of_seen(seen)
+    save_tensors(path, tensors | more, facts | said)
+
+
+def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, Seen] | None]:
+    """What ``save_state`` wrote; raises ``UserError`` where it is damaged."""
+    way_out = "Delete it and train this seed again, from its first epoch, by going on with the run"
+    tensors, facts = load_tensors(path, "the state of a training", way_out, "pt")
+    tensors, seen = _without_seen(tensors, facts)
+    return tensors, facts, seen
+
+
+def _of_seen(seen: dict[str, Seen] | None) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and facts that say what was seen; no facts where that is not known."""
+    if seen is None:
+        return {}, {}
+    return {name: torch.from_numpy(value) for name, value in to_arrays(seen).items()}, {"seen": sorted(seen)}
+
+
+def _without_seen(
+    tensors: dict[str, torch.Tensor], facts: dict[str, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Seen] | None]:
+    """The other tensors, and what was seen; ``facts`` lose what said that it is known."""
+    of_seen = {name: value.numpy() for name, value in tensors.items() if name.startswith("seen.")}
+    rest = {name: value for name, value in tensors.items() if name not in of_seen}
+    return rest, from_arrays(of_seen) if facts.pop("seen", None) is not None else None

@@ -1,0 +1,196 @@
+"""What a trained adapter makes of each frame, by the windows that hold it."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import torch
+
+from pipeline.adapter.adapter import Adapter, Source
+from pipeline.adapter.windows import centred, sliding
+
+BLOCK = 65_536  # frames whose windows are in memory at a time
+BATCH = 65_536  # frames that the head gets at a time, in overlapping windows
+JUDGED = 2**20  # inputs of pairs, as many a pair as a side has, that a head for pairs judges at a time: 4 MB a tensor
+MOST_THREADS = 8
+WINDOW_STRIDE = "fewer windows, so many frames apart; default: one centred on each frame"
+
+
+class Some:
+    """Inputs of the head for ``kept`` (k,) of N frames, which are the frames of ``source``, by their numbers among all.
+
+    Evaluation asks few of the training frames: reading them all would take most of its memory.
+    """
+
+    def __init__(self, source: Source, kept: np.ndarray, num_frames: int) -> None:
+        self._source, self._kept, self._num_frames = source, kept, num_frames
+        self._place: torch.Tensor | None = None
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """As ``InMemory.take``."""
+        return self._source.take(self._places(rows))
+
+    def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``InMemory.gather``."""
+        return self._source.gather(torch.where(rows >= 0, self._places(rows.clamp(min=0), rows >= 0), -1))
+
+    def _places(self, rows: torch.Tensor, asked: torch.Tensor | bool = True) -> torch.Tensor:
+        if self._place is None:
+            place = np.full(self._num_frames, -1)
+            place[self._kept] = np.arange(len(self._kept))
+            self._place = torch.from_numpy(place).to(rows.device)
+        places = self._place[rows]
+        assert not ((places < 0) & asked).any(), "a frame that is not kept"
+        return places
+
+
+def per_frame(
+    adapter: Adapter,
+    source: Source,
+    video: np.ndarray,
+    frame: np.ndarray,
+    rows: np.ndarray,
+    stride: int | None,
+    device: torch.device,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Embeddings (m, E) float32 of the frames ``rows`` (m,), ascending, and what the adapter's loss predicts of them.
+
+    Predictions are float64: probabilities of 'classes' (m, C) and 'aus' (m, A), values of 'va' (m, 2). ``source`` has
+    all N frames, whose ``video`` and ``frame`` (N,) are sorted; the adapter is on the device.
+
+    Without a ``stride`` a frame is what its own window is, which is centred on it, as in training. With one there are
+    fewer windows, so many places apart, or as many as they are wide where that is less. Where the adapter gives one
+    embedding a window (a head that pools, or pooling 'mean' or 'hann'), windows are centred on frames so far apart and
+    on the last one of a video. A frame lies on the straight line between the two next to it, embedding and predictions
+    each: a mean over all windows that hold a frame would be a second mean in time. Where the adapter gives one for each
+    frame, a frame is the mean of its own over all windows that hold it. A ``framewise`` head sees each frame once in
+    any case, so that the stride makes no difference.
+    """
+    frame, step = adapter.numbers(video, frame)
+    if adapter.head.framewise:
+        stride = None
+    by_frame = not adapter.head.pools and adapter.facts["pooling"] == "centre"
+    parts = []
+    for block in np.split(rows, range(BLOCK, len(rows), BLOCK)):
+        if stride is None:
+            windows = centred(video, frame, block, adapter.facts["window"], step)
+            z = adapter.embed(source, torch.from_numpy(windows).to(device))
+            parts.append((z, predictions(adapter, z)))
+        else:
+            several = _over_windows if by_frame else _between_windows
+            parts.append(several(adapter, source, video, frame, block, step, stride, device))
+    said = {what: np.concatenate([p[what].cpu().numpy() for _, p in parts]) for what in adapter.loss.predictors}
+    return np.concatenate([z.cpu().numpy() for z, _ in parts]), said
+
+
+def predictions(adapter: Adapter, z: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the loss says of embeddings (n, E), float64: probabilities of classes and action units, values of VA."""
+    to_values = {"classes": lambda x: x.softmax(1), "va": lambda x: x, "aus": torch.sigmoid}
+    with torch.inference_mode():
+        return {what: to_values[what](adapter.loss.predict(what, z).double()) for what in adapter.loss.predictors}
+
+
+def judge(
+    adapter: Adapter,
+    source: Source,
+    video: np.ndarray,
+    frame: np.ndarray,
+    rows: np.ndarray,
+    device: torch.device,
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A function of numbers a (r,) and b (c,) into ``rows`` (m,): the logits (r, c) float32 of a head for pairs.
+
+    That the windows centred on frame a and on frame b show the same. ``source``, ``video``, ``frame`` as above.
+    """
+    adapter.head.eval()
+    frame, step = adapter.numbers(video, frame)
+    with torch.inference_mode():
+        windows = centred(video, frame, rows, adapter.facts["window"], step)
+        parts = torch.from_numpy(windows).to(device).split(max(1, BATCH // windows.shape[1]))
+        sides = [
+            torch.cat(values) for values in zip(*(adapter.head.side(*source.gather(p)) for p in parts), strict=True)
+        ]
+
+    at_once = max(1, JUDGED // sides[0][0].numel()) if len(rows) else 1
+
+    def judged(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return adapter.head.judge(*(x[first] for x in sides), *(x[second] for x in sides))
+
+    def logits(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        pairs = (torch.from_numpy(x.ravel()).to(device) for x in np.broadcast_arrays(a[:, None], b[None, :]))
+        with _a_thread_each(device) as each:
+            return (
+                torch.cat(list(each(judged, *(x.split(at_once) for x in pairs)))).cpu().numpy().reshape(len(a), len(b))
+            )
+
+    return logits
+
+
+@contextmanager
+def _a_thread_each(device: torch.device) -> Iterator[Callable]:
+    """``map``; on a CPU by a thread a core with products of one thread each, which for short work is twice as fast."""
+    if device.type != "cpu":
+        yield map
+        return
+    before = torch.get_num_threads()
+    try:
+        initializer = partial(torch.set_num_threads, 1)
+        with ThreadPoolExecutor(min(before, MOST_THREADS), initializer=initializer) as threads:
+            yield threads.map
+    finally:
+        torch.set_num_threads(before)
+
+
+def _between_windows(
+    adapter: Adapter, source: Source, video: np.ndarray, frame: np.ndarray, rows: np.ndarray, step: int, stride: int,
+    device: torch.device,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+    """Embeddings (m, E) and predictions (m, .) of each of ``rows``, on the line between the windows next to it."""
+    num_frames = adapter.facts["window"]
+    new = np.diff(video, prepend=-1) != 0
+    start = np.flatnonzero(new)
+    place = (frame - np.repeat(frame[start], np.diff(np.append(start, len(video))))) // (step * min(stride, num_frames))
+    centres = np.flatnonzero(new | np.append(new[1:], True) | (np.diff(place, prepend=-1) != 0))
+    before, after = np.searchsorted(centres, rows, side="right") - 1, np.searchsorted(centres, rows)
+    used, at = np.unique(np.stack([before, after]), return_inverse=True)
+    before, after = torch.from_numpy(at.reshape(2, -1)).to(device)
+    around = centred(video, frame, centres[used], num_frames, step)
+    z = adapter.embed(source, torch.from_numpy(around).to(device))
+    low, high = frame[centres[used]][at.reshape(2, -1)]
+    share = torch.from_numpy((frame[rows] - low) / np.maximum(high - low, 1))[:, None].to(device)
+
+    def between(values: torch.Tensor) -> torch.Tensor:
+        return torch.lerp(values[before], values[after], share.to(values.dtype))
+
+    return between(z), {what: between(values) for what, values in predictions(adapter, z).items()}
+
+
+def _over_windows(
+    adapter: Adapter, source: Source, video: np.ndarray, frame: np.ndarray, rows: np.ndarray, step: int, stride: int,
+    device: torch.device,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+    """Means (m, E) and (m, C) of a frame's own over all windows that hold it; windows of one block of rows alone."""
+    if len(rows) == 0:
+        z = adapter.embed(source, torch.empty((0, 1), dtype=torch.int64, device=device))
+        return z, predictions(adapter, z)
+    num_frames = adapter.facts["window"]
+    begin, end = np.searchsorted(video, video[rows[0]]), np.searchsorted(video, video[rows[-1]], side="right")
+    windows = sliding(video[begin:end], frame[begin:end], rows - begin, num_frames, step, min(stride, num_frames))
+    place_of = np.full(end - begin, -1)
+    place_of[rows - begin] = np.arange(len(rows))
+    total: dict[str, torch.Tensor] = {}
+    count = torch.zeros(len(rows), 1, dtype=torch.float64, device=device)
+    for some in np.array_split(windows, -(-windows.size // BATCH)):
+        place = torch.from_numpy(np.where(some >= 0, place_of[some], -1)).to(device)
+        held = place >= 0  # (B, T): neither missing nor of another block
+        at = place[held]
+        count.index_add_(0, at, torch.ones(len(at), 1, dtype=torch.float64, device=device))
+        z = adapter.embed_frames(source, torch.from_numpy(np.where(some >= 0, some + begin, -1)).to(device))[held]
+        for name, values in ({"z": z} | predictions(adapter, z)).items():
+            total.setdefault(name, torch.zeros(len(rows), values.shape[1], dtype=values.dtype, device=device))
+            total[name].index_add_(0, at, values)
+    means = {name: values / count.to(values.dtype) for name, values in total.items()}
+    return means.pop("z"), means

@@ -1,0 +1,257 @@
+"""A section of params.yaml, with command-line flags on top, as a frozen dataclass.
+
+Each script declares its own dataclass (``ExtractConfig`` in extract.py, ``TrainConfig`` in train.py, ...), so that
+a new training parameter is no reason to extract again.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from pipeline.core.children import end_with_parent
+
+T = TypeVar("T")
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+
+
+class UserError(Exception):
+    """Something that whoever runs the program can put right; the message says what was wanted and what came."""
+
+
+def one_of(what: str, name: object, known: Collection[str]) -> str:
+    """``name`` where it is one of ``known``; else a ``UserError`` that lists them and the nearest."""
+    if name in known:
+        return str(name)
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" (did you mean '{near[0]}'?)" if near else ""
+    raise UserError(f"{what} '{name}' is not one of {sorted(known)}{hint}")
+
+
+def option(
+    default: Any, *flags: str, help: str, choices: Collection[str] | None = None, within: str | None = None
+) -> Any:
+    """A dataclass field with its command line: ``--field-name`` and the further ``flags``.
+
+    ``within`` is the interval of a number, or of each number in a list, such as '[0, 1)' or '[1, inf)'. Lists and dicts
+    are given as their defaults directly; each instance gets its own copy.
+    """
+    metadata = {"flags": flags, "help": help, "choices": choices, "within": within}
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def read(path: Path, *sections: str) -> dict[str, Any]:
+    """The named sections of a YAML file merged, later ones on top; ``a.b`` is section ``b`` of ``a``, '' is all of it.
+
+    Raises ``UserError`` for a missing or unreadable file or section. The file is UTF-8, or UTF-16 that says so.
+    """
+    try:
+        content = yaml.safe_load(path.read_bytes()) or {}
+    except OSError as error:
+        raise UserError(f"parameters: cannot read {path}: {error.strerror}") from None
+    except yaml.reader.ReaderError as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"parameters: {path} is not text in UTF-8 ({why}): save it as that") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"parameters: {path} is not YAML: {' '.join(str(error).split())}") from None
+    merged: dict[str, Any] = {}
+    for section in sections:
+        value, where = content, str(path)
+        for key in filter(None, section.split(".")):
+            if not isinstance(value, dict) or key not in value:
+                raise UserError(
+                    f"section '{key}' is not in {where}: {list(value) if isinstance(value, dict) else value}"
+                )
+            value, where = value[key], f"{where}:{key}"
+        if not isinstance(value or {}, dict):
+            raise UserError(f"section '{section}' of {path} must be a mapping, and is {value!r}")
+        merged |= value or {}
+    return merged
+
+
+def build(config: type[T], values: dict[str, Any], where: str) -> T:
+    """``config(**values)`` with keys, types, ranges and choices checked; every error names ``where`` and the key.
+
+    A number must be finite, also inside a list or a mapping, and an integer must fit into 64 bits.
+    """
+    at = f"{where}: " if where else ""
+    fields = {f.name: f for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(config)
+    checked = {}
+    for key, value in values.items():
+        one_of(f"{at}parameter", key, fields)
+        checked[key] = _cast(f"{at}{key}", value, hints[key])
+        metadata = fields[key].metadata
+        _check_numbers(f"{at}{key}", checked[key], metadata.get("within") or "(-inf, inf)")
+        if metadata.get("choices") and value is not None:
+            one_of(f"{at}{key}", value, metadata["choices"])
+    return config(**checked)
+
+
+def parse(
+    config: type[T],
+    argv: Sequence[str] | None,
+    *,
+    sections: Sequence[str],
+    description: str,
+    borrow: Sequence[str] = (),
+) -> T:
+    """The dataclass filled from its defaults, then the ``sections`` of the parameter file, then the command line.
+
+    ``borrow`` names sections that belong to another script: of those only the keys that ``config`` has are taken.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    add_flags(parser, config)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file (params.yaml)")
+    given = vars(parser.parse_args(argv))
+    path = given.pop("params")
+    known = {f.name for f in dataclasses.fields(config)}  # type: ignore[arg-type]
+    borrowed = {k: v for k, v in read(path, *borrow).items() if k in known}
+    return build(config, borrowed | read(path, *sections) | given, " + ".join([*borrow, *sections]))
+
+
+def given_params(argv: Sequence[str] | None) -> list[str]:
+    """``--params FILE`` where the command line ``argv`` (None: this process's) has it, for a sub-process."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--params")
+    path = parser.parse_known_args(argv)[0].params
+    return [] if path is None else ["--params", path]
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
+    """One flag a field; a flag that is not given leaves no attribute behind, so the file's value stands."""
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if not field.metadata:
+            continue
+        kind, keywords = _plain(hints[field.name]), {}
+        if kind is bool:
+            keywords["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(kind) is list:
+            item = typing.get_args(kind)[0]
+            keywords |= {"nargs": "+", "type": item if isinstance(item, type) else _yaml_value}
+        elif kind in (int, float, str, Path):
+            keywords["type"] = _or_none(kind) if kind is not hints[field.name] else kind
+        else:
+            keywords["type"] = _yaml_value
+        if kind is not bool:
+            keywords["metavar"] = "X"
+        choices = field.metadata["choices"]
+        words = field.metadata["help"] + (f" (one of {', '.join(sorted(choices))})" if choices else "")
+        parser.add_argument(
+            *field.metadata["flags"], "--" + field.name.replace("_", "-"), dest=field.name,
+            default=argparse.SUPPRESS, help=words.replace("%", "%%"), **keywords,
+        )  # fmt: skip
+
+
+def entry(main: Callable[[], int | None]) -> None:
+    """Runs a script: a ``UserError`` is one line on stderr and exit status 2, Ctrl-C is status 130.
+
+    So is an ``OSError``: no step can go on where a disk is full or a right is missing. One that another of our commands
+    started ends with that one.
+    """
+    end_with_parent()
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _plain(hint: Any) -> Any:
+    """``int | None`` -> ``int``; any other union -> itself."""
+    if isinstance(hint, types.UnionType):
+        rest = [a for a in typing.get_args(hint) if a is not type(None)]
+        return rest[0] if len(rest) == 1 else hint
+    return hint
+
+
+def _cast(where: str, value: Any, hint: Any) -> Any:
+    if isinstance(hint, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        for kind in options:
+            try:
+                return _cast(where, value, kind)
+            except UserError:
+                continue
+    elif typing.get_origin(hint) is list and isinstance(value, list):
+        return [_cast(where, v, typing.get_args(hint)[0]) for v in value]
+    elif typing.get_origin(hint) is dict and isinstance(value, dict):
+        return value
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif hint is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)  # YAML 1.1 reads 1e-3 as a string
+    elif hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif hint in (int, str, bool, list, dict) and type(value) is hint:
+        return value
+    name = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+    raise UserError(f"{where} must be {name}, and is {value!r}")
+
+
+def _or_none(kind: type) -> Callable[[str], Any]:
+    """``kind``, but None for ``null``, as in the parameter file."""
+
+    def read_one(text: str) -> Any:
+        return None if text == "null" else kind(text)
+
+    read_one.__name__ = kind.__name__  # argparse names it in its errors
+    return read_one
+
+
+def _check_numbers(where: str, value: Any, within: str) -> None:
+    """Raises ``UserError`` for a number in ``value`` that is not finite, not in the interval, or beyond 64 bits."""
+    if isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_numbers(where, each, within)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        least, most = map(float, within[1:-1].split(","))
+        above = value > least or (within[0] == "[" and value == least)
+        below = value < most or (within[-1] == "]" and value == most)
+        if not (above and below and abs(value) < math.inf):
+            raise UserError(f"{where} must be {_in_words(within, least, most)}, and is {value}")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UserError(f"{where} must be an integer of 64 bits, and is {value}")
+
+
+def _in_words(within: str, least: float, most: float) -> str:
+    """'[1, inf)' as 'at least 1', '[1, 100]' as 'from 1 to 100', '[0, 1)' as 'in [0, 1)'."""
+    if math.isinf(least):
+        return "a finite number"
+    if math.isinf(most):
+        return f"at least {least:g}" if within[0] == "[" else f"above {least:g}"
+    closed = within[0] + within[-1] == "[]"
+    return f"from {_number(least)} to {_number(most)}" if closed else f"in {within}"
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value.is_integer() and abs(value) < 2**63 else f"{value:g}"
+
+
+def _yaml_value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise argparse.ArgumentTypeError(f"not YAML: {text}") from None

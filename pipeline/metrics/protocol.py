@@ -1,0 +1,188 @@
+"""The metrics of the ABAW challenge, pooled over all valid frames, and predictions for every frame of a video.
+
+Kollias et al., https://arxiv.org/abs/2202.10659 (third ABAW competition): macro-F1 of 8 expressions, mean of the
+concordance correlations of valence and arousal, mean F1 of 12 action units. ``*_by_group`` are measures in the sense of
+``uncertainty``; without 'by group' they are the plain numbers, with ``frames_scored`` among them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pipeline.metrics.grouped import Weights, summed, sums_by
+
+Measure = Callable[[Weights], dict[str, np.ndarray]]
+
+
+def expression_scores(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """``macro_f1``, ``accuracy``, ``f1_<class>`` and ``frames_scored``; see ``expression_by_group``."""
+    return _plain(expression_by_group(truth, predicted, _nobody(truth), classes), truth)
+
+
+def expression_by_group(
+    truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, classes: Sequence[str]
+) -> Measure:
+    """Measures ``macro_f1``, ``accuracy``, ``f1_<class>``, ``frames_scored`` of codes (n,); a truth of -1 is no frame.
+
+    Edge: a class that the truth lacks is left out of the mean (its F1 is NaN), also where it is predicted, which costs
+    the recall of the others. A mean over 'all 8 classes' is the same wherever all 8 occur, as they do in ABAW; where a
+    resample misses the few videos of a class, a zero for it would say nothing about the predictions.
+    """
+    num_groups = int(groups.max(initial=-1)) + 1
+    truth, predicted, groups = _with_truth(truth, predicted, groups, len(classes))
+    right = truth == predicted
+    # Of each group only the classes that occur in it: photographs have as many groups as frames, and any number of
+    # classes.
+    counts = [
+        sums_by(of, codes, num_groups, len(classes))
+        for of, codes in ((groups[right], truth[right]), (groups, truth), (groups, predicted))
+    ]
+
+    def measure(weights: Weights) -> dict[str, np.ndarray]:
+        hits, true, said = (summed(weights, count) for count in counts)
+        f1, frames = np.where(true > 0, 2 * hits / np.maximum(true + said, 1), np.nan), true.sum(1)
+        with np.errstate(invalid="ignore"):
+            accuracy = hits.sum(1) / frames
+        each = {f"f1_{name}": f1[:, c] for c, name in enumerate(classes)}
+        return {"macro_f1": _mean_of_known(f1), "accuracy": accuracy, **each, "frames_scored": frames}
+
+    return measure
+
+
+def confusion(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Numbers of frames (C, C) by true and predicted class; frames whose truth is -1 are left out."""
+    truth, predicted, _ = _with_truth(truth, predicted, truth, num_classes)
+    return np.bincount(truth * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _with_truth(
+    truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Only the frames whose truth is not -1; raises ``ValueError`` where one of them has no prediction."""
+    valid = truth >= 0
+    truth, predicted, groups = truth[valid], predicted[valid], groups[valid]
+    if len(truth) and not (predicted.min() >= 0 and max(truth.max(), predicted.max()) < num_classes):
+        raise ValueError(f"classes are 0 to {num_classes - 1}: every frame with a truth needs a prediction among them")
+    return truth, predicted, groups
+
+
+def va_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """``ccc_valence``, ``ccc_arousal``, their mean ``ccc`` and ``frames_scored``; see ``va_by_group``."""
+    return _plain(va_by_group(truth, predicted, _nobody(truth)), truth)
+
+
+def va_by_group(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> Measure:
+    """Measures ``ccc``, ``ccc_valence``, ``ccc_arousal`` and ``frames_scored`` of (n, 2); a NaN in a truth is no frame.
+
+    CCC = 2 cov(x, y) / (var x + var y + (mean x - mean y)²), all over n (Lin 1989, https://doi.org/10.2307/2532051).
+    Edge: NaN where truth and prediction are one constant; 0 where only one of them is constant.
+    """
+    valid = ~np.isnan(truth).any(1)
+    num_groups = int(groups.max(initial=-1)) + 1
+    x, y, groups = truth[valid].astype(np.float64), predicted[valid].astype(np.float64), groups[valid]
+    if np.isnan(y).any():
+        raise ValueError(f"{int(np.isnan(y).any(1).sum())} frames with a truth have no prediction")
+    moments = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y])  # (6, n, 2)
+    sums = np.zeros((num_groups, 6, 2))
+    for j, k in np.ndindex(6, 2):
+        sums[:, j, k] = np.bincount(groups, moments[j, :, k], num_groups)
+
+    def measure(weights: Weights) -> dict[str, np.ndarray]:
+        drawn = summed(weights, sums.reshape(num_groups, 12)).reshape(-1, 6, 2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mx, my, xx, yy, xy = np.moveaxis(drawn[:, 1:] / drawn[:, :1], 1, 0)
+            spread = (xx - mx**2) + (yy - my**2) + (mx - my) ** 2
+            ccc = np.where(spread > 1e-12, 2 * (xy - mx * my) / spread, np.nan)
+        return {
+            "ccc": ccc.mean(1),
+            "ccc_valence": ccc[:, 0],
+            "ccc_arousal": ccc[:, 1],
+            "frames_scored": drawn[:, 0, 0],
+        }
+
+    return measure
+
+
+def au_scores(
+    truth: np.ndarray, probabilities: np.ndarray, units: Sequence[str], threshold: float = 0.5
+) -> dict[str, float]:
+    """``au_f1``, ``f1_<unit>`` and ``frames_scored``; see ``au_by_group``."""
+    return _plain(au_by_group(truth, probabilities, _nobody(truth), units, threshold), truth)
+
+
+def au_by_group(
+    truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, units: Sequence[str], threshold: float = 0.5
+) -> Measure:
+    """Measures ``au_f1``, the mean of the binary ``f1_<unit>``, and ``frames_scored``, of (n, U).
+
+    Predicted is what is at or above ``threshold``. A cell of NaN in the truth is left out by itself; a frame is scored
+    where any cell of it is. Edge: a unit that the truth never has is left out of the mean.
+    """
+    valid = ~np.isnan(truth)
+    if np.isnan(probabilities[valid]).any():
+        raise ValueError(
+            f"{int((np.isnan(probabilities) & valid).any(1).sum())} frames with a truth have no prediction"
+        )
+    num_groups = int(groups.max(initial=-1)) + 1
+    true, said = valid & (truth > 0.5), valid & (probabilities >= threshold)
+    frames = np.bincount(groups, valid.any(1), num_groups)
+    hits, trues, saids = (_by_group(x, groups, num_groups) for x in (true & said, true, said))
+
+    def measure(weights: Weights) -> dict[str, np.ndarray]:
+        hit, had, positive = (summed(weights, x) for x in (hits, trues, saids))
+        f1 = np.where(had > 0, 2 * hit / np.maximum(had + positive, 1), np.nan)
+        each = {f"f1_{name}": f1[:, u] for u, name in enumerate(units)}
+        return {"au_f1": _mean_of_known(f1), **each, "frames_scored": summed(weights, frames)}
+
+    return measure
+
+
+def _by_group(x: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
+    return np.stack([np.bincount(groups, column, num_groups) for column in x.T], axis=1)
+
+
+def _mean_of_known(x: np.ndarray) -> np.ndarray:
+    """Mean of each row without its NaN; NaN where there is nothing else."""
+    known = ~np.isnan(x)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, x, 0).sum(1) / known.sum(1)
+
+
+def _nobody(rows: np.ndarray) -> np.ndarray:
+    return np.zeros(len(rows), dtype=np.int64)
+
+
+def _plain(measure: Measure, truth: np.ndarray) -> dict[str, float]:
+    num_groups = min(1, len(truth))
+    return {name: float(value[0]) for name, value in measure(np.ones((1, num_groups))).items()}
+
+
+def on_every_frame(
+    video: np.ndarray, frame: np.ndarray, values: np.ndarray, wanted_video: np.ndarray, wanted_frame: np.ndarray
+) -> np.ndarray:
+    """Values (m, C) at the wanted frames, from values (n, C) at the frames that have one, in any order.
+
+    Between two frames of a video linear in the frame number; before its first and after its last frame theirs. Videos
+    are names or codes. Raises ``ValueError`` for a wanted video without any value, and for a key that is there twice.
+    """
+    code, names = pd.factorize(np.concatenate([video, wanted_video]))
+    code, wanted = code[: len(video)], code[len(video) :]
+    nowhere = np.setdiff1d(wanted, code)
+    if len(nowhere):
+        raise ValueError(f"{len(nowhere)} videos have no prediction to fill from, such as {names[nowhere[0]]}")
+    if len(wanted) == 0:
+        return values[:0].astype(np.float64)
+    low = int(min(frame.min(), wanted_frame.min()))
+    stretch = int(max(frame.max(), wanted_frame.max())) - low + 1
+    order = np.argsort(code * stretch + (frame - low), kind="stable")
+    key, code, frame, values = (code * stretch + (frame - low))[order], code[order], frame[order], values[order]
+    if (np.diff(key) == 0).any():
+        raise ValueError(f"{int((np.diff(key) == 0).sum())} frames have more than one prediction")
+    first, end = np.searchsorted(code, wanted), np.searchsorted(code, wanted, side="right")
+    right = np.searchsorted(key, wanted * stretch + (wanted_frame - low))
+    left, right = np.maximum(right - 1, first), np.minimum(right, end - 1)
+    span = frame[right] - frame[left]
+    share = ((wanted_frame - frame[left]) / np.maximum(span, 1)).clip(0, 1)[:, None]
+    share[span == 0] = 0
+    return (1 - share) * values[left] + share * values[right]

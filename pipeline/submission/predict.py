@@ -1,0 +1,477 @@
+"""A trained run's predictions for every frame of a list, as ABAW's submission files.
+
+    python -m pipeline.submission.predict --run runs/NAME --list LIST.txt --task expr -o submission
+    ... --task va --smooth box --width 101           means over the 50 frames before and after
+    ... --task va --smooth box --width 3.4s --fps data/faces/faces.parquet     over 1.7 seconds of each video
+    ... --task au --format per-video --seed 0        the files of the early editions, from one seed alone
+    ... --frames FOLDER                              frames that are in no store yet: they are extracted first, into
+                                                     submission/features; killed, the same command goes on
+    ... --by knn                                     for a run without a classifier: by its nearest training frames
+    python -m pipeline.submission.predict --validate submission --list LIST.txt --task expr
+
+The list's lines are '<video>/00001.jpg,' as in the challenge's samples, or '<video>,<number of frames>', or '<video>'.
+The formats are in pipeline/submission/formats.py.
+
+Each frame that has features is predicted from the window around it, or with --window-stride N from windows N frames
+apart; several seeds, and folds, are averaged, as probabilities.
+Frames without features (no face was found) are interpolated between their neighbours, and beyond the first and last of
+a video its prediction is held, for --most-extrapolated of its listed frames at most; then all are smoothed. A video
+without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
+name: a folder that is there is finished.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.neighbors import KNeighborsRegressor
+
+from pipeline.adapter import sources as features
+from pipeline.adapter.adapter import Adapter, load_adapter
+from pipeline.adapter.inference import BLOCK, WINDOW_STRIDE, per_frame
+from pipeline.adapter.windows import centred, held
+from pipeline.core import children
+from pipeline.core.device import pick_device
+from pipeline.core.files import all_or_none, writing
+from pipeline.core.frame_set import frame_set, held_names
+from pipeline.core.join import FRAMES, open_both, open_store, with_files
+from pipeline.core.numbering import numbered_alike, spacing
+from pipeline.core.params import UserError, entry, given_params, one_of, option, parse
+from pipeline.core.progress import Line
+from pipeline.core.seen import USES, refuse_seen, some
+from pipeline.core.store import FeatureStore, differences
+from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, STORE, of_fold
+from pipeline.metrics.protocol import on_every_frame
+from pipeline.metrics.separation import evenly, normalised
+from pipeline.metrics.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
+from pipeline.submission.formats import FEATURES, FORMATS, TASKS, check_format, problems, read_list, shortened, write
+
+BY = ("loss", "knn")
+MOST = 10  # wrong lines that are printed
+OFFICIAL = {"classes": ABAW_CLASSES, "va": ["valence", "arousal"], "aus": ABAW_AUS}
+TRACKS = {"classes": "expression", "va": "va", "aus": "aus"}
+WORDS = {"classes": "classes", "va": "valence and arousal", "aus": "action units"}
+
+# Embeddings (n, E) and what the loss says of them -> values (n, C), in ABAW's order.
+Predictor = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """The flags; params.yaml has no section for them."""
+
+    run: Path | None = option(None, help="the folder of the run")
+    list_of: Path | None = option(None, "--list", help="the list of frames, or of videos")
+    task: str | None = option(None, help=f"one of {', '.join(TASKS)}")
+    output: Path = option(Path("submission"), "-o", help="the folder to make")
+    format: str = option("single", help="a single file, or per-video: one a video, as in the early editions")
+    data: Path | None = option(None, "-d", help=f"the feature store; default: {STORE}")
+    frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT/features")
+    table: Path | None = option(None, help=FRAMES)
+    seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
+    window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
+    smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
+    width: int | str = option(
+        101, help="of the smoothing: frames, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+    )
+    width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
+    fps: float | Path | None = option(None, help=FPS)
+    dataset: str | None = option(
+        None, help="with --frames: which data set lies in it; default: as extract.py -d finds it"
+    )
+    by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
+    labels: Path | None = option(None, help="with --by knn: the label table; default: the one beside --labelled")
+    labelled: Path = option(STORE, help="with --by knn: the store of the labelled frames")
+    neighbours: int = option(
+        20, help="with --by knn: training frames that a frame's prediction is the mean of", within="[1, inf)"
+    )
+    most_neighbours: int = option(
+        20000, help="with --by knn: evenly spaced training frames that are candidates", within="[1, inf)"
+    )
+    most_extrapolated: float = option(
+        0.5,
+        help="share of a video's listed frames that may lie beyond its first and last frame with features; 1: all",
+        within="[0, 1]",
+    )
+    device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
+    validate: Path | None = option(None, help="a submission to check against --list and --task; nothing is predicted")
+
+    def __post_init__(self) -> None:
+        wanted = {"--list": self.list_of, "--task": self.task} | ({} if self.validate else {"--run": self.run})
+        if missing := [flag for flag, value in wanted.items() if value is None]:
+            raise UserError(f"predict: {' and '.join(missing)} must be given")
+        for name, known in {"task": TASKS, "format": FORMATS, "smoothing": SMOOTHINGS, "by": BY}.items():
+            one_of(f"predict: {name}", getattr(self, name), known)
+        for name in ("width", "width_aus"):
+            check_width(f"predict: {name}", getattr(self, name), self.fps)
+
+    @property
+    def store(self) -> Path:
+        return self.data or (self.aside / STORE.name if self.frames else STORE)
+
+    @property
+    def aside(self) -> Path:
+        """Where new features lie until the predictions are there: a killed extraction goes on with what it has."""
+        return self.output.with_name(self.output.name + ".features")
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        return TASKS[self.task]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The frames of the listed videos that have features, sorted by (video, frame).
+
+    ``video`` (n,) are codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nothing says it,
+    and ``step`` (V,) how far apart its frames are; ``trained_at`` is that of most videos that the run was trained on,
+    None where it does not say.
+    """
+
+    row: np.ndarray
+    video: np.ndarray
+    frame: np.ndarray
+    videos: pd.Index
+    step: np.ndarray
+    fps: np.ndarray | None = None
+    trained_at: int | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config = parse(PredictConfig, argv, sections=[], description=__doc__)
+    if config.validate:
+        return _validate(config, config.validate)
+    if config.output.exists():
+        raise UserError(f"{config.output} is there already: give another --output, or delete it")
+    checkpoints = _checkpoints(config)
+    if config.by == "knn":
+        config = with_files(config, config.labelled, "labels")
+    if config.frames:
+        _extract(config, given_params(argv))
+    wanted = read_list(config.list_of, config.store)
+    check_format(wanted, config.task, config.format)
+    store = open_store(config.store, config.table)
+    rows = _rows(store, wanted, config)
+    beyond = _check_reach(config, rows, wanted)
+    said, trained_at = _mean_of_seeds(config, checkpoints, store, rows)
+    rows = replace(rows, trained_at=trained_at)
+    _check_width(config, rows)
+    code = rows.videos.get_indexer(wanted["video"])
+    frame = wanted["frame"].to_numpy()
+    values = {what: _decided(what, _at(config, what, rows, said[what], code, frame)) for what in config.wants}
+    with all_or_none(config.output.parent, config.output.name) as aside:
+        folder = aside / config.output.name
+        write(folder, wanted, values, config.task, config.format)
+        if found := problems(folder, wanted, config.task, config.format):
+            raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(found[:MOST])}")
+    _tell(config, rows, wanted, code, beyond)
+    if config.frames and not config.data:
+        with writing(config.output):
+            config.aside.rename(config.output / FEATURES)
+        print(f"  the new features: {config.output / FEATURES / STORE.name}, for another --task with -d")
+    return 0
+
+
+def _checkpoints(config: PredictConfig) -> list[Path]:
+    folds = sorted(config.run.glob("fold_*"), key=lambda p: int(p.name[5:])) or [config.run]
+    found: dict[int, list[Path]] = {}
+    for path in (path for fold in folds for path in fold.glob("seed_*/best.safetensors")):
+        found.setdefault(int(path.parent.name[5:]), []).append(path)
+    if not found:
+        raise UserError(f"no trained run in {config.run}: seed_*/best.safetensors is what train.py makes")
+    if config.seed is None:
+        return [path for seed in sorted(found) for path in found[seed]]
+    if config.seed not in found:
+        raise UserError(f"{config.run} has no seed {config.seed}, but {sorted(found)}")
+    return found[config.seed]
+
+
+def _extract(config: PredictConfig, params: Sequence[str]) -> None:
+    """In a process of its own, as section ``extract`` says: evaluation never imports extraction."""
+    command = [sys.executable, "-m", "extract", "--data", str(config.frames), "--store", str(config.store)]
+    command += ["--device", config.device, *params]
+    command += ["--dataset", config.dataset] if config.dataset else []
+    if children.run(command):
+        raise UserError(f"{config.frames} could not be extracted: {' '.join(command[1:])}")
+
+
+def _rows(store: FeatureStore, wanted: pd.DataFrame, config: PredictConfig) -> Rows:
+    keys = store.keys.astype({"video": "str"})
+    keys = keys[keys["video"].isin(wanted["video"].unique())]
+    if keys.empty:
+        raise UserError(f"none of the {wanted['video'].nunique():,} videos in {config.list_of} is in {store.path}")
+    video, videos = pd.factorize(keys["video"])
+    fps = frame_rates(config.fps, videos, video)
+    return _as_rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), videos, fps)
+
+
+def _as_rows(
+    row: np.ndarray, video: np.ndarray, frame: np.ndarray, videos: Sequence[str], fps: np.ndarray | None = None
+) -> Rows:
+    step = spacing(video, frame)[np.flatnonzero(np.diff(video, prepend=-1))]
+    return Rows(row, video, frame, pd.Index(videos), step, fps)
+
+
+def _check_reach(config: PredictConfig, rows: Rows, wanted: pd.DataFrame) -> pd.Series:
+    """The share of each video's listed frames that lie beyond its first and last frame with features, largest first.
+
+    There the prediction of that frame is held. Videos without any such frame are left out. Raises ``UserError`` where
+    it is more than ``most_extrapolated`` in a video that has features at all: of most such lists the numbers are wrong.
+    """
+    code = rows.videos.get_indexer(wanted["video"])
+    known, frame = wanted[code >= 0], wanted["frame"].to_numpy()[code >= 0]
+    code = code[code >= 0]
+    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
+    last = np.append(first[1:], len(rows.video)) - 1
+    outside = (frame < rows.frame[first][code]) | (frame > rows.frame[last][code])
+    share = pd.Series(outside, index=known["video"].to_numpy()).groupby(level=0).mean()
+    share = share[share > 0].sort_values(ascending=False, kind="stable")
+    if len(too_far := share[share > config.most_extrapolated]):
+        video = too_far.index[0]
+        place = rows.videos.get_loc(video)
+        raise UserError(
+            f"{config.list_of} names frames far beyond those with features: {_shares(too_far)}; those of {video} are "
+            f"frames {rows.frame[first[place]]:,} to {rows.frame[last[place]]:,}. If the list is right, give "
+            f"--most-extrapolated {np.ceil(100 * too_far.iloc[0]) / 100:g} (now {config.most_extrapolated:g})"
+        )
+    return share
+
+
+def _shares(share: pd.Series) -> str:
+    return shortened([f"{video} {100 * value:.0f} %" for video, value in share.items()])
+
+
+def _mean_of_seeds(
+    config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
+) -> tuple[dict[str, np.ndarray], int | None]:
+    """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12).
+
+    And how far apart the frames of most videos were that the run was trained on, None where it does not say.
+    """
+    device, total, known, line = pick_device(config.device), {}, set(), Line()
+    predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
+    for number, path in enumerate(checkpoints, 1):
+        line.say(f"{config.run}: network {number} of {len(checkpoints)}, {len(rows.row):,} frames")
+        adapter = load_adapter(path, store.made_by)
+        adapter.modules().to(device)
+        known.update(_known(adapter, rows.videos))
+        predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
+        if path == checkpoints[0]:
+            _check_spacing(adapter, store, rows)
+        found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
+        for what, predict in predictors.items():
+            total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
+    line.end()
+    if known:
+        print(
+            f"{config.run} has seen {len(known):,} of the {len(rows.videos):,} videos in training or selection "
+            f"({some(sorted(known))}): what it says of them is no test of it"
+        )
+    for what, said in total.items():
+        if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
+            raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
+    return total, adapter.facts.get("spacing")
+
+
+def _known(adapter: Adapter, videos: pd.Index) -> list[str]:
+    """Those of the videos that the adapter was made with."""
+    parts = [adapter.seen[part] for part in USES if adapter.seen and part in adapter.seen]
+    return [video for part in parts for video in part.known([], list(videos))[1]]
+
+
+def _per_frame(
+    config: PredictConfig, adapter: Adapter, store: FeatureStore, rows: Rows, wanted: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Embeddings and predictions, as ``per_frame`` has them, of ``wanted`` (m,), which are numbers into ``rows``."""
+    source = features.open_inputs(store, rows.row, adapter.front, device)
+    return per_frame(adapter, source, rows.video, rows.frame, wanted, config.window_stride, device)
+
+
+def _check_spacing(adapter: Adapter, store: FeatureStore, rows: Rows) -> None:
+    """Says where frames are not as far apart as in training, and how many windows hold where it is not all.
+
+    Raises ``UserError`` where all are empty but for their centre, though the step is none of the videos'.
+    """
+    num_frames, given, own = adapter.facts["window"], adapter.facts["step"], spacing(rows.video, rows.frame)
+    number, step = adapter.numbers(rows.video, rows.frame)
+    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
+    other = first[own[first] != step if given is None else step % own[first] != 0]
+    if num_frames == 1:
+        return
+    centres = np.split(np.arange(len(rows.row)), range(BLOCK, len(rows.row), BLOCK))
+    windows = [(centred(rows.video, number, some, num_frames, step) >= 0).sum(axis=1) for some in centres]
+    count = np.concatenate(windows)
+    if len(other):
+        named = f"{len(other):,} of {len(first):,} videos, such as {rows.videos[rows.video[other[0]]]}"
+        apart = f"frames {step} apart, and in {store.path} they are {own[other[0]]} apart in {named}"
+        if given is None:
+            print(f"the run was trained on {apart}: windows hold as many frames, of a longer or shorter time")
+        elif (count == 1).all():
+            raise UserError(
+                f"the run looks at {apart}: no window has more than one frame. Extract with another --stride"
+            )
+        else:
+            print(f"the run looks at {apart}")
+    if said := held(count, num_frames, rows.video, rows.videos):
+        print(said)
+
+
+def _check_width(config: PredictConfig, rows: Rows) -> None:
+    """Says where a width in frames covers other frame numbers than it did in training."""
+    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
+    other = np.flatnonzero(rows.step != (rows.trained_at or rows.step))
+    if config.smoothing == "none" or not other.size:
+        return
+    named = f"{len(other):,} of {len(first):,} videos, such as {rows.videos[rows.video[first[other[0]]]]}"
+    for what, width in {"classes": config.width, "va": config.width, "aus": config.width_aus}.items():
+        if what in config.wants and isinstance(width, int):
+            numbers = int(_scaled(width, rows.step[other[0]] / rows.trained_at))
+            print(
+                f"{WORDS[what]}: as the run was trained on frames {rows.trained_at} apart, a width of {width} frames "
+                f"is {numbers:,} frame numbers in {named}"
+            )
+
+
+def _scaled(width: int, factor: np.ndarray | float) -> np.ndarray:
+    """An odd width whose half is ``factor`` times as wide."""
+    return 2 * np.rint(width // 2 * factor).astype(np.int64) + 1
+
+
+def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
+    facts = adapter.facts
+    if what not in adapter.loss.predictors:
+        raise UserError(
+            f"{config.run} predicts no {WORDS[what]}, for its loss is {facts['loss']}: take "
+            f"{_others(config, facts['made_by'])}, or --by knn, which asks the labels of the nearest training frames"
+        )
+    names = {"classes": facts["classes"], "va": OFFICIAL["va"], "aus": facts.get("au_names")}[what]
+    order = _order(what, names, config.run)
+
+    return lambda z, said: said[what][:, order]
+
+
+def _others(config: PredictConfig, made_by: dict[str, Any]) -> str:
+    """The runs beside this one that predict all that is wanted, in words."""
+    found = []
+    for run in sorted(path for path in config.run.absolute().parent.iterdir() if path.is_dir()):
+        paths = [*run.glob("seed_*/best.safetensors"), *run.glob("fold_*/seed_*/best.safetensors")]
+        with suppress(UserError):  # of other features
+            if paths and set(config.wants) <= set(load_adapter(paths[0], made_by).loss.predictors):
+                found.append(str(config.run.parent / run.name))
+    return shortened(found) if found else f"a run whose loss does (there is none beside {config.run})"
+
+
+def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
+    """Means over the nearest frames by cosine, out of all that were not held out: of classes, the shares of votes."""
+    facts = adapter.facts
+    if other := differences(facts["made_by"], FeatureStore(config.labelled).made_by):
+        raise UserError(f"{config.run} was trained on other features than {config.labelled} has: {other}")
+    store, labels = open_both(config.labelled, config.labels, None)
+    labels = of_fold(labels, facts.get("fold"))
+    frames = frame_set(
+        store, labels, tracks=[TRACKS[what]],
+        test_split=facts["test_split"], select_split=facts["select_split"], split_seed=facts["split_seed"],
+    )  # fmt: skip
+    refuse_seen(
+        str(config.run), adapter.seen, held_names(frames, labels, "val"), "validation",
+        "Train it again, or give the --labels that it was trained with",
+    )  # fmt: skip
+    names = {"classes": frames.classes, "va": OFFICIAL["va"], "aus": frames.au_names}[what]
+    order = _order(what, names, config.labels)
+    target = {"classes": np.eye(len(names))[frames.label], "va": frames.va, "aus": frames.aus}[what][:, order]
+    train = np.union1d(frames.centres("train"), frames.centres("select"))
+    train = train[~np.isnan(target[train]).any(axis=1)]  # where only some of the action units are known
+    train = train[evenly(len(train), config.most_neighbours)]
+    if len(train) == 0:
+        raise UserError(f"no training frame in {config.labels} has all of ABAW's {WORDS[what]}")
+    rows = _as_rows(frames.row, frames.video, frames.frame, frames.videos)
+    database, _ = _per_frame(config, adapter, store, rows, train, device)
+    # Of rows of length one the nearest by distance is the nearest by cosine.
+    nearest = KNeighborsRegressor(min(config.neighbours, len(train)), algorithm="brute")
+    nearest.fit(normalised(database), target[train])
+
+    def predict(z: np.ndarray, _: dict[str, np.ndarray]) -> np.ndarray:
+        return np.concatenate(
+            [nearest.predict(normalised(block)) for block in np.split(z, range(BLOCK, len(z), BLOCK))]
+        )
+
+    return predict
+
+
+def _order(what: str, names: Sequence[str], whose: Path) -> list[int]:
+    """Where ABAW's classes, or action units, are among ``names``; further action units are passed over."""
+    lacking = [name for name in OFFICIAL[what] if name not in names]
+    foreign = [name for name in names if name not in OFFICIAL[what]] if what == "classes" else []
+    if lacking or foreign:
+        found = [f"lacks {', '.join(lacking)}"] if lacking else []
+        found += [f"has {', '.join(foreign)}, which ABAW has not"] if foreign else []
+        hint = "; index the data set with --class-map abaw" if what == "classes" else ""
+        raise UserError(f"{whose} has not ABAW's {WORDS[what]}: it {' and it '.join(found)}{hint}")
+    return [list(names).index(name) for name in OFFICIAL[what]]
+
+
+def _at(
+    config: PredictConfig, what: str, rows: Rows, said: np.ndarray, video: np.ndarray, frame: np.ndarray
+) -> np.ndarray:
+    """``said`` (n, C) of ``rows`` at wanted frames (m,): interpolated and smoothed; NaN where ``video`` is -1.
+
+    Smoothed is over all frames that are wanted or have features, so that a sparse list loses nothing.
+    """
+    stretch = int(max(rows.frame.max(), frame.max())) + 1
+    has, known = rows.video * stretch + rows.frame, video >= 0
+    wanted = (video * stretch + frame)[known]
+    axis = np.union1d(has, wanted)
+    of_video, number = np.divmod(axis, stretch)
+    every = on_every_frame(rows.video, rows.frame, said, of_video, number)
+    width = config.width_aus if what == "aus" else config.width
+    if isinstance(width, str):
+        width = in_frames(width, rows.fps[of_video])
+    elif rows.trained_at is not None:  # as many frames in every video
+        width = _scaled(width, rows.step[of_video] / spacing(of_video, number))
+        number = numbered_alike(of_video, number, rows.trained_at)
+    out = np.full((len(video), said.shape[1]), np.nan)
+    out[known] = smooth(every, of_video, number, config.smoothing, width)[np.searchsorted(axis, wanted)]
+    return out
+
+
+def _decided(what: str, values: np.ndarray) -> np.ndarray:
+    """What is written, (m, columns), for values (m, C); without any, NaN, it is Neutral and zeros."""
+    values = np.where(np.isnan(values), 0, values)
+    if what == "classes":
+        return values.argmax(axis=1)[:, None]  # of equal ones the first, which is Neutral
+    return (values >= 0.5).astype(int) if what == "aus" else values
+
+
+def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray, beyond: pd.Series) -> None:
+    print(f"{config.output}: {len(wanted):,} frames of {wanted['video'].nunique():,} videos, checked")
+    keys = pd.MultiIndex.from_arrays([video, wanted["frame"]])
+    gap = (video >= 0) & ~keys.isin(pd.MultiIndex.from_arrays([rows.video, rows.frame]))
+    if gap.any():
+        print(f"  {int(gap.sum()):,} frames of {len(np.unique(video[gap])):,} videos have no features: interpolated")
+    if len(beyond):
+        print(
+            f"  of these, what lies beyond the first or last frame with features has that one's prediction: "
+            f"{_shares(beyond)} of the listed frames"
+        )
+    if len(faceless := wanted["video"][video < 0].unique()):
+        print(f"  {len(faceless):,} videos have none at all, and are called Neutral, or 0: {shortened(faceless)}")
+
+
+def _validate(config: PredictConfig, path: Path) -> int:
+    wanted = read_list(config.list_of, config.store)
+    check_format(wanted, config.task, config.format)
+    if found := problems(path, wanted, config.task, config.format):
+        print("\n".join([f"{path}: {len(found):,} problems", *(f"  {problem}" for problem in found[:MOST])]))
+        return 1
+    print(f"{path}: as it must be, {len(wanted):,} frames of {wanted['video'].nunique():,} videos")
+    return 0
+
+
+if __name__ == "__main__":
+    entry(main)
