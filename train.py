@@ -58,7 +58,6 @@ from pipeline.core.tables import STORE, Labels, of_fold, read_frames
 from pipeline.metrics.separation import evenly
 from pipeline.training.board import Board, thumbnails
 from pipeline.training.combinations import (
-    POSITIVES,
     SELECT_BY,
     check,
     names_of,
@@ -67,8 +66,11 @@ from pipeline.training.combinations import (
     without_effect,
 )
 from pipeline.training.loop import DECAYS, PRECISIONS, NotFinite, Schedule, Trainer
-from pipeline.training.losses import LOSSES, build_loss
-from pipeline.training.samplers import SAMPLERS, build_sampler, options_of
+from pipeline.training.losses import LOSSES
+from pipeline.training.losses.build import build_loss
+from pipeline.training.positives import POSITIVES
+from pipeline.training.samplers import SAMPLERS
+from pipeline.training.samplers.build import build_sampler, options_of
 from pipeline.training.watch import Watched, watched_frames
 
 WATCHED = 1000  # evenly spaced frames of a part that are looked at after each epoch

@@ -32,8 +32,8 @@ from pipeline.adapter.heads import build_head, pool
 from pipeline.adapter.sources import InMemory, feed
 from pipeline.adapter.windows import centred
 from pipeline.core.device import pick_device
-from pipeline.training.losses import build_loss
-from pipeline.training.samplers import build_sampler
+from pipeline.training.losses.build import build_loss
+from pipeline.training.samplers.build import build_sampler
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # features (B, T, D), valid (B, T), labels (B,)
 NUM_CLASSES, VIDEO_FRAMES = 8, 1000

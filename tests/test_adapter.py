@@ -14,7 +14,7 @@ from pipeline.core import projection
 from pipeline.core.params import UserError
 from pipeline.metrics.separation import pair_cosines, separation
 from pipeline.training import loop
-from pipeline.training.samplers import build_sampler
+from pipeline.training.samplers.build import build_sampler
 
 MADE_BY = {"backbone": "tiny", "input_size": 32, "mean": [0.5, 0.5, 0.5]}
 CPU = torch.device("cpu")

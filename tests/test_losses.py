@@ -1,7 +1,9 @@
 """Each loss against its paper's formula, written out as a slow loop in float64; then what holds for all of them."""
 
 import math
+import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ import torch.nn.functional as F
 from pytorch_metric_learning.miners import DistanceWeightedMiner
 
 from pipeline.core.params import UserError
-from pipeline.training import losses as module
-from pipeline.training.losses import LOSSES, Loss, build_loss, target_of
+from pipeline.training.losses import LOSSES
+from pipeline.training.losses.build import build_loss, target_of
+from pipeline.training.losses.common import Loss
 
 B, E, C, T, A = 12, 8, 4, 5, 3
 LABELS = torch.tensor([0, 0, 1, 1, 0, 2, 2, 1, 2, 0, 3, 0])  # 3 stands alone: an anchor without a positive
@@ -824,7 +827,8 @@ def test_a_loss_of_ones_own_is_a_class_and_a_line(monkeypatch):
             assert embeddings.dtype == torch.float32
             return (embeddings.mean(dim=1) - labels).square().mean()
 
-    monkeypatch.setitem(module.LOSSES, "mine", Mine)
+    monkeypatch.setitem(LOSSES.places, "mine", "mine_of_ones_own.Mine")
+    monkeypatch.setitem(sys.modules, "mine_of_ones_own", SimpleNamespace(Mine=Mine))
     embeddings = draw().half()
     expected = mean([(row.mean().item() - label.item()) ** 2 for row, label in zip(draw(), LABELS, strict=True)])
     assert value(make("mine"), embeddings).item() == pytest.approx(expected, rel=1e-2)

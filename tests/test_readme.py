@@ -6,28 +6,43 @@ import subprocess
 import sys
 
 import numpy as np
+import torch
 import yaml
 from conftest import ROOT
+from safetensors.torch import load_file
 from test_train import made, place  # noqa: F401 - fixtures
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FLAGS = ["--cpu", "-e", "2", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce", "-r", "1"]
 
 
-def test_a_loss_of_ones_own_is_the_ten_lines_that_the_readme_shows(place):  # noqa: F811
-    (block,) = re.findall(r"```python\n(class Mine.*?)```", README, flags=re.DOTALL)
-    assert len([line for line in block.splitlines() if line]) <= 10
+def test_a_loss_of_ones_own_is_the_file_and_the_line_that_the_readme_shows(place):  # noqa: F811
+    (file,) = re.findall(r"```python\n(import torch\n.*?class Mine.*?)```", README, flags=re.DOTALL)
+    (line,) = re.findall(r"```python\n( +\"mine\": .*\n)```", README)
+    assert len([words for words in file.splitlines() if words]) <= 12
     for name in ("train.py", "pipeline"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, place / name)
-    module = place / "pipeline" / "training" / "losses" / "__init__.py"
-    module.write_text(module.read_text(encoding="utf-8") + "\n\n" + block, encoding="utf-8")
-    command = [sys.executable, "train.py", "--loss", "mine", "--no-evaluate", *FLAGS]
-    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": "", "OMP_NUM_THREADS": "1"}, cwd=place)
-    assert done.returncode == 0, done.stderr
-    assert (place / "runs/manual/mlp-mine-balanced/seed_0/best.safetensors").is_file()
-    listed = subprocess.run([sys.executable, "train.py", "--list"], capture_output=True, text=True, cwd=place)
-    assert re.search(r"mine +What it is, in a line\. \[where it comes from\]", listed.stdout)
+    losses = place / "pipeline" / "training" / "losses"
+    (losses / "mine.py").write_text(file, encoding="utf-8")
+    table = (losses / "__init__.py").read_text(encoding="utf-8")
+    (losses / "__init__.py").write_text(table.replace("    },\n)", line + "    },\n)"), encoding="utf-8")
+
+    def ran(*flags):
+        command = [sys.executable, "train.py", *flags]
+        env = {"PATH": "", "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=place)
+
+    mine = ["--loss", "mine", "--no-evaluate", *FLAGS]
+    weights = []
+    for name, options in (("two", []), ("more", ["--loss-options", "{power: 3}"])):
+        done = ran(*mine, "--name", name, *options)
+        assert done.returncode == 0, done.stderr
+        weights.append(load_file(place / "runs/manual" / name / "seed_0/best.safetensors")["head.layers.0.weight"])
+    assert not torch.equal(*weights)
+    assert re.search(r"mine +What it is, in a line\. \[where it comes from\]", ran("--list").stdout)
+    wrong = ran(*mine, "--loss-options", "{powr: 1.5}")
+    assert wrong.stderr == "error: loss_options: no loss of this run takes 'powr'. They take: mine ['power']\n"
 
 
 def test_the_store_opens_as_the_readme_shows_and_its_names_become_str(place):  # noqa: F811

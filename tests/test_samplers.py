@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from pipeline.core.params import UserError
-from pipeline.training.samplers import SAMPLERS, Sampler, build_sampler, options_of
+from pipeline.training.samplers import SAMPLERS
+from pipeline.training.samplers.build import build_sampler, options_of
+from pipeline.training.samplers.common import Sampler
 
 # 8 uneven classes in 30 videos of very different lengths; class 6 is one video, class 7 one window.
 RNG = np.random.default_rng(0)

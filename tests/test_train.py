@@ -28,7 +28,8 @@ from pipeline.core.store import FeatureStore, StoreWriter
 from pipeline.core.tables import Labels, of_fold, read_labels, write_labels
 from pipeline.training.loop import Schedule
 from pipeline.training.losses import LOSSES
-from pipeline.training.samplers import SAMPLERS, build_sampler
+from pipeline.training.samplers import SAMPLERS
+from pipeline.training.samplers.build import build_sampler
 
 D, CLASSES = 12, ["Neutral", "Anger", "Happiness"]
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}
@@ -139,6 +140,21 @@ def test_a_head_a_loss_and_a_sampler_train_and_open_again(place, model, loss, sa
         assert (facts["model"], facts["loss"], facts["sampler"]) == (model, loss, sampler)
     first, last = (load_file(folder / "seed_0" / f"{name}.safetensors") for name in ("best", "last"))
     assert first.keys() == last.keys()
+
+
+def test_a_run_imports_its_own_loss_and_sampler_and_no_others(place):
+    """So an edit of one of the others is no edit of what this run is made with."""
+    flags = ["--cpu", "-e", "1", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce"]
+    script = "import json, sys, train; train.main(sys.argv[1:]); json.dump(sorted(sys.modules), sys.stderr)"
+    command = [sys.executable, "-c", script, *flags, "-r", "1", "--loss", "supcon", "--no-evaluate"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    modules = set(json.loads(done.stderr.splitlines()[-1]))
+    for room, choices, chosen in (("losses", LOSSES, "supcon"), ("samplers", SAMPLERS, "balanced")):
+        files = {p.stem for p in (ROOT / "pipeline/training" / room).glob("*.py")} - {"__init__"}
+        of_choices = {place.split(".")[-2] for place in choices.places.values()}
+        loaded = {name for name in files if f"pipeline.training.{room}.{name}" in modules}
+        assert of_choices < files
+        assert loaded & of_choices == {chosen}
 
 
 @pytest.mark.parametrize("loss", SEVERAL)

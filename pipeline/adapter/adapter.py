@@ -18,7 +18,7 @@ from pipeline.core.params import UserError, one_of
 from pipeline.core.projection import Projection
 from pipeline.core.seen import Seen, from_arrays, to_arrays
 from pipeline.core.store import differences
-from pipeline.training.losses import WeightedSum, build_loss
+from pipeline.training.losses.build import WeightedSum, build_loss
 
 POOLINGS = {"centre": lambda embeddings, valid: centre(embeddings), "mean": pool, "hann": pool_hann}
 NORMALISATIONS = ("none", "centre", "standardise")

@@ -6,10 +6,10 @@ from typing import Any
 
 from pipeline.adapter.heads import HEADS
 from pipeline.core.params import UserError
-from pipeline.training.losses import LOSSES, target_of
+from pipeline.training.losses import LOSSES
+from pipeline.training.losses.build import target_of
 from pipeline.training.samplers import SAMPLERS
 
-POSITIVES = ("any", "other_video", "other_group")
 # What a run's best epoch may be best at: of which labels, and what its losses must predict for it.
 SELECT_BY = {
     "auc_same_different": ("expression", None),

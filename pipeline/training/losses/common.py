@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -52,3 +53,23 @@ def choice(what: str, value: str, known: Sequence[str]) -> str:
     if value not in known:
         raise ValueError(f"{what} must be one of {list(known)}, and is {value!r}")
     return value
+
+
+def pair_masks(labels: torch.Tensor, groups: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Who is a positive and who a negative of whom, as two masks (B, B); nobody is either of oneself."""
+    same = labels[:, None] == labels[None]
+    positives = same.clone().fill_diagonal_(False)
+    if groups is not None:
+        positives &= groups[:, None] != groups[None]
+    return positives, ~same
+
+
+def indices(positives: torch.Tensor, negatives: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The two masks as pytorch-metric-learning takes them: anchors, positives, anchors, negatives."""
+    return (*torch.where(positives), *torch.where(negatives))
+
+
+def cosine_matrix(embeddings: torch.Tensor) -> torch.Tensor:
+    """The cosines (B, B) of all pairs of embeddings (B, E)."""
+    normalised = F.normalize(embeddings)
+    return normalised @ normalised.T

@@ -1,0 +1,119 @@
+"""Making the loss of a run: the named terms, their options, and the weighted sum of them."""
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.core.choices import build
+from pipeline.core.params import UserError, one_of
+from pipeline.training.losses import LOSSES
+from pipeline.training.losses.common import Loss, is_number, zero
+
+# Which rows have a target.
+KNOWN = {
+    "labels": lambda labels: labels >= 0,
+    "va": lambda va: va.isfinite().all(dim=1),
+    "aus": lambda aus: (~aus.isnan()).any(dim=1),
+}
+TARGETS = {"labels": "expression", "va": "va", "aus": "aus"}
+OPTIONAL = ("groups",)  # entries of a batch that may be absent
+# Constructor arguments that follow from data and head, and are no option of the user.
+GIVEN = ("num_classes", "embedding_size", "num_aus", "class_counts")
+
+
+class WeightedSum(nn.Module):
+    """Σ weight · term, of named terms.
+
+    A term gets the rows that have its target: a label >= 0, valence and arousal both, at least one action unit; a
+    positional one the pairs of which both have it. Where none is left its value is zero, with a gradient.
+    """
+
+    def __init__(self, terms: Mapping[str, Loss], weights: Mapping[str, float]):
+        super().__init__()
+        self.terms = nn.ModuleDict(terms)
+        self.weights = dict(weights)
+        self.takes = tuple(dict.fromkeys(entry for term in terms.values() for entry in term.takes))
+        # What can be predicted -> the first term that does.
+        self.predictors = {term.predicts: name for name, term in reversed(terms.items()) if term.predicts}
+
+    def forward(
+        self, embeddings: torch.Tensor, batch: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The sum, and each term's unweighted value, detached. ``batch`` has what ``takes`` names."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            values = {name: self._value(term, embeddings, batch) for name, term in self.terms.items()}
+            total = sum(self.weights[name] * value for name, value in values.items())
+        return total, {name: value.detach() for name, value in values.items()}
+
+    def predict(self, what: str, embeddings: torch.Tensor) -> torch.Tensor:
+        """Float32 logits (B, C) for 'classes', values (B, 2) for 'va', logits (B, A) for 'aus': see ``predictors``."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.terms[self.predictors[what]].predict(embeddings.float())
+
+    def _value(self, term: Loss, embeddings: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        given = {"embeddings": embeddings} | {name: batch[name] for name in term.takes if name not in OPTIONAL}
+        given |= {name: batch[name] for name in OPTIONAL if name in term.takes and batch.get(name) is not None}
+        given = {name: x.float() if x.is_floating_point() else x for name, x in given.items()}
+        known = [KNOWN[name](x) for name, x in given.items() if name in KNOWN]
+        if known:
+            known = torch.stack(known).all(dim=0)
+            if term.positional:
+                known = (known[0 : len(known) // 2 * 2 : 2] & known[1::2]).repeat_interleave(2)
+            rows = known.nonzero().squeeze(1)
+            if len(rows) == 0:
+                return zero(*(x for x in given.values() if x.requires_grad))
+            if len(rows) < len(embeddings):
+                pairs = rows[1::2] // 2
+                given = {name: x[pairs if name == "pair_logits" else rows] for name, x in given.items()}
+        return term(*(given.get(name) for name in ("embeddings", *term.takes)))
+
+
+def build_loss(
+    spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None, **available: Any
+) -> WeightedSum:
+    """The weighted sum of the named losses.
+
+    ``spec``: 'supcon', or {'arcface': 1.0, 'triplet': 0.5}, or {'triplet': {'weight': 0.5, 'margin': 0.3}}. A term
+    gets those arguments that its constructor names: its own of ``spec``, else of ``options``, else of ``available``;
+    None is its own default.
+
+    Raises ``UserError`` for an unknown name, a weight below 0, an option that no term has, a missing argument
+    (``num_classes`` where labels are no classes) and a value out of range.
+    """
+    weights, own = {}, {}
+    for name, value in _terms(spec).items():
+        own[name] = dict(value) if isinstance(value, Mapping) else {"weight": value}
+        weight = weights[name] = own[name].pop("weight", 1.0)
+        if not is_number(weight) or not 0 <= weight < math.inf:
+            raise UserError(f"loss '{name}': its weight must be 0 or more, and is {weight!r}")
+        for option in own[name]:
+            one_of(f"loss '{name}': option", option, options_of(name))
+    for option in options or {}:
+        if not any(option in options_of(name) for name in own):
+            known = "; ".join(f"{name} {options_of(name)}" for name in own)
+            raise UserError(f"loss_options: no loss of this run takes '{option}'. They take: {known}")
+    terms = {name: build("loss", LOSSES, name, {**available, **(options or {}), **own[name]}) for name in own}
+    return WeightedSum(terms, weights)
+
+
+def target_of(name: str) -> str | None:
+    """What the named loss learns from: 'expression', 'va', 'aus', or None where it needs no labels of windows."""
+    return next((TARGETS[entry] for entry in LOSSES[one_of("loss", name, LOSSES)].takes if entry in TARGETS), None)
+
+
+def _terms(spec: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    terms = {spec: 1.0} if isinstance(spec, str) else spec
+    if not isinstance(terms, Mapping) or not terms:
+        raise UserError(f"loss must be a name, or a mapping of names to weights, and is {spec!r}")
+    for name in terms:
+        one_of("loss", name, LOSSES)
+    return terms
+
+
+def options_of(name: str) -> list[str]:
+    """The options that the named loss has of its own."""
+    return [key for key in inspect.signature(LOSSES[name]).parameters if key not in GIVEN]

@@ -1,0 +1,31 @@
+"""The samplers by name. A sampler says which windows make up the batches of an epoch: a pure function of (seed, epoch).
+
+A constructor gets those that it names of ``labels`` (W,), ``videos`` (W,) and ``groups`` (W,), integers of any value,
+``frames`` (W,), the frame number of each window's centre, ``batch_size``, ``seed``, ``positives``, ``opposites``,
+``num_views``, and options of its own. ``epoch(n)`` gives ``num_batches`` arrays of window numbers, one a batch. Every
+sampler has as many batches as one pass over the windows, so that an epoch costs the same with each. Windows that must
+not be drawn (unlabelled ones, other splits) are left out before.
+
+``positives`` says which windows of a class may stand together as anchor and positive: see
+``pipeline.training.positives``. A class without two such windows still gives negatives; what else it does is in each
+docstring. Where no class has two, a sampler raises ``ValueError``.
+
+To add one: a file with a subclass of ``common.Sampler``, a line here, a test.
+"""
+
+from pipeline.core.choices import Choices
+
+SAMPLERS = Choices(
+    "sampler",
+    {
+        "uniform": "pipeline.training.samplers.uniform.Uniform",
+        "balanced": "pipeline.training.samplers.balanced.Balanced",
+        "per_class_negatives": "pipeline.training.samplers.per_class_negatives.PerClassNegatives",
+        "hard_negative": "pipeline.training.samplers.hard_negative.HardNegative",
+        "semi_hard": "pipeline.training.samplers.hard_negative.SemiHard",
+        "opposite": "pipeline.training.samplers.opposite.Opposite",
+        "temporal": "pipeline.training.samplers.temporal.Temporal",
+        "views": "pipeline.training.samplers.views.Views",
+        "pairs": "pipeline.training.samplers.pairs.Pairs",
+    },
+)
