@@ -16,7 +16,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from pipeline.training import board
-from pipeline.training.board import Board, thumbnails
+from pipeline.training.board import Board
+from pipeline.training.pictures import thumbnails
 
 CLASSES = ["Neutral", "Anger", "Fear"]
 HPARAMS = {

@@ -21,6 +21,7 @@ from pipeline.evaluation import baselines, evaluate
 from pipeline.extraction import reduce
 from pipeline.report.__main__ import ReportConfig
 from pipeline.submission.predict import PredictConfig
+from pipeline.training.config import TrainConfig
 
 EXTRACT = ["-d", "mine", "-s", "emb.zarr", "-b", "2048", "--data-aug", "--processor", "adapt-pca", "256"]
 TRAIN = [
@@ -198,7 +199,7 @@ def test_a_flag_beats_what_lies_beside_the_store(workplace, in_process):
 
 def test_d_is_what_is_read_and_s_and_o_are_what_is_written_in_all_commands():
     configs = (
-        extract.ExtractConfig, train.TrainConfig, reduce.ReduceConfig, evaluate.EvaluateConfig,
+        extract.ExtractConfig, TrainConfig, reduce.ReduceConfig, evaluate.EvaluateConfig,
         baselines.BaselinesConfig, PredictConfig, ReportConfig,
     )  # fmt: skip
     of: dict[str, set[str]] = {}

@@ -4,9 +4,9 @@ import pytest
 import test_train
 from test_train import run
 
-import train
 from pipeline.core import progress
 from pipeline.core.progress import Line, clock
+from pipeline.training import run as run_module
 
 made, place = test_train.made, test_train.place  # fixtures
 
@@ -68,7 +68,7 @@ def test_a_long_one_says_epoch_loss_score_best_and_time_left(place, capsys, monk
             super().__init__()
             self.started = float("inf")  # so that no time has passed
 
-    monkeypatch.setattr(train, "Line", Always)
+    monkeypatch.setattr(run_module, "Line", Always)
     run("--name", "x")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
@@ -81,7 +81,7 @@ def test_a_long_one_says_epoch_loss_score_best_and_time_left(place, capsys, monk
 
 def verdict(place, capsys, monkeypatch, scores, *flags):
     left = iter(scores)
-    monkeypatch.setattr(train, "_watch", lambda *_: next(left))
+    monkeypatch.setattr(run_module, "_watch", lambda *_: next(left))
     run("--name", "x", "-e", str(len(scores) - 1), *flags)
     out = capsys.readouterr().out
     return out[out.index("runs/manual/x: ") :].splitlines()

@@ -13,6 +13,7 @@ import train
 from pipeline.datasets import index
 from pipeline.evaluation import evaluate
 from pipeline.extraction import reduce, weights
+from pipeline.training.checkpoints import write_summary
 
 VIDEOS = {f"{split}/{emotion}/{split}{n}{emotion}": 6 for split in ("train", "val") for emotion in ("happy", "sad")
           for n in range(3)}  # fmt: skip
@@ -63,15 +64,15 @@ def test_summary_names_the_checkpoints_by_their_content(tmp_path, monkeypatch):
         Path("run", name).mkdir(parents=True)
         Path("run", name, "best.safetensors").write_bytes(name.encode())
         Path("run", name, "events.out.tfevents.1").write_bytes(os.urandom(8))
-    train._write_summary(Path("run"), [])
+    write_summary(Path("run"), [])
     before = Path("run/summary.json").read_bytes()
     Path("run/seed_0/events.out.tfevents.1").write_bytes(os.urandom(9))
-    train._write_summary(Path("run"), [])
+    write_summary(Path("run"), [])
     assert Path("run/summary.json").read_bytes() == before
     for name in ("seed_0", "fold_1/seed_2"):
         path = Path("run", name, "best.safetensors")
         path.write_bytes(path.read_bytes() + b"x")
-        train._write_summary(Path("run"), [])
+        write_summary(Path("run"), [])
         assert Path("run/summary.json").read_bytes() != before
         before = Path("run/summary.json").read_bytes()
 

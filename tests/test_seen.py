@@ -24,6 +24,7 @@ from pipeline.core.tables import ABAW_CLASSES, Labels, of_fold, read_labels, wri
 from pipeline.evaluation import baselines, evaluate
 from pipeline.extraction import reduce
 from pipeline.submission import predict
+from pipeline.training import run as run_module
 
 made, place = test_train.made, test_train.place  # fixtures
 LABELS = Path("data/labels.parquet")
@@ -231,8 +232,8 @@ def test_neighbours_are_not_asked_of_another_split_than_the_runs_own(place, caps
 
 def killed(monkeypatch, *flags):
     """A run that ends in its second epoch, with its state stored."""
-    monkeypatch.setattr(train, "STATE_EVERY", 0.0)
-    real, calls = train._epoch, []
+    monkeypatch.setattr(run_module, "STATE_EVERY", 0.0)
+    real, calls = run_module._epoch, []
 
     def epoch(*args):
         calls.append(args)
@@ -240,10 +241,10 @@ def killed(monkeypatch, *flags):
             raise Killed
         return real(*args)
 
-    monkeypatch.setattr(train, "_epoch", epoch)
+    monkeypatch.setattr(run_module, "_epoch", epoch)
     with pytest.raises(Killed):
         run("--name", "cut", "-e", "4", *flags)
-    monkeypatch.setattr(train, "_epoch", real)
+    monkeypatch.setattr(run_module, "_epoch", real)
     return Path("runs/manual/cut")
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from pipeline.adapter import sources
 from pipeline.adapter.adapter import load_adapter
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.sources import InMemory
@@ -26,6 +27,8 @@ from pipeline.core.params import UserError
 from pipeline.core.seen import Seen
 from pipeline.core.store import FeatureStore, StoreWriter
 from pipeline.core.tables import Labels, of_fold, read_labels, write_labels
+from pipeline.training import run as run_module
+from pipeline.training.board import HPARAMS, Board
 from pipeline.training.loop import Schedule
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
@@ -250,8 +253,8 @@ def test_every_run_shows_the_same_hyperparameters_and_no_stray_run(place):
     keys = []
     for event in events:
         content = EventAccumulator(str(event.parent)).Reload().summary_metadata["_hparams_/session_start_info"]
-        keys.append([name for name in train.HPARAMS if name.encode() in content.plugin_data.content])
-    assert keys[0] == keys[1] == list(train.HPARAMS)
+        keys.append([name for name in HPARAMS if name.encode() in content.plugin_data.content])
+    assert keys[0] == keys[1] == list(HPARAMS)
 
 
 def test_a_projection_of_other_features_is_refused(place):
@@ -340,15 +343,15 @@ def test_folds_and_a_share_held_out_are_two_splits(place):
 def test_a_run_of_folds_that_was_cut_off_goes_on_with_those_that_are_left(place, monkeypatch):
     folded()
     whole = run("--name", "whole")
-    plain = train._train_one
+    plain = run_module.train_seed
 
-    def cut(material, folder, seed):
+    def cut(data, folder, seed):
         if folder.name == "fold_1":
             raise Killed
-        return plain(material, folder, seed)
+        return plain(data, folder, seed)
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "_train_one", cut)
+        patched.setattr(run_module, "train_seed", cut)
         with pytest.raises(Killed):
             run("--name", "cut")
     train.main(["--resume", "runs/manual/cut"])
@@ -365,7 +368,7 @@ def test_a_run_of_folds_that_was_cut_off_goes_on_with_those_that_are_left(place,
 
 def killed_after(epoch: int, monkeypatch, *flags: str) -> Path:
     """A run that is cut off when it has shown the scores of an epoch, with a state stored after each epoch."""
-    plain = train.Board.scalars
+    plain = Board.scalars
 
     def cut(self, values, part, at):
         plain(self, values, part, at)
@@ -373,8 +376,8 @@ def killed_after(epoch: int, monkeypatch, *flags: str) -> Path:
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "STATE_EVERY", 0.0)
-        patched.setattr(train.Board, "scalars", cut)
+        patched.setattr(run_module, "STATE_EVERY", 0.0)
+        patched.setattr(Board, "scalars", cut)
         with pytest.raises(Killed):
             run(*flags)
     return max(Path("runs/manual").iterdir(), key=lambda p: p.stat().st_mtime_ns)
@@ -437,7 +440,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(place):
     flags += ["--dropout", "0.3", "--no-evaluate"]
     train.main([*flags, "--name", "whole"])
     rng, folder = np.random.default_rng(0), Path("runs/manual/cut")
-    script = "import sys, train; train.STATE_EVERY = 0.0; train.main(sys.argv[1:])"
+    script = "import sys, train; from pipeline.training import run; run.STATE_EVERY = 0.0; train.main(sys.argv[1:])"
     for _ in range(10):
         more = ["--resume", str(folder)] if (folder / "config.json").is_file() else [*flags, "--name", "cut"]
         if more[0] != "--resume":
@@ -453,7 +456,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(place):
 
 def test_training_ends_when_nothing_gets_better(place, monkeypatch):
     scores = iter([0.5, 0.6, 0.7, 0.65, 0.7, 0.9])
-    monkeypatch.setattr(train, "_watch", lambda *_: next(scores))
+    monkeypatch.setattr(run_module, "_watch", lambda *_: next(scores))
     folder = run("-e", "50", "--patience", "2")
     assert json.loads((folder / "summary.json").read_text())["seeds"] == [
         {"epoch": 2, "epochs": 4, "seed": 0, "select": 0.7, "steps": 20, "untrained": 0.5}
@@ -469,8 +472,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch_and_videos_named(place, 
 
 
 def test_features_that_do_not_fit_are_trained_on_from_disk_to_the_same_quality(place, monkeypatch, capsys):
-    monkeypatch.setattr(train.features, "SEGMENT", 4)
-    monkeypatch.setattr(train.features, "MIXED", 4)
+    monkeypatch.setattr(sources, "SEGMENT", 4)
+    monkeypatch.setattr(sources, "MIXED", 4)
     flags = ["-e", "12", "--loss", "supcon", "--name"]
     scores = {}
     for name, more in (("memory", []), ("disk", ["--memory-gb", "0.000003"])):

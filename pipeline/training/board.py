@@ -5,13 +5,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
@@ -19,13 +17,20 @@ from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
 from pipeline.metrics.separation import evenly, normalised
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# The columns of TensorBoard's table of runs; the same for every run, or it cannot compare them.
+HPARAMS = (
+    "model", "loss", "sampler", "temperature", "margin", "window", "pooling", "embedding_size", "normalise", "reduce",
+    "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "seed",
+)  # fmt: skip
 COSINE_BINS = np.linspace(-1, 1, 81)  # TensorBoard's own grow by a tenth each: everything above 0.5 falls into seven
 MOST_ROWS = 400  # of a similarity matrix
 MOST_POINTS = 5000  # of the projector, which runs in the browser
 SPRITE_PIXELS = 8192  # the projector refuses a larger picture
 FIRST_COLUMNS = 5  # of the table of hyperparameters; the others are a click away
 LONGEST_TEXT = 60  # characters, in the table of hyperparameters
-GREY = 128
 DPI = 120  # TensorBoard shows pictures some 350 pixels wide: small figures for large letters, more dots to enlarge
 
 
@@ -134,8 +139,15 @@ class Board:
         )  # fmt: skip
 
 
-def similarity_figure(z: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+def hparams_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of an adapter with these ``facts`` in the table of hyperparameters."""
+    return {name: facts[name] for name in HPARAMS}
+
+
+def similarity_figure(z: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> "Figure":
     """Cosines of ``z`` (n, E), of length one and sorted by ``labels`` (n,), with the classes marked."""
+    from matplotlib.figure import Figure  # here: a run draws when it is over, and may never get there
+
     figure = Figure(figsize=(5.4, 4.5), dpi=DPI, layout="compressed")
     axis = figure.subplots()
     image = axis.imshow(z @ z.T, vmin=-1, vmax=1, cmap="viridis", interpolation="nearest")
@@ -165,9 +177,11 @@ def apart(centres: np.ndarray, length: int) -> np.ndarray:
     return np.minimum(places, length - 0.5 - gap * (len(centres) - 1 - number))
 
 
-def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> "Figure":
     """``counts`` (C, C) of true (row) and predicted (column) classes; a class that never was is a row of zeros."""
     side = float(np.clip(1.9 + 0.42 * len(classes), 3.5, 12))
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(side + 0.6, side), dpi=DPI, layout="compressed")
     axis = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -187,32 +201,6 @@ def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     axis.set_ylabel("true", fontsize=10)
     axis.set_title(f"{title}\ncolour: share of the true class", fontsize=10)
     return figure
-
-
-def thumbnails(root: Path, paths: Sequence[str], size: int = 48) -> np.ndarray | None:
-    """The images at ``paths`` under ``root``, letterboxed: (n, size, size, 3) uint8 RGB.
-
-    One that cannot be read is a grey square; None where none can be.
-    """
-    squares = np.full((len(paths), size, size, 3), GREY, dtype=np.uint8)
-    read = [_letterbox(root / path, square) for path, square in zip(paths, squares, strict=True)]
-    return squares if any(read) else None
-
-
-def _letterbox(path: Path, square: np.ndarray) -> bool:
-    """Draws the image into the middle of ``square`` (size, size, 3), aspect kept; False where it cannot be read."""
-    try:
-        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):  # no such file; an empty or too large one
-        return False
-    if image is None:
-        return False
-    scale = len(square) / max(image.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    top, left = (len(square) - height) // 2, (len(square) - width) // 2
-    square[top : top + height, left : left + width] = small[..., ::-1]
-    return True
 
 
 def _table(hparams: Mapping[str, Any], metrics: Sequence[str]) -> tuple[Summary, Summary, Summary]:

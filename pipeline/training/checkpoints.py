@@ -1,0 +1,75 @@
+"""What a run leaves behind and goes on from: the state of a seed, its finished checkpoints, the run's summary."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapter.adapter import load_adapter, load_state
+from pipeline.core.files import write_json
+from pipeline.core.params import UserError
+from pipeline.core.seen import Seen, refuse_seen, some
+from pipeline.core.store import differences
+from pipeline.training.data import TrainingData
+from pipeline.training.loop import Trainer
+
+# The result of a seed: its best epoch, the score that this was chosen by, and the score before training.
+RESULT = ("seed", "epoch", "select", "untrained")
+
+
+def finished(data: TrainingData, folder: Path) -> dict[str, Any] | None:
+    """The result of a seed that is trained to its end; None where it is not.
+
+    Raises ``UserError`` where it was trained on other features, or with other parts than the labels have now.
+    """
+    if not (folder / "last.safetensors").is_file() or (folder / "state.safetensors").is_file():
+        return None
+    best = load_adapter(folder / "best.safetensors", data.facts["made_by"])
+    _refuse_other_parts(data, folder, best.seen)
+    last = load_adapter(folder / "last.safetensors", data.facts["made_by"]).facts
+    result = _with_nan({name: best.facts[name] for name in RESULT})
+    return result | {"epochs": last["epoch"], "steps": last["steps"]}
+
+
+def restore(data: TrainingData, trainer: Trainer, folder: Path) -> tuple[int, dict[str, Any], int]:
+    """Puts the stored state of a seed back; gives its epoch, its best epoch so far, and the epochs since that one."""
+    tensors, facts, seen = load_state(folder / "state.safetensors")
+    if other := differences(facts["made_by"], data.facts["made_by"]):
+        raise UserError(f"{folder} was trained on other features than this store has: {other}")
+    _refuse_other_parts(data, folder, seen)
+    trainer.restore(tensors)
+    print(f"{folder}: goes on after epoch {facts['epoch']}")
+    return facts["epoch"], _with_nan(facts["best"]), facts["waited"]
+
+
+def _with_nan(result: dict[str, Any]) -> dict[str, Any]:
+    """A result as a file has it, where a score that is not a number is null."""
+    scores = ("select", "untrained")
+    return result | {name: float("nan") if result[name] is None else result[name] for name in scores}
+
+
+def _refuse_other_parts(data: TrainingData, folder: Path, seen: dict[str, Seen] | None) -> None:
+    """Raises ``UserError`` where the labels put other videos into a part than when the seed was trained up to here."""
+    way_out = "Put the labels and the split of then back, or train a new run"
+    refuse_seen(str(folder), seen, data.held_out, "validation", way_out)
+    for part in ("train", "select"):
+        if part in seen and seen[part] != data.seen.get(part):
+            groups, videos = data.frames.names_of(part)
+            known_groups, known_videos = seen[part].known(groups, videos)
+            new = sorted({*videos} - {*known_videos}) + sorted({*groups} - {*known_groups})
+            gone = len(seen[part].videos) - len(known_videos)
+            more = f"{len(new):,} videos or groups are new ({some(new)})" if new else "no video or group is new"
+            raise UserError(
+                f"{folder} cannot go on: its {part} part is another now than when it was begun: {more}, and {gone:,} "
+                f"videos are gone. {way_out}"
+            )
+
+
+def write_summary(folder: Path, results: list[dict[str, Any]]) -> None:
+    """The results of all seeds, and the hashes of their best checkpoints: what DVC's evaluate stage depends on.
+
+    It cannot depend on the run's folder: TensorBoard's event files tell the time, and are other bytes in each training.
+    """
+    found = sorted(folder.rglob("best.safetensors"))
+    checkpoints = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+    summary = {"run": folder.name, "seeds": results, "checkpoints": checkpoints}
+    write_json(folder / "summary.json", summary, sort_keys=True)

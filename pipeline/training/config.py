@@ -1,0 +1,179 @@
+"""What a run is trained with: section ``train`` of params.yaml, a run's own section, and the command line on top."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.adapter.adapter import NORMALISATIONS, POOLINGS
+from pipeline.adapter.heads import HEADS, build_head
+from pipeline.core.files import read_json, write_json
+from pipeline.core.join import FRAMES, LABELS
+from pipeline.core.params import UserError, build, one_of, option, parse, read
+from pipeline.core.tables import STORE
+from pipeline.training.combinations import SELECT_BY, check, names_of, without_effect
+from pipeline.training.loop import DECAYS, PRECISIONS
+from pipeline.training.losses import LOSSES
+from pipeline.training.losses.build import build_loss
+from pipeline.training.positives import POSITIVES
+from pipeline.training.samplers import SAMPLERS
+from pipeline.training.samplers.build import options_of
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Section ``train`` of params.yaml, with a run's own changes on top."""
+
+    data: Path = option(STORE, "-d", help="the feature store")
+    labels: Path | None = option(None, help=LABELS)
+    frames: Path | None = option(None, help=FRAMES)
+    output: Path = option(Path("runs/manual"), "-s", help="the folder of runs that this one is put into")
+    name: str | None = option(None, help="the run's folder; default: model, loss and sampler")
+    model: str = option("mlp", help="the head", choices=HEADS)
+    model_options: dict = option({}, help="more arguments of the head, such as {num_layers: 2}")
+    loss: str | dict = option("contrastive_cross_entropy", help="the loss, or a sum, as {arcface: 1, triplet: 0.5}")
+    loss_options: dict = option({}, help="more arguments of the losses, such as {mining: semi_hard}")
+    sampler: str = option("balanced", help="what a batch is made of", choices=SAMPLERS)
+    sampler_options: dict = option({}, help="more arguments of the sampler, such as {refresh_every: 5}")
+    positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
+    opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
+    epochs: int = option(
+        10,
+        "-e",
+        help="passes; what one pass is depends on the sampler; 0: the head as it starts",
+        within="[0, 1_000_000]",
+    )
+    runs: int = option(
+        1, "-r", help="seeds to train, from --seed on; their mean and deviation are the result", within="[1, 1000]"
+    )
+    temperature: float = option(15.0, "-t", help="scale on cosines in the loss")
+    margin: float | None = option(None, help="of the loss that has one; default: the loss's own")
+    window: int = option(15, help="frames in a window around each labelled frame", within="[1, 100_000]")
+    step: int | None = option(
+        None,
+        help="frame numbers from one frame of a window to the next; default: each video's own",
+        within="[1, 1_000_000]",
+    )
+    pooling: str = option("mean", help="a window's embedding: mean of its frames, or its centre", choices=POOLINGS)
+    embedding_size: int = option(128, help="columns of an embedding", within="[1, 65_536]")
+    dropout: float = option(0.4, help="in the head", within="[0, 1)")
+    normalise: str = option("centre", help="of the head's inputs, on training frames", choices=NORMALISATIONS)
+    reduce: bool = option(True, help="project the features with --projection first")
+    projection: Path | None = option(None, help="what the reduce stage made; default: the one beside the store")
+    test_split: float | None = option(
+        None, help="hold out this share of groups, instead of the official validation", within="(0, 1)"
+    )
+    select_split: float = option(
+        0.15, help="share of the training groups on which the best epoch is chosen", within="[0, 1)"
+    )
+    split_seed: int = option(
+        0, help="of these two cuts; the training seed does not move them", within="[0, 4_294_967_294]"
+    )
+    select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
+    patience: int | None = option(
+        None, help="epochs without a better score after which training ends", within="[1, inf)"
+    )
+    top_k: list[int] = option(
+        [1, 5, 10], "-k", help="recall at these, in the evaluation after the training", within="[1, inf)"
+    )
+    batch_size: int = option(256, help="windows in a batch", within="[1, 10_000_000]")
+    learning_rate: float = option(1e-3, help="of AdamW", within="(0, inf)")
+    optim_betas: list[float] = option([0.9, 0.999], help="of AdamW", within="[0, 1)")
+    weight_decay: float = option(0.05, help="of AdamW", within="[0, inf)")
+    warm_up: float = option(0.05, help="share of the training over which the rate rises", within="[0, 1)")
+    decay: str = option("cosine", help="of the rate after that", choices=DECAYS)
+    clip_norm: float = option(1.0, help="to which gradients are clipped; 0: not", within="[0, inf)")
+    precision: str = option("float32", help="of the head; losses are always in float32", choices=PRECISIONS)
+    memory_gb: float | None = option(
+        None, help="for features; more are read from disk; default: by what is free", within="(0, inf)"
+    )
+    seed: int = option(0, help="of weights, dropout and batch order", within="[0, inf)")
+    device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
+    evaluate: bool = option(True, help="evaluate the run when it is trained")
+    all: bool = option(False, help="print every metric of the evaluation, not just the main ones")
+
+    def __post_init__(self) -> None:
+        if len(self.optim_betas) != 2:
+            raise UserError(f"train: optim_betas must be two numbers, and are {self.optim_betas}")
+        if not names_of(self.loss):
+            raise UserError("train: loss names no loss")
+        for name in names_of(self.loss):
+            one_of("train: loss", name, LOSSES)
+        for name in ("num_features", "embedding_size", "dropout", "grid"):
+            if name in self.model_options:
+                raise UserError(f"train: model_options cannot hold {name}: it is a parameter of its own, or given")
+        if self.select_split == 0 and self.epochs > 0:
+            raise UserError("train: select_split 0 leaves nothing to choose the best epoch on")
+        check(
+            self.model, self.loss, self.sampler, pooling=self.pooling, window=self.window, epochs=self.epochs,
+            positives=self.positives, select_by=self.select_by,
+        )  # fmt: skip
+        # Made once for nothing, so that a wrong option is refused before anything is loaded.
+        build_head(self.model, 8, self.embedding_size, self.dropout, **self.model_options)
+        build_loss(
+            self.loss, self.loss_options, num_classes=2, num_aus=1, class_counts=[1, 1], embedding_size=8,
+            temperature=self.temperature, margin=self.margin,
+        )  # fmt: skip
+        for name in self.sampler_options:
+            one_of(f"sampler '{self.sampler}': option", name, options_of(self.sampler))
+
+
+def from_flags(argv: Sequence[str], description: str) -> tuple[TrainConfig, Path | None]:
+    """What to train, and the folder of the run that is to be gone on with, or None for a new one."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--run")
+    early.add_argument("--resume", type=Path)
+    known, flags = early.parse_known_args(argv)
+    if known.resume:
+        if known.run or flags:
+            raise UserError("--resume takes everything from the run's own config.json: give no other flags")
+        return read_config(known.resume), known.resume
+    sections = ["train"] + ([f"runs.{known.run}"] if known.run else [])
+    short = {"--gpu": ["--device", "cuda"], "--cpu": ["--device", "cpu"]}
+    flags = [word for flag in flags for word in short.get(flag, [flag])]
+    config = parse(TrainConfig, flags, sections=sections, description=description)
+    for name in without_effect(config.loss, _own_scales(flags, known.run)):
+        print(f"{name} {getattr(config, name)} has no effect: loss '{' + '.join(names_of(config.loss))}' takes none")
+    return (config if config.name or not known.run else dataclasses.replace(config, name=known.run)), None
+
+
+def _own_scales(flags: Sequence[str], run: str | None) -> list[str]:
+    """Which of temperature and margin this run sets itself: by a flag, or in its section of params.yaml."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    parser.add_argument("--params", type=Path)
+    parser.add_argument("-t", "--temperature")
+    parser.add_argument("--margin")
+    given = vars(parser.parse_known_args(flags)[0])
+    path = given.pop("params", Path("params.yaml"))
+    return sorted(given.keys() | ({"temperature", "margin"} & read(path, f"runs.{run}").keys() if run else set()))
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """The config of a run that was begun in ``folder``; raises ``UserError`` where there is none."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"no run to go on with in {folder}: there is no {path}")
+    values = read_json(path, "the parameters of a run", "Put back a copy, or train the run again")
+    return build(TrainConfig, values, str(path))
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """``config.json`` in the run's folder, from which ``--resume`` goes on."""
+    plain = {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    write_json(folder / "config.json", plain, sort_keys=True, sealed=True)
+
+
+def new_folder(config: TrainConfig) -> Path:
+    """A new folder for the run. No run is ever written over: a second one of the same parts gets a number."""
+    name = config.name or f"{config.model}-{'+'.join(names_of(config.loss))}-{config.sampler}"
+    folder = config.output / name
+    if config.name and folder.exists() and any(folder.iterdir()):
+        raise UserError(
+            f"the run {folder} is there already: give another --name, delete it, or go on with it by --resume {folder}"
+        )
+    number = 2
+    while folder.exists() and any(folder.iterdir()):
+        folder, number = config.output / f"{name}-{number}", number + 1
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

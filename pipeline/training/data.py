@@ -1,0 +1,164 @@
+"""What all seeds of a fold are trained on: frames, windows, features, and what stands before the head."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.adapter import sources
+from pipeline.adapter.adapter import Front
+from pipeline.adapter.windows import centred, held
+from pipeline.core import projection
+from pipeline.core.device import pick_device
+from pipeline.core.emotions import opposites
+from pipeline.core.frame_set import FrameSet, frame_set, held_names
+from pipeline.core.numbering import common_step, numbered_alike
+from pipeline.core.params import UserError
+from pipeline.core.seen import Seen, refuse_seen
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import Labels
+from pipeline.training.combinations import select_by_of, tracks_of
+from pipeline.training.config import TrainConfig
+from pipeline.training.messages import counts_of_parts
+from pipeline.training.samplers import SAMPLERS
+from pipeline.training.watch import Watched, watched_frames
+
+WATCHED = 1000  # evenly spaced frames of a part that are scored after each epoch
+# Of the config, what it takes to use the adapter without it.
+FACTS = (
+    "model", "loss", "sampler", "temperature", "margin", "window", "pooling", "embedding_size", "normalise", "reduce",
+    "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "model_options", "loss_options",
+    "sampler_options", "step", "test_split", "select_split", "split_seed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What all seeds of a fold are trained on, and scored on after each epoch."""
+
+    config: TrainConfig
+    facts: dict[str, Any]
+    frames: FrameSet
+    frame_numbers: np.ndarray  # (N,) as if all videos had one step
+    front: Front
+    source: sources.InMemory | sources.FromDisk
+    views: list[str]
+    device: torch.device
+    rows: np.ndarray  # (W, T) of the training windows
+    watched: dict[str, Watched]  # by part
+    opposites: list[tuple[int, int]]  # pairs of class numbers
+    seen: dict[str, Seen]
+    held_out: tuple[list[str], list[str]]  # groups and videos of the validation part
+
+
+def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: int | None) -> TrainingData:
+    """Opens features and labels; prints how many frames each part has.
+
+    Raises ``UserError`` where the data cannot be trained on as ``config`` says.
+    """
+    device = pick_device(config.device)
+    frames = frame_set(
+        store, labels, tracks=tracks_of(config.loss), test_split=config.test_split,
+        select_split=config.select_split, split_seed=config.split_seed,
+    )  # fmt: skip
+    print(counts_of_parts(frames, store, fold))
+    if config.select_by == "pair_f1" and not len(frames.pairs_of("select")[0]):
+        has = "none of them is in the selection part" if len(frames.pairs) else "names none"
+        raise UserError(f"select_by 'pair_f1' needs pairs, and of data set '{labels.dataset}' the label table {has}")
+    held_out = held_names(frames, labels, "val")
+    front, fitted_on = _front(config, store, frames, held_out, fold)
+    common = common_step(frames.video, frames.frame)
+    alike = numbered_alike(frames.video, frames.frame, common)
+    numbers, step = (frames.frame, config.step) if config.step else (alike, common)
+    opposite = opposites(config.opposites, frames.classes) if frames.classes else []
+    watched = {}
+    for part in ("select", "val"):
+        centres = watched_frames(frames, part, WATCHED)
+        rows = torch.from_numpy(centred(frames.video, numbers, centres, config.window, step)).to(device)
+        watched[part] = Watched(frames, centres, rows, opposite)
+    views = store.views if SAMPLERS[config.sampler].uses_views else ["original"]
+    source = _source(config, store, frames, front, device, views)
+    train = frames.centres("train")
+    rows = centred(frames.video, numbers, train, config.window, step)
+    if incomplete := held((rows >= 0).sum(axis=1), config.window, frames.video[train], frames.videos):
+        print(incomplete)
+    facts, seen = _facts(config, frames, store, front, common, fold), _seen(config, frames) | fitted_on
+    return TrainingData(
+        config, facts, frames, alike, front, source, views, device, rows, watched, opposite, seen, held_out
+    )
+
+
+def _source(
+    config: TrainConfig, store: FeatureStore, frames: FrameSet, front: Front, device: torch.device, views: list[str]
+) -> sources.InMemory | sources.FromDisk:
+    """The features in memory where they fit, else from disk."""
+    room = sources.allowance(device, config.memory_gb)
+    source = sources.open_inputs(store, frames.row, front, device, views, room)
+    if isinstance(source, sources.FromDisk):
+        print(f"the features do not fit into {room / 1e9:.3g} GB (--memory-gb): they are read from disk in every epoch")
+        if SAMPLERS[config.sampler].needs_embeddings:
+            raise UserError(f"sampler '{config.sampler}' needs all features in memory: give --memory-gb or --reduce")
+    return source
+
+
+def _seen(config: TrainConfig, frames: FrameSet) -> dict[str, Seen]:
+    """What the run is made with, by part.
+
+    A run of 0 epochs takes no more of the training part than mean and deviation, or a projection.
+    """
+    trained = config.epochs > 0 or config.normalise != "none" or (config.reduce and config.test_split is not None)
+    parts = [*(["train"] if trained else []), *(["select"] if config.epochs else []), "val"]
+    return {part: Seen.of(*frames.names_of(part)) for part in parts}
+
+
+def _front(
+    config: TrainConfig, store: FeatureStore, frames: FrameSet, held_out: tuple[list[str], list[str]], fold: int | None
+) -> tuple[Front, dict[str, Seen]]:
+    """What stands before the head, and what a projection of the reduce stage was fitted on."""
+    train = sources.Blocks(store, frames.row[frames.centres("train")])
+    components, fitted_on = projection.load(config.projection, store.made_by, fold) if config.reduce else None, {}
+    if components and config.test_split is not None:  # the stored one has seen frames that are now held out
+        components = _fitted_again(train, len(components.components))
+    elif components:
+        seen = None if components.seen is None else {"fitted": components.seen}
+        way_out = f"Fit it again with 'python -m pipeline.extraction.reduce -d {config.data}'"
+        refuse_seen(f"the projection {config.projection}", seen, held_out, "validation", way_out)
+        fitted_on = {"projection": components.seen}
+    front = Front(store.num_features, len(components.components) if components else None)
+    if components:
+        front.project_with(components)
+    front.fit(train, config.normalise)
+    return front, fitted_on
+
+
+def _fitted_again(train: sources.Blocks, num_components: int) -> projection.Projection:
+    """Principal components of this training part, as many as the stored projection has, or as there are."""
+    fitted = projection.fit(train, num_components)
+    if (have := len(fitted.components)) < num_components:
+        print(
+            f"the projection is fitted again on this training part, whose {len(train.rows):,} frames have {have:,} of "
+            f"its {num_components:,} components"
+        )
+    return fitted
+
+
+def _facts(
+    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, spacing: int, fold: int | None
+) -> dict[str, Any]:
+    """All that it takes to use the adapter without its command line."""
+    label = frames.label[frames.centres("train")]
+    return {
+        **{name: getattr(config, name) for name in FACTS},
+        "spacing": spacing,
+        "tracks": tracks_of(config.loss),
+        "classes": frames.classes,
+        "class_counts": np.bincount(label[label >= 0], minlength=len(frames.classes)).tolist() or None,
+        "au_names": frames.au_names,
+        "num_aus": len(frames.au_names) or None,
+        "num_features": store.num_features,
+        "num_components": len(front.components) if hasattr(front, "components") else None,
+        "select_by": config.select_by or select_by_of(config.loss),
+        **({} if fold is None else {"fold": fold}),
+        "made_by": store.made_by,
+    }

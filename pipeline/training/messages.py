@@ -1,0 +1,71 @@
+"""The lines that training prints: how many frames there are, how far it is, how it went."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.core.frame_set import PARTS, FrameSet
+from pipeline.core.progress import clock
+from pipeline.core.store import FeatureStore
+
+
+def counts_of_parts(frames: FrameSet, store: FeatureStore, fold: int | None) -> str:
+    """How many frames and videos each part has."""
+    counts = []
+    for part in PARTS:
+        centres = frames.centres(part)
+        if part == "test" and not len(centres):
+            continue
+        counts.append(f"{part} {len(centres):,} frames of {len(np.unique(frames.video[centres]))} videos")
+    missing = f"; {frames.labels_without_features:,} labels have no features" if frames.labels_without_features else ""
+    of_fold = "" if fold is None else f", fold {fold}"
+    return f"{store.path} ({store.made_by['backbone']}){of_fold}: {', '.join(counts)}{missing}"
+
+
+def progress(
+    folder: Path, epoch: int, epochs: int, loss: float, select_by: str, score: float, best: Mapping[str, Any],
+    seconds_left: float,
+) -> str:  # fmt: skip
+    """How far a seed is, after an epoch."""
+    return (
+        f"{folder}: epoch {epoch} of {epochs}, loss {loss:.4g}, {select_by} {score:.3f}, best {best['select']:.3f} of "
+        f"epoch {best['epoch']}, {clock(seconds_left)} left"
+    )
+
+
+def verdict(
+    folder: Path, results: Sequence[Mapping[str, Any]], select_by: str, num_folds: int, epochs: int,
+    patience: int | None,
+) -> str:  # fmt: skip
+    """How the training went, in a few lines: steps, the score against that of the untrained head, the best epochs."""
+    of_folds = f" of {num_folds} folds" if num_folds else ""
+    score = f"{_mean_and_deviation([r['select'] for r in results])} {select_by} on the selection part{of_folds}"
+    if not epochs:
+        return f"{folder}: {score}, nothing is trained"
+    before = _mean_and_deviation([r["untrained"] for r in results])
+    trained, steps = [r["epochs"] for r in results], [r["steps"] for r in results]
+    networks = f" in each of {len(results)} networks" if len(results) > 1 else ""
+    best = _range([r["epoch"] for r in results])
+    lines = [
+        f"{folder}: {score}; {before} before training",
+        f"  {_range(trained)} epochs, {_range(steps)} steps in all{networks}; best epoch {best} of {epochs}",
+    ]
+    late = float(np.mean([r["epoch"] / r["epochs"] for r in results]))
+    after = [r["epochs"] - r["epoch"] for r in results]
+    if late <= 0.5 and min(after) >= 3 and patience is None:
+        enough = min(max(3, *(r["epoch"] for r in results)), 20)
+        lines.append(f"  the last {_range(after)} epochs made nothing better (overfitting): try --patience {enough}")
+    elif late > 0.95 and not patience:
+        lines.append("  the best epoch is among the last: more --epochs may be better still")
+    return "\n".join([*lines, f"  curves: tensorboard --logdir {folder}"])
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def _range(numbers: Sequence[int]) -> str:
+    least, most = min(numbers), max(numbers)
+    return f"{least:,}" if least == most else f"{least:,} to {most:,}"

@@ -1,0 +1,74 @@
+"""What is shown of a run's best epoch: matrices of similarity and confusion, and a projector with faces."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from pipeline.adapter.adapter import Adapter
+from pipeline.core.join import frame_table
+from pipeline.core.tables import read_frames
+from pipeline.metrics.separation import evenly
+from pipeline.training.board import Board
+from pipeline.training.data import TrainingData
+
+SHOWN = 400  # frames of the validation part that TensorBoard's projector gets
+GREY = 128
+
+
+def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None:
+    """Puts the validation windows of epoch ``epoch``, whose ``adapter`` this is, onto the board."""
+    watched, frames = data.watched["val"], data.frames
+    adapter.modules().to(data.device)
+    _, _, embeddings = watched.look(adapter, data.source)
+    z, label, video = embeddings.cpu().numpy(), frames.label[watched.centres], frames.video[watched.centres]
+    if frames.classes:
+        has = label >= 0
+        board.similarity(z[has], label[has], video[has], frames.classes, "val", epoch)
+        if "classes" in adapter.loss.predictors:
+            predicted = watched.predicted(adapter, "classes", embeddings).argmax(1)
+            board.confusion(label[has], predicted[has], frames.classes, "val", epoch)
+    some = evenly(len(z), SHOWN)
+    columns = {
+        "emotion": [frames.classes[k] if k >= 0 else "" for k in label[some]],
+        "video": [frames.videos[v] for v in video[some]],
+        "frame": frames.frame[watched.centres][some].tolist(),
+    }
+    table = frame_table(data.config.data, data.config.frames)
+    board.projector(z[some], columns, _faces(table, columns["video"], columns["frame"]))
+
+
+def _faces(table: Path | None, videos: list[str], numbers: list[int]) -> np.ndarray | None:
+    """The pictures of these frames, small; None without a frame table, and where none can be read."""
+    if table is None:
+        return None
+    frames = read_frames(table)
+    path = frames.table.set_index(["video", "frame"])["path"]
+    return thumbnails(frames.root, path.reindex(list(zip(videos, numbers, strict=True))).fillna("").tolist())
+
+
+def thumbnails(root: Path, paths: Sequence[str], size: int = 48) -> np.ndarray | None:
+    """The images at ``paths`` under ``root``, letterboxed: (n, size, size, 3) uint8 RGB.
+
+    One that cannot be read is a grey square; None where none can be.
+    """
+    squares = np.full((len(paths), size, size, 3), GREY, dtype=np.uint8)
+    read = [_letterbox(root / path, square) for path, square in zip(paths, squares, strict=True)]
+    return squares if any(read) else None
+
+
+def _letterbox(path: Path, square: np.ndarray) -> bool:
+    """Draws the image into the middle of ``square`` (size, size, 3), aspect kept; False where it cannot be read."""
+    try:
+        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):  # no such file; an empty or too large one
+        return False
+    if image is None:
+        return False
+    scale = len(square) / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    top, left = (len(square) - height) // 2, (len(square) - width) // 2
+    square[top : top + height, left : left + width] = small[..., ::-1]
+    return True

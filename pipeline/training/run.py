@@ -1,0 +1,221 @@
+"""Training the seeds of a run, each from its start or from where a killed run left it."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.adapter import sources
+from pipeline.adapter.adapter import Adapter, build_adapter, load_adapter, save_adapter, save_state
+from pipeline.core.params import UserError
+from pipeline.core.progress import Line
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import Labels, of_fold
+from pipeline.training import checkpoints
+from pipeline.training.board import Board, hparams_of
+from pipeline.training.combinations import SELECT_BY
+from pipeline.training.config import TrainConfig, write_config
+from pipeline.training.data import TrainingData, load_data
+from pipeline.training.loop import NotFinite, Schedule, Trainer
+from pipeline.training.messages import progress
+from pipeline.training.pictures import show
+from pipeline.training.positives import groups_apart
+from pipeline.training.samplers import SAMPLERS
+from pipeline.training.samplers.build import build_sampler
+
+STATE_EVERY = 10.0  # seconds between two states that a killed run can go on from
+
+
+def train_fold(
+    config: TrainConfig, folder: Path, store: FeatureStore, labels: Labels, fold: int | None
+) -> list[dict[str, Any]]:
+    """Trains all seeds of a fold, or of the only split where ``fold`` is None; gives the result of each."""
+    data = load_data(config, store, of_fold(labels, fold), fold)
+    write_config(folder, config)
+    seeds = range(config.seed, config.seed + config.runs)
+    if fold is None:
+        return [train_seed(data, folder, seed) for seed in seeds]
+    return [{"fold": fold} | train_seed(data, folder / f"fold_{fold}", seed) for seed in seeds]
+
+
+@dataclass
+class SeedRun:
+    """A seed on its way: what is trained, and how far it is."""
+
+    data: TrainingData
+    folder: Path
+    adapter: Adapter
+    trainer: Trainer | None  # None where nothing is to be trained: 0 epochs
+    result: dict[str, Any]  # of the best epoch so far; see checkpoints.RESULT
+    epoch: int = 0  # how many are done
+    waited: int = 0  # epochs since the best one
+    score: float = math.nan  # after the last epoch
+
+
+def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
+    """Trains one seed into ``folder``/seed_N; gives its best epoch, and how many epochs and steps it was trained for.
+
+    A seed that is finished is left as it is. One that was killed goes on to the same weights.
+    """
+    folder = folder / f"seed_{seed}"
+    if result := checkpoints.finished(data, folder):
+        return result
+    begun = folder.exists()
+    started = time.monotonic()
+    run = _start(data, folder, seed)
+    # What a killed run has shown of the epochs that come now is taken off the board.
+    purge_from = (run.epoch + 1 if run.epoch else 0) if begun else None
+    tags = [f"{name}/{part}" for name in SELECT_BY for part in data.watched]
+    with Board(folder, hparams_of(run.adapter.facts), tags, purge_from=purge_from) as board:
+        if run.epoch == 0:
+            _score_untrained(run, board)
+        if run.trainer:
+            _train(run, board)
+        _finish(run, board)
+    epoch, score = run.result["epoch"], run.result["select"]
+    seconds = time.monotonic() - started
+    print(f"{folder}: best epoch {epoch} of {run.epoch}, {score:.3f} {data.facts['select_by']}, {seconds:.0f} s")
+    return run.result | {"epochs": run.epoch, "steps": _steps(run)}
+
+
+def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
+    """The seed with its first weights, or as it was when its state was stored last."""
+    torch.manual_seed(seed)
+    adapter = build_adapter(data.facts | {"seed": seed})
+    adapter.seen = data.seen
+    adapter.front.load_state_dict(data.front.state_dict())
+    adapter.modules().to(data.device)
+    trainer = make_trainer(data, adapter, seed) if data.config.epochs else None
+    result = {"seed": seed, "epoch": None, "select": math.nan, "untrained": math.nan}
+    run = SeedRun(data, folder, adapter, trainer, result)
+    if (folder / "state.safetensors").is_file():
+        run.epoch, run.result, run.waited = checkpoints.restore(data, trainer, folder)
+    return run
+
+
+def _score_untrained(run: SeedRun, board: Board) -> None:
+    """Scores the head as it starts: a baseline, and the result where nothing is to be trained."""
+    run.score = run.result["untrained"] = _watch(run.data, run.adapter, board, 0)
+    if run.trainer is None:
+        run.result |= {"epoch": 0, "select": run.score}
+        save_adapter(run.folder / "best.safetensors", run.adapter, **run.result)
+    elif math.isnan(run.score):
+        select_by = run.data.facts["select_by"]
+        print(f"the selection part is too small to be scored by {select_by}: the last epoch is taken")
+
+
+def _train(run: SeedRun, board: Board) -> None:
+    """Trains the epochs that are left; keeps the best one, and now and then a state to go on from."""
+    config, first = run.data.config, run.epoch
+    started = stored = time.monotonic()
+    with Line() as line:
+        while run.epoch < config.epochs:
+            run.epoch += 1
+            means = _epoch(run.trainer, run.epoch, run.data)
+            board.scalars(means, "train", run.epoch)
+            run.score = _watch(run.data, run.adapter, board, run.epoch)
+            _keep_best(run)
+            left = (time.monotonic() - started) / (run.epoch - first) * (config.epochs - run.epoch)
+            select_by = run.data.facts["select_by"]
+            line.say(
+                progress(run.folder, run.epoch, config.epochs, means["loss"], select_by, run.score, run.result, left)
+            )
+            if config.patience and run.waited >= config.patience:
+                break
+            if time.monotonic() - stored >= STATE_EVERY and run.epoch < config.epochs:
+                _store_state(run)
+                stored = time.monotonic()
+
+
+def _keep_best(run: SeedRun) -> None:
+    """Saves the adapter where no epoch before was better. Any epoch is better than the untrained head."""
+    best = run.result["select"]
+    if run.result["epoch"] is None or run.score > best or math.isnan(best):
+        run.result, run.waited = run.result | {"epoch": run.epoch, "select": run.score}, 0
+        save_adapter(run.folder / "best.safetensors", run.adapter, **run.result)
+    else:
+        run.waited += 1
+
+
+def _store_state(run: SeedRun) -> None:
+    made_by = run.data.facts["made_by"]
+    facts = {"epoch": run.epoch, "best": run.result, "waited": run.waited, "made_by": made_by}
+    save_state(run.folder / "state.safetensors", run.trainer.state(), facts, run.data.seen)
+
+
+def _finish(run: SeedRun, board: Board) -> None:
+    """Saves the last epoch, and shows the best one."""
+    last = {"epoch": run.epoch, "select": run.score, "steps": _steps(run)}
+    save_adapter(run.folder / "last.safetensors", run.adapter, **last)
+    (run.folder / "state.safetensors").unlink(missing_ok=True)
+    best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"])
+    show(run.data, best, board, run.result["epoch"])
+
+
+def _steps(run: SeedRun) -> int:
+    return run.epoch * run.trainer.steps if run.trainer else 0
+
+
+def make_trainer(data: TrainingData, adapter: Adapter, seed: int) -> Trainer:
+    """The trainer of one seed, at its first epoch."""
+    config, frames = data.config, data.frames
+    train = frames.centres("train")
+    targets = {"labels": frames.label[train], "va": frames.va[train], "aus": frames.aus[train]}
+    targets |= {"videos": frames.video[train]}
+    groups = groups_apart(config.positives, SAMPLERS[config.sampler].positives, frames.video, frames.group)
+    if groups is not None:
+        targets["groups"] = groups[train]
+    if "frame_labels" in adapter.loss.takes:
+        labels = frames.label if frames.classes else np.zeros_like(frames.label)
+        targets["frame_labels"] = np.where(data.rows < 0, -1, labels[data.rows])
+    targets = {k: torch.from_numpy(v).to(data.device) for k, v in targets.items() if k in adapter.loss.takes}
+
+    def make_sampler(windows: np.ndarray) -> Any:
+        at = train[windows]
+        return build_sampler(
+            config.sampler, config.sampler_options, labels=frames.label[at], videos=frames.video[at],
+            groups=frames.group[at], frames=data.frame_numbers[at], batch_size=config.batch_size, seed=seed,
+            positives=config.positives, opposites=data.opposites, num_views=len(data.views),
+        )  # fmt: skip
+
+    def embed() -> np.ndarray:
+        return adapter.embed(data.source, torch.from_numpy(data.rows).to(data.device)).cpu().numpy()
+
+    schedule = Schedule(
+        config.epochs, config.learning_rate, (config.optim_betas[0], config.optim_betas[1]), config.weight_decay,
+        config.warm_up, config.decay, config.clip_norm, config.precision,
+    )  # fmt: skip
+    parts = sources.feed(data.source, data.rows, len(frames.row), seed)
+    return Trainer(adapter, schedule, parts, make_sampler, targets, len(train), embed)
+
+
+def _epoch(trainer: Trainer, epoch: int, data: TrainingData) -> dict[str, float]:
+    """The means over one epoch, counted from 1; what is not finite raises ``UserError`` that names its videos."""
+    frames, config = data.frames, data.config
+    try:
+        return trainer.epoch(epoch - 1)
+    except NotFinite as error:
+        names = [frames.videos[v] for v in np.unique(frames.video[frames.centres("train")[error.windows]])]
+        some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise UserError(
+            f"{error} (videos {some}): lower --learning-rate (now {config.learning_rate:g}) or --temperature "
+            f"(now {config.temperature:g}); what was made up to epoch {epoch - 1} is kept"
+        ) from None
+
+
+def _watch(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> float:
+    """Shows the scores of the selection and validation parts; gives the one that the best epoch is chosen by."""
+    chosen_by = math.nan
+    for part, watched in data.watched.items():
+        if len(watched.centres):
+            scores, cosines, _ = watched.look(adapter, data.source)
+            board.scalars(scores, part, epoch)
+            if cosines:
+                board.cosines(**cosines, part=part, epoch=epoch)
+            if part == "select":
+                chosen_by = scores.get(adapter.facts["select_by"], math.nan)
+    return chosen_by
