@@ -48,7 +48,7 @@ from pipeline.extraction.frames import FITS
 from pipeline.extraction.transfer import export_features, import_features
 from pipeline.extraction.upkeep import Damage, compact, drop, settle, start_over, verify
 from pipeline.extraction.views import view_names
-from pipeline.extraction.weights import prepare
+from pipeline.extraction.weights.prepare import prepare
 
 PROCESSORS = {"pca": 1, "adapt-pca": 4}  # the grid of each
 

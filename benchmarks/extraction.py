@@ -40,7 +40,7 @@ from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.forward import PRECISIONS, Forward
 from pipeline.extraction.frames import decode, read_batches, stacked
-from pipeline.extraction.weights import prepare
+from pipeline.extraction.weights.prepare import prepare
 
 ABAW_FRAMES = 2_940_000
 DRAWN = 1024  # different files; more images are these again, under other names

@@ -62,7 +62,8 @@ def content() -> dict[str, np.ndarray]:
 LIMITED = """
 import resource, sys, time
 from pathlib import Path
-from pipeline.extraction import transfer, weights
+from pipeline.extraction import transfer
+from pipeline.extraction.weights import fetch
 from pipeline.core.params import UserError
 now = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (now + (200 << 20), now + (200 << 20)))

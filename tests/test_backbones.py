@@ -18,7 +18,10 @@ from pipeline.core import files
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreMismatch
 from pipeline.core.tables import Frames, write_frames
-from pipeline.extraction import backbones, forward, weights
+from pipeline.extraction import backbones, forward
+from pipeline.extraction.weights.catalogue import AFFECTNET
+from pipeline.extraction.weights.file import read_facts
+from pipeline.extraction.weights.prepare import prepare
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,13 +37,13 @@ def one_thread():
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     for name in ("test_efficientnet", "test_vit"):
-        weights.prepare(name, "random", folder)
+        prepare(name, "random", folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def emotion(tmp_path_factory):
-    return weights.prepare("enet_b0_8_best_vgaf", "random", tmp_path_factory.mktemp("emotion"))
+    return prepare("enet_b0_8_best_vgaf", "random", tmp_path_factory.mktemp("emotion"))
 
 
 @pytest.mark.parametrize(("name", "width"), [("test_efficientnet", 256), ("test_vit", 64)])
@@ -68,7 +71,7 @@ def test_logits_are_those_of_the_whole_model_in_the_same_pass(emotion):
         torch.testing.assert_close(logits, backbone.module.model(images))
     assert features.shape == (2, 1280)
     assert logits.shape == (2, 8)
-    assert backbone.outputs == list(weights.AFFECTNET)
+    assert backbone.outputs == list(AFFECTNET)
     assert (backbone.input_size, backbone.interpolation) == (224, "bilinear")
     assert backbone.mean == (0.485, 0.456, 0.406)
 
@@ -87,11 +90,11 @@ def test_the_facts_say_what_the_features_hang_on(folder, tmp_path):
         "architecture": "test_efficientnet",
         "source": "random",
     }
-    again = weights.prepare("test_efficientnet", "random", tmp_path)
+    again = prepare("test_efficientnet", "random", tmp_path)
     assert backbones.load_backbone(again).facts == facts
     tensors = safetensors.torch.load_file(again)
     tensors["bn2.bias"][0] += 1
-    files.save_tensors(again, tensors, weights.read_facts(again))
+    files.save_tensors(again, tensors, read_facts(again))
     assert backbones.load_backbone(again).facts["weights_sha256"] != facts["weights_sha256"]
 
 
@@ -112,7 +115,7 @@ def test_files_that_are_missing_foreign_or_of_another_architecture_are_refused(f
     safetensors.torch.save_file(tensors, tmp_path / "foreign.safetensors")
     with pytest.raises(UserError, match="does not say what it is for"):
         backbones.load_backbone(tmp_path / "foreign.safetensors")
-    facts = weights.read_facts(folder / "test_vit.safetensors")
+    facts = read_facts(folder / "test_vit.safetensors")
     files.save_tensors(tmp_path / "mixed.safetensors", tensors, facts)
     with pytest.raises(UserError, match="does not fit test_vit: missing: cls_token"):
         backbones.load_backbone(tmp_path / "mixed.safetensors")
@@ -136,9 +139,9 @@ def test_the_same_tensors_in_efficientnet_b0_would_give_other_features(emotion):
 
 
 def test_b2_takes_260_pixels_and_gives_1408_features(tmp_path):
-    backbone = backbones.load_backbone(weights.prepare("enet_b2_8", "random", tmp_path))
+    backbone = backbones.load_backbone(prepare("enet_b2_8", "random", tmp_path))
     assert (backbone.input_size, backbone.num_features, len(backbone.outputs)) == (260, 1408, 8)
-    assert weights.read_facts(tmp_path / "enet_b2_8.safetensors")["outputs"] == backbone.outputs
+    assert read_facts(tmp_path / "enet_b2_8.safetensors")["outputs"] == backbone.outputs
 
 
 # --- layers and grids ------------------------------------------------------------------------------------------------
@@ -267,9 +270,9 @@ def test_an_old_pickle_of_hsemotion_gives_its_logits_and_their_names_in_the_stor
     Path("old.pt").write_bytes(lzma.decompress((fixtures / f"{name}.pt.xz").read_bytes()))
     images = make_hsemotion.images()
     write_images(((images + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
-    prepared = weights.prepare("enet_b0_8_best_vgaf", "old.pt", Path("weights"))
+    prepared = prepare("enet_b0_8_best_vgaf", "old.pt", Path("weights"))
     # The fixture's images are normalised to [-1, 1]; with the same mean and std, extraction sees the same numbers.
-    facts = weights.read_facts(prepared) | {"mean": [0.5] * 3, "std": [0.5] * 3}
+    facts = read_facts(prepared) | {"mean": [0.5] * 3, "std": [0.5] * 3}
     files.save_tensors(prepared, safetensors.torch.load_file(prepared), facts)
 
     flags = ["--backbone", "enet_b0_8_best_vgaf", "--weights", "old.pt", "--input-size", "224", "--device", "cpu"]

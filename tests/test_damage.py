@@ -13,7 +13,8 @@ from pipeline.adapter.adapter import build_adapter, load_adapter, load_state, sa
 from pipeline.core import files, projection, tables
 from pipeline.core.params import UserError
 from pipeline.evaluation import files as evaluation
-from pipeline.extraction import backbones, weights
+from pipeline.extraction import backbones
+from pipeline.extraction.weights.prepare import prepare
 from pipeline.faces import __main__ as faces
 from pipeline.faces.loop import read_record, read_record_table
 from pipeline.metrics.smoothing import frame_rates
@@ -56,7 +57,7 @@ def state_of(path):
 
 
 def weights_of(path):
-    shutil.move(weights.prepare("test_efficientnet", "random", path.parent), path)
+    shutil.move(prepare("test_efficientnet", "random", path.parent), path)
     return lambda: backbones.load_backbone(path)
 
 

@@ -23,7 +23,7 @@ from pipeline.extraction import loop
 from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.forward import PRECISIONS, Forward, compile_or_say_why_not, fold_batch_norms
 from pipeline.extraction.frames import decode, resize_image
-from pipeline.extraction.weights import prepare
+from pipeline.extraction.weights.prepare import prepare
 
 CPU = torch.device("cpu")
 LEAST_COSINE = 0.9995

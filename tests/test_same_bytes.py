@@ -12,7 +12,8 @@ import extract
 import train
 from pipeline.datasets import index
 from pipeline.evaluation import evaluate
-from pipeline.extraction import reduce, weights
+from pipeline.extraction import reduce
+from pipeline.extraction.weights.__main__ import main as weights_main
 from pipeline.training.checkpoints import write_summary
 
 VIDEOS = {f"{split}/{emotion}/{split}{n}{emotion}": 6 for split in ("train", "val") for emotion in ("happy", "sad")
@@ -24,7 +25,7 @@ def stages() -> None:
     draw_folder(Path("faces"), VIDEOS)
     assert index.main(["--root", "faces", "--name", "folder", "--class-map", "abaw"]) == 0
     backbone = ["--backbone", "test_efficientnet", "--weights", "random"]
-    weights.main(backbone)
+    weights_main(backbone)
     assert extract.main([*backbone, "--input-size", "32", "--device", "cpu", "--workers", "1"]) == 0
     reduce.main(["-n", "4"])
     flags = ["--cpu", "-e", "2", "-r", "2", "--window", "3", "--embedding-size", "8", "--batch-size", "16"]

@@ -2,6 +2,7 @@
 
 import collections
 import copyreg
+import dataclasses
 import hashlib
 import http.server
 import io
@@ -25,7 +26,13 @@ from test_sources import ODD_ARCHIVES
 
 from pipeline.core import files
 from pipeline.core.params import UserError
-from pipeline.extraction import backbones, weights
+from pipeline.extraction import backbones
+from pipeline.extraction.weights import catalogue, fetch
+from pipeline.extraction.weights.__main__ import main
+from pipeline.extraction.weights.fetch import digests, read_tensors
+from pipeline.extraction.weights.file import read_facts, tensors_sha256
+from pipeline.extraction.weights.lite0 import lite0_tensors
+from pipeline.extraction.weights.prepare import prepare
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,7 +64,7 @@ def tiny(**kwargs) -> torch.nn.Module:
 
 @pytest.mark.parametrize("name", OLD)
 def test_an_old_pickled_module_gives_its_tensors_exactly_and_its_outputs_again(name, tmp_path):
-    prepared = weights.prepare(VGAF, str(unpacked(name, tmp_path)), tmp_path)
+    prepared = prepare(VGAF, str(unpacked(name, tmp_path)), tmp_path)
     came = {key: make_hsemotion.digest(t) for key, t in safetensors.torch.load_file(prepared).items()}
     assert came == json.loads((FIXTURES / "digests.json").read_text())
 
@@ -85,18 +92,18 @@ def test_a_pickled_efficientnet_b0_is_refused_for_tf_efficientnet_b0(tmp_path):
     model = timm.create_model("efficientnet_b0", pretrained=False, num_classes=8)
     torch.save(model, tmp_path / "b0.pt")
     with pytest.raises(UserError, match=r"does not fit tf_efficientnet_b0: built otherwise: conv_stem\.padding is"):
-        weights.prepare(VGAF, str(tmp_path / "b0.pt"), tmp_path)
+        prepare(VGAF, str(tmp_path / "b0.pt"), tmp_path)
     assert not (tmp_path / f"{VGAF}.safetensors").exists()
 
 
 def test_va_mtl_has_eight_classes_then_valence_and_arousal(tmp_path):
     model = timm.create_model("tf_efficientnet_b0", pretrained=False, num_classes=10)
     torch.save(model, tmp_path / "mtl.pt")
-    backbone = backbones.load_backbone(weights.prepare("enet_b0_8_va_mtl", str(tmp_path / "mtl.pt"), tmp_path))
-    assert backbone.outputs == [*weights.AFFECTNET, "valence", "arousal"]
+    backbone = backbones.load_backbone(prepare("enet_b0_8_va_mtl", str(tmp_path / "mtl.pt"), tmp_path))
+    assert backbone.outputs == [*catalogue.AFFECTNET, "valence", "arousal"]
     torch.testing.assert_close(backbone.module.model.classifier.weight, model.classifier.weight, rtol=0, atol=0)
     with pytest.raises(UserError, match=r"of another shape: classifier\.weight \(10, 1280\) for \(8, 1280\)"):
-        weights.prepare(VGAF, str(tmp_path / "mtl.pt"), tmp_path)
+        prepare(VGAF, str(tmp_path / "mtl.pt"), tmp_path)
 
 
 # --- state dicts and other files -------------------------------------------------------------------------------------
@@ -123,9 +130,9 @@ def as_wrapped_module(model):
 def test_every_usual_form_of_a_checkpoint_gives_the_same_tensors(form, zipped, tmp_path):
     model = tiny()
     torch.save(form(model), tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-    made = weights.prepare("test_efficientnet", str(tmp_path / "a.pt"), tmp_path)
+    made = prepare("test_efficientnet", str(tmp_path / "a.pt"), tmp_path)
     headless = {name: t for name, t in model.state_dict().items() if not name.startswith("classifier")}
-    assert weights.tensors_sha256(safetensors.torch.load_file(made)) == weights.tensors_sha256(headless)
+    assert tensors_sha256(safetensors.torch.load_file(made)) == tensors_sha256(headless)
 
 
 def test_types_views_and_empty_tensors_come_out_as_they_went_in(tmp_path):
@@ -137,7 +144,7 @@ def test_types_views_and_empty_tensors_come_out_as_they_went_in(tmp_path):
     }  # fmt: skip
     for zipped in (True, False):
         torch.save(saved, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
-        came, _ = weights.read_tensors(tmp_path / "a.pt")
+        came, _ = read_tensors(tmp_path / "a.pt")
         assert came.keys() == saved.keys()
         for name, tensor in came.items():
             torch.testing.assert_close(tensor, saved[name].detach(), rtol=0, atol=0)
@@ -146,16 +153,16 @@ def test_types_views_and_empty_tensors_come_out_as_they_went_in(tmp_path):
 def test_a_safetensors_file_is_read_unless_it_says_that_it_is_of_another_architecture(tmp_path):
     state = tiny(num_classes=0).state_dict()
     safetensors.torch.save_file(state, tmp_path / "plain.safetensors")
-    weights.prepare("test_efficientnet", str(tmp_path / "plain.safetensors"), tmp_path / "out")
+    prepare("test_efficientnet", str(tmp_path / "plain.safetensors"), tmp_path / "out")
     files.save_tensors(tmp_path / "vit.safetensors", state, {"architecture": "test_vit"})
     with pytest.raises(UserError, match="was made for test_vit, and test_efficientnet is wanted"):
-        weights.prepare("test_efficientnet", str(tmp_path / "vit.safetensors"), tmp_path / "other")
+        prepare("test_efficientnet", str(tmp_path / "vit.safetensors"), tmp_path / "other")
 
 
 def test_tensors_of_another_architecture_are_refused_with_their_names(tmp_path):
     torch.save(timm.create_model("test_vit", pretrained=False).state_dict(), tmp_path / "vit.pt")
     with pytest.raises(UserError, match=r"missing: conv_stem\.weight.*not of this architecture: cls_token"):
-        weights.prepare("test_efficientnet", str(tmp_path / "vit.pt"), tmp_path)
+        prepare("test_efficientnet", str(tmp_path / "vit.pt"), tmp_path)
 
 
 def test_a_file_cut_short_is_refused_wherever_it_is_cut(tmp_path):
@@ -165,20 +172,20 @@ def test_a_file_cut_short_is_refused_wherever_it_is_cut(tmp_path):
         for length in (0, 1, 3, 100, 5_000, len(data) // 2, len(data) - 1):
             (tmp_path / "cut.pt").write_bytes(data[:length])
             with pytest.raises(UserError, match=r"cut\.pt"):
-                weights.read_tensors(tmp_path / "cut.pt")
+                read_tensors(tmp_path / "cut.pt")
 
 
 def test_torchscript_tar_and_other_content_are_refused(tmp_path):
     torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "script.pt"))
     with pytest.raises(UserError, match="TorchScript"):
-        weights.read_tensors(tmp_path / "script.pt")
+        read_tensors(tmp_path / "script.pt")
     (tmp_path / "text.pt").write_text("<html>not found</html>")
     with pytest.raises(UserError, match="starts neither like a zip nor"):
-        weights.read_tensors(tmp_path / "text.pt")
+        read_tensors(tmp_path / "text.pt")
     for content, words in (([1, 2], "a list, neither"), ({"a": 1}, "these are no tensors: a"), ({}, "neither")):
         torch.save(content, tmp_path / "a.pt")
         with pytest.raises(UserError, match=words):
-            weights.read_tensors(tmp_path / "a.pt")
+            read_tensors(tmp_path / "a.pt")
 
 
 # --- pickles that mean harm ------------------------------------------------------------------------------------------
@@ -245,7 +252,7 @@ def test_a_pickle_that_asks_for_anything_else_is_refused_by_name_and_not_run(kin
     make, name = HARM[kind]
     (tmp_path / "bad.pt").write_bytes(container(make(f"touch {canary}")))
     with pytest.raises(UserError, match="the pickle asks for") as refusal:
-        weights.read_tensors(tmp_path / "bad.pt")
+        read_tensors(tmp_path / "bad.pt")
     assert name in str(refusal.value)
     assert "bad.pt" in str(refusal.value)
     assert not canary.exists()
@@ -266,7 +273,7 @@ def test_a_real_function_of_timm_or_torch_becomes_a_thing_that_does_nothing(tmp_
         data = b"\x80\x02c" + f"{module}\n{name}\n".encode() + text(url) + b"\x85R."
         (tmp_path / "odd.pt").write_bytes(as_zip(data))
         with pytest.raises(UserError, match=rf"holds a {module}\.{name}, neither a module nor a state dict"):
-            weights.read_tensors(tmp_path / "odd.pt")
+            read_tensors(tmp_path / "odd.pt")
 
 
 @pytest.mark.parametrize("target", ["ctorch.nn\nLinear\n", "ccollections\nOrderedDict\n", "cbuiltins\nset\n"])
@@ -274,7 +281,7 @@ def test_a_pickle_cannot_alter_what_stands_for_its_classes(target, tmp_path):
     data = b"\x80\x02" + target.encode() + b"N}" + text("__new__") + b"ctorch.nn\nLinear\ns\x86b."
     (tmp_path / "odd.pt").write_bytes(as_zip(data))
     with pytest.raises(UserError, match="damaged or no file of weights"):
-        weights.read_tensors(tmp_path / "odd.pt")
+        read_tensors(tmp_path / "odd.pt")
     assert isinstance(collections.OrderedDict(), dict)
 
 
@@ -285,7 +292,7 @@ def test_a_registered_extension_is_refused_even_from_pickles_cache(tmp_path, mon
         canary = tmp_path / "canary"
         (tmp_path / "bad.pt").write_bytes(as_zip(b"\x80\x02\x82\xf0" + text(f"touch {canary}") + b"\x85R."))
         with pytest.raises(UserError, match="registered extension 240"):
-            weights.read_tensors(tmp_path / "bad.pt")
+            read_tensors(tmp_path / "bad.pt")
         assert not canary.exists()
     finally:
         copyreg.remove_extension("posix", "system", 240)
@@ -294,7 +301,7 @@ def test_a_registered_extension_is_refused_even_from_pickles_cache(tmp_path, mon
 def test_a_storage_of_an_unknown_kind_and_a_tensor_beyond_its_storage_are_refused(tmp_path):
     (tmp_path / "odd.pt").write_bytes(as_zip(b"\x80\x02" + text("0") + b"Q."))
     with pytest.raises(UserError, match="outside object of an unknown kind"):
-        weights.read_tensors(tmp_path / "odd.pt")
+        read_tensors(tmp_path / "odd.pt")
 
     storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
     tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"K\x00K\x64\x85K\x01\x85\x89NtR"
@@ -303,7 +310,7 @@ def test_a_storage_of_an_unknown_kind_and_a_tensor_beyond_its_storage_are_refuse
         archive.writestr("archive/data/0", bytes(16))
     (tmp_path / "odd.pt").write_bytes(data.getvalue())
     with pytest.raises(UserError, match=r"odd\.pt is damaged"):
-        weights.read_tensors(tmp_path / "odd.pt")
+        read_tensors(tmp_path / "odd.pt")
 
 
 # --- small files that ask for gigabytes -------------------------------------------------------------------------------
@@ -395,7 +402,7 @@ def test_a_small_file_that_asks_for_gigabytes_is_refused_in_a_line_within_two_se
         (tmp_path / f"{name}.{kind}").write_bytes(data)
     files = sorted(file.name for file in tmp_path.iterdir())
     assert all((tmp_path / name).stat().st_size < 3 << 19 for name in files)
-    came = within_200_megabytes("weights.read_tensors(Path(name))", files, tmp_path)
+    came = within_200_megabytes("fetch.read_tensors(Path(name))", files, tmp_path)
     for name, (seconds, words) in came.items():
         assert seconds < 2, name
         assert name in words
@@ -407,7 +414,7 @@ def test_a_tensor_that_repeats_itself_and_shared_ones_are_read_as_torch_reads_th
     weight = torch.arange(6.0).reshape(2, 3)
     saved = {"mask": torch.tensor([1.0]).expand(3, 4), "a": weight, "b": weight}
     torch.save(saved, tmp_path / "a.pt")
-    came, _ = weights.read_tensors(tmp_path / "a.pt")
+    came, _ = read_tensors(tmp_path / "a.pt")
     for name, tensor in torch.load(tmp_path / "a.pt").items():
         torch.testing.assert_close(came[name], tensor, rtol=0, atol=0)
 
@@ -419,7 +426,7 @@ def test_an_odd_archive_of_weights_is_refused_in_a_line(kind, tmp_path):
         members = [(name, archive.read(name)) for name in archive.namelist()]
     (tmp_path / "odd.pt").write_bytes(ODD_ARCHIVES[kind][0](members))
     with pytest.raises(UserError, match=r"^weights: odd\.pt") as refusal:
-        weights.read_tensors(tmp_path / "odd.pt")
+        read_tensors(tmp_path / "odd.pt")
     assert "\n" not in str(refusal.value)
 
 
@@ -445,21 +452,20 @@ def server(monkeypatch):
         threading.Thread(target=running.serve_forever, daemon=True).start()
         for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.delenv(variable, raising=False)
-        monkeypatch.setattr(weights, "EMOTIEFFLIB", f"http://127.0.0.1:{running.server_port}/")
+        monkeypatch.setattr(fetch, "EMOTIEFFLIB", f"http://127.0.0.1:{running.server_port}/")
         yield lambda body, length=None: answer.update(body=body, length=len(body) if length is None else length)
         running.shutdown()
 
 
 def publish(monkeypatch, data: bytes, folder: Path) -> None:
     """Lets the fixture's file count as the published one."""
-    published = weights.HSEMOTION[VGAF]
-    known = weights.Published(published.architecture, published.input_size, published.outputs, (blob_id(data, folder),))
-    monkeypatch.setitem(weights.HSEMOTION, VGAF, known)
+    ours = dataclasses.replace(catalogue.HSEMOTION[VGAF], blobs=(blob_id(data, folder),))
+    monkeypatch.setitem(catalogue.HSEMOTION, VGAF, ours)
 
 
 def blob_id(data: bytes, folder: Path) -> str:
     (folder / "blob").write_bytes(data)
-    blob = weights.digests(folder / "blob")[1]
+    blob = digests(folder / "blob")[1]
     (folder / "blob").unlink()
     return blob
 
@@ -474,35 +480,35 @@ def test_the_published_file_is_fetched_checked_and_made_once(server, tmp_path, m
     data = unpacked("timm_0.6.13", tmp_path).read_bytes()
     publish(monkeypatch, data, tmp_path)
     server(data)
-    made = weights.prepare(VGAF, "auto", tmp_path / "out")
+    made = prepare(VGAF, "auto", tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [made.name]
-    facts = weights.read_facts(made)
+    facts = read_facts(made)
     assert facts["source"] == f"EmotiEffLib {VGAF}.pt"
     assert facts["source_sha256"] == hashlib.sha256(data).hexdigest()
-    assert facts["outputs"] == list(weights.AFFECTNET)
+    assert facts["outputs"] == list(catalogue.AFFECTNET)
 
     before = made.stat().st_mtime_ns
     server(b"the server is not asked again")
-    assert weights.prepare(VGAF, "auto", tmp_path / "out") == made
+    assert prepare(VGAF, "auto", tmp_path / "out") == made
     assert made.stat().st_mtime_ns == before
 
 
 def test_the_published_file_fetched_by_hand_counts_as_auto_from_then_on(tmp_path, monkeypatch):
     path = unpacked("timm_0.6.13", tmp_path)
     publish(monkeypatch, path.read_bytes(), tmp_path)
-    monkeypatch.setattr(weights, "EMOTIEFFLIB", "http://127.0.0.1:9/")
+    monkeypatch.setattr(fetch, "EMOTIEFFLIB", "http://127.0.0.1:9/")
     with pytest.raises(UserError, match=rf"cannot fetch http://127\.0\.0\.1:9/{VGAF}\.pt\?raw=true: .*--weights FILE"):
-        weights.prepare(VGAF, "auto", tmp_path / "out")
-    by_hand = weights.prepare(VGAF, str(path), tmp_path / "out")
+        prepare(VGAF, "auto", tmp_path / "out")
+    by_hand = prepare(VGAF, str(path), tmp_path / "out")
     before = by_hand.stat().st_mtime_ns
-    assert weights.prepare(VGAF, "auto", tmp_path / "out") == by_hand
+    assert prepare(VGAF, "auto", tmp_path / "out") == by_hand
     assert by_hand.stat().st_mtime_ns == before
 
 
 def test_a_file_of_another_blob_id_is_refused_with_both_ids(server, tmp_path):
     server(b"something else")
     with pytest.raises(UserError) as refusal:
-        weights.prepare(VGAF, "auto", tmp_path)
+        prepare(VGAF, "auto", tmp_path)
     assert blob_id(b"something else", tmp_path) in str(refusal.value)
     assert "7219cfb037209b253ea8b81cf969e60a00e9181c" in str(refusal.value)
     assert list(tmp_path.iterdir()) == []
@@ -511,13 +517,13 @@ def test_a_file_of_another_blob_id_is_refused_with_both_ids(server, tmp_path):
 def test_a_download_cut_off_leaves_nothing_behind_and_says_how_to_go_on(server, tmp_path):
     server(b"x" * 1000, length=5000)
     with pytest.raises(UserError, match=r"1000 of 5000 bytes.*by hand.*--weights FILE"):
-        weights.prepare(VGAF, "auto", tmp_path)
+        prepare(VGAF, "auto", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_lacks_the_file_is_a_user_error(server, tmp_path):
     with pytest.raises(UserError, match="404"):
-        weights.prepare(VGAF, "auto", tmp_path)
+        prepare(VGAF, "auto", tmp_path)
 
 
 def test_a_failure_to_get_timms_own_weights_says_how_to_go_on(tmp_path, monkeypatch):
@@ -525,8 +531,8 @@ def test_a_failure_to_get_timms_own_weights_says_how_to_go_on(tmp_path, monkeypa
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(UserError, match=r"'test_vit': OSError: no route to host; .*--weights FILE"):
-        weights.prepare("test_vit", "auto", tmp_path)
+    with pytest.raises(UserError, match=r"'test_vit': no route to host; .*--weights FILE"):
+        prepare("test_vit", "auto", tmp_path)
 
 
 # --- names, random weights, making it once ---------------------------------------------------------------------------
@@ -534,43 +540,43 @@ def test_a_failure_to_get_timms_own_weights_says_how_to_go_on(tmp_path, monkeypa
 
 def test_random_weights_are_the_same_each_time_and_say_so(tmp_path):
     state = torch.random.get_rng_state()
-    first = weights.prepare("test_efficientnet", "random", tmp_path / "a")
-    second = weights.prepare("test_efficientnet", "random", tmp_path / "b")
+    first = prepare("test_efficientnet", "random", tmp_path / "a")
+    second = prepare("test_efficientnet", "random", tmp_path / "b")
     assert torch.equal(state, torch.random.get_rng_state())
     assert first.read_bytes() == second.read_bytes()
-    assert weights.read_facts(first)["source"] == "random"
-    assert weights.read_facts(first)["outputs"] == []
+    assert read_facts(first)["source"] == "random"
+    assert read_facts(first)["outputs"] == []
 
 
 def test_a_file_is_made_again_only_for_another_source(tmp_path):
     torch.save(tiny().state_dict(), tmp_path / "a.pt")
-    made = weights.prepare("test_efficientnet", str(tmp_path / "a.pt"), tmp_path)
+    made = prepare("test_efficientnet", str(tmp_path / "a.pt"), tmp_path)
     before = made.stat().st_mtime_ns
-    weights.prepare("test_efficientnet", str(tmp_path / "a.pt"), tmp_path)
+    prepare("test_efficientnet", str(tmp_path / "a.pt"), tmp_path)
     assert made.stat().st_mtime_ns == before
-    first = weights.read_facts(made)
+    first = read_facts(made)
 
     torch.save(tiny().state_dict(), tmp_path / "a.pt")  # the same name, other content
-    weights.prepare("test_efficientnet", str(tmp_path / "a.pt"), tmp_path)
-    assert weights.read_facts(made)["source_sha256"] != first["source_sha256"]
-    assert weights.read_facts(made)["source"] == "file a.pt"  # no local path
+    prepare("test_efficientnet", str(tmp_path / "a.pt"), tmp_path)
+    assert read_facts(made)["source_sha256"] != first["source_sha256"]
+    assert read_facts(made)["source"] == "file a.pt"  # no local path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "test_efficientnet.safetensors"]
 
 
 def test_a_missing_file_and_unknown_names_are_user_errors(tmp_path):
     with pytest.raises(UserError, match=r"'nowhere\.pt' is not a file"):
-        weights.prepare(VGAF, "nowhere.pt", tmp_path)
+        prepare(VGAF, "nowhere.pt", tmp_path)
     with pytest.raises(UserError, match=r"enet_b0_8_best_vgaf.*nearest: .*enet_b2_8"):
-        weights.prepare("enet_b2", "auto", tmp_path)
+        prepare("enet_b2", "auto", tmp_path)
     with pytest.raises(UserError, match=r"nor a model of timm \(nearest: .*tf_efficientnet_b0"):
-        weights.prepare("tf_eficientnet_b0", "auto", tmp_path)
+        prepare("tf_eficientnet_b0", "auto", tmp_path)
     with pytest.raises(UserError, match=r"pretrained weights \['r160_in1k'\], not 'nope'"):
-        weights.prepare("test_vit.nope", "random", tmp_path)
+        prepare("test_vit.nope", "random", tmp_path)
 
 
 def test_the_command_line_takes_the_backbone_of_the_extract_section(tmp_path, capsys):
     (tmp_path / "params.yaml").write_text("extract: {backbone: test_efficientnet, weights: random, batch_size: 8}\n")
-    weights.main(["--params", str(tmp_path / "params.yaml"), "--folder", str(tmp_path / "out")])
+    main(["--params", str(tmp_path / "params.yaml"), "--folder", str(tmp_path / "out")])
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert "test_efficientnet.safetensors: test_efficientnet from random, 0 outputs" in printed
@@ -587,7 +593,7 @@ def lite0_file() -> Path:
 
 def test_the_names_of_lite0_cover_timms_tensors_once_each(lite0_file):
     theirs = torch.load(lite0_file, weights_only=True)
-    ours = weights.lite0_tensors(lite0_file.read_bytes())
+    ours = lite0_tensors(lite0_file.read_bytes())
     wanted = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     assert len(ours) == len(theirs) == len(wanted) == 296
     assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in wanted.items()}
@@ -615,7 +621,7 @@ def test_lite0_sees_a_clock_in_a_drawn_dial(lite0_file):
     The five numbers come from the package's tensors put into timm's model by position, without our map of names.
     """
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    model.load_state_dict(weights.lite0_tensors(lite0_file.read_bytes()), strict=True)
+    model.load_state_dict(lite0_tensors(lite0_file.read_bytes()), strict=True)
     with torch.inference_mode():
         logits = model(drawn_dial())[0]
     assert {int(i) for i in logits.topk(2).indices} == {409, 892}
@@ -624,12 +630,12 @@ def test_lite0_sees_a_clock_in_a_drawn_dial(lite0_file):
 
 
 def test_lite0_comes_from_the_package_without_its_classifier(lite0_file, tmp_path):
-    made = weights.prepare("tf_efficientnet_lite0", "auto", tmp_path)
+    made = prepare("tf_efficientnet_lite0", "auto", tmp_path)
     backbone = backbones.load_backbone(made)
     assert (backbone.input_size, backbone.mean, backbone.std) == (224, (0.5,) * 3, (0.5,) * 3)
     assert (backbone.outputs, backbone.num_features, backbone.interpolation) == ([], 1280, "bicubic")
     full = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    full.load_state_dict(weights.lite0_tensors(lite0_file.read_bytes()))
+    full.load_state_dict(lite0_tensors(lite0_file.read_bytes()))
     with torch.inference_mode():
         features, logits = backbone.module(drawn_dial())
         torch.testing.assert_close(full.classifier(features), full(drawn_dial()))

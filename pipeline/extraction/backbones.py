@@ -14,8 +14,9 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from pipeline.core.params import UserError
-from pipeline.extraction import weights as weights_module
 from pipeline.extraction.frames import SQUASH, Fit
+from pipeline.extraction.weights.file import load, read_facts, tensors_sha256
+from pipeline.extraction.weights.fit import fit_tensors
 
 TF_EPS = 1e-3
 WAYS = {"squash": "squash", "center": "crop", "border": "pad"}  # timm's crop modes
@@ -154,7 +155,7 @@ class Backbone:
 def load_backbone(
     weights: Path, input_size: int | None = None, layers: Sequence[str] = (), grid: int = 1, scale: float = 1.0
 ) -> Backbone:
-    """The backbone of a file that ``weights.prepare`` made: frozen, on the CPU.
+    """The backbone of a file that ``prepare`` made: frozen, on the CPU.
 
     ``input_size`` None is the weights' own; no ``layers`` are the last features alone. One pass over a blank image
     tells the number of features.
@@ -164,15 +165,15 @@ def load_backbone(
     """
     if not weights.is_file():
         raise UserError(f"weights: '{weights}' is not a file; python -m pipeline.extraction.weights makes it")
-    facts = weights_module.read_facts(weights)
+    facts = read_facts(weights)
     if not {"architecture", "outputs", "crop_pct"} <= facts.keys():
         raise UserError(
             f"weights: {weights.name} does not say what it is for; "
             f"python -m pipeline.extraction.weights --weights {weights} makes a file that does"
         )
-    tensors, _ = weights_module.load(weights)
+    tensors, _ = load(weights)
     outputs, architecture, own_size = facts["outputs"], facts["architecture"], facts["input_size"]
-    _, model = weights_module.fit(tensors, architecture, len(outputs), weights.name)
+    _, model = fit_tensors(tensors, architecture, len(outputs), weights.name)
     _check_tensorflow_ways(model, architecture)
     size = own_size if input_size is None else input_size
     _check_size(model, facts["backbone"], own_size, size)
@@ -190,7 +191,7 @@ def load_backbone(
         num_features=features.shape[1],
         outputs=outputs,
         facts={key: facts[key] for key in ("backbone", "architecture", "source")}
-        | {"weights_sha256": weights_module.tensors_sha256(tensors)},
+        | {"weights_sha256": tensors_sha256(tensors)},
         layers=layers,
         grid=grid,
         scale=scale,

@@ -1,0 +1,33 @@
+"""One safetensors file for any backbone, wherever its weights come from, with the facts that go with them.
+
+    python -m pipeline.extraction.weights [--backbone NAME] [--weights auto|random|FILE] [--folder weights]
+
+No code of a file that is read ever runs, see ``unpickle``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.params import entry, option, parse
+from pipeline.extraction.weights.file import read_facts
+from pipeline.extraction.weights.prepare import prepare
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    backbone: str = option("enet_b0_8_best_vgaf", help="an EmotiEffLib name or any model of timm")
+    weights: str = option("auto", help="auto, random, or a file")
+    folder: Path = option(Path("weights"), help="where the safetensors file goes")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(WeightsConfig, argv, sections=[], borrow=["extract"], description=__doc__)
+    path = prepare(config.backbone, config.weights, config.folder)
+    facts = read_facts(path)
+    outputs = facts["outputs"]
+    print(f"{path}: {facts['architecture']} from {facts['source']}, {len(outputs)} outputs {outputs}")
+
+
+if __name__ == "__main__":
+    entry(main)
