@@ -19,6 +19,7 @@ from pipeline.core.store import FeatureStore
 from pipeline.core.tables import read_labels
 from pipeline.evaluation import baselines, evaluate
 from pipeline.extraction import reduce
+from pipeline.extraction.config import ExtractConfig
 from pipeline.report.__main__ import ReportConfig
 from pipeline.submission.predict import PredictConfig
 from pipeline.training.config import TrainConfig
@@ -199,7 +200,7 @@ def test_a_flag_beats_what_lies_beside_the_store(workplace, in_process):
 
 def test_d_is_what_is_read_and_s_and_o_are_what_is_written_in_all_commands():
     configs = (
-        extract.ExtractConfig, TrainConfig, reduce.ReduceConfig, evaluate.EvaluateConfig,
+        ExtractConfig, TrainConfig, reduce.ReduceConfig, evaluate.EvaluateConfig,
         baselines.BaselinesConfig, PredictConfig, ReportConfig,
     )  # fmt: skip
     of: dict[str, set[str]] = {}

@@ -165,16 +165,16 @@ def test_of_stored_rows_the_worst_counts_zeros_equal_zeros_and_what_is_not_a_num
     forward = Forward(tiny, 4, "float32", ["original"], CPU)
     stored = extracted(tmp_path / "s.zarr", tiny, pictures)[0].read(np.arange(4))
     some = frames.table.head(4)
-    assert loop.check_same(frames, some, stored, forward) == pytest.approx(1)
-    assert loop.check_same(frames, some, stored * [[1], [-1], [1], [1]], forward) == pytest.approx(-1)
+    assert loop.least_cosine_to_stored(frames, some, stored, forward) == pytest.approx(1)
+    assert loop.least_cosine_to_stored(frames, some, stored * [[1], [-1], [1], [1]], forward) == pytest.approx(-1)
     for bad in (np.nan, np.inf):
         harmed = stored.copy()
         harmed[2, 5] = bad
-        assert not loop.check_same(frames, some, harmed, forward) >= loop.SAME_COSINE
+        assert not loop.least_cosine_to_stored(frames, some, harmed, forward) >= loop.SAME_COSINE
     zeros = np.zeros_like(stored)
     silent = lambda *_: {"original": zeros}  # noqa: E731
     silent.batch_size, silent.resize_image = 4, forward.resize_image
-    assert loop.check_same(frames, some, zeros, silent) == 1
+    assert loop.least_cosine_to_stored(frames, some, zeros, silent) == 1
 
 
 # --- what goes on beside the forward pass ----------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """A section of params.yaml, with command-line flags on top, as a frozen dataclass.
 
-Each script declares its own dataclass (``ExtractConfig`` in extract.py, ``TrainConfig`` in train.py, ...), so that
+Each room declares its own dataclass (``ExtractConfig`` in extraction/config.py, ...), so that
 a new training parameter is no reason to extract again.
 """
 

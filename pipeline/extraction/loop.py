@@ -15,7 +15,6 @@ from pipeline.core.params import UserError
 from pipeline.core.store import StoreWriter
 from pipeline.core.tables import Frames
 from pipeline.extraction.backbones import Backbone
-from pipeline.extraction.forward import PRECISIONS as PRECISIONS
 from pipeline.extraction.forward import Forward, Pending, Rows
 from pipeline.extraction.frames import SQUASH, read_batches
 from pipeline.extraction.views import AUGMENTATION, number
@@ -190,7 +189,7 @@ class Behind:
             under_way.result()
 
 
-def check_same(frames: Frames, done: pd.DataFrame, stored: np.ndarray, forward: Forward) -> float | None:
+def least_cosine_to_stored(frames: Frames, done: pd.DataFrame, stored: np.ndarray, forward: Forward) -> float | None:
     """The least cosine between ``stored`` features and the same frames computed now; None where none can be read.
 
     It is NaN where a stored feature is not finite.

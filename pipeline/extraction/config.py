@@ -1,0 +1,82 @@
+"""Section ``extract`` of params.yaml and the flags of extract.py."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.params import UserError, option
+from pipeline.core.store import CHUNK_ROWS
+from pipeline.core.tables import STORE
+from pipeline.extraction.forward import PRECISIONS
+from pipeline.extraction.frames import FITS
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Section ``extract`` of params.yaml."""
+
+    data: Path = option(Path("data/frames.parquet"), "-d", help="the frame table, or a folder of frames to index first")
+    dataset: str | None = option(
+        None, help="of a folder: which data set lies in it; default: as params.yaml says of it, else recognised"
+    )
+    store: Path = option(STORE, "-s", help="the feature store")
+    batch_size: int = option(16, "-b", help="images handed to the backbone at a time", within="[1, 65_536]")
+    backbone: str = option("tf_efficientnet_lite0", help="an HSEmotion name, or any timm name")
+    weights: str = option("auto", help="auto, random, or a .pt, .pth or .safetensors file")
+    input_size: int | None = option(
+        None, help="pixels a side that images are resized to; default: the backbone's own", within="[1, 16_384]"
+    )
+    fit: str | None = option(
+        None, help="how images become square; default: as the backbone's own, and faces are squashed", choices=FITS
+    )
+    crop_pct: float | None = option(
+        None, help="share of the resized side that is kept; default: the backbone's own", within="[0.1, 1]"
+    )
+    layers: list[str] = option([], help="modules of the backbone whose features are joined; 'features': its last ones")
+    grid: int = option(
+        1, help="features are averaged over a grid of so many cells a side; 1: over the whole map", within="[1, 1024]"
+    )
+    data_aug: bool = option(False, help="also store the features of the mirrored image, as view 'flipped'")
+    views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...", within="[0, 1000]")
+    stride: int = option(1, help="only every n-th frame of each video", within="[1, inf)")
+    device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
+    workers: int = option(0, help="threads that decode images; 0: one a core", within="[0, 1024]")
+    precision: str = option("float32", help="of the forward pass", choices=PRECISIONS)
+    crop_source: str | None = option(None, help="how faces were cut, if not as the frame table says; one name: alike")
+    scale: float = option(
+        1.0, help="features are multiplied by this, also imported ones: float16 ends at 65,504", within="[1e-30, 1e30]"
+    )
+    report: Path | None = option(None, help="what was skipped and why, as JSON; default: beside the store")
+    dry_run: bool = option(False, help="say what would be done, and do nothing")
+    rebuild: bool = option(False, help="make a store of something else again from nothing; repair a damaged one")
+    strict: bool = option(False, help="exit status 1 if a frame was skipped")
+    chunk_rows: int = option(CHUNK_ROWS, help="rows a chunk, of a store that is made now", within="[1, 1_000_000]")
+    verify: bool = option(False, help="read the whole store, name what is damaged; exit status 1 if anything is")
+    repair: bool = option(False, help="drop the damaged chunks, and extract (or --import) their frames again")
+    compact: bool = option(False, help="rewrite the store without holes and without frames not in the frame table")
+    import_from: Path | None = option(None, "--import", help="take features made elsewhere, from an .h5, .npz or .npy")
+    made_by: dict | None = option(None, help="with --import: what made it, such as '{backbone: x, input_size: 224}'")
+    export_to: Path | None = option(None, "--export", help="write the store's features to a new .h5 or .npz")
+
+    def __post_init__(self) -> None:
+        if self.made_by is not None:
+            _check_made_by(self.made_by, bool(self.import_from))
+        works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}
+        works |= {"compact": "--compact", "export_to": "--export"}
+        given = [flag for name, flag in works.items() if getattr(self, name)]
+        if len(given) > 1 and given != ["--import", "--repair"]:
+            raise UserError(f"extract: {' and '.join(given)} do not go together")
+
+
+def _check_made_by(made_by: dict, for_import: bool) -> None:
+    if not for_import:
+        raise UserError("extract: --made-by goes with --import alone")
+    try:
+        plain = json.loads(json.dumps(made_by, allow_nan=False)) == made_by
+    except (TypeError, ValueError):
+        plain = False
+    if not plain or not made_by or {"scale", "provenance", "outputs"} & {*made_by}:
+        raise UserError(
+            "extract: --made-by must name what made the features by plain values, such as '{backbone: x, input_size: "
+            f"224}}', without scale, outputs and provenance, and is {made_by}"
+        )

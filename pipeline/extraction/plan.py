@@ -1,0 +1,83 @@
+"""What an extraction would do: which frames, through which backbone, into which store."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from pipeline.core.device import pick_device
+from pipeline.core.store import FeatureStore, StoreWriter, differences
+from pipeline.core.tables import Frames
+from pipeline.extraction import loop
+from pipeline.extraction.backbones import Backbone, load_backbone
+from pipeline.extraction.config import ExtractConfig
+from pipeline.extraction.forward import Forward
+from pipeline.extraction.views import view_names
+from pipeline.extraction.weights.prepare import prepare
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``frames`` is the whole frame table, ``wanted`` its rows that are to be in the store at the end.
+
+    ``made_by`` is what will have made the features. ``rebuild``: a store that something else made is made again.
+    """
+
+    frames: Frames
+    wanted: pd.DataFrame
+    forward: Forward
+    writer: StoreWriter
+    made_by: Mapping[str, Any]
+    workers: int
+    rebuild: bool
+
+    def __str__(self) -> str:
+        backbone = self.forward.backbone
+        how = f"{backbone.input_size} pixels ({backbone.fit})"
+        return f"{backbone.facts['backbone']} ({backbone.num_features} features) at {how} on {self.forward.device}"
+
+
+def make_plan(config: ExtractConfig, frames: Frames, wanted: pd.DataFrame) -> Plan:
+    """Loads the backbone, whose weights are fetched and converted first. The store is not touched."""
+    device = pick_device(config.device)
+    crop_source = config.crop_source or frames.crop_source
+    backbone = _load_backbone(config).fitted(config.fit, config.crop_pct, crop_source)
+    views = view_names(config.data_aug, config.views)
+    made_by = loop.made_by(backbone, replace(frames, crop_source=crop_source), config.precision, views)
+    forward = Forward(backbone, config.batch_size, config.precision, views, device, len(wanted))
+    writer = StoreWriter(config.store, made_by, loop.widths(backbone, views), config.chunk_rows)
+    workers = config.workers or os.cpu_count() or 1
+    return Plan(frames, wanted, forward, writer, made_by, workers, config.rebuild)
+
+
+def _load_backbone(config: ExtractConfig) -> Backbone:
+    """The backbone with its weights, which are converted into ``weights``; for a dry run where nothing stays."""
+
+    def load(folder: Path) -> Backbone:
+        weights = prepare(config.backbone, config.weights, folder)
+        return load_backbone(weights, config.input_size, config.layers, config.grid, config.scale)
+
+    if not config.dry_run:
+        return load(Path("weights"))
+    with TemporaryDirectory() as folder:
+        if (made := Path("weights", f"{config.backbone}.safetensors")).is_file():
+            shutil.copy(made, folder)
+        return load(Path(folder))
+
+
+def print_dry_run(plan: Plan, path: Path) -> None:
+    """Says what the plan would do to the store at ``path``."""
+    todo = plan.wanted
+    if path.exists():
+        store = FeatureStore(path)
+        if other := differences(store.made_by, plan.made_by):
+            then = "it would be made again from nothing" if plan.rebuild else "it would be refused, without --rebuild"
+            print(f"the store {path} was made by something else: {other}; {then}")
+        else:
+            todo = loop.pending(plan.wanted, store.keys)
+    print(f"would extract {len(todo):,} of {len(plan.wanted):,} frames into {path}")

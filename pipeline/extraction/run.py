@@ -1,0 +1,82 @@
+"""A plan carried out: what the store lacks is extracted, and what could not be read is reported."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.core.files import write_json
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore, StoreMismatch
+from pipeline.extraction import loop
+from pipeline.extraction.commands import repair
+from pipeline.extraction.plan import Plan
+from pipeline.extraction.upkeep import start_over, verify
+
+
+def fill(plan: Plan, path: Path) -> loop.Outcome:
+    """Extracts what the store at ``path`` lacks.
+
+    With ``plan.rebuild``, a store that something else made is made again, and damaged chunks are extracted again. For
+    that the whole store is read, since DVC takes what its stage leaves for whole. Damage is never taken for a store
+    that something else made. Without it, ``StoreMismatch`` is raised for such a store.
+    """
+    if plan.rebuild and (path / "zarr.json").is_file() and verify(path).damaged:
+        repair(path)
+    while True:
+        try:
+            return _add_frames(plan, path)
+        except StoreMismatch as mismatch:
+            if not plan.rebuild:
+                raise
+            print(f"making the store again from nothing: {mismatch}")
+            start_over(plan.writer, len(plan.wanted))
+
+
+def _add_frames(plan: Plan, path: Path) -> loop.Outcome:
+    with plan.writer:
+        store = FeatureStore(path)
+        keys = store.keys.astype({"video": "str"})
+        done = plan.wanted.merge(keys, on=["video", "frame", "size"])
+        if len(done):
+            _check_still_the_same(plan, done.head(plan.forward.batch_size), store)
+        todo = loop.pending(plan.wanted, keys)
+        outcome = loop.Outcome(done_before=len(done))
+        outcome.vanished = len(keys) - len(keys.merge(plan.frames.table, on=["video", "frame"]))
+        if len(todo):
+            loop.extract(plan.frames, todo, plan.writer, plan.forward, plan.workers, outcome)
+    return outcome
+
+
+def _check_still_the_same(plan: Plan, done: pd.DataFrame, store: FeatureStore) -> None:
+    """Raises ``StoreMismatch`` where frames that the store has would get other features now."""
+    cosine = loop.least_cosine_to_stored(plan.frames, done, store.read(done["row"].to_numpy()), plan.forward)
+    if cosine is not None and not cosine >= loop.SAME_COSINE:  # a comparison with NaN is False
+        raise StoreMismatch(
+            f"the store {store.path} says that it was made as now, but the same frames give other features "
+            f"(least cosine {cosine:.4f}): code, library or images have changed. Make it again with --rebuild"
+        )
+
+
+def report_outcome(outcome: loop.Outcome, num_wanted: int, report: Path) -> None:
+    """Prints what an extraction did, and writes what it skipped, with the reasons, to ``report``."""
+    print(
+        f"{outcome.extracted:,} frames extracted, {outcome.done_before:,} were there, "
+        f"{len(outcome.skipped):,} of {num_wanted:,} could not be read"
+    )
+    if outcome.vanished:
+        print(
+            f"{outcome.vanished:,} frames in the store are no longer in the frame table: no projection, training, "
+            "evaluation or prediction takes them, and --compact deletes them"
+        )
+    for view, faint in outcome.faint.items():
+        if faint:
+            print(f"{faint:,} rows of '{view}' are zeros, or lose over 1 % of their length in float16 (see --scale)")
+    for path, why in list(outcome.skipped.items())[:10]:
+        print(f"  skipped {path}: {why}")
+    if len(outcome.skipped) > 10:
+        print(f"  ... all are in {report}")
+    content = {"frames": num_wanted, "skipped": dict(sorted(outcome.skipped.items()))}
+    try:
+        write_json(report, content)
+    except UserError as error:
+        raise UserError(f"{error}. The store is finished; that is only its report") from None
