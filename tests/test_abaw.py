@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.params import UserError
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, write_labels
 from pipeline.datasets import abaw, numbered
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 from pipeline.faces import loop as faces
 
 EXPR = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.params import UserError
 from pipeline.datasets import afew_va, readers
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 
 POINTS = np.arange(136.0).reshape(68, 2)
 

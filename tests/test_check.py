@@ -12,7 +12,7 @@ from test_afew_va import annotation
 from pipeline.core.params import UserError, build
 from pipeline.datasets import __main__ as check
 from pipeline.datasets import readers, shapes
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 
 
 def file(root: Path, path: str, content: str = "x") -> None:

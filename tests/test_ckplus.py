@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.core.params import UserError
 from pipeline.datasets import ckplus
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 
 
 def file(root: Path, path: str, content: str = "x") -> None:

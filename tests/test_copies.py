@@ -9,8 +9,8 @@ import pandas as pd
 
 from pipeline.core.tables import Frames, Labels
 from pipeline.datasets import readers
+from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.copies import copies
-from pipeline.datasets.found import DatasetConfig
 from pipeline.datasets.index import report_of, summary
 
 

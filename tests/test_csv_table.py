@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.params import UserError
 from pipeline.core.tables import read_labels, write_labels
 from pipeline.datasets import csv_table, readers
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 
 
 def made(root: Path, table: str, *images: str, name: str = "t.csv") -> Path:

@@ -17,7 +17,7 @@ from av.bitstream import BitStreamFilterContext
 
 from pipeline.core.params import UserError
 from pipeline.datasets import abaw
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 from pipeline.faces import __main__ as script
 from pipeline.faces import detect, loop, tracks
 from pipeline.faces.align import TEMPLATE, align_from, five_points, similarity

@@ -5,7 +5,7 @@ import pytest
 
 from pipeline.core.params import UserError
 from pipeline.datasets import readers, splits
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 
 
 def made(root: Path, *paths: str) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.core.params import UserError
 from pipeline.core.tables import ABAW_CLASSES, Frames, Labels, read_frames, read_labels
 from pipeline.datasets import index
-from pipeline.datasets.found import SYNTHETIC_MARKER
+from pipeline.datasets.config import SYNTHETIC_MARKER
 
 EXPR = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 OUTPUTS = ("frames.parquet", "labels.parquet", "index.json")

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.core.params import UserError
 from pipeline.datasets import readers
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.index import describe, summary
 from pipeline.datasets.order import frame_numbers, in_steps
 

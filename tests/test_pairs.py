@@ -9,7 +9,7 @@ import extract
 import train
 from pipeline.core.params import UserError
 from pipeline.datasets import index, pairs, readers
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 from pipeline.extraction import reduce
 
 COLUMNS = ["video", "frame", "group", "expression", "pair", "side", "same"]

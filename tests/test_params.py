@@ -8,7 +8,7 @@ from sklearn.utils import check_random_state
 
 from pipeline.core import params
 from pipeline.core.params import UserError, option
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 from train import TrainConfig
 
 FILE = """

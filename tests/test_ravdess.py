@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.core.params import UserError
 from pipeline.datasets import ravdess, readers
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 
 
 def clip(root: Path, folder: str, frames: int = 2) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.params import UserError
 from pipeline.core.tables import ABAW_CLASSES, Labels, of_fold, read_frames, read_labels, write_frames, write_labels
 from pipeline.datasets import classes, index, readers, splits
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 
 
 def made(root: Path, *paths: str) -> Path:

@@ -10,7 +10,7 @@ import extract
 import train
 from pipeline.core.params import UserError
 from pipeline.datasets import index, readers, shapes
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 from pipeline.extraction import reduce
 from pipeline.extraction.weights.__main__ import main as weights_main
 

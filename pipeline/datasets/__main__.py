@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from pipeline.core.params import UserError, entry
-from pipeline.datasets.found import CUT_FIRST, DatasetConfig
+from pipeline.datasets.config import CUT_FIRST, DatasetConfig
 from pipeline.datasets.index import report_of, summary
 from pipeline.datasets.readers import read
 from pipeline.datasets.recognise import Survey, fits, look

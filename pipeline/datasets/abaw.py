@@ -25,7 +25,8 @@ import pyarrow.csv as pcsv
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, Frames, Labels
-from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
+from pipeline.datasets.config import DatasetConfig, check_config, display_name, nothing_found
+from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.numbered import (
     by_name,
     cut_from,
@@ -68,13 +69,13 @@ class Annotation:
 Annotations = dict[str, dict[str, Annotation]]  # track -> video -> annotation
 
 
-def read(config: DatasetConfig) -> Found:
+def read(config: DatasetConfig) -> Dataset:
     """Frames of ``config.crop_source`` only; a label row wherever one track at least is valid, with or without a frame.
 
     Raises ``UserError`` where no frame is found, where a video or an annotation is found twice, and where a video
     stands in two splits of one track. Whatever else cannot be read is skipped and reported.
     """
-    ready(config, WANTED, uses=["annotations", "frame_number", "first_frame"])
+    check_config(config, WANTED, uses=["annotations", "frame_number", "first_frame"])
     config = replace(config, crop_source=config.crop_source or "cropped_aligned")
     scanned = scan(config.root, EXTENSIONS, enter=lambda name: not _is_other_crop(name, config.crop_source))
     folders = frame_folders(config, scanned.folders)
@@ -96,26 +97,26 @@ def read(config: DatasetConfig) -> Found:
     unknown = not_understood(scanned.folders, folders)
     from_zero = frames.loc[frames["frame"] == 0, "video"].unique() if per_video and config.first_frame == 1 else []
     from_zero = sorted(set(from_zero) & _videos(annotated))
-    return Found(
-        Frames(frames, config.root, title(config), config.crop_source),
-        Labels(_label_table(annotated, groups), ABAW_CLASSES, title(config)),
+    return Dataset(
+        Frames(frames, config.root, display_name(config), config.crop_source),
+        Labels(_label_table(annotated, groups), ABAW_CLASSES, display_name(config)),
         {
             "warnings": _from_zero(from_zero, annotated) + names_not_understood(unknown, without_number),
             "frame_numbers": how_numbered(config, videos),
-            "videos_numbered_from_0": named(from_zero),
+            "videos_numbered_from_0": counted(from_zero),
             "folders_whose_images_have_no_number": unknown,
-            "images_without_number": named(sorted(without_number)),
+            "images_without_number": counted(sorted(without_number)),
             "videos_named_like_one_of_several_people": like_several_people(groups),
             "annotated_videos": _count(annotated),
-            "videos_without_annotation": named(sorted(set(videos) - _videos(annotated))),
-            "annotated_videos_without_frames": named(sorted(_videos(annotated) - set(videos))),
-            "malformed_lines": named(malformed, most=50),
-            "annotation_files_skipped": named(skipped_files),
-            "annotation_lists_not_needed": named(sorted(lists.values()) if per_video else []),
-            "unreadable": named(scanned.unreadable + unreadable),
-            "folders_of_other_crops": named(sorted(scanned.refused + passed_over)),
-            "links_to_folders_already_read": named(scanned.repeated),
-            "stray_files": named(sorted(strays), most=10),
+            "videos_without_annotation": counted(sorted(set(videos) - _videos(annotated))),
+            "annotated_videos_without_frames": counted(sorted(_videos(annotated) - set(videos))),
+            "malformed_lines": counted(malformed, most=50),
+            "annotation_files_skipped": counted(skipped_files),
+            "annotation_lists_not_needed": counted(sorted(lists.values()) if per_video else []),
+            "unreadable": counted(scanned.unreadable + unreadable),
+            "folders_of_other_crops": counted(sorted(scanned.refused + passed_over)),
+            "links_to_folders_already_read": counted(scanned.repeated),
+            "stray_files": counted(sorted(strays), most=10),
         },
         skipped=len(malformed) + len(skipped_files) + len(scanned.unreadable) + len(unreadable),
     )

@@ -21,7 +21,8 @@ import pandas as pd
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import Frames, Labels
-from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
+from pipeline.datasets.config import DatasetConfig, check_config, display_name, nothing_found
+from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.numbered import (
     by_name,
     frame_folders,
@@ -50,9 +51,9 @@ class Clips:
     files: dict[str, str] = field(default_factory=dict)  # video -> .json
 
 
-def read(config: DatasetConfig) -> Found:
+def read(config: DatasetConfig) -> Dataset:
     """Raises ``UserError`` where no frame is found, or a clip or its annotation is found twice."""
-    ready(config, WANTED, uses=["annotations", "frame_number"])
+    check_config(config, WANTED, uses=["annotations", "frame_number"])
     scanned = scan(config.root, EXTENSIONS)
     folders = [folder for folder in frame_folders(config, scanned.folders) if folder.path]
     if not folders:
@@ -64,22 +65,22 @@ def read(config: DatasetConfig) -> Found:
     clips = _read_clips(base, paths)
     table = pd.DataFrame(clips.rows, columns=["video", "frame", "group", "valence", "arousal"])
     used = set(clips.files.values()) if base == config.root else set()
-    return Found(
-        Frames(frames, config.root, title(config), config.crop_source or "whole frames"),
-        Labels(table.astype({"valence": "float32", "arousal": "float32"}), [], title(config)),
+    return Dataset(
+        Frames(frames, config.root, display_name(config), config.crop_source or "whole frames"),
+        Labels(table.astype({"valence": "float32", "arousal": "float32"}), [], display_name(config)),
         {
             "warnings": names_not_understood(unknown, strays),
             "frame_numbers": how_numbered(config, videos),
             "folders_whose_images_have_no_number": unknown,
-            "clips_without_annotation": named(sorted(set(videos) - set(clips.files))),
-            "annotated_clips_without_frames": named(sorted(set(clips.files) - set(videos))),
-            "malformed_frames": named(clips.malformed, most=50),
-            "frames_without_68_points": named(clips.without_points),
-            "annotation_files_skipped": named(clips.skipped),
-            "images_without_number": named(sorted(strays)),
-            "unreadable": named(scanned.unreadable),
-            "links_to_folders_already_read": named(scanned.repeated),
-            "stray_files": named((path for path in scanned.others if path not in used), most=10),
+            "clips_without_annotation": counted(sorted(set(videos) - set(clips.files))),
+            "annotated_clips_without_frames": counted(sorted(set(clips.files) - set(videos))),
+            "malformed_frames": counted(clips.malformed, most=50),
+            "frames_without_68_points": counted(clips.without_points),
+            "annotation_files_skipped": counted(clips.skipped),
+            "images_without_number": counted(sorted(strays)),
+            "unreadable": counted(scanned.unreadable),
+            "links_to_folders_already_read": counted(scanned.repeated),
+            "stray_files": counted((path for path in scanned.others if path not in used), most=10),
         },
         skipped=len(clips.malformed) + len(clips.skipped) + len(scanned.unreadable),
     )
@@ -91,7 +92,7 @@ def landmarks(config: DatasetConfig) -> dict[str, tuple[str, dict[int, np.ndarra
     A frame without 68 points is left out here and named in the report of ``read``.
     https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/
     """
-    ready(config, WANTED, uses=["annotations"])
+    check_config(config, WANTED, uses=["annotations"])
     clips = _read_clips(*_files(config, scan(config.root, EXTENSIONS).others))
     found: dict[str, tuple[str, dict[int, np.ndarray]]] = {video: (path, {}) for video, path in clips.files.items()}
     for video, frame, points in clips.points:

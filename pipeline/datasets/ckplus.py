@@ -17,7 +17,8 @@ import pandas as pd
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import Frames, Labels
-from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
+from pipeline.datasets.config import DatasetConfig, check_config, display_name, nothing_found
+from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.scan import Scan, parts, scan
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -32,9 +33,9 @@ SEQUENCE = re.compile(r"(S\d+)_\d+")  # the folder of a sequence whose faces wer
 EMOTION = re.compile(r"((S\d+)_(\d+))_(\d{1,18})_emotion\.txt", re.IGNORECASE)
 
 
-def read(config: DatasetConfig) -> Found:
+def read(config: DatasetConfig) -> Dataset:
     """Raises ``UserError`` where no image is found, both forms are, or one frame or label is found twice."""
-    ready(config, WANTED, uses=["annotations"])
+    check_config(config, WANTED, uses=["annotations"])
     scanned = scan(config.root, EXTENSIONS)
     table, strays = _images(scanned)
     if table.empty:
@@ -56,21 +57,20 @@ def read(config: DatasetConfig) -> Found:
         crop_source = "whole frames"
         emotions, problems, used = _emotions(config, scanned)
         labels, facts = _apexes(table, emotions)
-    return Found(
-        Frames(
-            table[["video", "frame", "path", "size"]], config.root, title(config), config.crop_source or crop_source
-        ),
-        Labels(labels[["video", "frame", "group", "expression"]], CLASSES, title(config)),
+    name = display_name(config)
+    return Dataset(
+        Frames(table[["video", "frame", "path", "size"]], config.root, name, config.crop_source or crop_source),
+        Labels(labels[["video", "frame", "group", "expression"]], CLASSES, name),
         facts
         | {
-            "frame_numbers": {"the last number in the name": named(table["video"].sort_values().unique(), most=3)},
-            "sequences_without_emotion": named(sorted(set(table["video"]) - set(labels["video"]))),
-            "emotions_without_sequence": named(sorted(set(emotions) - set(table["video"]))),
-            "emotion_files_skipped": named(problems),
-            "images_outside_sequences": named(sorted(strays)),
-            "unreadable": named(scanned.unreadable),
-            "links_to_folders_already_read": named(scanned.repeated),
-            "stray_files": named((path for path in scanned.others if path not in used), most=10),
+            "frame_numbers": {"the last number in the name": counted(table["video"].sort_values().unique(), most=3)},
+            "sequences_without_emotion": counted(sorted(set(table["video"]) - set(labels["video"]))),
+            "emotions_without_sequence": counted(sorted(set(emotions) - set(table["video"]))),
+            "emotion_files_skipped": counted(problems),
+            "images_outside_sequences": counted(sorted(strays)),
+            "unreadable": counted(scanned.unreadable),
+            "links_to_folders_already_read": counted(scanned.repeated),
+            "stray_files": counted((path for path in scanned.others if path not in used), most=10),
         },
         skipped=len(problems) + len(strays) + len(scanned.unreadable),
     )
@@ -157,4 +157,4 @@ def _apexes(table: pd.DataFrame, emotions: dict[str, tuple[int, str]]) -> tuple[
         rows.append(own.iloc[:1].assign(expression="neutral"))
         rows.append(own.iloc[1:][own["frame"].iloc[1:] <= peak].tail(NUM_APEX).assign(expression=emotion))
     labelled = pd.concat(rows, ignore_index=True) if rows else table.iloc[:0].assign(expression="")
-    return labelled, {"sequences_whose_peak_is_not_their_last_frame": named(moved)}
+    return labelled, {"sequences_whose_peak_is_not_their_last_frame": counted(moved)}

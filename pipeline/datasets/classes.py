@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.core.params import UserError, one_of
 from pipeline.core.tables import ABAW_CLASSES, KEY, Labels
-from pipeline.datasets.found import named
+from pipeline.datasets.dataset import counted
 
 # What RAVDESS, CK+ and folders of emotions call ABAW's classes, in lower case. RAVDESS has calm as a second neutral
 # (Livingstone and Russo 2018, https://doi.org/10.1371/journal.pone.0196391); ABAW's Other is any further emotion.
@@ -66,7 +66,7 @@ def mapped(labels: Labels, class_map: str | dict[str, str] | None) -> tuple[Labe
     table = table[table[labelled].notna().any(axis=1)].reset_index(drop=True)
     report = {
         "class_map": {name: partner[name] for name in labels.classes if name in partner},
-        "classes_dropped_by_class_map": named(f"{name}: {rows} labels" for name, rows in dropped.items())
+        "classes_dropped_by_class_map": counted(f"{name}: {rows} labels" for name, rows in dropped.items())
         | {"labels": sum(dropped.values())},
     }
     return Labels(table, list(classes), labels.dataset), report

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.tables import KEY, Frames, Labels
-from pipeline.datasets.found import named
+from pipeline.datasets.dataset import counted
 from pipeline.datasets.splits import tracks_of
 
 TAIL = 4096  # bytes
@@ -44,8 +44,8 @@ def copies(frames: Frames, labels: Labels, most: int) -> dict[str, Any]:
             in_groups.append(_first_two(same, ["group"]))
     return {
         "files_of_equal_size": {"compared": len(read), "in_all": len(chosen)},
-        "identical_images_in_two_splits": named(sorted(in_splits)),
-        "identical_images_in_two_groups": named(sorted(in_groups)),
+        "identical_images_in_two_splits": counted(sorted(in_splits)),
+        "identical_images_in_two_groups": counted(sorted(in_groups)),
     }
 
 

@@ -16,7 +16,8 @@ import pandas as pd
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import Frames, Labels
-from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
+from pipeline.datasets.config import DatasetConfig, check_config, display_name, nothing_found
+from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.missing import in_words, is_missing, missing_labels
 from pipeline.datasets.order import frame_numbers, in_steps
 from pipeline.datasets.sheet import below_root, none_there, number_of, read_sheet, sizes_of, split_of
@@ -27,13 +28,13 @@ WANTED = "a table of images: dataset.annotations a .csv with a column 'path', da
 _FRAME = re.compile(r"\d{1,18}(?:[.,]\d{0,9})?", re.ASCII)
 
 
-def read(config: DatasetConfig) -> Found:
+def read(config: DatasetConfig) -> Dataset:
     """Rows that cannot be understood, and rows of files that are not there, are named with their line.
 
     Raises ``UserError`` for a table without ``path``, without any image, with a group in two splits, or where it is not
     clear which number in a file's name is its frame's.
     """
-    ready(config, WANTED, uses=["annotations", "columns", "frame_number", "missing"])
+    check_config(config, WANTED, uses=["annotations", "columns", "frame_number", "missing"])
     sheet, malformed = read_sheet(config, KNOWN, ["path"])
     if ("frame" in sheet and "video" not in sheet) or ("valence" in sheet) != ("arousal" in sheet):
         raise UserError("data set 'csv': a column 'frame' needs 'video', and 'valence' and 'arousal' need each other")
@@ -56,17 +57,17 @@ def read(config: DatasetConfig) -> Found:
     there = sheet["path"].isin(sizes)
     frames = sheet.loc[there, ["video", "frame", "path"]].assign(size=sheet.loc[there, "path"].map(sizes))
     labels, classes = _labels(sheet)
-    refuse_overlap(labels, title(config))
-    return Found(
-        Frames(frames, config.root, title(config), config.crop_source or "as given"),
-        Labels(labels, classes, title(config)),
+    refuse_overlap(labels, display_name(config))
+    return Dataset(
+        Frames(frames, config.root, display_name(config), config.crop_source or "as given"),
+        Labels(labels, classes, display_name(config)),
         {
             "warnings": in_words(facts["labels_missing"]) if "labels_missing" in facts else [],
             "frame_numbers": rules,
             "rows": num_rows,
         }
         | facts
-        | {"malformed_lines": named(malformed, most=50), "images_missing": named(missing)},
+        | {"malformed_lines": counted(malformed, most=50), "images_missing": counted(missing)},
         skipped=len(malformed) + len(missing),
     )
 
@@ -135,13 +136,13 @@ def _by_column(sheet: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Frames as the column ``frame`` gives them: whole numbers, such as 1 or 1.0, or times such as 0.04."""
     whole = sheet["frame"].str.replace(r"[.,]0*$", "", regex=True)
     if whole.str.isdecimal().all():
-        return sheet.assign(frame=whole.astype("int64")), {"the column frame": named(sheet["video"].unique(), most=3)}
+        return sheet.assign(frame=whole.astype("int64")), {"the column frame": counted(sheet["video"].unique(), most=3)}
     frame, rules = pd.Series(0, index=sheet.index), {}
     for video, texts in sheet.groupby("video", sort=False)["frame"]:
         numbers, how = in_steps([number_of(text) for text in texts])
         frame[texts.index] = numbers
         rules.setdefault(f"the column frame{', a decimal ' + how if how else ''}", []).append(video)
-    return sheet.assign(frame=frame), {rule: named(videos, most=3) for rule, videos in sorted(rules.items())}
+    return sheet.assign(frame=frame), {rule: counted(videos, most=3) for rule, videos in sorted(rules.items())}
 
 
 def _labels(sheet: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

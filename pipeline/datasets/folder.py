@@ -12,7 +12,8 @@ import pandas as pd
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import Frames, Labels
-from pipeline.datasets.found import CUT_FIRST, DatasetConfig, Found, named, nothing_found, ready, title, videos_among
+from pipeline.datasets.config import CUT_FIRST, DatasetConfig, check_config, display_name, nothing_found, videos_among
+from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.missing import in_words, is_missing, missing_labels
 from pipeline.datasets.numbered import cut_from, like_several_people
 from pipeline.datasets.order import frame_numbers
@@ -28,12 +29,12 @@ COLUMNS = ["video", "frame", "path", "size", "group", "expression", "expression_
 WANTED = "a folder of images for each class: ROOT/<class>/*.jpg, or ROOT/<train, val or test>/<class>/*.jpg"
 
 
-def read(config: DatasetConfig) -> Found:
+def read(config: DatasetConfig) -> Dataset:
     """The official split where ``root`` holds split folders, and only they are read; else none.
 
     Raises ``UserError`` where nothing is found, or two folders stand for one split.
     """
-    ready(config, WANTED, uses=["frame_number", "missing"])
+    check_config(config, WANTED, uses=["frame_number", "missing"])
     scanned = scan(config.root, EXTENSIONS)
     official = _split_folders(scanned)
     depth = 2 if official else 1
@@ -68,16 +69,17 @@ def read(config: DatasetConfig) -> Found:
     names = sorted(table["expression"].dropna().unique())
     split_column = ["expression_split"] if official else []
     labels = table.loc[table["expression"].notna(), ["video", "frame", "group", "expression", *split_column]]
-    return Found(
-        Frames(table[["video", "frame", "path", "size"]], config.root, title(config), config.crop_source or "as given"),
-        Labels(labels, names, title(config)),
+    name = display_name(config)
+    return Dataset(
+        Frames(table[["video", "frame", "path", "size"]], config.root, name, config.crop_source or "as given"),
+        Labels(labels, names, name),
         {
             "warnings": in_words(no_label),
             "frame_numbers": rules,
             "videos_named_like_one_of_several_people": like_several_people(
                 {v: groups[v] for v in numbers if v in groups}
             ),
-            "images_without_number": named(sorted(without_number)),
+            "images_without_number": counted(sorted(without_number)),
             "labels_missing": no_label,
         }
         | _report(scanned, official, classes, names, outside),
@@ -124,11 +126,11 @@ def _report(scanned: Scan, official: dict[str, str], classes: dict, names: list[
     empty = [f"{split}/{c}" if split else c for split in classes for c, images in classes[split].items() if not images]
     missing = [f"{split}: {c}" for split in classes for c in names if not classes[split][c]] if official else []
     return {
-        "empty_class_folders": named(sorted(empty)),
-        "classes_missing_in_a_split": named(sorted(missing)),
-        "images_outside_class_folders": named(sorted(outside)),
-        "unreadable": named(scanned.unreadable),
-        "links_to_folders_already_read": named(scanned.repeated),
-        "videos_not_cut_into_frames": named(videos_among(scanned.others)),
-        "stray_files": named(scanned.others, most=10),
+        "empty_class_folders": counted(sorted(empty)),
+        "classes_missing_in_a_split": counted(sorted(missing)),
+        "images_outside_class_folders": counted(sorted(outside)),
+        "unreadable": counted(scanned.unreadable),
+        "links_to_folders_already_read": counted(scanned.repeated),
+        "videos_not_cut_into_frames": counted(videos_among(scanned.others)),
+        "stray_files": counted(scanned.others, most=10),
     }

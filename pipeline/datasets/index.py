@@ -22,9 +22,10 @@ from pipeline.core.files import write_json
 from pipeline.core.params import entry, parse
 from pipeline.core.params import read as read_params
 from pipeline.core.tables import KEY, SPLITS, Frames, Labels, write_frames, write_labels
+from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.copies import compared, copies
 from pipeline.datasets.copies import warnings as copies_in_words
-from pipeline.datasets.found import DatasetConfig, Found, named
+from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.readers import OF_A_DATA_SET, read
 from pipeline.datasets.splits import in_two_splits
 
@@ -64,7 +65,7 @@ def _config(argv: Sequence[str] | None) -> DatasetConfig:
     return replace(whole, **{key: getattr(flags, key) for key in ("name", "class_map", "also", *OF_A_DATA_SET)})
 
 
-def report_of(found: Found, compare: int) -> dict[str, Any]:
+def report_of(found: Dataset, compare: int) -> dict[str, Any]:
     """All there is to say of a data set; ``compare`` is how many files are looked into for identical images."""
     report = describe(found.frames, found.labels) | found.report | {"skipped": found.skipped}
     if compare > 0:
@@ -92,7 +93,7 @@ def describe(frames: Frames, labels: Labels) -> dict[str, Any]:
         "videos": len(extent),
         "frames": len(table),
         "bytes": int(table["size"].sum()),
-        "empty_files": named(table.loc[table["size"] == 0, "path"].sort_values()),
+        "empty_files": counted(table.loc[table["size"] == 0, "path"].sort_values()),
         "label_rows": len(valid),
         "videos_per_split": {track: _videos_per_split(labels.table, track) for track in tracks},
         "labelled_frames": {track: _per_split(labels.table, track, of_labels & valid[track]) for track in tracks},
@@ -101,10 +102,10 @@ def describe(frames: Frames, labels: Labels) -> dict[str, Any]:
         | {track: int((valid[track] & ~of_labels).sum()) for track in tracks},
         "frames_without_label": {"any": int(labelled[tracks].isna().all(axis=1).sum())}
         | {track: len(labelled) - int((labelled[track] == True).sum()) for track in tracks},  # noqa: E712
-        "videos_with_gaps": named(f"{video}: {n} frames" for video, n in missing[missing > 0].items())
+        "videos_with_gaps": counted(f"{video}: {n} frames" for video, n in missing[missing > 0].items())
         | {"missing_frames": int(missing.sum())},
-        "videos_starting_late": named(f"{video}: at {n}" for video, n in late.items()),
-        "groups_in_two_splits": {track: named(in_two_splits(labels.table, track)) for track in tracks},
+        "videos_starting_late": counted(f"{video}: at {n}" for video, n in late.items()),
+        "groups_in_two_splits": {track: counted(in_two_splits(labels.table, track)) for track in tracks},
     }
 
 

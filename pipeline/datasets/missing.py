@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.datasets.found import DatasetConfig, named
+from pipeline.datasets.config import DatasetConfig
+from pipeline.datasets.dataset import counted
 
 # In lower case. pandas writes nan and <NA>, R NA, Python None, SQL null, Excel #N/A; -1 is ABAW's and many others'.
 WORDS = ("", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "-1", "-1.0")
@@ -24,7 +25,7 @@ def is_missing(values: pd.Series, config: DatasetConfig) -> pd.Series:
 def missing_labels(labels: pd.Series, missing: pd.Series) -> dict[str, Any]:
     """For the report: how many labels are missing, and by which word."""
     counts = labels[missing].value_counts().sort_index()
-    return named(f"{word!r}: {n:,}" if word else f"empty: {n:,}" for word, n in counts.items()) | {
+    return counted(f"{word!r}: {n:,}" if word else f"empty: {n:,}" for word, n in counts.items()) | {
         "count": int(counts.sum())
     }
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.params import UserError
-from pipeline.datasets.found import DatasetConfig, named
+from pipeline.datasets.config import DatasetConfig
+from pipeline.datasets.dataset import counted
 from pipeline.datasets.order import HOW_TO_SAY, check_choice
 from pipeline.datasets.scan import Folder, Scan, parts
 
@@ -39,7 +40,7 @@ def cut_from(root: Path, path: str, video: str) -> str:
 
 def like_several_people(groups: Mapping[str, str]) -> dict[str, Any]:
     """Counts and names the videos called like one of several people in a video that yet are groups of their own."""
-    return named(sorted(video for video, group in groups.items() if video == group and _PERSON.fullmatch(video)))
+    return counted(sorted(video for video, group in groups.items() if video == group and _PERSON.fullmatch(video)))
 
 
 def number(name: str, which: int | str | None = None) -> str | None:
@@ -68,7 +69,7 @@ def not_understood(folders: Iterable[Folder], chosen: Iterable[Folder]) -> dict[
     ``chosen`` are the folders with a frame.
     """
     known = {folder.path for folder in chosen}
-    return named(
+    return counted(
         f"{folder.path or '.'}: {len(folder.names):,} images such as '{min(folder.names)}'"
         for folder in folders
         if folder.names and folder.path not in known
@@ -98,7 +99,7 @@ def how_numbered(config: DatasetConfig, videos: Collection[str]) -> dict[str, An
     """For the report: the rule that gave the frame numbers, as ``frame_numbers`` of other readers says it."""
     which = config.frame_number
     rule = {None: "the name, a number", -1: "the last number in the name"}.get(which, f"number {which} in the name")
-    return {rule: named(sorted(videos), most=3)}
+    return {rule: counted(sorted(videos), most=3)}
 
 
 def keep_one(dataset: str, video: str, path: str, other: str) -> UserError:

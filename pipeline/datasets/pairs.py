@@ -17,7 +17,8 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import Frames, Labels
-from pipeline.datasets.found import DatasetConfig, Found, named, nothing_found, ready, title
+from pipeline.datasets.config import DatasetConfig, check_config, display_name, nothing_found
+from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.missing import is_missing
 from pipeline.datasets.scan import scan
 from pipeline.datasets.sheet import below_root, none_there, read_sheet, sizes_of, split_of
@@ -29,9 +30,9 @@ KNOWN = ("left", "right", "pair", "same", "left_label", "right_label", "split")
 WANTED = "pairs of images: ROOT/left/00001.jpg and ROOT/right/00001.jpg, or a table as dataset.annotations"
 
 
-def read(config: DatasetConfig) -> Found:
+def read(config: DatasetConfig) -> Dataset:
     """Raises ``UserError`` where no pair is found, a name stands twice, or a group stands in two splits."""
-    ready(config, WANTED, uses=["annotations", "columns", "missing"])
+    check_config(config, WANTED, uses=["annotations", "columns", "missing"])
     if config.annotations is None:
         pairs, sizes, facts, skipped = _from_folders(config)
     else:
@@ -43,15 +44,15 @@ def read(config: DatasetConfig) -> Found:
     labels = images[["video", "frame", "group", "expression", "pair", "side", "same"]]
     if "split" in pairs:
         labels = labels.assign(expression_split=images["split"])
-        refuse_overlap(labels, title(config))
+        refuse_overlap(labels, display_name(config))
     frames = images[["video", "frame", "path"]].assign(size=images["path"].map(sizes))
     used_in = images.groupby("path")["pair"].nunique()
-    return Found(
-        Frames(frames, config.root, title(config), config.crop_source or "as given"),
-        Labels(labels, sorted(images["expression"].unique()), title(config)),
+    return Dataset(
+        Frames(frames, config.root, display_name(config), config.crop_source or "as given"),
+        Labels(labels, sorted(images["expression"].unique()), display_name(config)),
         {
             "pairs": {"same": int(pairs["same"].sum()), "different": int((pairs["same"] == 0).sum())},
-            "images_in_several_pairs": named(used_in.index[used_in > 1]),
+            "images_in_several_pairs": counted(used_in.index[used_in > 1]),
         }
         | facts,
         skipped,
@@ -82,10 +83,10 @@ def _from_folders(config: DatasetConfig) -> tuple[pd.DataFrame, dict[str, int], 
     alone = sorted(path for side in SIDES for stem, path in sides[side].items() if stem not in set(both))
     table = {"pair": both} | {side: [sides[side][stem] for stem in both] for side in SIDES} | {"same": 1}
     facts = {
-        "images_without_partner": named(alone),
-        "images_outside_left_and_right": named(sorted(outside)),
-        "unreadable": named(scanned.unreadable),
-        "stray_files": named(scanned.others, most=10),
+        "images_without_partner": counted(alone),
+        "images_outside_left_and_right": counted(sorted(outside)),
+        "unreadable": counted(scanned.unreadable),
+        "stray_files": counted(scanned.others, most=10),
     }
     return pd.DataFrame(table), sizes, facts, len(alone) + len(outside) + len(scanned.unreadable)
 
@@ -130,8 +131,8 @@ def _from_table(config: DatasetConfig) -> tuple[pd.DataFrame, dict[str, int], di
         raise nothing_found(config, none_there(config, num_rows, given_paths, malformed, missing), WANTED)
     facts = {
         "absolute_paths_taken_to_start_in_root": paths.taken,
-        "malformed_lines": named(malformed, most=50),
-        "images_missing": named(missing),
+        "malformed_lines": counted(malformed, most=50),
+        "images_missing": counted(missing),
     }
     pairs = sheet[whole].drop(columns="line").assign(same=sheet.loc[whole, "same"].astype("int8"))
     return pairs.reset_index(drop=True), sizes, facts, len(malformed) + len(missing)

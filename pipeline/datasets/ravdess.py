@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.tables import Frames, Labels
-from pipeline.datasets.found import CUT_FIRST, DatasetConfig, Found, named, nothing_found, ready, title, videos_among
+from pipeline.datasets.config import CUT_FIRST, DatasetConfig, check_config, display_name, nothing_found, videos_among
+from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.numbered import (
     by_name,
     frame_folders,
@@ -37,12 +38,12 @@ PICTURES = ("01", "02")  # with sound, without
 CHANNELS = ("01", "02")  # speech, song
 
 
-def read(config: DatasetConfig) -> Found:
+def read(config: DatasetConfig) -> Dataset:
     """Every take once; raises ``UserError`` where no clip is found, or one is found twice.
 
     RAVDESS shows one person: where the stage ``faces`` cut several tracks out of a clip, the longest is read.
     """
-    ready(config, WANTED, uses=["frame_number"])
+    check_config(config, WANTED, uses=["frame_number"])
     scanned = scan(config.root, EXTENSIONS)
     raw = videos_among(scanned.others)
     folders = [folder for folder in frame_folders(config, scanned.folders) if folder.path]
@@ -57,20 +58,20 @@ def read(config: DatasetConfig) -> Found:
     takes = {CLIP.fullmatch(name)["take"] for name in chosen}
     frames, strays = frame_table(config, chosen)
     unknown = not_understood((f for f in scanned.folders if f.path and _is_clip(f)), folders)
-    return Found(
-        Frames(frames, config.root, title(config), config.crop_source or "cropped_aligned"),
-        Labels(_label_table(frames), CLASSES, title(config)),
+    return Dataset(
+        Frames(frames, config.root, display_name(config), config.crop_source or "cropped_aligned"),
+        Labels(_label_table(frames), CLASSES, display_name(config)),
         {
             "warnings": names_not_understood(unknown, strays),
             "frame_numbers": how_numbered(config, chosen),
             "folders_whose_images_have_no_number": unknown,
-            "takes_left_out_as_the_same_in_another_modality": named(sorted(twins)),
-            "shorter_tracks_left_out": named(sorted(tracks)),
-            "videos_not_cut_into_frames": named(path for path in raw if not _stands_for(path, takes)),
-            "images_outside_clips": named(sorted(others + strays)),
-            "unreadable": named(scanned.unreadable),
-            "links_to_folders_already_read": named(scanned.repeated),
-            "stray_files": named((p for p in scanned.others if p not in set(raw)), most=10),
+            "takes_left_out_as_the_same_in_another_modality": counted(sorted(twins)),
+            "shorter_tracks_left_out": counted(sorted(tracks)),
+            "videos_not_cut_into_frames": counted(path for path in raw if not _stands_for(path, takes)),
+            "images_outside_clips": counted(sorted(others + strays)),
+            "unreadable": counted(scanned.unreadable),
+            "links_to_folders_already_read": counted(scanned.repeated),
+            "stray_files": counted((p for p in scanned.others if p not in set(raw)), most=10),
         },
         skipped=len(others) + len(strays) + len(scanned.unreadable),
     )

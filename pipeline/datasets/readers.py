@@ -12,7 +12,8 @@ from pipeline.core.params import UserError, build, one_of
 from pipeline.core.tables import Frames, Labels
 from pipeline.datasets import abaw, afew_va, ckplus, csv_table, folder, pairs, ravdess, shapes
 from pipeline.datasets.classes import alike, mapped
-from pipeline.datasets.found import DatasetConfig, Found
+from pipeline.datasets.config import DatasetConfig
+from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.recognise import AUTO, recognised
 from pipeline.datasets.splits import with_split, without_val
 
@@ -20,7 +21,7 @@ OF_A_DATA_SET = ("annotations", "columns", "crop_source", "frame_number", "first
 OWN = ("name", "root", *OF_A_DATA_SET, "val_fraction", "seed")
 
 
-def read(config: DatasetConfig) -> Found:
+def read(config: DatasetConfig) -> Dataset:
     """The data set and those of ``also``, each with its split, under one class map."""
     found = _read_one(config)
     if config.also:
@@ -37,7 +38,7 @@ def read(config: DatasetConfig) -> Found:
     return replace(found, labels=labels, report=found.report | report)
 
 
-def _read_one(config: DatasetConfig) -> Found:
+def _read_one(config: DatasetConfig) -> Dataset:
     told = {}
     if config.name == AUTO or (config.name == "csv" and config.annotations is None):
         config = recognised(config)
@@ -61,7 +62,7 @@ def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:
     return build(DatasetConfig, alone | entry, where)
 
 
-def _together(parts: list[Found]) -> Found:
+def _together(parts: list[Dataset]) -> Dataset:
     """All parts in one, videos and groups as ``<data set>/<name>``, under the nearest folder around all roots.
 
     The label table's column ``dataset`` says which is whose. A second part of one name is ``<data set>-2``.
@@ -85,7 +86,7 @@ def _together(parts: list[Found]) -> Found:
         classes += [c for c in part.labels.classes if c not in classes]
     title = " + ".join(names)
     crop_source = " + ".join(dict.fromkeys(part.frames.crop_source for part in parts))
-    return Found(
+    return Dataset(
         Frames(pd.concat(frames, ignore_index=True), Path(around), title, crop_source),
         Labels(pd.concat(labels, ignore_index=True), classes, title),
         {"data_sets": {name: part.report | {"skipped": part.skipped} for name, part in zip(names, parts, strict=True)}},
@@ -98,7 +99,7 @@ def _distinct(names: list[str]) -> list[str]:
     return [f"{name}-{n + 1}" if n else name for name, n in zip(names, earlier, strict=True)]
 
 
-READERS: dict[str, Callable[[DatasetConfig], Found]] = {
+READERS: dict[str, Callable[[DatasetConfig], Dataset]] = {
     "abaw": abaw.read,
     "afew_va": afew_va.read,
     "ckplus": ckplus.read,

@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.core.params import UserError
 from pipeline.datasets import abaw, ckplus, ravdess, shapes
+from pipeline.datasets.config import HOW_TO_POINT, VIDEO_SUFFIXES, DatasetConfig
 from pipeline.datasets.folder import SPLIT_FOLDERS
-from pipeline.datasets.found import HOW_TO_POINT, VIDEOS, DatasetConfig
 from pipeline.datasets.numbered import number
 from pipeline.datasets.scan import Scan, scan
 from pipeline.datasets.sheet import read_head, rows_of
@@ -56,8 +56,8 @@ def look(root: Path) -> Survey:
         raise UserError(f"there is no folder {root}: {HOW_TO_POINT}")
     scanned = scan(root, IMAGES)
     images = {folder.path: sorted(folder.names) for folder in scanned.folders if folder.names}
-    videos = [path for path in scanned.others if path.lower().endswith(VIDEOS)]
-    others = [path for path in scanned.others if not path.lower().endswith((*VIDEOS, "/"))]
+    videos = [path for path in scanned.others if path.lower().endswith(VIDEO_SUFFIXES)]
+    others = [path for path in scanned.others if not path.lower().endswith((*VIDEO_SUFFIXES, "/"))]
     return Survey(root, scanned, images, videos, others)
 
 

@@ -20,7 +20,8 @@ import numpy as np
 
 from pipeline.core.params import UserError, entry, option, parse
 from pipeline.datasets import pairs
-from pipeline.datasets.found import DatasetConfig, Found, nothing_found, ready
+from pipeline.datasets.config import DatasetConfig, check_config, nothing_found
+from pipeline.datasets.dataset import Dataset
 
 SHAPES = ("circle", "square")
 TABLE = "pairs.csv"
@@ -38,9 +39,9 @@ class ShapesConfig:
     seed: int = option(0, help="everything follows from it", within="[0, inf)")
 
 
-def read(config: DatasetConfig) -> Found:
+def read(config: DatasetConfig) -> Dataset:
     """Raises ``UserError`` where nothing was drawn yet."""
-    ready(config, WANTED)
+    check_config(config, WANTED)
     if not (config.root / TABLE).is_file():
         raise nothing_found(config, f"there is no {TABLE} in {config.root}", WANTED)
     crop_source = config.crop_source or "drawn"  # whole: a figure may lie at the edge, so nothing is to be cut off

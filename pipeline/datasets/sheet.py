@@ -16,7 +16,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core.params import UserError, one_of
-from pipeline.datasets.found import DatasetConfig, named
+from pipeline.datasets.config import DatasetConfig
+from pipeline.datasets.dataset import counted
 
 SPLIT_WORDS = {
     "train": "train", "training": "train",
@@ -160,7 +161,7 @@ def below_root(paths: pd.Series, root: Path) -> Paths:
             continue
         own |= ours
         taken.append(f"'{beginning}': {int(paths.isin([p for p in ours if ours[p]]).sum()):,} rows")
-    return Paths(own, named(taken))
+    return Paths(own, counted(taken))
 
 
 def sizes_of(root: Path, paths: pd.Series) -> tuple[dict[str, int], list[str]]:

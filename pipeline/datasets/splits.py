@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import Labels, of_fold
-from pipeline.datasets.found import DatasetConfig
+from pipeline.datasets.config import DatasetConfig
 
 MOST_ROWS = 100_000
 

@@ -31,7 +31,8 @@ import filelock
 from pipeline.core.files import read_json, table_writer, write_json
 from pipeline.core.params import UserError, entry, option, parse
 from pipeline.datasets import afew_va
-from pipeline.datasets.found import DatasetConfig, named
+from pipeline.datasets.config import DatasetConfig
+from pipeline.datasets.dataset import counted
 from pipeline.datasets.numbered import number
 from pipeline.datasets.scan import scan
 from pipeline.faces.detect import DETECTORS
@@ -248,9 +249,9 @@ def _report(
         "faces": sum(folders.values()),
         "problems": sorted(problems, key=lambda problem: (problem["file"], problem["problem"])),
         "notes": sorted(notes, key=lambda note: (note["file"], note["note"])),
-        "other_files": named(sorted(others)),
-        "of_earlier_inputs": named(sorted(set(records).difference(task.video for task in tasks))),
-        "folders_of_no_file": named(_folders_of_no_file(out / CROPS, set(folders))),
+        "other_files": counted(sorted(others)),
+        "of_earlier_inputs": counted(sorted(set(records).difference(task.video for task in tasks))),
+        "folders_of_no_file": counted(_folders_of_no_file(out / CROPS, set(folders))),
         "videos": {
             video: {key: r[key] for key in ("source", "frames", "fps", "folders")} for video, r in records.items()
         },

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.core.children import end_with_pool
 from pipeline.core.params import UserError
-from pipeline.datasets.found import SYNTHETIC_MARKER
+from pipeline.datasets.config import SYNTHETIC_MARKER
 from pipeline.datasets.synthetic.acting import AUS, perform
 from pipeline.datasets.synthetic.annotations import ANNOTATIONS, TRACK_FOLDERS, annotation_lines, write_annotations
 from pipeline.datasets.synthetic.camera import cover, photograph, sample_camera, sample_occlusions, sample_poses

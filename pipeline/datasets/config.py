@@ -1,14 +1,12 @@
-"""What a reader of a data set is told (``DatasetConfig``) and what it gives back (``Found``)."""
+"""Section ``dataset`` of params.yaml, and what every reader says of it: a wrong setting, and a root without data."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.core.params import UserError, option
-from pipeline.core.tables import Frames, Labels
 
-SOURCES = {
+WHERE_TO_GET = {
     "abaw": "Aff-Wild2 (ABAW) is given by its authors on request, for a signed licence: "
     "https://ibug.doc.ic.ac.uk/resources/aff-wild2/",
     "afew_va": "AFEW-VA is given by its authors on request: https://ibug.doc.ic.ac.uk/resources/afew-va-database/",
@@ -17,7 +15,7 @@ SOURCES = {
     "ravdess": "RAVDESS (CC BY-NC-SA 4.0): https://zenodo.org/records/1188976",
     "shapes": "draw it: python -m pipeline.datasets.shapes --out FOLDER",
 }
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")
 SYNTHETIC_MARKER = (
     "Synthetic face clips, drawn by pipeline/datasets/synthetic.py."  # begins README.txt in such a folder
 )
@@ -75,31 +73,11 @@ class DatasetConfig:
     strict: bool = option(False, help="exit status 1, after all is written, when anything had to be skipped")
 
 
-@dataclass(frozen=True)
-class Found:
-    """The two tables; ``report`` is what only the reader can tell, as JSON values that do not change between runs.
-
-    ``skipped`` counts what should have been read and could not be (malformed lines, unreadable folders), not what
-    is no part of the data set (stray files).
-    """
-
-    frames: Frames
-    labels: Labels
-    report: dict[str, Any]
-    skipped: int
-
-
-def title(config: DatasetConfig) -> str:
+def display_name(config: DatasetConfig) -> str:
     """The data set's name wherever its numbers stand: that drawn faces are no data is said there too."""
     readme = config.root / "README.txt"
     drawn = readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(SYNTHETIC_MARKER)
     return f"synthetic {config.name}" if drawn else config.name
-
-
-def named(items: Iterable[str], most: int = 20) -> dict[str, Any]:
-    """``{"count": how many, "first": the first ``most``}``, in the order given."""
-    items = list(items)
-    return {"count": len(items), "first": items[:most]}
 
 
 def nothing_found(config: DatasetConfig, problem: str, wanted: str, unreadable: Sequence[str] = ()) -> UserError:
@@ -108,11 +86,11 @@ def nothing_found(config: DatasetConfig, problem: str, wanted: str, unreadable: 
         problem += f" ({len(unreadable)} could not be read, such as '{unreadable[0]}')"
     return UserError(
         f"data set '{config.name}': {problem}\n  wanted: {wanted}\n  to read another folder: {HOW_TO_POINT}"
-        + (f"\n  {SOURCES[config.name]}" if config.name in SOURCES else "")
+        + (f"\n  {WHERE_TO_GET[config.name]}" if config.name in WHERE_TO_GET else "")
     )
 
 
-def ready(config: DatasetConfig, wanted: str, *, uses: Collection[str] = ()) -> None:
+def check_config(config: DatasetConfig, wanted: str, *, uses: Collection[str] = ()) -> None:
     """Raises ``UserError`` where ``root`` is no folder, or a setting is given that the reader has no use for."""
     unset = DatasetConfig()
     for key in ("annotations", "columns", "frame_number", "first_frame", "missing"):
@@ -124,4 +102,4 @@ def ready(config: DatasetConfig, wanted: str, *, uses: Collection[str] = ()) -> 
 
 def videos_among(others: Iterable[str]) -> list[str]:
     """The video files of a scan's ``others``: a reader takes frames, so these were not cut yet."""
-    return [path for path in others if path.lower().endswith(VIDEOS)]
+    return [path for path in others if path.lower().endswith(VIDEO_SUFFIXES)]

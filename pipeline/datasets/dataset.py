@@ -1,0 +1,27 @@
+"""What a reader of a data set gives back."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.core.tables import Frames, Labels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The two tables; ``report`` is what only the reader can tell, as JSON values that do not change between runs.
+
+    ``skipped`` counts what should have been read and could not be (malformed lines, unreadable folders), not what
+    is no part of the data set (stray files).
+    """
+
+    frames: Frames
+    labels: Labels
+    report: dict[str, Any]
+    skipped: int
+
+
+def counted(items: Iterable[str], most: int = 20) -> dict[str, Any]:
+    """``{"count": how many, "first": the first ``most``}``, in the order given."""
+    items = list(items)
+    return {"count": len(items), "first": items[:most]}
