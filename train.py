@@ -1,6 +1,7 @@
 """Stage two: trains a temporal adapter on the stored features. What is not said here is as params.yaml says.
 
     python train.py -e 150 -t 15                     150 epochs at temperature 15, into runs/manual/
+    python train.py --steps 2000                     2,000 steps of the optimiser, however many epochs that takes
     python train.py --model tcn --loss supcon -r 3   another head and loss, three seeds
     python train.py --loss '{arcface: 1, triplet: {weight: 0.5, mining: semi_hard}}'
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
@@ -26,7 +27,6 @@ from pipeline.core.params import UserError, entry, given_params
 from pipeline.training.combinations import select_by_of
 from pipeline.training.config import TrainConfig, from_flags, new_folder
 from pipeline.training.losses import LOSSES
-from pipeline.training.messages import verdict
 from pipeline.training.samplers import SAMPLERS
 
 
@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if labels.folds and config.test_split is not None:
         raise UserError(f"{config.labels} is cut into {len(labels.folds)} folds: leave --test-split out")
 
-    from pipeline.training import checkpoints, run  # here: what is wrong with the flags is said without waiting for it
+    from pipeline.training import checkpoints, messages, run  # here: a wrong flag is told without waiting for these
 
     folds = labels.folds or [None]
     results = [result for fold in folds for result in run.train_fold(config, folder, store, labels, fold)]
     checkpoints.write_summary(folder, results)
     select_by = config.select_by or select_by_of(config.loss)
-    print(verdict(folder, results, select_by, len(labels.folds), config.epochs, config.patience))
+    print(messages.verdict(config, folder, results, select_by, len(labels.folds)))
     if config.evaluate:
         evaluate(config, folder, given_params(argv))
 

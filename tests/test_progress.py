@@ -102,5 +102,23 @@ def test_the_verdict_says_where_more_epochs_may_help(place, capsys, monkeypatch)
     assert lines[2] == "  the best epoch is among the last: more --epochs may be better still"
 
 
+def test_where_steps_count_progress_and_verdict_say_steps(place, capsys, monkeypatch):
+    class Always(Line):
+        def say(self, text):
+            print(text)
+
+    monkeypatch.setattr(run_module, "Line", Always)
+    scores = iter([0.5, 0.6, 0.7, 0.8])
+    monkeypatch.setattr(run_module, "_watch", lambda *_: next(scores))
+    run("--name", "x", "--steps", "13")
+    lines = capsys.readouterr().out.splitlines()
+    where = [line.split(", loss")[0] for line in lines if ", loss " in line]
+    assert where == [f"runs/manual/x/seed_0: epoch {n}, step {s} of 13" for n, s in ((1, 5), (2, 10), (3, 13))]
+    assert lines[-3:-1] == [
+        "  3 epochs, 13 steps in all; best epoch 3 of 3",
+        "  the best epoch is among the last: more --steps may be better still",
+    ]
+
+
 def test_a_time_left_is_read_as_hours_minutes_and_seconds():
     assert [clock(s) for s in (5, 65, 3665)] == ["0:00:05", "0:01:05", "1:01:05"]

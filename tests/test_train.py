@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from pipeline.core.store import FeatureStore, StoreWriter
 from pipeline.core.tables import Labels, of_fold, read_labels, write_labels
 from pipeline.training import run as run_module
 from pipeline.training.board import HPARAMS, Board
+from pipeline.training.config import from_flags
 from pipeline.training.loop import Schedule
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
@@ -72,7 +74,8 @@ def place(made, workplace):
 
 
 def run(*flags: str) -> Path:
-    common = ["--cpu", "-e", "3", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce"]
+    common = ["--cpu", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce"]
+    common += [] if "--steps" in flags else ["-e", "3"]
     common += ["-r", "1", "--normalise", "standardise", "--dropout", "0.1", "--learning-rate", "0.01"]
     train.main([*common, "--no-evaluate", *flags])
     return max(Path("runs/manual").iterdir(), key=lambda p: p.stat().st_mtime_ns)
@@ -143,6 +146,12 @@ def test_a_head_a_loss_and_a_sampler_train_and_open_again(place, model, loss, sa
         assert (facts["model"], facts["loss"], facts["sampler"]) == (model, loss, sampler)
     first, last = (load_file(folder / "seed_0" / f"{name}.safetensors") for name in ("best", "last"))
     assert first.keys() == last.keys()
+
+
+def test_a_wrong_flag_is_answered_before_the_large_libraries_are_loaded():
+    script = "import json, sys, train; print(json.dumps(sorted(sys.modules)))"
+    modules = json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout)
+    assert not {"sklearn", "matplotlib", "tensorboard", "pytorch_metric_learning", "cv2", "scipy"} & set(modules)
 
 
 def test_a_run_imports_its_own_loss_and_sampler_and_no_others(place):
@@ -454,6 +463,88 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(place):
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
+# --- how long
+
+
+@pytest.mark.parametrize("more", [[], ["--memory-gb", "0.000003"]])
+def test_steps_are_kept_exactly_and_cut_the_last_epoch_short(place, capsys, monkeypatch, more):
+    monkeypatch.setattr(sources, "SEGMENT", 4)
+    monkeypatch.setattr(sources, "MIXED", 4)
+    folder = run("--steps", "12", *more)
+    (seed,) = json.loads((folder / "summary.json").read_text())["seeds"]
+    per_epoch = 5 if not more else -(-12 // seed["epochs"])  # in parts an epoch has some batches more
+    assert seed["steps"] == 12
+    assert seed["epochs"] == -(-12 // per_epoch)
+    assert f"{seed['epochs']} epochs, 12 steps in all; best epoch {seed['epoch']} of " in capsys.readouterr().out
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["epochs"], config["steps"]) == (None, 12)
+    board = EventAccumulator(str(folder / "seed_0")).Reload()
+    select = [e.value for e in board.Scalars("auc_same_different/select")]
+    assert len(select) == 1 + seed["epochs"]
+    assert seed["select"] == pytest.approx(max(select[1:]))
+    if not more:  # the rate of the last batch before each look, by the formula
+        rates = [0.01 * 0.5 * (1 + np.cos(np.pi * (step - 1) / 12)) for step in (5, 10, 12)]
+        assert [e.value for e in board.Scalars("learning_rate/train")] == pytest.approx(rates)
+
+
+def test_as_many_steps_as_some_epochs_have_train_the_same_weights(place):
+    epochs, steps = (
+        load_file(run(*flags, "--name", name) / "seed_0/last.safetensors")
+        for name, flags in (("epochs", ["-e", "3"]), ("steps", ["--steps", "15"]))
+    )
+    for name in epochs:
+        torch.testing.assert_close(epochs[name], steps[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_of_steps_that_was_cut_off_goes_on_to_the_same_weights(place, monkeypatch, epoch):
+    whole = run("--steps", "13", "--dropout", "0.3", "--name", "whole")
+    folder = killed_after(epoch, monkeypatch, "--steps", "13", "--dropout", "0.3", "--name", "cut")
+    assert (folder / "seed_0/state.safetensors").is_file() == (epoch > 1)
+    train.main(["--resume", str(folder)])
+    for name in ("best", "last"):
+        one, two = (load_file(f / "seed_0" / f"{name}.safetensors") for f in (whole, folder))
+        assert all(torch.equal(one[k], two[k]) for k in one)
+    results = [json.loads((f / "summary.json").read_text())["seeds"] for f in (whole, folder)]
+    assert results[0] == results[1]
+    assert (results[0][0]["epochs"], results[0][0]["steps"]) == (3, 13)
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "flags", "length"),
+    [
+        ({}, {}, [], (6, None)),
+        ({}, {}, ["-e", "2"], (2, None)),
+        ({}, {}, ["--steps", "50"], (None, 50)),
+        ({}, {"epochs": 3}, [], (3, None)),
+        ({}, {"epochs": 0}, ["--steps=50"], (None, 50)),
+        ({}, {"steps": 70}, [], (None, 70)),
+        ({}, {"steps": 70}, ["--epochs", "2"], (2, None)),
+        ({"steps": 90}, {}, [], (None, 90)),
+        ({"steps": 90}, {}, ["-e2"], (2, None)),
+        ({"steps": 90}, {}, ["--steps", "null"], (6, None)),
+        ({"steps": 90}, {"epochs": 0}, [], (0, None)),
+        ({"steps": 90}, {"steps": None}, [], (6, None)),
+        ({"steps": 90, "epochs": None}, {}, [], (None, 90)),
+        ({}, {}, ["-e", "2", "--steps", "50"], "epochs 2 or steps 50 say how long to train: give one of both"),
+        ({}, {"epochs": 3, "steps": 70}, [], "epochs 3 or steps 70 say how long to train: give one of both"),
+        ({"epochs": None}, {}, [], "one of epochs and steps must be null, and they are None and None"),
+        ({}, {}, ["--steps", "0"], "steps must be from 1 to 1,000,000,000, and is 0"),
+    ],
+)
+def test_of_epochs_and_steps_the_one_that_was_set_last_counts(workplace, shared, own, flags, length):
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["train"] |= shared
+    params["runs"]["mine"] = own
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    if isinstance(length, str):
+        with pytest.raises(UserError, match=re.escape(length)):
+            from_flags(["--run", "mine", *flags], "")
+    else:
+        config, _ = from_flags(["--run", "mine", *flags], "")
+        assert (config.epochs, config.steps) == length
+
+
 def test_training_ends_when_nothing_gets_better(place, monkeypatch):
     scores = iter([0.5, 0.6, 0.7, 0.65, 0.7, 0.9])
     monkeypatch.setattr(run_module, "_watch", lambda *_: next(scores))
@@ -485,13 +576,15 @@ def test_features_that_do_not_fit_are_trained_on_from_disk_to_the_same_quality(p
 
 
 def test_bfloat16_is_the_heads_and_trains_as_well(place):
-    scores = {}
+    scores, weights = {}, {}
     for precision in ("float32", "bfloat16"):
         folder = run("-e", "12", "--loss", "supcon", "--precision", precision, "--name", precision)
         board = EventAccumulator(str(folder / "seed_0")).Reload()
         scores[precision] = max(e.value for e in board.Scalars("auc_same_different/val"))
-        assert load_file(folder / "seed_0/last.safetensors")["head.layers.0.weight"].dtype == torch.float32
+        weights[precision] = load_file(folder / "seed_0/last.safetensors")["head.layers.0.weight"]
     assert scores["bfloat16"] == pytest.approx(scores["float32"], abs=0.05)
+    assert weights["bfloat16"].dtype == torch.float32
+    assert not torch.equal(weights["bfloat16"], weights["float32"])
 
 
 def test_the_rate_rises_and_falls(place):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # The columns of TensorBoard's table of runs; the same for every run, or it cannot compare them.
 HPARAMS = (
     "model", "loss", "sampler", "temperature", "margin", "window", "pooling", "embedding_size", "normalise", "reduce",
-    "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "seed",
+    "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "steps", "seed",
 )  # fmt: skip
 COSINE_BINS = np.linspace(-1, 1, 81)  # TensorBoard's own grow by a tenth each: everything above 0.5 falls into seven
 MOST_ROWS = 400  # of a similarity matrix
@@ -139,9 +139,9 @@ class Board:
         )  # fmt: skip
 
 
-def hparams_of(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of an adapter with these ``facts`` in the table of hyperparameters."""
-    return {name: facts[name] for name in HPARAMS}
+def hparams_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The row of a run with these parameters in the table of hyperparameters."""
+    return {name: params[name] for name in HPARAMS}
 
 
 def similarity_figure(z: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> "Figure":

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.adapter.adapter import NORMALISATIONS, POOLINGS
 from pipeline.adapter.heads import HEADS, build_head
@@ -38,11 +39,14 @@ class TrainConfig:
     sampler_options: dict = option({}, help="more arguments of the sampler, such as {refresh_every: 5}")
     positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
-    epochs: int = option(
+    epochs: int | None = option(
         10,
         "-e",
         help="passes; what one pass is depends on the sampler; 0: the head as it starts",
         within="[0, 1_000_000]",
+    )
+    steps: int | None = option(
+        None, help="steps of the optimiser, instead of epochs; the last epoch is cut short", within="[1, 1_000_000_000]"
     )
     runs: int = option(
         1, "-r", help="seeds to train, from --seed on; their mean and deviation are the result", within="[1, 1000]"
@@ -94,6 +98,8 @@ class TrainConfig:
     all: bool = option(False, help="print every metric of the evaluation, not just the main ones")
 
     def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError(f"train: one of epochs and steps must be null, and they are {self.epochs} and {self.steps}")
         if len(self.optim_betas) != 2:
             raise UserError(f"train: optim_betas must be two numbers, and are {self.optim_betas}")
         if not names_of(self.loss):
@@ -103,10 +109,10 @@ class TrainConfig:
         for name in ("num_features", "embedding_size", "dropout", "grid"):
             if name in self.model_options:
                 raise UserError(f"train: model_options cannot hold {name}: it is a parameter of its own, or given")
-        if self.select_split == 0 and self.epochs > 0:
+        if self.select_split == 0 and self.trains:
             raise UserError("train: select_split 0 leaves nothing to choose the best epoch on")
         check(
-            self.model, self.loss, self.sampler, pooling=self.pooling, window=self.window, epochs=self.epochs,
+            self.model, self.loss, self.sampler, pooling=self.pooling, window=self.window, epochs=int(self.trains),
             positives=self.positives, select_by=self.select_by,
         )  # fmt: skip
         # Made once for nothing, so that a wrong option is refused before anything is loaded.
@@ -117,6 +123,11 @@ class TrainConfig:
         )  # fmt: skip
         for name in self.sampler_options:
             one_of(f"sampler '{self.sampler}': option", name, options_of(self.sampler))
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train; False with 0 epochs."""
+        return self.epochs != 0
 
 
 def from_flags(argv: Sequence[str], description: str) -> tuple[TrainConfig, Path | None]:
@@ -132,21 +143,52 @@ def from_flags(argv: Sequence[str], description: str) -> tuple[TrainConfig, Path
     sections = ["train"] + ([f"runs.{known.run}"] if known.run else [])
     short = {"--gpu": ["--device", "cuda"], "--cpu": ["--device", "cpu"]}
     flags = [word for flag in flags for word in short.get(flag, [flag])]
+    if {"-h", "--help"} & {*flags}:  # before any file is read
+        parse(TrainConfig, flags, sections=sections, description=description)
+    given = _given(flags, known.run)
+    flags += _either_epochs_or_steps(given)
     config = parse(TrainConfig, flags, sections=sections, description=description)
-    for name in without_effect(config.loss, _own_scales(flags, known.run)):
+    own = {name for layer in ("run", "flags") for name in given[layer] if name in ("temperature", "margin")}
+    for name in without_effect(config.loss, sorted(own)):
         print(f"{name} {getattr(config, name)} has no effect: loss '{' + '.join(names_of(config.loss))}' takes none")
     return (config if config.name or not known.run else dataclasses.replace(config, name=known.run)), None
 
 
-def _own_scales(flags: Sequence[str], run: str | None) -> list[str]:
-    """Which of temperature and margin this run sets itself: by a flag, or in its section of params.yaml."""
+Layers = dict[str, dict[str, Any]]  # section 'train', the run's own section, the flags: what each of them sets
+
+
+def _given(flags: Sequence[str], run: str | None) -> Layers:
+    """What the parameter file and the flags set; of the flags only the few that are looked at here."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--params", type=Path)
     parser.add_argument("-t", "--temperature")
     parser.add_argument("--margin")
+    parser.add_argument("-e", "--epochs")
+    parser.add_argument("--steps")
     given = vars(parser.parse_known_args(flags)[0])
+    given = {name: None if value == "null" else value for name, value in given.items()}
     path = given.pop("params", Path("params.yaml"))
-    return sorted(given.keys() | ({"temperature", "margin"} & read(path, f"runs.{run}").keys() if run else set()))
+    return {"train": read(path, "train"), "run": read(path, f"runs.{run}") if run else {}, "flags": given}
+
+
+def _either_epochs_or_steps(given: Layers) -> list[str]:
+    """The flag that leaves one of epochs and steps: the one that was set last counts, the other is null.
+
+    In section ``train``, which has both, steps count where they are not null. Raises ``UserError`` where a run's own
+    section, or the command line, sets both.
+    """
+    merged, counts = {}, "epochs"
+    for layer, values in given.items():
+        both = {name: values[name] for name in ("epochs", "steps") if name in values}
+        merged |= both
+        named = [name for name, value in both.items() if value is not None]
+        if len(named) == 2 and layer != "train":
+            raise UserError(f"epochs {both['epochs']} or steps {both['steps']} say how long to train: give one of both")
+        if named:
+            counts = named[-1]
+        elif merged.get(counts, 0) is None:
+            counts = {"epochs": "steps", "steps": "epochs"}[counts]
+    return ["--epochs", "null"] if counts == "steps" else ["--steps", "null"]
 
 
 def read_config(folder: Path) -> TrainConfig:

@@ -107,8 +107,8 @@ def _seen(config: TrainConfig, frames: FrameSet) -> dict[str, Seen]:
 
     A run of 0 epochs takes no more of the training part than mean and deviation, or a projection.
     """
-    trained = config.epochs > 0 or config.normalise != "none" or (config.reduce and config.test_split is not None)
-    parts = [*(["train"] if trained else []), *(["select"] if config.epochs else []), "val"]
+    trained = config.trains or config.normalise != "none" or (config.reduce and config.test_split is not None)
+    parts = [*(["train"] if trained else []), *(["select"] if config.trains else []), "val"]
     return {part: Seen.of(*frames.names_of(part)) for part in parts}
 
 

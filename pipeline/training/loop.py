@@ -1,9 +1,9 @@
-"""Training one adapter."""
+"""Training one adapter: the schedule, and a trainer that goes through it epoch by epoch."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,19 +15,23 @@ from pipeline.core.params import UserError
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: AdamW, its rate raised over the first ``warm_up`` of all steps and then, with ``decay``
-    'cosine', lowered to zero. Gradients are clipped to the norm ``clip_norm`` (0: not). After ``patience`` epochs
-    without a better score training ends. ``precision`` 'bfloat16' is that of the head under autocast; losses are always
-    computed in float32."""
+    """How long and how fast an adapter is trained, by AdamW.
 
-    epochs: int
+    The training lasts ``epochs`` epochs, or ``steps`` steps of the optimiser: one of both is None. ``steps`` is kept
+    exactly: the last epoch is cut short. The rate rises over the first ``warm_up`` of the training; with ``decay``
+    'cosine' it falls to zero after that. Gradients are clipped to the norm ``clip_norm`` (0: not). ``precision``
+    'bfloat16' is that of the head under autocast; losses are always computed in float32.
+    """
+
+    epochs: int | None
     learning_rate: float
+    _: KW_ONLY
+    steps: int | None = None
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     warm_up: float = 0.05
     decay: str = "cosine"
     clip_norm: float = 1.0
-    patience: int | None = None
     precision: str = "float32"
 
     def factor(self, progress: float, step: float) -> float:
@@ -75,11 +79,16 @@ class Trainer:
         self.adapter, self.schedule, self.parts, self.targets, self.embed = adapter, schedule, parts, targets, embed
         self.num_windows = num_windows
         self._make_sampler, self._sampler, self._sampled = make_sampler, None, None
-        self.steps = 0  # of the last epoch
+        self.steps = 0  # of the optimiser, so far
         self.parameters = [p for module in (adapter.head, adapter.loss) for p in module.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay
         )
+
+    def share_done(self, epochs: int) -> float:
+        """The share of the training that is over after ``epochs`` epochs; 1 at its end."""
+        schedule = self.schedule
+        return self.steps / schedule.steps if schedule.steps else epochs / schedule.epochs
 
     def epoch(self, epoch: int) -> dict[str, float]:
         """Trains epoch number ``epoch``, from 0, and gives the mean of the loss and of each of its terms.
@@ -89,18 +98,14 @@ class Trainer:
         self.adapter.head.train()
         self.adapter.loss.train()
         drawn, values = [], []  # looked at when the epoch is over: a look at each would be a wait for the device
-        for part, done, share in self._parts(epoch):
-            sampler = self._sampler_of(part.windows, epoch)
-            batches = sampler.epoch(epoch)
-            for number, numbers in enumerate(batches):
-                start = (epoch + done + share * number / len(batches)) / self.schedule.epochs
-                self._set_rate(start, share / len(batches) / self.schedule.epochs)
-                windows = part.windows[numbers % len(part.windows)]
-                values.append(self._step(part, numbers, windows, sampler.self_supervised))
-                drawn.append(windows)
+        for part, sampler, numbers, progress, share in self._batches(epoch):
+            self._set_rate(progress, share)
+            windows = part.windows[numbers % len(part.windows)]
+            values.append(self._step(part, numbers, windows, sampler.self_supervised))
+            self.steps += 1
+            drawn.append(windows)
         if not values:
             raise UserError("an epoch without a batch: there are too few windows for this sampler and batch_size")
-        self.steps = len(values)
         names = list(values[0])
         table = torch.stack([torch.stack([v[name] for name in names]) for v in values]).cpu().numpy()
         if len(bad := np.flatnonzero(~np.isfinite(table).all(axis=1))):
@@ -131,6 +136,7 @@ class Trainer:
             number, key = name.split(".")
             value = value if key == "step" else value.to(self._device)
             self.optimizer.state[self.parameters[int(number)]][key] = value
+        self.steps = int(max(state["step"] for state in self.optimizer.state.values()))
         torch.set_rng_state(of["random"]["cpu"])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(of["random"]["cuda"], self._device)
@@ -166,6 +172,21 @@ class Trainer:
         self.optimizer.step()
         parts = {f"loss_{name}": value for name, value in terms.items()} if len(terms) > 1 else {}
         return {"loss": loss.detach(), "gradient_norm": norm.detach(), **parts}
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Part, Any, np.ndarray, float, float]]:
+        """Each batch of an epoch: its part, sampler and numbers, the share of the training before it, its own share."""
+        epochs, steps = self.schedule.epochs, self.schedule.steps
+        for part, done, share in self._parts(epoch):
+            sampler = self._sampler_of(part.windows, epoch)
+            batches = sampler.epoch(epoch)
+            for number, numbers in enumerate(batches):
+                if steps is None:
+                    progress = (epoch + done + share * number / len(batches)) / epochs
+                    yield part, sampler, numbers, progress, share / len(batches) / epochs
+                elif self.steps < steps:
+                    yield part, sampler, numbers, self.steps / steps, 1 / steps
+                else:
+                    return
 
     def _parts(self, epoch: int) -> Iterator[tuple[Part, float, float]]:
         """Each part, the share of the epoch before it, and its own share."""

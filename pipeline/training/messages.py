@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.core.frame_set import PARTS, FrameSet
 from pipeline.core.progress import clock
 from pipeline.core.store import FeatureStore
+from pipeline.training.config import TrainConfig
 
 
 def counts_of_parts(frames: FrameSet, store: FeatureStore, fold: int | None) -> str:
@@ -24,41 +25,46 @@ def counts_of_parts(frames: FrameSet, store: FeatureStore, fold: int | None) -> 
     return f"{store.path} ({store.made_by['backbone']}){of_fold}: {', '.join(counts)}{missing}"
 
 
+def how_far(config: TrainConfig, epoch: int, step: int) -> str:
+    """'epoch 3 of 10', or, where the steps count, 'epoch 3, step 9 of 30'."""
+    return f"epoch {epoch}, step {step:,} of {config.steps:,}" if config.steps else f"epoch {epoch} of {config.epochs}"
+
+
 def progress(
-    folder: Path, epoch: int, epochs: int, loss: float, select_by: str, score: float, best: Mapping[str, Any],
-    seconds_left: float,
-) -> str:  # fmt: skip
-    """How far a seed is, after an epoch."""
+    folder: Path, where: str, loss: float, select_by: str, score: float, best: Mapping[str, Any], seconds_left: float
+) -> str:
+    """How far a seed is after an epoch; ``where`` is what ``how_far`` says."""
     return (
-        f"{folder}: epoch {epoch} of {epochs}, loss {loss:.4g}, {select_by} {score:.3f}, best {best['select']:.3f} of "
+        f"{folder}: {where}, loss {loss:.4g}, {select_by} {score:.3f}, best {best['select']:.3f} of "
         f"epoch {best['epoch']}, {clock(seconds_left)} left"
     )
 
 
 def verdict(
-    folder: Path, results: Sequence[Mapping[str, Any]], select_by: str, num_folds: int, epochs: int,
-    patience: int | None,
-) -> str:  # fmt: skip
+    config: TrainConfig, folder: Path, results: Sequence[Mapping[str, Any]], select_by: str, num_folds: int
+) -> str:
     """How the training went, in a few lines: steps, the score against that of the untrained head, the best epochs."""
     of_folds = f" of {num_folds} folds" if num_folds else ""
     score = f"{_mean_and_deviation([r['select'] for r in results])} {select_by} on the selection part{of_folds}"
-    if not epochs:
+    if not config.trains:
         return f"{folder}: {score}, nothing is trained"
     before = _mean_and_deviation([r["untrained"] for r in results])
     trained, steps = [r["epochs"] for r in results], [r["steps"] for r in results]
     networks = f" in each of {len(results)} networks" if len(results) > 1 else ""
     best = _range([r["epoch"] for r in results])
+    planned = config.epochs or _range(trained)
     lines = [
         f"{folder}: {score}; {before} before training",
-        f"  {_range(trained)} epochs, {_range(steps)} steps in all{networks}; best epoch {best} of {epochs}",
+        f"  {_range(trained)} epochs, {_range(steps)} steps in all{networks}; best epoch {best} of {planned}",
     ]
     late = float(np.mean([r["epoch"] / r["epochs"] for r in results]))
     after = [r["epochs"] - r["epoch"] for r in results]
-    if late <= 0.5 and min(after) >= 3 and patience is None:
+    if late <= 0.5 and min(after) >= 3 and config.patience is None:
         enough = min(max(3, *(r["epoch"] for r in results)), 20)
         lines.append(f"  the last {_range(after)} epochs made nothing better (overfitting): try --patience {enough}")
-    elif late > 0.95 and not patience:
-        lines.append("  the best epoch is among the last: more --epochs may be better still")
+    elif late > 0.95 and not config.patience:
+        longer = "--steps" if config.steps else "--epochs"
+        lines.append(f"  the best epoch is among the last: more {longer} may be better still")
     return "\n".join([*lines, f"  curves: tensorboard --logdir {folder}"])
 
 

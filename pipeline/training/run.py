@@ -21,7 +21,7 @@ from pipeline.training.combinations import SELECT_BY
 from pipeline.training.config import TrainConfig, write_config
 from pipeline.training.data import TrainingData, load_data
 from pipeline.training.loop import NotFinite, Schedule, Trainer
-from pipeline.training.messages import progress
+from pipeline.training.messages import how_far, progress
 from pipeline.training.pictures import show
 from pipeline.training.positives import groups_apart
 from pipeline.training.samplers import SAMPLERS
@@ -70,7 +70,8 @@ def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
     # What a killed run has shown of the epochs that come now is taken off the board.
     purge_from = (run.epoch + 1 if run.epoch else 0) if begun else None
     tags = [f"{name}/{part}" for name in SELECT_BY for part in data.watched]
-    with Board(folder, hparams_of(run.adapter.facts), tags, purge_from=purge_from) as board:
+    hparams = hparams_of(vars(data.config) | {"seed": seed})
+    with Board(folder, hparams, tags, purge_from=purge_from) as board:
         if run.epoch == 0:
             _score_untrained(run, board)
         if run.trainer:
@@ -89,7 +90,7 @@ def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
     adapter.seen = data.seen
     adapter.front.load_state_dict(data.front.state_dict())
     adapter.modules().to(data.device)
-    trainer = make_trainer(data, adapter, seed) if data.config.epochs else None
+    trainer = make_trainer(data, adapter, seed) if data.config.trains else None
     result = {"seed": seed, "epoch": None, "select": math.nan, "untrained": math.nan}
     run = SeedRun(data, folder, adapter, trainer, result)
     if (folder / "state.safetensors").is_file():
@@ -110,23 +111,24 @@ def _score_untrained(run: SeedRun, board: Board) -> None:
 
 def _train(run: SeedRun, board: Board) -> None:
     """Trains the epochs that are left; keeps the best one, and now and then a state to go on from."""
-    config, first = run.data.config, run.epoch
+    config, trainer = run.data.config, run.trainer
     started = stored = time.monotonic()
+    done = before = trainer.share_done(run.epoch)
     with Line() as line:
-        while run.epoch < config.epochs:
+        while done < 1:
             run.epoch += 1
-            means = _epoch(run.trainer, run.epoch, run.data)
+            means = _epoch(trainer, run.epoch, run.data)
+            done = trainer.share_done(run.epoch)
             board.scalars(means, "train", run.epoch)
             run.score = _watch(run.data, run.adapter, board, run.epoch)
             _keep_best(run)
-            left = (time.monotonic() - started) / (run.epoch - first) * (config.epochs - run.epoch)
+            left = (time.monotonic() - started) / (done - before) * (1 - done)
             select_by = run.data.facts["select_by"]
-            line.say(
-                progress(run.folder, run.epoch, config.epochs, means["loss"], select_by, run.score, run.result, left)
-            )
+            where = how_far(config, run.epoch, trainer.steps)
+            line.say(progress(run.folder, where, means["loss"], select_by, run.score, run.result, left))
             if config.patience and run.waited >= config.patience:
                 break
-            if time.monotonic() - stored >= STATE_EVERY and run.epoch < config.epochs:
+            if time.monotonic() - stored >= STATE_EVERY and done < 1:
                 _store_state(run)
                 stored = time.monotonic()
 
@@ -157,7 +159,7 @@ def _finish(run: SeedRun, board: Board) -> None:
 
 
 def _steps(run: SeedRun) -> int:
-    return run.epoch * run.trainer.steps if run.trainer else 0
+    return run.trainer.steps if run.trainer else 0
 
 
 def make_trainer(data: TrainingData, adapter: Adapter, seed: int) -> Trainer:
@@ -186,8 +188,9 @@ def make_trainer(data: TrainingData, adapter: Adapter, seed: int) -> Trainer:
         return adapter.embed(data.source, torch.from_numpy(data.rows).to(data.device)).cpu().numpy()
 
     schedule = Schedule(
-        config.epochs, config.learning_rate, (config.optim_betas[0], config.optim_betas[1]), config.weight_decay,
-        config.warm_up, config.decay, config.clip_norm, config.precision,
+        config.epochs, config.learning_rate, steps=config.steps, betas=tuple(config.optim_betas),
+        weight_decay=config.weight_decay, warm_up=config.warm_up, decay=config.decay, clip_norm=config.clip_norm,
+        precision=config.precision,
     )  # fmt: skip
     parts = sources.feed(data.source, data.rows, len(frames.row), seed)
     return Trainer(adapter, schedule, parts, make_sampler, targets, len(train), embed)
