@@ -1,4 +1,4 @@
-"""Every head with every loss and every sampler: it either trains (tests/test_train.py) or is refused here by name."""
+"""Which heads, losses and samplers go together, against a table written by hand, and every rule by cases of its own."""
 
 import re
 
@@ -6,67 +6,207 @@ import pytest
 
 from pipeline.adapter.heads import HEADS
 from pipeline.core.params import UserError
-from pipeline.training.combinations import check, select_by_of, tracks_of
+from pipeline.training.combinations import RULES, Combination, refuse_combination, select_by_of, tracks_of
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
 
 PLAIN = {
-    "model": "mlp", "loss": "supcon", "sampler": "balanced", "pooling": "mean", "window": 15, "epochs": 10,
+    "model": "mlp", "loss": "supcon", "sampler": "balanced", "pooling": "mean", "window": 15, "trains": True,
     "positives": "any", "select_by": None,
 }  # fmt: skip
 
+# The heads that may go with a loss (row) and a sampler (column).
+WITH_WEIGHTS = {"peterson", "original", "mlp", "tcn", "gru", "transformer", "attention_pool"}
+CELLS = {"-": set(), "w": WITH_WEIGHTS, "i": WITH_WEIGHTS | {"identity"}, "p": {"pair_gate"}}
+TABLE = """
+                           uniform balanced per_class_negatives hard_negative semi_hard opposite temporal views pairs
+contrastive_cross_entropy        w        w                   w             w         w        w        w     w     w
+supcon                           w        w                   w             w         w        w        w     w     w
+triplet                          w        w                   w             w         w        w        w     w     w
+multi_similarity                 w        w                   w             w         w        w        w     w     w
+circle                           w        w                   w             w         w        w        w     w     w
+pair_bce                         -        -                   -             -         -        -        -     -     p
+rank_n_contrast                  w        -                   -             -         -        -        -     -     -
+arcface                          i        i                   i             i         i        i        -     -     i
+cosface                          i        i                   i             i         i        i        -     -     i
+proxy_anchor                     i        i                   i             i         i        i        -     -     i
+cross_entropy                    i        i                   i             i         i        i        -     -     i
+ccc                              i        -                   -             -         -        -        -     -     -
+bce                              i        -                   -             -         -        -        -     -     -
+simsiam                          -        w                   w             w         w        w        w     w     -
+vicreg                           -        w                   w             w         w        w        w     w     -
+steadiness                       -        -                   -             -         -        -        -     -     -
+"""
+COLUMNS, *ROWS = (line.split() for line in TABLE.strip().splitlines())
+CELL = {(row[0], sampler): CELLS[cell] for row in ROWS for sampler, cell in zip(COLUMNS, row[1:], strict=True)}
 
-def refused(**changes):
-    with pytest.raises(UserError) as error:
-        check(**(PLAIN | changes))
-    return str(error.value)
+
+def combination(**changes) -> Combination:
+    return Combination(**(PLAIN | changes))
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"model": "identity"}, "model 'identity' has nothing to learn, and loss 'supcon' no classifier"),
-        ({"model": "attention_pool", "pooling": "centre"}, "one embedding a window: pooling 'centre'"),
-        ({"model": "attention_pool", "pooling": "hann"}, "one embedding a window: pooling 'hann'"),
-        ({"model": "pair_gate"}, "model 'pair_gate' compares two windows, so its loss must be one of ['pair_bce']"),
-        ({"loss": "pair_bce"}, "loss 'pair_bce' is for a head that compares two windows, ['pair_gate']"),
-        ({"model": "pair_gate", "loss": "pair_bce"}, "take sampler 'pairs', not 'balanced'"),
-        ({"loss": "steadiness"}, "alone has nothing to hold embeddings apart"),
-        ({"loss": {"supcon": 1, "steadiness": 1}, "window": 1}, "window must be 2 or more, and is 1"),
-        ({"loss": {"supcon": 1, "steadiness": 1}, "model": "attention_pool"}, "model 'attention_pool' gives none"),
-        ({"loss": "arcface", "sampler": "temporal"}, "'temporal' looks at no labels, and loss 'arcface' needs them"),
-        ({"loss": "rank_n_contrast", "sampler": "views"}, "'views' looks at no labels, and loss 'rank_n_contrast'"),
-        ({"sampler": "temporal", "positives": "other_video"}, "positives must be 'any', not 'other_video'"),
-        ({"loss": "simsiam", "sampler": "uniform"}, "loss 'simsiam' needs pairs: sampler must be one of ["),
-        ({"loss": {"supcon": 1, "vicreg": 1}, "sampler": "uniform"}, "loss 'vicreg' needs pairs"),
-        ({"loss": "ccc"}, "sampler 'balanced' draws by class, and loss 'ccc' has no classes: take 'uniform'"),
-        ({"loss": "bce", "sampler": "hard_negative"}, "'hard_negative' draws by class, and loss 'bce'"),
+def line(**changes) -> str | None:
+    """The line that refuses the combination; None where it is taken."""
+    try:
+        refuse_combination(combination(**changes))
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def test_the_table_has_every_head_loss_and_sampler():
+    assert set(CELL) == {(loss, sampler) for loss in LOSSES for sampler in SAMPLERS}
+    assert set.union(*CELLS.values()) == set(HEADS)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_heads_and_samplers_go_with_a_loss_as_the_table_says(loss):
+    for sampler in SAMPLERS:
+        refused = {model: line(model=model, loss=loss, sampler=sampler) for model in HEADS}
+        assert {model for model, words in refused.items() if words is None} == CELL[loss, sampler], sampler
+        for model, words in refused.items():
+            assert words is None or {model, loss, sampler} & set(re.findall(r"'(\w+)'", words))
+
+
+# For each rule: what only this rule refuses, what it says, and the nearest that is taken.
+STEADY = {"supcon": 1, "steadiness": 1}
+CASES = {
+    "nothing_to_learn": [
+        (
+            {"model": "identity"},
+            "model 'identity' has nothing to learn, and loss 'supcon' no classifier: give --epochs 0",
+            [{"model": "identity", "trains": False}, {"model": "identity", "loss": "cross_entropy"}],
+        )
+    ],
+    "pooling_of_a_head_that_pools": [
+        (
+            {"model": "attention_pool", "pooling": pooling},
+            f"model 'attention_pool' gives one embedding a window: pooling '{pooling}' has no frames to take",
+            [{"model": "attention_pool"}, {"model": "transformer", "pooling": pooling}],
+        )
+        for pooling in ("centre", "hann")
+    ],
+    "pair_head_without_a_pair_loss": [
+        (
+            {"model": "pair_gate", "sampler": "pairs"},
+            "model 'pair_gate' compares two windows, so its loss must be one of ['pair_bce'], and is 'supcon'",
+            [{"model": "pair_gate", "sampler": "pairs", "loss": {"supcon": 1, "pair_bce": 1}}],
+        )
+    ],
+    "pair_loss_without_a_pair_head": [
+        (
+            {"loss": "pair_bce"},
+            "loss 'pair_bce' is for a head that compares two windows, ['pair_gate'], and the model is 'mlp'",
+            [{"loss": "pair_bce", "model": "pair_gate", "sampler": "pairs"}],
+        )
+    ],
+    "pair_head_without_the_pair_sampler": [
+        (
+            {"model": "pair_gate", "loss": "pair_bce"},
+            "model 'pair_gate' learns from same and different pairs: take sampler 'pairs', not 'balanced'",
+            [{"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs"}],
+        )
+    ],
+    "steadiness_alone": [
+        (
+            {"loss": "steadiness"},
+            "loss 'steadiness' alone has nothing to hold embeddings apart: sum it with another loss",
+            [{"loss": STEADY}],
+        )
+    ],
+    "frames_of_a_head_that_pools": [
+        (
+            {"loss": STEADY, "model": "attention_pool"},
+            "loss 'steadiness' compares frames of a window, and model 'attention_pool' gives none",
+            [{"loss": STEADY, "model": "transformer"}, {"model": "attention_pool"}],
+        )
+    ],
+    "neighbours_in_a_window_of_one_frame": [
+        (
+            {"loss": STEADY, "window": 1},
+            "loss 'steadiness' compares neighbouring frames: window must be 2 or more, and is 1",
+            [{"loss": STEADY, "window": 2}, {"window": 1}],
+        )
+    ],
+    "labels_that_the_sampler_does_not_look_at": [
+        (
+            {"loss": "arcface", "sampler": "temporal"},
+            "sampler 'temporal' looks at no labels, and loss 'arcface' needs them",
+            [{"loss": "arcface", "sampler": "uniform"}, {"sampler": "temporal"}],
+        ),
+        (
+            {"loss": {"supcon": 1, "rank_n_contrast": 1}, "sampler": "views"},
+            "sampler 'views' looks at no labels, and loss 'rank_n_contrast' needs them",
+            [{"loss": {"supcon": 1, "rank_n_contrast": 1}}],
+        ),
+    ],
+    "positives_of_a_self_supervised_sampler": [
+        (
+            {"sampler": "temporal", "positives": "other_video"},
+            "sampler 'temporal' makes its own positives: positives must be 'any', not 'other_video'",
+            [{"sampler": "temporal"}, {"positives": "other_video"}],
+        )
+    ],
+    "loss_of_pairs_without_pairs": [
+        (
+            {"loss": loss, "sampler": "uniform"},
+            f"loss '{name}' needs pairs: sampler must be one of ['balanced', 'hard_negative', 'opposite', "
+            "'per_class_negatives', 'semi_hard', 'temporal', 'views'], not 'uniform'",
+            [{"loss": loss}, {"loss": "supcon", "sampler": "uniform"}],
+        )
+        for name, loss in (("simsiam", "simsiam"), ("vicreg", {"supcon": 1, "vicreg": 1}))
+    ],
+    "classes_that_the_loss_does_not_have": [
+        (
+            {"loss": "ccc", "sampler": sampler},
+            f"sampler '{sampler}' draws by class, and loss 'ccc' has no classes: take 'uniform'",
+            [{"loss": "ccc", "sampler": "uniform"}, {"loss": {"ccc": 1, "supcon": 1}, "sampler": sampler}],
+        )
+        for sampler in ("balanced", "hard_negative")
+    ],
+    "positives_without_effect": [
         (
             {"loss": "arcface", "sampler": "uniform", "positives": "other_group"},
             "positives 'other_group' changes nothing with loss 'arcface' and sampler 'uniform'",
-        ),
-        ({"select_by": "macro_f1"}, "loss 'supcon' predicts no classes, so select_by cannot be 'macro_f1'"),
-        ({"select_by": "ccc"}, "select_by 'ccc' needs labels that loss 'supcon' does not look at: va"),
-        ({"loss": "ccc", "sampler": "uniform", "select_by": "auc_same_different"}, "needs labels that loss 'ccc'"),
+            [
+                {"loss": "arcface", "sampler": "uniform"},
+                {"loss": "arcface", "positives": "other_group"},
+                {"sampler": "uniform", "positives": "other_group"},
+            ],
+        )
     ],
-)
-def test_what_makes_no_sense_is_refused_by_name(changes, words):
-    assert words in refused(**changes)
+    "select_by_of_other_labels": [
+        (
+            {"loss": "rank_n_contrast", "sampler": "uniform", "select_by": "auc_same_different"},
+            "select_by 'auc_same_different' needs labels that loss 'rank_n_contrast' does not look at: expression",
+            [{"loss": "rank_n_contrast", "sampler": "uniform", "select_by": "rank_correlation_va"}],
+        )
+    ],
+    "select_by_of_what_is_not_predicted": [
+        (
+            {"select_by": "macro_f1"},
+            "loss 'supcon' predicts no classes, so select_by cannot be 'macro_f1'",
+            [{"select_by": "pair_f1"}, {"loss": "arcface", "select_by": "macro_f1"}],
+        ),
+        (
+            {"loss": "rank_n_contrast", "sampler": "uniform", "select_by": "ccc"},
+            "loss 'rank_n_contrast' predicts no va, so select_by cannot be 'ccc'",
+            [{"loss": "ccc", "sampler": "uniform", "select_by": "ccc"}],
+        ),
+    ],
+}
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("model", HEADS)
-def test_every_combination_is_taken_or_refused_in_words(model, loss, sampler):
-    try:
-        check(**(PLAIN | {"model": model, "loss": loss, "sampler": sampler}))
-    except UserError as error:
-        named = re.findall(r"'(\w+)'", str(error))
-        assert {model, loss, sampler} & set(named)
+def test_every_rule_has_cases():
+    assert list(CASES) == [rule.__name__ for rule in RULES]
 
 
-def test_a_linear_probe_on_frozen_features_makes_sense():
-    check(**(PLAIN | {"model": "identity", "loss": "cross_entropy"}))
+@pytest.mark.parametrize(("rule", "case"), [(rule, case) for rule, cases in CASES.items() for case in cases])
+def test_a_rule_refuses_what_no_other_does_and_takes_the_nearest(rule, case):
+    changes, words, taken = case
+    assert [each.__name__ for each in RULES if each(combination(**changes))] == [rule]
+    assert line(**changes) == words
+    assert [line(**near) for near in taken] == [None] * len(taken)
 
 
 @pytest.mark.parametrize(

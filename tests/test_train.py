@@ -470,7 +470,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(place):
 def test_steps_are_kept_exactly_and_cut_the_last_epoch_short(place, capsys, monkeypatch, more):
     monkeypatch.setattr(sources, "SEGMENT", 4)
     monkeypatch.setattr(sources, "MIXED", 4)
-    folder = run("--steps", "12", *more)
+    folder = run("--steps", "12", "--warm-up", "0.9", *more)
     (seed,) = json.loads((folder / "summary.json").read_text())["seeds"]
     per_epoch = 5 if not more else -(-12 // seed["epochs"])  # in parts an epoch has some batches more
     assert seed["steps"] == 12
@@ -483,7 +483,7 @@ def test_steps_are_kept_exactly_and_cut_the_last_epoch_short(place, capsys, monk
     assert len(select) == 1 + seed["epochs"]
     assert seed["select"] == pytest.approx(max(select[1:]))
     if not more:  # the rate of the last batch before each look, by the formula
-        rates = [0.01 * 0.5 * (1 + np.cos(np.pi * (step - 1) / 12)) for step in (5, 10, 12)]
+        rates = [0.01 * min(s / 12 / 0.9, 0.5 * (1 + np.cos(np.pi * (s - 1) / 12))) for s in (5, 10, 12)]
         assert [e.value for e in board.Scalars("learning_rate/train")] == pytest.approx(rates)
 
 

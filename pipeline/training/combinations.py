@@ -1,7 +1,12 @@
-"""Which heads, losses and samplers go together: what makes no sense is refused by name, before anything is loaded."""
+"""Which heads, losses and samplers go together: what makes no sense is refused by name, before anything is loaded.
+
+Each rule below takes a ``Combination`` and gives the line that refuses it, or None where it does not apply.
+"""
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline.adapter.heads import HEADS
@@ -29,62 +34,12 @@ def names_of(loss: str | Mapping[str, Any]) -> list[str]:
 def tracks_of(loss: str | Mapping[str, Any]) -> list[str]:
     """The kinds of labels that training needs, the first of them the one whose official split counts.
 
-    Losses that look at no label are watched and evaluated by the expressions.
+    A run whose losses look at no label is scored by the expressions.
     """
     found = dict.fromkeys(target_of(name) or "expression" for name in names_of(loss))
     if len(found) > 1 and all(target_of(name) != "expression" for name in names_of(loss)):
         found.pop("expression", None)  # a term for steadiness beside one for valence
     return list(found)
-
-
-def check(
-    model: str, loss: str | Mapping[str, Any], sampler: str, *, pooling: str, window: int, epochs: int, positives: str,
-    select_by: str | None,
-) -> None:  # fmt: skip
-    """Raises ``UserError`` where these parts cannot work together, or where one of them would have no effect."""
-    head, names, draws = HEADS[model], names_of(loss), SAMPLERS[sampler]
-    terms = {name: LOSSES[name] for name in names}
-    predicted = {term.predicts for term in terms.values()} - {None}
-    takes = {name for term in terms.values() for name in term.takes}
-    self_supervised = draws.self_supervised
-    listed = " + ".join(names)
-
-    if not head.learns and epochs > 0 and not predicted:
-        raise UserError(f"model '{model}' has nothing to learn, and loss '{listed}' no classifier: give --epochs 0")
-    if head.pools and pooling != "mean":
-        raise UserError(f"model '{model}' gives one embedding a window: pooling '{pooling}' has no frames to take")
-    if head.pairs != ("pair_logits" in takes):
-        pairing = [name for name, term in LOSSES.items() if "pair_logits" in term.takes]
-        pair_heads = [name for name, h in HEADS.items() if h.pairs]
-        raise UserError(
-            f"model '{model}' compares two windows, so its loss must be one of {pairing}, and is '{listed}'"
-            if head.pairs
-            else f"loss '{listed}' is for a head that compares two windows, {pair_heads}, and the model is '{model}'"
-        )
-    if head.pairs and sampler != "pairs":
-        raise UserError(f"model '{model}' learns from same and different pairs: take sampler 'pairs', not '{sampler}'")
-    _check_steadiness(terms, head, model, window)
-
-    if self_supervised:
-        labelled = [name for name, term in terms.items() if term.predicts or target_of(name) in ("va", "aus")]
-        if labelled:
-            raise UserError(f"sampler '{sampler}' looks at no labels, and loss '{labelled[0]}' needs them")
-        if positives != "any":
-            raise UserError(f"sampler '{sampler}' makes its own positives: positives must be 'any', not '{positives}'")
-    without_labels = [name for name, term in terms.items() if not term.takes]
-    if without_labels and not draws.paired:
-        paired = sorted(name for name, s in SAMPLERS.items() if s.paired)
-        raise UserError(f"loss '{without_labels[0]}' needs pairs: sampler must be one of {paired}, not '{sampler}'")
-    if draws.needs_classes and "expression" not in tracks_of(loss):
-        raise UserError(f"sampler '{sampler}' draws by class, and loss '{listed}' has no classes: take 'uniform'")
-    if positives != "any" and "groups" not in takes and "positives" not in _arguments(draws):
-        raise UserError(f"positives '{positives}' changes nothing with loss '{listed}' and sampler '{sampler}'")
-    if select_by is not None:
-        track, prediction = SELECT_BY[select_by]
-        if track not in tracks_of(loss):
-            raise UserError(f"select_by '{select_by}' needs labels that loss '{listed}' does not look at: {track}")
-        if prediction and prediction not in predicted:
-            raise UserError(f"loss '{listed}' predicts no {prediction}, so select_by cannot be '{select_by}'")
 
 
 def select_by_of(loss: str | Mapping[str, Any]) -> str:
@@ -101,17 +56,170 @@ def without_effect(loss: str | Mapping[str, Any], given: Collection[str]) -> lis
     return [name for name in given if name not in taken]
 
 
-def _check_steadiness(terms: Mapping[str, Any], head: Any, model: str, window: int) -> None:
-    steady = [name for name, term in terms.items() if "frames" in term.takes]
-    if not steady:
-        return
-    if len(terms) == len(steady):
-        raise UserError(f"loss '{steady[0]}' alone has nothing to hold embeddings apart: sum it with another loss")
-    if head.pools:
-        raise UserError(f"loss '{steady[0]}' compares frames of a window, and model '{model}' gives none")
-    if window < 2:
-        raise UserError(f"loss '{steady[0]}' compares neighbouring frames: window must be 2 or more, and is {window}")
+@dataclass(frozen=True)
+class Combination:
+    """What a run puts together, by the names of its config; ``trains`` is False with 0 epochs."""
+
+    model: str
+    loss: str | Mapping[str, Any]
+    sampler: str
+    pooling: str
+    window: int
+    positives: str
+    select_by: str | None
+    trains: bool
+
+    @cached_property
+    def head(self) -> Any:
+        return HEADS[self.model]
+
+    @cached_property
+    def draws(self) -> Any:
+        """The sampler's class."""
+        return SAMPLERS[self.sampler]
+
+    @cached_property
+    def terms(self) -> dict[str, Any]:
+        """The classes of the losses that are summed."""
+        return {name: LOSSES[name] for name in names_of(self.loss)}
+
+    @property
+    def losses(self) -> str:
+        """The losses as a message names them."""
+        return " + ".join(self.terms)
+
+    @property
+    def takes(self) -> set[str]:
+        """The entries of a batch that the losses take."""
+        return {entry for term in self.terms.values() for entry in term.takes}
+
+    @property
+    def predicted(self) -> set[str]:
+        """What the losses train a predictor for."""
+        return {term.predicts for term in self.terms.values()} - {None}
+
+    def first_loss(self, has: Callable[[str, Any], Any]) -> str | None:
+        """The first of the losses for whose name and class ``has`` is true."""
+        return next((name for name, term in self.terms.items() if has(name, term)), None)
 
 
-def _arguments(chosen: type) -> Collection[str]:
-    return chosen.__init__.__code__.co_varnames
+def nothing_to_learn(c: Combination) -> str | None:
+    if c.trains and not c.head.learns and not c.predicted:
+        return f"model '{c.model}' has nothing to learn, and loss '{c.losses}' no classifier: give --epochs 0"
+    return None
+
+
+def pooling_of_a_head_that_pools(c: Combination) -> str | None:
+    if c.head.pools and c.pooling != "mean":
+        return f"model '{c.model}' gives one embedding a window: pooling '{c.pooling}' has no frames to take"
+    return None
+
+
+def pair_head_without_a_pair_loss(c: Combination) -> str | None:
+    if c.head.pairs and "pair_logits" not in c.takes:
+        pair_losses = [name for name, term in LOSSES.items() if "pair_logits" in term.takes]
+        return f"model '{c.model}' compares two windows, so its loss must be one of {pair_losses}, and is '{c.losses}'"
+    return None
+
+
+def pair_loss_without_a_pair_head(c: Combination) -> str | None:
+    if "pair_logits" in c.takes and not c.head.pairs:
+        pair_heads = [name for name, head in HEADS.items() if head.pairs]
+        return f"loss '{c.losses}' is for a head that compares two windows, {pair_heads}, and the model is '{c.model}'"
+    return None
+
+
+def pair_head_without_the_pair_sampler(c: Combination) -> str | None:
+    if c.head.pairs and c.sampler != "pairs":
+        return f"model '{c.model}' learns from same and different pairs: take sampler 'pairs', not '{c.sampler}'"
+    return None
+
+
+def steadiness_alone(c: Combination) -> str | None:
+    if all("frames" in term.takes for term in c.terms.values()):
+        return f"loss '{next(iter(c.terms))}' alone has nothing to hold embeddings apart: sum it with another loss"
+    return None
+
+
+def frames_of_a_head_that_pools(c: Combination) -> str | None:
+    if (name := c.first_loss(lambda _, term: "frames" in term.takes)) and c.head.pools:
+        return f"loss '{name}' compares frames of a window, and model '{c.model}' gives none"
+    return None
+
+
+def neighbours_in_a_window_of_one_frame(c: Combination) -> str | None:
+    if (name := c.first_loss(lambda _, term: "frames" in term.takes)) and c.window < 2:
+        return f"loss '{name}' compares neighbouring frames: window must be 2 or more, and is {c.window}"
+    return None
+
+
+def labels_that_the_sampler_does_not_look_at(c: Combination) -> str | None:
+    labelled = c.first_loss(lambda name, term: term.predicts or target_of(name) in ("va", "aus"))
+    if c.draws.self_supervised and labelled:
+        return f"sampler '{c.sampler}' looks at no labels, and loss '{labelled}' needs them"
+    return None
+
+
+def positives_of_a_self_supervised_sampler(c: Combination) -> str | None:
+    if c.draws.self_supervised and c.positives != "any":
+        return f"sampler '{c.sampler}' makes its own positives: positives must be 'any', not '{c.positives}'"
+    return None
+
+
+def loss_of_pairs_without_pairs(c: Combination) -> str | None:
+    if (name := c.first_loss(lambda _, term: not term.takes)) and not c.draws.paired:
+        paired = sorted(name for name, sampler in SAMPLERS.items() if sampler.paired)
+        return f"loss '{name}' needs pairs: sampler must be one of {paired}, not '{c.sampler}'"
+    return None
+
+
+def classes_that_the_loss_does_not_have(c: Combination) -> str | None:
+    if c.draws.needs_classes and "expression" not in tracks_of(c.loss):
+        return f"sampler '{c.sampler}' draws by class, and loss '{c.losses}' has no classes: take 'uniform'"
+    return None
+
+
+def positives_without_effect(c: Combination) -> str | None:
+    used = "groups" in c.takes or "positives" in inspect.signature(c.draws).parameters
+    if c.positives != "any" and not used:
+        return f"positives '{c.positives}' changes nothing with loss '{c.losses}' and sampler '{c.sampler}'"
+    return None
+
+
+def select_by_of_other_labels(c: Combination) -> str | None:
+    if c.select_by is not None and (track := SELECT_BY[c.select_by][0]) not in tracks_of(c.loss):
+        return f"select_by '{c.select_by}' needs labels that loss '{c.losses}' does not look at: {track}"
+    return None
+
+
+def select_by_of_what_is_not_predicted(c: Combination) -> str | None:
+    prediction = SELECT_BY[c.select_by][1] if c.select_by is not None else None
+    if prediction and prediction not in c.predicted:
+        return f"loss '{c.losses}' predicts no {prediction}, so select_by cannot be '{c.select_by}'"
+    return None
+
+
+RULES: tuple[Callable[[Combination], str | None], ...] = (  # the first that applies speaks
+    nothing_to_learn,
+    pooling_of_a_head_that_pools,
+    pair_head_without_a_pair_loss,
+    pair_loss_without_a_pair_head,
+    pair_head_without_the_pair_sampler,
+    steadiness_alone,
+    frames_of_a_head_that_pools,
+    neighbours_in_a_window_of_one_frame,
+    labels_that_the_sampler_does_not_look_at,
+    positives_of_a_self_supervised_sampler,
+    loss_of_pairs_without_pairs,
+    classes_that_the_loss_does_not_have,
+    positives_without_effect,
+    select_by_of_other_labels,
+    select_by_of_what_is_not_predicted,
+)
+
+
+def refuse_combination(combination: Combination) -> None:
+    """Raises ``UserError`` where the parts cannot work together, or where one of them would have no effect."""
+    for rule in RULES:
+        if line := rule(combination):
+            raise UserError(line)

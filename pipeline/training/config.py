@@ -13,7 +13,7 @@ from pipeline.core.files import read_json, write_json
 from pipeline.core.join import FRAMES, LABELS
 from pipeline.core.params import UserError, build, one_of, option, parse, read
 from pipeline.core.tables import STORE
-from pipeline.training.combinations import SELECT_BY, check, names_of, without_effect
+from pipeline.training.combinations import SELECT_BY, Combination, names_of, refuse_combination, without_effect
 from pipeline.training.loop import DECAYS, PRECISIONS
 from pipeline.training.losses import LOSSES
 from pipeline.training.losses.build import build_loss
@@ -111,9 +111,11 @@ class TrainConfig:
                 raise UserError(f"train: model_options cannot hold {name}: it is a parameter of its own, or given")
         if self.select_split == 0 and self.trains:
             raise UserError("train: select_split 0 leaves nothing to choose the best epoch on")
-        check(
-            self.model, self.loss, self.sampler, pooling=self.pooling, window=self.window, epochs=int(self.trains),
-            positives=self.positives, select_by=self.select_by,
+        refuse_combination(
+            Combination(
+                self.model, self.loss, self.sampler, self.pooling, self.window, self.positives, self.select_by,
+                self.trains,
+            )
         )  # fmt: skip
         # Made once for nothing, so that a wrong option is refused before anything is loaded.
         build_head(self.model, 8, self.embedding_size, self.dropout, **self.model_options)
