@@ -19,14 +19,14 @@ import pandas as pd
 
 from pipeline.core.numbering import every_nth
 from pipeline.core.params import UserError, entry, given_params, parse
-from pipeline.core.tables import of_store
+from pipeline.core.tables import beside_store
 from pipeline.extraction import commands
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.inputs import read_tables
 from pipeline.extraction.plan import make_plan, print_dry_run
 from pipeline.extraction.processor import check_training_frames, fit_projection, split_processor
 from pipeline.extraction.run import fill, report_outcome
-from pipeline.extraction.upkeep import settle
+from pipeline.extraction.upkeep import delete_replaced
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if config.repair:
         commands.repair(config.store)
     outcome = fill(plan, config.store)
-    settle(config.store, wanted)
-    report_outcome(outcome, len(wanted), config.report or of_store(config.store, "extract.json"))
+    delete_replaced(config.store, wanted)
+    report_outcome(outcome, len(wanted), config.report or beside_store(config.store, "extract.json"))
     if components:
         fit_projection(config.store, config.data, components, params)
     return 1 if config.strict and outcome.skipped else 0

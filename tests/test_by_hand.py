@@ -177,15 +177,15 @@ def test_what_is_missing_beside_a_store_with_tables_of_its_own_is_never_taken_fr
     """data/ holds the default data: its labels would be joined by whatever names are alike."""
     for name in ("data/frames.parquet", "data/labels.parquet", "data/projection.safetensors"):
         text(name, "")
-    assert join.beside(Path("emb.zarr"), "labels.parquet") == Path("data/labels.parquet")
+    assert join.find_beside(Path("emb.zarr"), "labels.parquet") == Path("data/labels.parquet")
     text("emb.frames.parquet", "")
-    assert join.beside(Path("emb.zarr"), "labels.parquet") == Path("emb.labels.parquet")
+    assert join.find_beside(Path("emb.zarr"), "labels.parquet") == Path("emb.labels.parquet")
     text("there/frames.parquet", "")
     text("there/labels.parquet", "")
-    assert join.beside(Path("there/x.zarr"), "labels.parquet") == Path("there/labels.parquet")
-    assert join.beside(Path("there/x.zarr"), "projection.safetensors") == Path("there/x.projection.safetensors")
-    assert join.beside(Path("data/features.zarr"), "labels.parquet") == Path("data/labels.parquet")
-    assert join.beside(Path("nowhere.zarr").absolute(), "frames.parquet") == Path("data/frames.parquet")
+    assert join.find_beside(Path("there/x.zarr"), "labels.parquet") == Path("there/labels.parquet")
+    assert join.find_beside(Path("there/x.zarr"), "projection.safetensors") == Path("there/x.projection.safetensors")
+    assert join.find_beside(Path("data/features.zarr"), "labels.parquet") == Path("data/labels.parquet")
+    assert join.find_beside(Path("nowhere.zarr").absolute(), "frames.parquet") == Path("data/frames.parquet")
 
 
 def test_a_flag_beats_what_lies_beside_the_store(workplace, in_process):

@@ -23,7 +23,7 @@ from pipeline.faces import detect, loop, tracks
 from pipeline.faces.align import TEMPLATE, align_from, five_points, similarity
 from pipeline.faces.detect import DETECTORS, Faces
 from pipeline.faces.tracks import follow, people, suffixes
-from pipeline.faces.video import Frame, UnreadableVideo, read, rising, settle
+from pipeline.faces.video import Frame, UnreadableVideo, read, rising, settle_times
 
 REAL = Path(os.environ.get("FACES", "not given"))
 COLOURS = {"red": (220, 20, 20), "blue": (20, 20, 220)}
@@ -304,7 +304,7 @@ def test_times_that_go_back_and_forth_are_counted_from_the_rate_instead_and_that
 
 
 def settled(stamps, header=25.0, guessed=25.0, duration=0.0) -> tuple[list[float], float, list[str]]:
-    times, fps, problems, notes = settle(np.array(stamps, dtype=float), header, guessed, duration)
+    times, fps, problems, notes = settle_times(np.array(stamps, dtype=float), header, guessed, duration)
     return times.tolist(), fps, problems + notes
 
 

@@ -25,7 +25,7 @@ from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreWriter, locked
 from pipeline.extraction import forward, loop
 from pipeline.extraction.transfer import export_features, import_features
-from pipeline.extraction.upkeep import compact, drop, settle, start_over, verify
+from pipeline.extraction.upkeep import compact, delete_replaced, drop, start_over, verify
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -182,7 +182,7 @@ def test_starting_over_killed_at_any_change_leaves_the_old_store_where_it_is_fou
         with StoreWriter(path, new, WIDTHS, 4) as writer:
             for chunk in CHUNKS:
                 writer.write(chunk, features(chunk))
-        settle(path, pd.concat(CHUNKS))
+        delete_replaced(path, pd.concat(CHUNKS))
 
     def after(path):
         kept = [p for p in (path, path.with_name("s.zarr.replaced"), path.with_name(".s.zarr.removed")) if p.is_dir()]
@@ -194,7 +194,7 @@ def test_starting_over_killed_at_any_change_leaves_the_old_store_where_it_is_fou
         if FeatureStore(path).made_by != new:
             start_over(StoreWriter(path, new, WIDTHS, 4), 5)
         finish(path, new)
-        settle(path, pd.concat(CHUNKS))
+        delete_replaced(path, pd.concat(CHUNKS))
         assert rows(path) == old
         assert FeatureStore(path).made_by == new
         assert not aside.exists()

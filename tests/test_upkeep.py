@@ -10,7 +10,7 @@ from test_store import MADE_BY, WIDTHS, bytes_of, features, keys, written
 
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreDamaged, StoreWriter
-from pipeline.extraction.upkeep import compact, drop, settle, start_over, verify
+from pipeline.extraction.upkeep import compact, delete_replaced, drop, start_over, verify
 
 ARRAYS = ["views/original", "logits", "video", "size", "frame"]
 
@@ -235,7 +235,7 @@ def test_what_others_put_into_the_store_is_named_and_not_lost_by_compacting(tmp_
     group = zarr.open_group(path, mode="r+")
     group.create_array("views/umap", data=np.ones((2, 2), np.float32))
     (path / "notes.txt").write_text("mine")
-    assert verify(path).strangers == ["notes.txt", "views/umap"]
+    assert verify(path).foreign_files == ["notes.txt", "views/umap"]
     before = bytes_of(path)
     with pytest.raises(UserError, match=r"\['notes.txt', 'views/umap'\] in .* would be lost: take them elsewhere"):
         compact(path, keys("a", [1]))
@@ -296,23 +296,23 @@ def test_the_old_store_stays_until_the_new_one_is_whole_and_all_is_said_before(s
     assert bytes_of(aside) == before
     assert FeatureStore(store).made_by == OTHER
     refill(store, *EVERYTHING[:2])
-    settle(store, table(*EVERYTHING), say)
+    delete_replaced(store, table(*EVERYTHING), say)
     assert (
         said[1]
         == f"{aside} stays, for it has 8 frames that the new store lacks; delete it yourself if you do not need it"
     )
     refill(store, EVERYTHING[2])
-    settle(store, table(*EVERYTHING), say)
+    delete_replaced(store, table(*EVERYTHING), say)
     assert said[2] == f"the new store is whole: {aside} (0.0 MB) is deleted"
     assert {p.name for p in store.parent.iterdir()} == {"s.zarr", "s.zarr.lock"}
-    settle(store, table(*EVERYTHING), say)
+    delete_replaced(store, table(*EVERYTHING), say)
     assert len(said) == 3
 
 
 def test_frames_that_are_no_longer_wanted_hold_no_old_store_up(store):
     start_over(StoreWriter(store, OTHER, WIDTHS, 8), 21, [].append)
     refill(store, EVERYTHING[0])
-    settle(store, EVERYTHING[0], [].append)
+    delete_replaced(store, EVERYTHING[0], [].append)
     assert not store.with_name("s.zarr.replaced").exists()
 
 
@@ -349,9 +349,9 @@ def test_an_old_store_that_cannot_be_read_or_holds_more_than_a_store_stays(store
     aside, said = store.with_name("s.zarr.replaced"), []
     (aside / "thesis.tex").write_text("years of work")
     refill(store, *EVERYTHING)
-    settle(store, table(*EVERYTHING), said.append)
+    delete_replaced(store, table(*EVERYTHING), said.append)
     flip(aside / "frame" / "c" / "0", 0)
-    settle(store, table(*EVERYTHING), said.append)
+    delete_replaced(store, table(*EVERYTHING), said.append)
     assert [words.split(" stays, for ")[1].split(": ")[0] for words in said] == [
         "it has ['thesis.tex']; delete it yourself if you do not need it", "it cannot be read",
     ]  # fmt: skip

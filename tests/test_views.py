@@ -30,28 +30,28 @@ def pixels(count: int = 5, size: int = 24) -> torch.Tensor:
 def test_the_views_are_the_original_then_the_mirror_image_then_the_numbered_ones():
     assert views.view_names(False, 0) == ["original"]
     assert views.view_names(True, 2) == ["original", "flipped", "augmented_1", "augmented_2"]
-    assert [views.number(name) for name in views.view_names(True, 2)] == [None, None, 1, 2]
+    assert [views.augmentation_number(name) for name in views.view_names(True, 2)] == [None, None, 1, 2]
     with pytest.raises(ValueError, match="no view 'augmented'"):
-        views.view(pixels(), ["a"] * 5, "augmented")
+        views.view_batch(pixels(), ["a"] * 5, "augmented")
 
 
 def test_an_augmented_image_hangs_on_its_video_and_number_and_not_on_its_batch_or_place():
     images, videos = pixels(), ["a", "a", "b", "c", "d"]
     before = images.clone()
-    whole = views.view(images, videos, "augmented_1")
+    whole = views.view_batch(images, videos, "augmented_1")
     assert torch.equal(images, before)
     order = [3, 0, 4, 2, 1]
-    moved = views.view(images[order], [videos[i] for i in order], "augmented_1")
+    moved = views.view_batch(images[order], [videos[i] for i in order], "augmented_1")
     assert torch.equal(moved, whole[order])
     for i in range(5):
-        assert torch.equal(views.view(images[i : i + 1], videos[i : i + 1], "augmented_1")[0], whole[i])
-    assert not torch.equal(views.view(images, videos, "augmented_2"), whole)
-    assert views.view(images, videos[:2], "augmented_1")[2:].equal(images[2:])  # padding
+        assert torch.equal(views.view_batch(images[i : i + 1], videos[i : i + 1], "augmented_1")[0], whole[i])
+    assert not torch.equal(views.view_batch(images, videos, "augmented_2"), whole)
+    assert views.view_batch(images, videos[:2], "augmented_1")[2:].equal(images[2:])  # padding
 
 
 def test_frames_of_one_video_are_changed_alike_and_other_videos_and_numbers_otherwise():
     one = pixels(1).expand(3, -1, -1, -1).contiguous(memory_format=torch.channels_last)
-    same = views.view(one, ["a", "a", "b"], "augmented_1")
+    same = views.view_batch(one, ["a", "a", "b"], "augmented_1")
     assert torch.equal(same[0], same[1])
     assert not torch.equal(same[0], same[2])
     changes = {views.change(f"video {v}", n) for v in range(50) for n in (1, 2, 3)}
@@ -146,7 +146,7 @@ def test_a_view_is_the_features_of_images_changed_beforehand(frames, view):
     interpolation = FeatureStore(Path("data/features.zarr")).made_by["interpolation"]
     for row in frames.drop(index=2).itertuples():
         image = stacked([resize_image(decode(Path(row.path)), 32, interpolation)])
-        changed = views.view(image, [row.video], view)[0].permute(1, 2, 0).numpy()
+        changed = views.view_batch(image, [row.video], view)[0].permute(1, 2, 0).numpy()
         Path(row.path).write_bytes(cv2.imencode(".png", changed[..., ::-1])[1].tobytes())
     extract.main([*TINY, "-s", "other.zarr"])
     np.testing.assert_allclose(read("data/features.zarr", view), read("other.zarr", "original"), atol=1e-4)

@@ -22,7 +22,7 @@ import timm
 import torch
 from conftest import within_200_megabytes
 from fixtures import make_hsemotion  # tests/ is on the path under pytest
-from test_sources import ODD_ARCHIVES
+from test_feature_files import ODD_ARCHIVES
 
 from pipeline.core import files
 from pipeline.core.params import UserError

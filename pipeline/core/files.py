@@ -165,7 +165,7 @@ def load_tensors(
 
     Raises ``UserError`` where ``path`` is not ``what``, or a bit of it has changed; the line ends in ``way_out``.
     """
-    check(path, what, way_out)
+    check_digest(path, what, way_out)
     with safe_open(path, framework) as file:
         facts = json.loads(file.metadata()["pipeline"])["facts"]
         return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - not a dict
@@ -173,7 +173,7 @@ def load_tensors(
 
 def load_facts(path: Path, what: str, way_out: str) -> dict[str, Any]:
     """The facts alone; the whole file is checked all the same."""
-    check(path, what, way_out)
+    check_digest(path, what, way_out)
     with safe_open(path, "np") as file:
         return json.loads(file.metadata()["pipeline"])["facts"]
 
@@ -201,14 +201,14 @@ def read_table(
 
     Raises ``UserError`` where ``path`` is not ``what``, or a bit of it has changed; the line ends in ``way_out``.
     """
-    check(path, what, way_out)
+    check_digest(path, what, way_out)
     with pq.ParquetFile(path) as file:
         return file.read(columns), json.loads(file.metadata.metadata[b"pipeline"])["facts"]
 
 
 def read_table_facts(path: Path, what: str, way_out: str) -> dict[str, Any]:
     """The facts alone; the whole file is checked all the same."""
-    check(path, what, way_out)
+    check_digest(path, what, way_out)
     return json.loads(pq.read_metadata(path).metadata[b"pipeline"])["facts"]
 
 
@@ -221,7 +221,7 @@ def has_digest(path: Path) -> bool:
         raise UserError(f"cannot read {path}: {_reason(error)}") from None
 
 
-def check(path: Path, what: str, way_out: str) -> None:
+def check_digest(path: Path, what: str, way_out: str) -> None:
     """Raises ``UserError`` where a tensor file or table is missing, not of our making, or not what was written."""
     try:
         with path.open("rb") as file, _mapped(file) as data:

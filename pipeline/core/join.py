@@ -17,7 +17,7 @@ import pandas as pd
 
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
-from pipeline.core.tables import DATA, Labels, of_store, read_frames, read_labels
+from pipeline.core.tables import DATA, Labels, beside_store, read_frames, read_labels
 
 T = TypeVar("T")
 FILES = {"frames": "frames.parquet", "labels": "labels.parquet", "projection": "projection.safetensors"}
@@ -27,16 +27,16 @@ FRAMES = "the frame table, which says which frames of the store count; default: 
 
 def frame_table(store: Path, given: Path | None) -> Path | None:
     """The frame table that is ``given``, or lies beside the store, or in ``data/``; None where there is none."""
-    found = given or beside(store, FILES["frames"])
+    found = given or find_beside(store, FILES["frames"])
     return found if given or found.is_file() else None
 
 
-def beside(store: Path, name: str) -> Path:
+def find_beside(store: Path, name: str) -> Path:
     """A store's own file; where there is none, where it should be.
 
     In ``data/`` it is looked for only where no frame table lies beside the store: else that is of another data set.
     """
-    places = [[of_store(store, file), store.parent / file] for file in (name, FILES["frames"])]
+    places = [[beside_store(store, file), store.parent / file] for file in (name, FILES["frames"])]
     found = next((path for path in places[0] if path.is_file()), None)
     own = any(path.is_file() for path in places[1])
     return found or (places[0][0] if own or not (DATA / name).is_file() else DATA / name)
@@ -45,12 +45,12 @@ def beside(store: Path, name: str) -> Path:
 def with_files(config: T, store: Path, *fields: str) -> T:
     """``config`` with those of its ``fields`` ('labels', 'projection') that are None as they lie beside the store.
 
-    What is taken is said, where it is not in ``data/``.
+    Says what is taken, where it is not in ``data/``.
     """
-    found: dict[str, Any] = {f: beside(store, FILES[f]) for f in fields if getattr(config, f) is None}
-    said = [str(path) for f, path in found.items() if path.is_file() and path != DATA / FILES[f]]
-    if said:
-        print(f"{store}: with {' and '.join(said)}")
+    found: dict[str, Any] = {f: find_beside(store, FILES[f]) for f in fields if getattr(config, f) is None}
+    shown = [str(path) for f, path in found.items() if path.is_file() and path != DATA / FILES[f]]
+    if shown:
+        print(f"{store}: with {' and '.join(shown)}")
     return dataclasses.replace(config, **found)
 
 

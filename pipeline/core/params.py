@@ -243,10 +243,10 @@ def _in_words(within: str, least: float, most: float) -> str:
     if math.isinf(most):
         return f"at least {least:g}" if within[0] == "[" else f"above {least:g}"
     closed = within[0] + within[-1] == "[]"
-    return f"from {_number(least)} to {_number(most)}" if closed else f"in {within}"
+    return f"from {_in_digits(least)} to {_in_digits(most)}" if closed else f"in {within}"
 
 
-def _number(value: float) -> str:
+def _in_digits(value: float) -> str:
     return f"{int(value):,}" if value.is_integer() and abs(value) < 2**63 else f"{value:g}"
 
 

@@ -274,27 +274,27 @@ class StoreWriter:
     def __enter__(self) -> Self:
         with ExitStack() as held:
             held.enter_context(locked(self.path))
-            with writing(self.path):
+            with writing_store(self.path):
                 self._attach()
             self._held = held.pop_all()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with self._held, writing(self.path):
+        with self._held, writing_store(self.path):
             forget_consolidated(self.path)  # which somebody may have made meanwhile
 
     def write(self, keys: pd.DataFrame, features: Mapping[str, np.ndarray]) -> None:
         """Adds a chunk: ``keys`` (n <= chunk_rows rows: video, frame, size) and the (n, width) rows of each array."""
         if not 0 < len(keys) <= self.chunk_rows:
             raise ValueError(f"a chunk takes 1 to {self.chunk_rows} rows, not {len(keys)}")
-        with writing(self.path):
+        with writing_store(self.path):
             write_chunk(self.group, self._next, keys, {name: features[name] for name in self.widths})
         self._next += 1
 
     def _attach(self) -> None:
         if _filled(self.path):
             self.group = open_group(self.path, "r+")
-            self._check()
+            self._check_made_by()
             tidy(self.path, self.group)
         else:
             create(beside(self.path, "new"), self.made_by, self.widths, self.new_chunk_rows)
@@ -305,7 +305,7 @@ class StoreWriter:
         self._next = 0 if len(committed) == 0 else int(committed[-1]) // self.chunk_rows + 1
         _cut(self.path, self.group, self._next * self.chunk_rows)
 
-    def _check(self) -> None:
+    def _check_made_by(self) -> None:
         widths = {name: int(array.shape[1]) for name, array in feature_arrays(self.path, self.group).items()}
         other = differences(dict(self.group.attrs["made_by"]), self.made_by) or differences(widths, self.widths)
         if other:
@@ -328,11 +328,11 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout:
-        raise UserError(f"the store {path} is being written by {_named(holder)}; one writer at a time") from None
+        raise UserError(f"the store {path} is being written by {_lock_holder(holder)}; one writer at a time") from None
     except OSError as error:
         raise UserError(f"cannot write to {path.parent}: {error.strerror}") from None
     try:
-        with writing(path):
+        with writing_store(path):
             holder.write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
             _recover(path)
         yield
@@ -343,7 +343,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing_store(path: Path) -> Iterator[None]:
     """A failure of the disk as a ``UserError``."""
     try:
         yield
@@ -629,7 +629,7 @@ def _recover(path: Path) -> None:
             shutil.rmtree(beside(path, what))
 
 
-def _named(holder: Path) -> str:
+def _lock_holder(holder: Path) -> str:
     """Who holds the lock, as far as the file that the writer leaves beside it can be believed."""
     try:
         process, host = holder.read_text(encoding="utf-8").split()

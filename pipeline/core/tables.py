@@ -68,7 +68,7 @@ class Labels:
         return sorted(self.table["fold"].dropna().unique().astype(int).tolist()) if "fold" in self.table else []
 
 
-def of_store(store: Path, name: str) -> Path:
+def beside_store(store: Path, name: str) -> Path:
     """Where a store's own file lies: 'emb.labels.parquet' by 'emb.zarr', and 'data/labels.parquet' by ``STORE``."""
     plain = not store.name or store.absolute() == STORE.absolute()
     return store.parent / name if plain else store.with_suffix(f".{name}")

@@ -18,7 +18,7 @@ from pipeline.core.params import UserError, entry
 from pipeline.datasets.config import CUT_FIRST, DatasetConfig
 from pipeline.datasets.index import report_of, summary
 from pipeline.datasets.readers import read
-from pipeline.datasets.recognise import Survey, fits, look
+from pipeline.datasets.recognise import Survey, candidates, survey_folder
 
 MOST_IMAGES = 200_000  # read as a whole without --whole: some seconds
 NUM_OPENED = 25
@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", type=Path, required=True, metavar="FOLDER", help="the folder to look into")
     parser.add_argument("--whole", action="store_true", help="read all annotations, however many images there are")
     args = parser.parse_args(argv)
-    survey = look(args.check)
-    fitting = fits(survey)
+    survey = survey_folder(args.check)
+    fitting = candidates(survey)
     print(
         f"{args.check}: {survey.num_images:,} images in {len(survey.images):,} folders, {len(survey.videos):,} videos"
     )

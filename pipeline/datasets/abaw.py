@@ -31,9 +31,9 @@ from pipeline.datasets.numbered import (
     by_name,
     cut_from,
     frame_folders,
-    frame_table,
     how_numbered,
     like_several_people,
+    make_frame_table,
     names_not_understood,
     no_frame,
     not_understood,
@@ -80,7 +80,7 @@ def read(config: DatasetConfig) -> Dataset:
     scanned = scan(config.root, EXTENSIONS, enter=lambda name: not _is_other_crop(name, config.crop_source))
     folders = frame_folders(config, scanned.folders)
     videos, passed_over, strays = _choose_videos(config, scanned, folders)
-    frames, without_number = frame_table(config, videos)
+    frames, without_number = make_frame_table(config, videos)
 
     base, texts, unreadable = _texts(config, scanned)
     per_video, lists, unused = find_annotations(base, texts)
@@ -231,7 +231,7 @@ def find_annotations(
         elif track and split:
             video, files = name[: -len(".txt")], per_video.setdefault(track, {})
             if video in files:
-                raise _twice(track, video, *files[video], split, path)
+                raise _annotated_twice(track, video, *files[video], split, path)
             files[video] = split, path
         else:
             unused.append(path)
@@ -241,13 +241,13 @@ def find_annotations(
 def _nearest(around: list[str], words: dict[str, str]) -> str | None:
     """What the innermost of the folders ``around`` says that says exactly one of the ``words``."""
     for folder in reversed(around):
-        said = {words[w.lower()] for w in _WORD.findall(folder) if w.lower() in words}
-        if len(said) == 1:
-            return said.pop()
+        meanings = {words[w.lower()] for w in _WORD.findall(folder) if w.lower() in words}
+        if len(meanings) == 1:
+            return meanings.pop()
     return None
 
 
-def _twice(track: str, video: str, split: str, path: str, other_split: str, other_path: str) -> UserError:
+def _annotated_twice(track: str, video: str, split: str, path: str, other_split: str, other_path: str) -> UserError:
     files = f"'{path}' and '{other_path}'"
     if split != other_split:
         return UserError(f"data set 'abaw': video '{video}' is in {split} and in {other_split} of {track}: {files}")
@@ -315,7 +315,7 @@ def _add_rows(
     for video, rows in table.sort_values(["video", "frame"]).groupby("video"):
         for track, block in blocks.items():
             if other := annotated[track].get(video):
-                raise _twice(track, video, other.split, other.source, split, path)
+                raise _annotated_twice(track, video, other.split, other.source, split, path)
             names = ABAW_CLASSES if track == "expression" else COLUMNS[track]
             labels = _to_columns(track, [n.lower() for n in names], block[rows["row"]])
             annotated[track][video] = Annotation(split, rows["frame"].to_numpy(), labels, path)

@@ -25,13 +25,13 @@ from pipeline.datasets.config import DatasetConfig, check_config, display_name, 
 from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.numbered import (
     by_name,
+    frame_digits,
     frame_folders,
-    frame_table,
     how_numbered,
+    make_frame_table,
     names_not_understood,
     no_frame,
     not_understood,
-    number,
 )
 from pipeline.datasets.scan import scan
 
@@ -59,7 +59,7 @@ def read(config: DatasetConfig) -> Dataset:
     if not folders:
         raise nothing_found(config, no_frame(config, scanned), WANTED, scanned.unreadable)
     videos = by_name(config.name, folders)
-    frames, strays = frame_table(config, videos)
+    frames, strays = make_frame_table(config, videos)
     unknown = not_understood(scanned.folders, folders)
     base, paths = _files(config, scanned.others)
     clips = _read_clips(base, paths)
@@ -108,7 +108,7 @@ def _files(config: DatasetConfig, others: list[str]) -> tuple[Path, list[str]]:
         if not base.is_dir():
             raise UserError(f"data set 'afew_va': there is no folder {base} (dataset.annotations)")
         others = scan(base, ()).others
-    paths = [path for path in others if path.lower().endswith(".json") and number(path.rpartition("/")[2])]
+    paths = [path for path in others if path.lower().endswith(".json") and frame_digits(path.rpartition("/")[2])]
     if config.annotations is not None and not paths:
         raise UserError(f"data set 'afew_va': no annotation such as 001.json was found under {base}")
     return base, paths

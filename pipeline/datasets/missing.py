@@ -32,11 +32,11 @@ def missing_labels(labels: pd.Series, missing: pd.Series) -> dict[str, Any]:
 
 def in_words(missing: dict[str, Any]) -> list[str]:
     """The warning that a word was taken for no label; none where they are empty."""
-    said = [text for text in missing["first"] if not text.startswith("empty: ")]
-    if not said:
+    words = [text for text in missing["first"] if not text.startswith("empty: ")]
+    if not words:
         return []
     return [
-        f"labels that stand for none: {', '.join(said)}: they are left out; where such a word is a class, set "
+        f"labels that stand for none: {', '.join(words)}: they are left out; where such a word is a class, set "
         "dataset.missing in params.yaml, or --missing, to the words that are none: '[]' for no word at all"
     ]
 

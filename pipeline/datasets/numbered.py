@@ -43,7 +43,7 @@ def like_several_people(groups: Mapping[str, str]) -> dict[str, Any]:
     return counted(sorted(video for video, group in groups.items() if video == group and _PERSON.fullmatch(video)))
 
 
-def number(name: str, which: int | str | None = None) -> str | None:
+def frame_digits(name: str, which: int | str | None = None) -> str | None:
     """The digits of ``00001.jpg``; None for a name that is no frame's.
 
     With ``which``, as ``dataset.frame_number`` says it, the digits of that number in the name: of ``frame_00001.jpg``,
@@ -60,7 +60,7 @@ def number(name: str, which: int | str | None = None) -> str | None:
 def frame_folders(config: DatasetConfig, folders: Iterable[Folder]) -> list[Folder]:
     """The folders that hold a frame, by its name."""
     check_choice(config.name, config.frame_number, order=False)
-    return [folder for folder in folders if any(number(name, config.frame_number) for name in folder.names)]
+    return [folder for folder in folders if any(frame_digits(name, config.frame_number) for name in folder.names)]
 
 
 def not_understood(folders: Iterable[Folder], chosen: Iterable[Folder]) -> dict[str, Any]:
@@ -118,13 +118,13 @@ def by_name(dataset: str, folders: list[Folder]) -> dict[str, Folder]:
     return videos
 
 
-def frame_table(config: DatasetConfig, videos: dict[str, Folder]) -> tuple[pd.DataFrame, list[str]]:
+def make_frame_table(config: DatasetConfig, videos: dict[str, Folder]) -> tuple[pd.DataFrame, list[str]]:
     """The frame table, and the images whose names are no numbers; raises ``UserError`` for a frame number twice."""
     tables, strays = [], []
     for video in sorted(videos):
         folder = videos[video]
         names, sizes = folder.names, np.frombuffer(folder.sizes, dtype=np.int64)
-        digits = [number(name, config.frame_number) for name in names]
+        digits = [frame_digits(name, config.frame_number) for name in names]
         if None in digits:
             strays += [f"{folder.path}/{n}" for n, d in zip(names, digits, strict=True) if d is None]
             is_frame = np.array([d is not None for d in digits])

@@ -20,8 +20,8 @@ from pipeline.datasets.dataset import Dataset, counted
 from pipeline.datasets.numbered import (
     by_name,
     frame_folders,
-    frame_table,
     how_numbered,
+    make_frame_table,
     names_not_understood,
     not_understood,
 )
@@ -56,7 +56,7 @@ def read(config: DatasetConfig) -> Dataset:
     others = [f"{f.path}/{n}".lstrip("/") for f in scanned.folders if f.path not in read_from for n in f.names]
     chosen, tracks, twins = _one_a_take(by_name(config.name, clips))
     takes = {CLIP.fullmatch(name)["take"] for name in chosen}
-    frames, strays = frame_table(config, chosen)
+    frames, strays = make_frame_table(config, chosen)
     unknown = not_understood((f for f in scanned.folders if f.path and _is_clip(f)), folders)
     return Dataset(
         Frames(frames, config.root, display_name(config), config.crop_source or "cropped_aligned"),

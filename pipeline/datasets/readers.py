@@ -23,19 +23,19 @@ OWN = ("name", "root", *OF_A_DATA_SET, "val_fraction", "seed")
 
 def read(config: DatasetConfig) -> Dataset:
     """The data set and those of ``also``, each with its split, under one class map."""
-    found = _read_one(config)
+    dataset = _read_one(config)
     if config.also:
         others = [_other(config, entry, f"dataset.also[{i}]") for i, entry in enumerate(config.also)]
-        parts = [found, *map(_read_one, others)]
+        parts = [dataset, *map(_read_one, others)]
         lists = {tuple(part.labels.classes) for part in parts if "expression" in part.labels.table}
         if len(lists) > 1 and config.class_map is None:
             raise UserError(
                 f"dataset.also: the classes differ, and need a class_map: {[list(c) for c in sorted(lists)]}"
             )
-        found = _together(parts)
-    labels, report = mapped(found.labels, config.class_map)
-    report |= {"warnings": found.report.get("warnings", []) + alike(labels.classes)}
-    return replace(found, labels=labels, report=found.report | report)
+        dataset = _together(parts)
+    labels, report = mapped(dataset.labels, config.class_map)
+    report |= {"warnings": dataset.report.get("warnings", []) + alike(labels.classes)}
+    return replace(dataset, labels=labels, report=dataset.report | report)
 
 
 def _read_one(config: DatasetConfig) -> Dataset:
@@ -44,12 +44,12 @@ def _read_one(config: DatasetConfig) -> Dataset:
         config = recognised(config)
         settings = {"name": config.name, "annotations": config.annotations, "columns": config.columns}
         told = {"recognised": ", ".join(f"{key} {value}" for key, value in settings.items() if value)}
-    found = READERS[one_of("data set", config.name, READERS)](config)
-    table, split = with_split(found.labels.table, config)
-    labels = Labels(table, found.labels.classes, found.labels.dataset)
-    warnings = found.report.get("warnings", [])
+    dataset = READERS[one_of("data set", config.name, READERS)](config)
+    table, split = with_split(dataset.labels.table, config)
+    labels = Labels(table, dataset.labels.classes, dataset.labels.dataset)
+    warnings = dataset.report.get("warnings", [])
     warnings += without_val(table, drawn=split != "official") if config.val_fraction else []
-    return replace(found, labels=labels, report=told | {"split": split} | found.report | {"warnings": warnings})
+    return replace(dataset, labels=labels, report=told | {"split": split} | dataset.report | {"warnings": warnings})
 
 
 def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:

@@ -9,7 +9,7 @@ from pipeline.core.params import UserError
 from pipeline.datasets import abaw, ckplus, ravdess, shapes
 from pipeline.datasets.config import HOW_TO_POINT, VIDEO_SUFFIXES, DatasetConfig
 from pipeline.datasets.folder import SPLIT_FOLDERS
-from pipeline.datasets.numbered import number
+from pipeline.datasets.numbered import frame_digits
 from pipeline.datasets.scan import Scan, scan
 from pipeline.datasets.sheet import read_head, rows_of
 
@@ -35,7 +35,7 @@ class Survey:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Candidate:
     """A data set that a folder may hold: its section of params.yaml; ``sure`` where nothing else looks like it."""
 
     settings: dict[str, Any]
@@ -50,7 +50,7 @@ class Fit:
         return self.name + (f" (table {Path(table).name})" if table else "")
 
 
-def look(root: Path) -> Survey:
+def survey_folder(root: Path) -> Survey:
     """Links are followed, hidden folders not entered, as index does. Raises ``UserError`` where there is no folder."""
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: {HOW_TO_POINT}")
@@ -61,12 +61,12 @@ def look(root: Path) -> Survey:
     return Survey(root, scanned, images, videos, others)
 
 
-def fits(survey: Survey) -> list[Fit]:
+def candidates(survey: Survey) -> list[Candidate]:
     """What the folder may be read as, the likeliest first; [] where nothing is known."""
-    found: list[Fit] = []
+    found: list[Candidate] = []
 
     def add(name: str, sure: bool, **settings: object) -> None:
-        found.append(Fit({"name": name, "root": survey.root.as_posix(), **settings}, sure))
+        found.append(Candidate({"name": name, "root": survey.root.as_posix(), **settings}, sure))
 
     if shapes.TABLE in survey.others and {"left", "right"} <= set(survey.images):
         add("shapes", True)
@@ -80,7 +80,7 @@ def fits(survey: Survey) -> list[Fit]:
         add("afew_va", True)
     root_name = survey.root.resolve().name
     cropped = any(part.startswith("cropped") for path in (root_name, *survey.images) for part in path.split("/"))
-    numbered = any(number(name) for path, names in survey.images.items() if path for name in names[:3])
+    numbered = any(frame_digits(name) for path, names in survey.images.items() if path for name in names[:3])
     annotated = _has_abaw_annotations(survey)
     if numbered and (cropped or annotated):
         add("abaw", annotated, **_crop_source(survey))
@@ -108,7 +108,7 @@ def recognised(config: DatasetConfig) -> DatasetConfig:
     Of a name that is given only the second, where it is clear. What was said is never changed. Raises ``UserError``
     where a name is asked for, and no data set is known in the folder, or several are.
     """
-    found = fits(look(config.root))
+    found = candidates(survey_folder(config.root))
     if config.name != AUTO:
         found = [fit for fit in found if fit.name == config.name]
     chosen = [fit for fit in found if fit.sure] or found

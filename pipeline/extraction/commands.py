@@ -25,8 +25,8 @@ def verify(path: Path) -> int:
             f"{group / 'zarr.json'} holds consolidated metadata, which other readers trust and which does not grow "
             "with the store; the next extraction takes it away"
         )
-    if found.strangers:
-        print(f"none of the store's, and not looked at: {', '.join(found.strangers)}")
+    if found.foreign_files:
+        print(f"none of the store's, and not looked at: {', '.join(found.foreign_files)}")
     print(f"{path}: {found.files:,} chunk files read, {len(found.damaged):,} chunks damaged")
     return 1 if found.damaged else 0
 

@@ -25,7 +25,7 @@ from torch import nn
 from pipeline.extraction.backbones import Backbone
 from pipeline.extraction.by_image import ByImage
 from pipeline.extraction.frames import resize_image, stacked
-from pipeline.extraction.views import seen, view
+from pipeline.extraction.views import view_batch, view_image
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
 # Compiling for CUDA takes up to a minute and makes a pass 5 to 20 % faster; going over to ONNX Runtime takes 2 seconds
@@ -106,7 +106,7 @@ class Forward:
         """(width,) of each array, for one image."""
         row = {}
         for name in self.views:
-            features, *logits = self.by_image(seen(image, video, name))
+            features, *logits = self.by_image(view_image(image, video, name))
             row[name] = features
             if logits and name == "original":
                 row["logits"] = logits[0]
@@ -136,7 +136,7 @@ class Forward:
             rows["logits"] = logits
         for name in self.views[1:]:
             source = pixels if name == "flipped" else pixels.cpu()
-            rows[name] = self._run(view(source, videos, name).to(self.device))[0]
+            rows[name] = self._run(view_batch(source, videos, name).to(self.device))[0]
         return self._send_back({name: row[: len(images)].half() for name, row in rows.items()})
 
     def _pixels(self, images: Sequence[np.ndarray]) -> torch.Tensor:
@@ -215,7 +215,7 @@ def fold_batch_norms(module: nn.Module, input_size: int) -> nn.Module:
     """
     noise = torch.randn((2, 3, input_size, input_size), generator=torch.Generator().manual_seed(0))
     folded = copy.deepcopy(module)
-    for norm, convolution in _pairs(folded, noise).items():
+    for norm, convolution in _convolutions_before_norms(folded, noise).items():
         layer = folded.get_submodule(norm)
         _fold(layer, folded.get_submodule(convolution))
         parent, _, name = norm.rpartition(".")
@@ -223,7 +223,7 @@ def fold_batch_norms(module: nn.Module, input_size: int) -> nn.Module:
     return folded if _same(module, folded, noise) else copy.deepcopy(module)
 
 
-def _pairs(module: nn.Module, images: torch.Tensor) -> dict[str, str]:
+def _convolutions_before_norms(module: nn.Module, images: torch.Tensor) -> dict[str, str]:
     """Batch norm -> the convolution whose output it takes, by name."""
     made: list[tuple[torch.Tensor, str]] = []
     pairs: dict[str, str] = {}

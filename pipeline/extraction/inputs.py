@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from pipeline.core import children
 from pipeline.core.params import UserError
-from pipeline.core.tables import Frames, Labels, of_store, read_frames, read_labels
+from pipeline.core.tables import Frames, Labels, beside_store, read_frames, read_labels
 from pipeline.extraction.config import ExtractConfig
 
 
@@ -21,8 +21,8 @@ def read_tables(config: ExtractConfig, params: Sequence[str], with_labels: bool)
     with TemporaryDirectory() as folder:
         store = Path(folder) / config.store.name if config.dry_run else config.store
         _index(config, store, params)
-        labels = read_labels(of_store(store, "labels.parquet")) if with_labels else None
-        return read_frames(of_store(store, "frames.parquet")), labels
+        labels = read_labels(beside_store(store, "labels.parquet")) if with_labels else None
+        return read_frames(beside_store(store, "frames.parquet")), labels
 
 
 def labels_beside(frames: Path) -> Path:
@@ -36,9 +36,9 @@ def _index(config: ExtractConfig, store: Path, params: Sequence[str]) -> None:
     Extraction must not import the readers of data sets: DVC would extract again whenever one of them is edited.
     """
     outputs = {
-        "--frames": of_store(store, "frames.parquet"),
-        "--labels": of_store(store, "labels.parquet"),
-        "--report": of_store(store, "index.json"),
+        "--frames": beside_store(store, "frames.parquet"),
+        "--labels": beside_store(store, "labels.parquet"),
+        "--report": beside_store(store, "index.json"),
     }
     command = [sys.executable, "-m", "pipeline.datasets.index", "--root", str(config.data), *params]
     command += ["--dataset", config.dataset] if config.dataset else []

@@ -17,7 +17,7 @@ from pipeline.core.tables import Frames
 from pipeline.extraction.backbones import Backbone
 from pipeline.extraction.forward import Forward, Pending, Rows
 from pipeline.extraction.frames import SQUASH, read_batches
-from pipeline.extraction.views import AUGMENTATION, number
+from pipeline.extraction.views import AUGMENTATION, augmentation_number
 
 # The least cosine between what is stored and what is computed now, below which the two are different things. Another
 # batch size or CPU moves a float32 feature by 1e-6, float16 storage by 1e-7; a changed resize by more than 1e-3.
@@ -63,7 +63,7 @@ def made_by(backbone: Backbone, frames: Frames, precision: str, views: Sequence[
         "precision": precision,
         **({"scale": backbone.scale} if backbone.scale != 1 else {}),
         "views": list(views),
-        **({"augmentation": AUGMENTATION} if any(map(number, views)) else {}),
+        **({"augmentation": AUGMENTATION} if any(map(augmentation_number, views)) else {}),
     }
 
 
@@ -75,7 +75,7 @@ def widths(backbone: Backbone, views: Sequence[str]) -> dict[str, int]:
     return columns
 
 
-def pending(frames: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
+def missing_frames(frames: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
     """The frames that the store lacks, or holds from a file of another size; in the order of the frame table."""
     there = frames.merge(
         keys.astype({"video": "str"})[["video", "frame", "size"]], on=["video", "frame", "size"], how="left",
@@ -106,7 +106,7 @@ def extract(
     with Behind(write) as behind:
         for places, rows in into_chunks(_rows(frames, todo, forward, workers, outcome, show), writer):
             keys = todo.iloc[places]
-            _check_values(rows, keys, forward, outcome)
+            _check_chunk(rows, keys, forward, outcome)
             with show.clock("write"):
                 behind(keys, rows)
         with show.clock("write"):
@@ -213,7 +213,7 @@ def _batches(
     return read_batches(paths, forward.batch_size, workers, forward.resize_image)
 
 
-def _check_values(rows: Mapping[str, np.ndarray], keys: pd.DataFrame, forward: Forward, outcome: Outcome) -> None:
+def _check_chunk(rows: Mapping[str, np.ndarray], keys: pd.DataFrame, forward: Forward, outcome: Outcome) -> None:
     """Counts rows that are lost in float16. Raises ``UserError`` where it cannot go on so."""
     for name, values in rows.items():
         bad = ~np.isfinite(values).all(axis=1)

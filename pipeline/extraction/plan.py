@@ -79,5 +79,5 @@ def print_dry_run(plan: Plan, path: Path) -> None:
             then = "it would be made again from nothing" if plan.rebuild else "it would be refused, without --rebuild"
             print(f"the store {path} was made by something else: {other}; {then}")
         else:
-            todo = loop.pending(plan.wanted, store.keys)
+            todo = loop.missing_frames(plan.wanted, store.keys)
     print(f"would extract {len(todo):,} of {len(plan.wanted):,} frames into {path}")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.core import children
 from pipeline.core.params import UserError
-from pipeline.core.tables import KEY, STORE, Labels, is_training, of_fold, of_store
+from pipeline.core.tables import KEY, STORE, Labels, beside_store, is_training, of_fold
 from pipeline.extraction.inputs import labels_beside
 
 GRIDS = {"pca": 1, "adapt-pca": 4}  # the grid of each
@@ -58,5 +58,5 @@ def fit_projection(store: Path, data: Path, components: int, params: Sequence[st
     flags = ["--data", str(store), "--components", str(components), *params, *tables]
     if children.run([sys.executable, "-m", "pipeline.extraction.reduce", *flags]):
         raise UserError(f"the features are stored, but no projection could be fitted on {store}")
-    shown = tables if data.absolute() != of_store(STORE, "frames.parquet").absolute() else []
+    shown = tables if data.absolute() != beside_store(STORE, "frames.parquet").absolute() else []
     print(f"train on it with: python train.py {' '.join(['-d', str(store), *shown])}")

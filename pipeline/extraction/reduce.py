@@ -17,7 +17,7 @@ from pipeline.core.join import FILES, FRAMES, LABELS, codes_of, open_both, place
 from pipeline.core.params import UserError, entry, option, parse
 from pipeline.core.seen import Seen
 from pipeline.core.store import FeatureStore
-from pipeline.core.tables import STORE, Labels, is_training, of_fold, of_store
+from pipeline.core.tables import STORE, Labels, beside_store, is_training, of_fold
 
 BLOCK = 2**24  # values read at a time, 34 MB
 
@@ -44,7 +44,7 @@ class ReduceConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(ReduceConfig, argv, sections=["reduce"], description=__doc__)
     if config.output is None:
-        config = replace(config, output=of_store(config.data, FILES["projection"]))
+        config = replace(config, output=beside_store(config.data, FILES["projection"]))
     if config.components == 0:
         store = FeatureStore(config.data)
         projection.save(config.output, projection.nothing(store.num_features), store.made_by)

@@ -39,7 +39,7 @@ def _add_frames(plan: Plan, path: Path) -> loop.Outcome:
         done = plan.wanted.merge(keys, on=["video", "frame", "size"])
         if len(done):
             _check_still_the_same(plan, done.head(plan.forward.batch_size), store)
-        todo = loop.pending(plan.wanted, keys)
+        todo = loop.missing_frames(plan.wanted, keys)
         outcome = loop.Outcome(done_before=len(done))
         outcome.vanished = len(keys) - len(keys.merge(plan.frames.table, on=["video", "frame"]))
         if len(todo):

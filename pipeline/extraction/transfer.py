@@ -12,7 +12,7 @@ A file, .h5 (.hdf5) or .npz, holds by name:
 
 A .npy holds nothing but features (N, D): row i is an image of its own, video ``f"{i:08d}"`` and frame 0.
 
-``sources`` reads such files. Rows go through memory a chunk at a time.
+``feature_files`` reads such files. Rows go through memory a chunk at a time.
 """
 
 import hashlib
@@ -30,8 +30,8 @@ from pipeline.core.files import writing
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreMismatch, StoreWriter
 from pipeline.core.tables import KEY
-from pipeline.extraction.sources import Rows, Source, opened
-from pipeline.extraction.upkeep import settle, start_over
+from pipeline.extraction.feature_files import FeatureFile, FileArray, open_features
+from pipeline.extraction.upkeep import delete_replaced, start_over
 
 _BLOCK_BYTES = 1 << 24
 
@@ -62,10 +62,10 @@ def import_features(
     Raises ``UserError`` for a file that cannot be taken, and ``StoreMismatch`` where the store was made by anything
     else, or has other features of the same frames, unless ``rebuild``.
     """
-    with opened(file) as source:
+    with open_features(file) as source:
         for name, rows in source.arrays.items():
             rows.scale = 1.0 if name == "logits" else scale
-        notes = _check(file, source)
+        notes = _check_keys(file, source)
         widths = {name: array.shape[1] for name, array in source.arrays.items()}
         writer = StoreWriter(store, _made_by(file, source, scale, made_by), widths, chunk_rows)
         try:
@@ -75,7 +75,7 @@ def import_features(
                 raise
             start_over(writer, len(source.keys))
             filled = _fill(file, source, writer)
-        settle(store, source.keys)
+        delete_replaced(store, source.keys)
         return Imported(*filled, source.left_out, notes)
 
 
@@ -100,7 +100,7 @@ def export_features(store: FeatureStore, file: Path) -> int:
     return len(store.keys)
 
 
-def _fill(file: Path, source: Source, writer: StoreWriter) -> tuple[int, int]:
+def _fill(file: Path, source: FeatureFile, writer: StoreWriter) -> tuple[int, int]:
     with writer:
         store = FeatureStore(writer.path)
         there = store.keys.astype({"video": "str"})[[*KEY, "row"]]
@@ -115,13 +115,13 @@ def _fill(file: Path, source: Source, writer: StoreWriter) -> tuple[int, int]:
     return len(todo), len(source.keys) - len(todo)
 
 
-def _rows(array: Rows, rows: np.ndarray) -> np.ndarray:
+def _rows(array: FileArray, rows: np.ndarray) -> np.ndarray:
     """``rows`` (n,), rising, as float16."""
     runs = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
     return np.concatenate([_half(array[int(run[0]) : int(run[-1]) + 1]) for run in runs])
 
 
-def _refuse_other_features(file: Path, source: Source, store: FeatureStore, there: pd.Series) -> None:
+def _refuse_other_features(file: Path, source: FeatureFile, store: FeatureStore, there: pd.Series) -> None:
     """``there``: rows of the store, by the rows of the source that have the same frames. Its rows are of another file.
 
     Raises ``StoreMismatch`` where a frame has other features in the two, for those of the file would not be taken.
@@ -133,7 +133,7 @@ def _refuse_other_features(file: Path, source: Source, store: FeatureStore, ther
             same = store.read(part.to_numpy(), name) == _rows(source.arrays[name], part.index.to_numpy())
             other[start : start + len(part)] |= ~same.all(axis=1)
     if other.any():
-        twice = _named(source.keys.loc[there.index], other)
+        twice = _counted_rows(source.keys.loc[there.index], other)
         raise StoreMismatch(
             f"{twice} that both {file} and the store {store.path} have differ in their features. Name another store "
             "(-s), or make this one again from nothing with --rebuild"
@@ -144,22 +144,22 @@ def _digest(made_by: Mapping[str, Any]) -> str | None:
     return made_by.get("provenance", made_by).get("source_sha256")
 
 
-def _made_by(file: Path, source: Source, scale: float, said: Mapping[str, Any] | None) -> dict[str, Any]:
+def _made_by(file: Path, source: FeatureFile, scale: float, stated: Mapping[str, Any] | None) -> dict[str, Any]:
     """The store's ``made_by``, with what is not to be compared under 'provenance'."""
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     views = [name for name in source.arrays if name != "logits"]
     facts, own = dict(source.facts), source.facts.get("made_by")
-    if said is None and isinstance(own, dict) and own:
-        said = facts.pop("made_by")
+    if stated is None and isinstance(own, dict) and own:
+        stated = facts.pop("made_by")
     found = {"source": file.name, "source_sha256": digest, "views": views, "attributes": facts}
-    if said is None:
+    if stated is None:
         made_by = {"backbone": "imported", "input_size": None, "outputs": facts.get("outputs")} | found
     else:
-        if "provenance" in said:
-            found["before"] = said["provenance"]
+        if "provenance" in stated:
+            found["before"] = stated["provenance"]
         made_by = {"backbone": "imported", "source": "as said", "input_size": None, "outputs": facts.get("outputs")}
-        made_by |= dict(said) | {"provenance": found}
+        made_by |= dict(stated) | {"provenance": found}
     if made_by["outputs"] and "logits" not in source.arrays:
         made_by["outputs"] = None
     if (factor := scale * made_by.pop("scale", 1.0)) != 1:
@@ -167,7 +167,7 @@ def _made_by(file: Path, source: Source, scale: float, said: Mapping[str, Any] |
     return made_by
 
 
-def _check(file: Path, source: Source) -> list[str]:
+def _check_keys(file: Path, source: FeatureFile) -> list[str]:
     rows = {name: array.shape for name, array in source.arrays.items()}
     lengths = {"video and frame": len(source.keys)} | {name: shape[0] for name, shape in rows.items()}
     if len(set(lengths.values())) > 1:
@@ -182,7 +182,7 @@ def _check(file: Path, source: Source) -> list[str]:
     if twice.any():
         some = [f"{v}/{f}" for v, f in source.keys.loc[twice, KEY].head(3).itertuples(index=False)]
         raise UserError(f"{file}: {int(twice.sum())} keys (video, frame) stand there twice, such as {some}")
-    return [note for name, array in source.arrays.items() for note in _check_values(file, name, array, source.keys)]
+    return [note for name, array in source.arrays.items() for note in _check_array(file, name, array, source.keys)]
 
 
 # What float16 may take: of a row's length (its cosines move by less than 1e-4), and of a column's spread.
@@ -190,7 +190,7 @@ _ROW_LOSS, _COLUMN_LOSS = 0.01, 0.1
 _MOST_FAINT = 0.01  # of the rows; with more an import is refused, for it can be scaled
 
 
-def _check_values(file: Path, name: str, array: Rows, keys: pd.DataFrame) -> list[str]:
+def _check_array(file: Path, name: str, array: FileArray, keys: pd.DataFrame) -> list[str]:
     """Lines on rows and columns that float16 takes too much of; ``UserError`` where it takes the whole, or not finite.
 
     Below 6e-5 the steps of float16 are 6e-8, whatever the value; and values that differ by less than 0.05 % come out
@@ -217,13 +217,13 @@ def _check_values(file: Path, name: str, array: Rows, keys: pd.DataFrame) -> lis
         spread = block - first
         totals += np.stack([np.square(error).sum(0), spread.sum(0), np.square(spread).sum(0)])
     if bad.any():
-        words = f"{file}: {_named(keys, bad)} of '{name}' are not finite in the store's float16"
+        words = f"{file}: {_counted_rows(keys, bad)} of '{name}' are not finite in the store's float16"
         if large.any():
             words += f", which ends at 65,504 (the largest value is {most:.1e})"
         raise UserError(words + (f": {_remedy(array.scale, most, most)}" if large.any() and name != "logits" else ""))
     notes = []
     if faint.any():
-        words = f"{file}: {_named(keys, faint)} of '{name}' lose over 1 % of their length in the store's float16"
+        words = f"{file}: {_counted_rows(keys, faint)} of '{name}' lose over 1 % of their length in the store's float16"
         if name != "logits" and faint.mean() > _MOST_FAINT:
             raise UserError(f"{words} (the largest value is {most:.1e}): {_remedy(array.scale, least, most)}")
         notes.append(words)
@@ -244,7 +244,7 @@ def _check_values(file: Path, name: str, array: Rows, keys: pd.DataFrame) -> lis
     return notes
 
 
-def _named(keys: pd.DataFrame, which: np.ndarray) -> str:
+def _counted_rows(keys: pd.DataFrame, which: np.ndarray) -> str:
     some = [f"{v}/{f}" for v, f in keys.loc[which, KEY].head(3).itertuples(index=False)]
     return f"{int(which.sum()):,} of {len(which):,} rows ({', '.join(some)}{', ...' if which.sum() > 3 else ''})"
 

@@ -31,7 +31,7 @@ from pipeline.core.store import (
     tidy,
     unchanged,
     write_chunk,
-    writing,
+    writing_store,
 )
 from pipeline.core.tables import KEY
 
@@ -55,14 +55,14 @@ class Verified:
 
     ``unfinished`` counts the chunks at the end without commit mark: a run was cut off in them, or is writing them now.
     They count for nothing, and the next run does them again. ``consolidated`` are the groups with consolidated
-    metadata, from which other readers see fewer rows once the store grows; ``strangers`` what is none of the store's.
+    metadata, from which other readers see fewer rows once the store grows; ``foreign_files`` are none of the store's.
     """
 
     files: int
     damaged: list[Damage]
     unfinished: int
     consolidated: list[Path]
-    strangers: list[str]
+    foreign_files: list[str]
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def _verified(path: Path) -> Verified:
         files += len(there)
         if unfinished == count - 1 - index and "frame" not in [array.path for array in there]:
             unfinished += 1
-        elif there and (damage := _damage(path, group, index)).files:
+        elif there and (damage := _chunk_damage(path, group, index)).files:
             damaged.append(damage)
-    return Verified(files, damaged[::-1], unfinished, consolidated(path), strangers(path))
+    return Verified(files, damaged[::-1], unfinished, consolidated(path), foreign_files(path))
 
 
-def strangers(path: Path) -> list[str]:
+def foreign_files(path: Path) -> list[str]:
     """What lies in the store at ``path`` and is none of its own."""
     own = {"zarr.json", "views", "video", "frame", "size", "logits"}
     own_views = {"zarr.json", *feature_names(path, open_group(path))}
@@ -118,7 +118,7 @@ def strangers(path: Path) -> list[str]:
 def drop(path: Path, damaged: list[Damage]) -> None:
     """Takes the chunks in ``damaged`` away, the commit mark first, so that their frames are extracted again."""
     path = resolved(path)
-    with locked(path), writing(path):
+    with locked(path), writing_store(path):
         arrays = row_arrays(path, open_group(path))
         for damage in damaged:
             for array in reversed(arrays):
@@ -135,16 +135,16 @@ def compact(path: Path, wanted: pd.DataFrame) -> Compacted:
     path = resolved(path)
     with locked(path):
         store = FeatureStore(path)
-        if others := strangers(path):
+        if others := foreign_files(path):
             raise UserError(f"{others} in {path} are none of the store's and would be lost: take them elsewhere first")
-        with writing(path):
+        with writing_store(path):
             tidy(path, store.group)
         frames_before, rows_before, bytes_before = len(store.keys), store.group["frame"].shape[0], folder_bytes(path)
         keys = store.keys.astype({"video": "str"}).merge(wanted[KEY], on=KEY).sort_values(KEY, ignore_index=True)
         if keys.empty:
             raise UserError(f"no frame of the store {path} is in the frame table: nothing of it would be left")
         if not _is_compact(keys, rows_before, store.chunk_rows):
-            with writing(path):
+            with writing_store(path):
                 _replace(path, store, keys)
         rows = FeatureStore(path).group["frame"].shape[0]
     return Compacted(frames_before, len(keys), rows_before, rows, bytes_before, folder_bytes(path))
@@ -153,15 +153,15 @@ def compact(path: Path, wanted: pd.DataFrame) -> Compacted:
 def start_over(writer: StoreWriter, rows: int, say: Callable[[str], None] = print) -> None:
     """Puts an empty store in the place of ``writer``'s, which was made by something else; the writer is not open.
 
-    The old store is renamed to ``<name>.replaced``, and ``settle`` deletes it once the new one is whole. Where that
-    name is taken, the store before this one was set aside and this one never finished: this one is deleted, and the one
-    before is put back if it is what is asked for now. ``say`` is told before anything is renamed or deleted. Killed at
-    any time, the store that was set aside, or stands, is whole. Raises ``UserError`` where the disk has no room for
-    ``rows`` rows beside the old store.
+    The old store is renamed to ``<name>.replaced``, and stays until ``delete_replaced`` finds the new one whole. Where
+    that name is taken, an earlier run set a store aside and never finished this one. Then this one is deleted, and the
+    one set aside is put back if it is what is asked for now. ``say`` is told before anything is renamed or deleted.
+    Killed at any time, either store is whole. Raises ``UserError`` where the disk has no room for ``rows`` rows beside
+    the old store.
     """
     path, size = writer.path, folder_bytes(writer.path)
     new, aside, removed = (beside(path, what) for what in ("new", "replaced", "removed"))
-    with locked(path), writing(path):
+    with locked(path), writing_store(path):
         if not aside.is_dir():
             _check_room(writer, rows, 0)
             say(f"{path} ({_megabytes(size)}) is renamed to {aside}, and deleted when the new store is whole")
@@ -180,7 +180,7 @@ def start_over(writer: StoreWriter, rows: int, say: Callable[[str], None] = prin
         shutil.rmtree(removed)
 
 
-def settle(path: Path, wanted: pd.DataFrame, say: Callable[[str], None] = print) -> None:
+def delete_replaced(path: Path, wanted: pd.DataFrame, say: Callable[[str], None] = print) -> None:
     """Deletes the store that ``start_over`` set aside, if there is one and the store at ``path`` is whole.
 
     Whole is a store that has all those frames of the old one that are in ``wanted``. If it lacks any, or if the old one
@@ -190,10 +190,10 @@ def settle(path: Path, wanted: pd.DataFrame, say: Callable[[str], None] = print)
     aside = beside(path, "replaced")
     if not aside.is_dir():
         return
-    with locked(path), writing(path):
+    with locked(path), writing_store(path):
         try:
             before, now = (FeatureStore(p).keys.astype({"video": "str"})[KEY] for p in (aside, path))
-            others = strangers(aside)
+            others = foreign_files(aside)
         except UserError as error:
             say(f"{aside} stays, for it cannot be read: {error}")
             return
@@ -253,7 +253,7 @@ def _replace(path: Path, store: FeatureStore, keys: pd.DataFrame) -> None:
     shutil.rmtree(old)
 
 
-def _damage(path: Path, group: zarr.Group, index: int) -> Damage:
+def _chunk_damage(path: Path, group: zarr.Group, index: int) -> Damage:
     rows = int(group["frame"].chunks[0])
     damage = Damage(index, range(index * rows, (index + 1) * rows))
     content = {}

@@ -46,13 +46,13 @@ def view_names(flipped: bool, augmented: int) -> list[str]:
     return ["original"] + ["flipped"] * flipped + [f"augmented_{n}" for n in range(1, augmented + 1)]
 
 
-def number(name: str) -> int | None:
+def augmentation_number(name: str) -> int | None:
     """3 for 'augmented_3', None for a view that is not augmented."""
     found = _NUMBERED.fullmatch(name)
     return int(found[1]) if found else None
 
 
-def view(pixels: torch.Tensor, videos: Sequence[str], name: str) -> torch.Tensor:
+def view_batch(pixels: torch.Tensor, videos: Sequence[str], name: str) -> torch.Tensor:
     """The view ``name`` of resized images (B, 3, S, S) uint8 in channels-last memory, which it is in too.
 
     ``videos`` are the names of the first images' videos; images beyond them are padding and are left as they are. All
@@ -64,17 +64,17 @@ def view(pixels: torch.Tensor, videos: Sequence[str], name: str) -> torch.Tensor
         return pixels.flip(3).contiguous(memory_format=torch.channels_last)
     out = pixels.clone(memory_format=torch.channels_last)
     for image, video in zip(out.permute(0, 2, 3, 1).numpy(), videos, strict=False):
-        image[:] = seen(image, video, name)
+        image[:] = view_image(image, video, name)
     return out
 
 
-def seen(image: np.ndarray, video: str, name: str) -> np.ndarray:
+def view_image(image: np.ndarray, video: str, name: str) -> np.ndarray:
     """The view ``name`` of one resized image (S, S, 3) uint8 of ``video``."""
     if name == "original":
         return image
     if name == "flipped":
         return image[:, ::-1]
-    way = number(name)
+    way = augmentation_number(name)
     if way is None:
         raise ValueError(f"there is no view '{name}'")
     return apply(change(video, way), image)

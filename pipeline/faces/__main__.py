@@ -33,7 +33,7 @@ from pipeline.core.params import UserError, entry, option, parse
 from pipeline.datasets import afew_va
 from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.dataset import counted
-from pipeline.datasets.numbered import number
+from pipeline.datasets.numbered import frame_digits
 from pipeline.datasets.scan import scan
 from pipeline.faces.detect import DETECTORS
 from pipeline.faces.loop import (
@@ -41,8 +41,8 @@ from pipeline.faces.loop import (
     PARTIAL,
     RECORDS,
     SCHEMA,
-    Clip,
-    Settings,
+    CutSettings,
+    FrameSequence,
     Task,
     cut_all,
     find_record,
@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0; or 1 with ``--strict`` where a file has a problem."""
     config = parse(FacesConfig, argv, sections=["faces"], description=__doc__)
     started = time.perf_counter()
-    settings = Settings(**{f.name: getattr(config, f.name) for f in dataclasses.fields(Settings)})
+    settings = CutSettings(**{f.name: getattr(config, f.name) for f in dataclasses.fields(CutSettings)})
     tasks, others = find_clips(config, settings) if config.landmarks else find(config, settings)
     with _alone(config.out):
         _check_settings(config.out, settings, config.rebuild)
@@ -144,7 +144,7 @@ def _alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]]:
+def find(config: FacesConfig, settings: CutSettings) -> tuple[list[Task], list[str]]:
     """One task a video, picture or folder of numbered frames, by name, and the files that are none of these.
 
     Raises ``UserError`` where there is none, where two would have one name, and for a frame number twice in a folder.
@@ -156,7 +156,7 @@ def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]
     if not config.input.is_dir():
         raise UserError(f"faces: there is no file or folder {config.input}: name yours with --input")
     scanned = scan(config.input, (*VIDEOS, *STILLS))
-    sources: dict[str, Clip | None] = {}
+    sources: dict[str, FrameSequence | None] = {}
     for folder in scanned.folders:
         paths = [f"{folder.path}/{name}".lstrip("/") for name in folder.names]
         if config.stills == "frames" and (clip := _frames(paths, config.fps)):
@@ -172,7 +172,7 @@ def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]
         video = {"stem": path.name, "path": "_".join(path.parts), "tree": "/".join(path.parts)}[config.names]
         if video in tasks:
             hint = "" if config.names == "path" else ", or set names: path"
-            if clip is None and source.lower().endswith(STILLS) and number(PurePosixPath(source).name):
+            if clip is None and source.lower().endswith(STILLS) and frame_digits(PurePosixPath(source).name):
                 hint += "; where they are the frames of videos, set stills: frames"
             raise UserError(
                 f"faces: '{tasks[video].source}' and '{source}' would both be called '{video}': rename one{hint}"
@@ -185,19 +185,19 @@ def find(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]
     return list(tasks.values()), scanned.others + scanned.unreadable
 
 
-def _frames(paths: list[str], fps: float | None) -> Clip | None:
+def _frames(paths: list[str], fps: float | None) -> FrameSequence | None:
     """The pictures of a folder that are called by a number; None where there is none."""
     found: dict[int, str] = {}
     for path in sorted(paths):
-        digits = number(PurePosixPath(path).name)
+        digits = frame_digits(PurePosixPath(path).name)
         if digits and path.lower().endswith(STILLS):
             if int(digits) in found:
                 raise UserError(f"faces: '{found[int(digits)]}' and '{path}' are the same frame; keep one")
             found[int(digits)] = path
-    return Clip(found, fps=fps) if found else None
+    return FrameSequence(found, fps=fps) if found else None
 
 
-def find_clips(config: FacesConfig, settings: Settings) -> tuple[list[Task], list[str]]:
+def find_clips(config: FacesConfig, settings: CutSettings) -> tuple[list[Task], list[str]]:
     """One task a clip of AFEW-VA; its record is made again when the clip's .json file is another.
 
     Raises ``UserError`` where there is none, as the reader of the data set does.
@@ -207,12 +207,12 @@ def find_clips(config: FacesConfig, settings: Settings) -> tuple[list[Task], lis
     tasks = []
     for video, rows in frames.groupby("video"):
         source, landmarks = given.get(video, (str(PurePosixPath(rows["path"].iloc[0]).parent), {}))
-        clip = Clip(dict(zip(rows["frame"], rows["path"], strict=True)), landmarks)
+        clip = FrameSequence(dict(zip(rows["frame"], rows["path"], strict=True)), landmarks)
         tasks.append(Task(config.input, source, video, config.out, settings, clip))
     return tasks, [path for video, (path, _) in given.items() if video not in set(frames["video"])]
 
 
-def _check_settings(out: Path, settings: Settings, rebuild: bool) -> None:
+def _check_settings(out: Path, settings: CutSettings, rebuild: bool) -> None:
     """Faces cut in two ways never lie in one folder; ``rebuild`` removes those of the other way."""
     file, now = out / RECORDS / "settings.json", dataclasses.asdict(settings)
     way_out = f"Put back a copy, or delete {out} and cut all again"

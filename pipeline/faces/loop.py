@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Settings:
+class CutSettings:
     """What decides the pictures, and so must be the same for all of an output folder."""
 
     detector: str
@@ -53,7 +53,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Clip:
+class FrameSequence:
     """A video that is cut into images already: their paths below the root and their landmarks, by frame number.
 
     Without ``landmarks`` the faces are looked for. ``fps`` is None where it is not known.
@@ -75,8 +75,8 @@ class Task:
     source: str
     video: str
     out: Path
-    settings: Settings
-    clip: Clip | None = None
+    settings: CutSettings
+    clip: FrameSequence | None = None
 
     @property
     def record(self) -> Path:
@@ -143,7 +143,7 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
     shutil.rmtree(aside, ignore_errors=True)
     try:
         video = read_stills(task.root, task.clip.paths, task.clip.fps) if task.clip else read(task.root / task.source)
-        frames = _counted(video.frames, step, count := [0])
+        frames = _with_count(video.frames, step, count := [0])
         if task.placed:
             seen = placed(frames, task.clip.landmarks, task.settings.size)
         else:
@@ -263,7 +263,7 @@ def _file(frame: int) -> str:
     return f"{frame:05d}.jpg"
 
 
-def _counted(frames: Iterator, step: Callable[[], None], count: list[int]) -> Iterator:
+def _with_count(frames: Iterator, step: Callable[[], None], count: list[int]) -> Iterator:
     for frame in frames:
         yield frame
         count[0] = frame.number
@@ -316,7 +316,7 @@ _detect: Detector
 _done: Any  # multiprocessing's shared number of frames
 
 
-def _start(settings: Settings, done: Any) -> None:
+def _start(settings: CutSettings, done: Any) -> None:
     """Makes the detector of a worker process, once, and lets the process end with the one that started it."""
     global _detect, _done
     end_with_pool()

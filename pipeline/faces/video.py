@@ -213,7 +213,7 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, vide
         video.problems.append(
             f"its header says that pixels are {shape.numerator}:{shape.denominator} wide: they are taken as square"
         )
-    stamps, found, clock = [], _Found(), 0.0
+    stamps, found, clock = [], _Findings(), 0.0
     step = 1 / video.fps if video.fps > 0 else 1 / CLOCK_FPS
     squared = _Squared(stream)
     with container, _errors() as errors:
@@ -233,7 +233,7 @@ def _frames(container: av.container.InputContainer, stream: av.VideoStream, vide
             yield Frame(number, clock, image)
     if not stamps:
         raise UnreadableVideo("no frame of it could be decoded")
-    times, video.fps, doubts, notes = settle(np.array(stamps), video.fps, guessed, 0 if estimated else duration)
+    times, video.fps, doubts, notes = settle_times(np.array(stamps), video.fps, guessed, 0 if estimated else duration)
     video.times = dict(enumerate(times.tolist(), start=1))
     video.problems += found.problems(len(stamps)) + doubts
     video.notes += found.notes() + notes
@@ -261,7 +261,7 @@ def _errors() -> Iterator[list[tuple[int, str, str]]]:
 
 
 @dataclass
-class _Found:
+class _Findings:
     """What is worth telling of a video's frames."""
 
     reached: float = -math.inf  # seconds, of the last time of picture or sound
@@ -311,7 +311,7 @@ class _Found:
 
 
 def _decoded(
-    container: av.container.InputContainer, stream: av.VideoStream, sounds: list[av.AudioStream], found: _Found
+    container: av.container.InputContainer, stream: av.VideoStream, sounds: list[av.AudioStream], found: _Findings
 ) -> Iterator[av.VideoFrame | None]:
     """Frames in the order in which they are shown; None for each piece of the stream that could not be decoded.
 
@@ -409,7 +409,7 @@ def _upright(image: np.ndarray, frame: av.VideoFrame) -> tuple[np.ndarray, bool]
 # --- times -----------------------------------------------------------------------------------------------------------
 
 
-def settle(
+def settle_times(
     stamps: np.ndarray, header: float, guessed: float, duration: float
 ) -> tuple[np.ndarray, float, list[str], list[str]]:
     """Times that rise from 0, frames a second, problems and notes, of ``stamps`` (n,) in seconds, NaN for none.

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.core.files import check, has_digest
+from pipeline.core.files import check_digest, has_digest
 from pipeline.core.params import UserError, one_of
 
 SMOOTHINGS = ("none", "box", "gaussian", "hann", "median")
@@ -43,7 +43,7 @@ def frame_rates(fps: float | Path | None, videos: Sequence[str], video: np.ndarr
     if fps is None or isinstance(fps, float):
         return None if fps is None else np.full(len(videos), fps)
     if fps.is_file() and has_digest(fps):
-        check(fps, "a table of faces", "Make it again with 'python -m pipeline.faces'")
+        check_digest(fps, "a table of faces", "Make it again with 'python -m pipeline.faces'")
     try:
         if fps.suffix == ".csv":
             table = pd.read_csv(fps, dtype={"video": str})[["video", "fps"]]

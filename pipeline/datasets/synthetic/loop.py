@@ -20,7 +20,7 @@ from pipeline.datasets.synthetic.acting import AUS, perform
 from pipeline.datasets.synthetic.annotations import ANNOTATIONS, TRACK_FOLDERS, annotation_lines, write_annotations
 from pipeline.datasets.synthetic.camera import cover, photograph, sample_camera, sample_occlusions, sample_poses
 from pipeline.datasets.synthetic.drawing import CENTRE, draw_face, sample_identity
-from pipeline.datasets.synthetic.plan import Clip, SyntheticConfig, frame_numbers
+from pipeline.datasets.synthetic.plan import Clip, SyntheticConfig, sample_frame_numbers
 
 
 def make_empty(folder: Path, fact: str) -> None:
@@ -65,7 +65,7 @@ def _start() -> None:
 def write_clip(clip: Clip, config: SyntheticConfig) -> int:
     """Draws one clip and writes its frames and annotations; how many frames it has."""
     rng = np.random.default_rng([config.seed, clip.index])
-    numbers, length = frame_numbers(clip, rng)
+    numbers, length = sample_frame_numbers(clip, rng)
     num_lines = annotation_lines(clip, numbers, length, rng)
     rows = max(length, num_lines)
     played = perform(clip, int(numbers[0]), rows, rng)

@@ -141,7 +141,7 @@ def sample_lengths(config: SyntheticConfig, rng: np.random.Generator) -> list[in
     return [max(8, round(x)) for x in lengths / lengths.mean() * config.frames]
 
 
-def frame_numbers(clip: Clip, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+def sample_frame_numbers(clip: Clip, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """The numbers of the frames that exist, and how many frames the raw video has: faces are not found in all."""
     steps = np.ones(clip.frames, int)
     if "starts late" in clip.faults:

@@ -32,7 +32,7 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-class Rows:
+class FileArray:
     """(N, width) real numbers of a file times ``scale``, read on slicing. (N, 1, D) and (N, D, 1, 1) are (N, D) too."""
 
     scale = 1.0
@@ -57,20 +57,20 @@ class Rows:
 
 
 @dataclass
-class Source:
+class FeatureFile:
     """An open file of features: ``arrays`` by the name of their view, or 'logits'.
 
     ``keys`` has video, frame, size; ``facts`` is what the file says of itself; ``left_out`` names what is not taken.
     """
 
     keys: pd.DataFrame
-    arrays: dict[str, Rows]
+    arrays: dict[str, FileArray]
     facts: dict[str, Any] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[Source]:
+def open_features(file: Path) -> Iterator[FeatureFile]:
     """Raises ``UserError`` for a file that cannot be read or claims more than it can hold."""
     way = {".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npz": _read_npz, ".npy": _read_npy}.get(file.suffix.lower())
     if way is None:
@@ -85,14 +85,14 @@ def opened(file: Path) -> Iterator[Source]:
 
 
 @contextmanager
-def _read_hdf5(file: Path) -> Iterator[Source]:
+def _read_hdf5(file: Path) -> Iterator[FeatureFile]:
     _try_hdf5(file)
     with border(f"cannot read {file}"):
         handle = h5py.File(file, "r")
     with handle:
         with border(f"cannot read {file}"):
             found, facts, left_out, heap = _look_into(file, handle)
-            source = _source(file, found, facts, heap)
+            source = _feature_file(file, found, facts, heap)
         source.left_out += left_out
         yield source
 
@@ -147,7 +147,7 @@ def _try_hdf5(file: Path) -> None:
 
 
 @contextmanager
-def _read_npz(file: Path) -> Iterator[Source]:
+def _read_npz(file: Path) -> Iterator[FeatureFile]:
     with border(f"cannot read {file}"):
         archive = zipfile.ZipFile(file)
     with archive:
@@ -162,44 +162,45 @@ def _read_npz(file: Path) -> Iterator[Source]:
             found: dict[str, Any] = {name: _Member(archive, inside[name + ".npy"]) for name in names}
             made_by = found.pop("made_by", None)
             facts = {} if made_by is None else {"made_by": _plain(made_by.all().item())}
-            source = _source(file, found, facts, 0)
+            source = _feature_file(file, found, facts, 0)
         source.left_out += [name for name in inside if not name.endswith(".npy")]
         yield source
 
 
 @contextmanager
-def _read_npy(file: Path) -> Iterator[Source]:
+def _read_npy(file: Path) -> Iterator[FeatureFile]:
     with border(f"cannot read {file}"):
         with file.open("rb") as handle:
             shape, _, dtype = _header(handle, file.name, file.stat().st_size)
         array = np.load(file, mmap_mode="r", allow_pickle=False) if dtype.itemsize and 0 not in shape else None
     if array is None or not shape:
         raise UserError(f"{file}: there is nothing in it: its shape is {shape}")
-    arrays = {"original": Rows(file, "features", array)}
+    arrays = {"original": FileArray(file, "features", array)}
     keys = pd.DataFrame({"video": [f"{i:08d}" for i in range(shape[0])], "frame": 0, "size": 0})
-    yield Source(keys.astype({"video": "str"}), arrays)
+    yield FeatureFile(keys.astype({"video": "str"}), arrays)
 
 
 def _is_taken(name: str) -> bool:
     return name in {"features", "video", "frame", "size", "flipped", "logits"} or name.startswith("views/")
 
 
-def _source(file: Path, found: Mapping[str, Any], facts: dict[str, Any], heap: int) -> Source:
+def _feature_file(file: Path, found: Mapping[str, Any], facts: dict[str, Any], heap: int) -> FeatureFile:
     missing = [name for name in ("features", "video", "frame") if name not in found]
     if missing:
         raise UserError(f"{file} lacks the datasets {missing}; it has {some(sorted(found))}")
-    arrays = {"original": Rows(file, "features", found["features"])}
+    arrays = {"original": FileArray(file, "features", found["features"])}
     for name in sorted(found):
         view = "flipped" if name == "flipped" else name.removeprefix("views/") if name.startswith("views/") else None
         if view in arrays or (view and "/" in view):
             raise UserError(f"{file}: '{name}' would be the view '{view}', which cannot be")
         if view:
-            arrays[view] = Rows(file, name, found[name])
+            arrays[view] = FileArray(file, name, found[name])
     if "logits" in found:
         if "logits" in arrays:
             raise UserError(f"{file}: a view cannot be called 'logits'")
-        arrays["logits"] = Rows(file, "logits", found["logits"])
-    return Source(_read_keys(file, found, heap), arrays, facts, [name for name in sorted(found) if not _is_taken(name)])
+        arrays["logits"] = FileArray(file, "logits", found["logits"])
+    left_out = [name for name in sorted(found) if not _is_taken(name)]
+    return FeatureFile(_read_keys(file, found, heap), arrays, facts, left_out)
 
 
 # --- video, frame, size ----------------------------------------------------------------------------------------------

@@ -18,13 +18,13 @@ from test_transfer import N, save
 import extract
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreMismatch
-from pipeline.extraction import sources
-from pipeline.extraction.sources import opened
+from pipeline.extraction import feature_files
+from pipeline.extraction.feature_files import open_features
 from pipeline.extraction.transfer import import_features
 
 
 def read(file: Path) -> dict[str, np.ndarray]:
-    with opened(file) as source:
+    with open_features(file) as source:
         return {name: rows[0 : rows.shape[0]] for name, rows in source.arrays.items()}
 
 
@@ -330,7 +330,7 @@ def test_long_texts_and_attributes_that_are_real_are_read_whole(tmp_path):
         handle.attrs["made_by"] = json.dumps({"long": "y" * 200_000})
         handle["features"].attrs["scale"] = handle.ref
         handle["features"].attrs["mean"] = np.array([0.5, np.nan])
-    with opened(file) as source:
+    with open_features(file) as source:
         assert source.keys["video"].tolist() == names
         assert source.facts["classes"] == [f"class {i}" for i in range(30)]
         assert source.facts["made_by"] == {"long": "y" * 200_000}
@@ -419,7 +419,7 @@ def test_logits_are_not_scaled_and_another_factor_is_another_store(tmp_path, con
 @pytest.mark.parametrize("suffix", [".h5", ".npz"])
 def test_axes_of_length_one_and_frame_numbers_as_text_or_whole_floats_are_taken(tmp_path, content, suffix):
     plain = save(tmp_path / f"plain{suffix}", content)
-    with opened(plain) as source:
+    with open_features(plain) as source:
         wanted = source.keys
     odd = {
         "features": content["features"][:, None], "flipped": content["flipped"][:, :, None, None],
@@ -429,7 +429,7 @@ def test_axes_of_length_one_and_frame_numbers_as_text_or_whole_floats_are_taken(
     forms = [content["frame"].astype(str), np.char.add(content["frame"].astype(str), ".0"), content["frame"] * 1.0]
     for frame in [odd["frame"], *forms]:
         file = save(tmp_path / f"odd{suffix}", content | odd | {"frame": frame})
-        with opened(file) as source:
+        with open_features(file) as source:
             assert source.keys.equals(wanted)
         for name, values in read(file).items():
             np.testing.assert_array_equal(values, read(plain)[name])
@@ -531,7 +531,7 @@ def test_a_damaged_hdf5_file_that_the_library_does_not_survive_is_one_line(tmp_p
     def crash(*_):
         os.kill(os.getpid(), signal.SIGSEGV)
 
-    monkeypatch.setattr(sources, "_look_into", crash)
+    monkeypatch.setattr(feature_files, "_look_into", crash)
     refused(file, "it is damaged, and the HDF5 library does not survive it")
 
 
