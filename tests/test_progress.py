@@ -5,7 +5,7 @@ import test_train
 from test_train import run
 
 from pipeline.core import progress
-from pipeline.core.progress import Line, clock
+from pipeline.core.progress import FrameCounter, Line, clock
 from pipeline.training import run as run_module
 
 made, place = test_train.made, test_train.place  # fixtures
@@ -122,3 +122,13 @@ def test_where_steps_count_progress_and_verdict_say_steps(place, capsys, monkeyp
 
 def test_a_time_left_is_read_as_hours_minutes_and_seconds():
     assert [clock(s) for s in (5, 65, 3665)] == ["0:00:05", "0:01:05", "1:01:05"]
+
+
+def test_frames_are_counted_with_rate_and_time_left_also_beyond_a_guessed_total(at):
+    counter = FrameCounter(1_000, about=True)
+    assert counter.line(5.0).strip() == "0 of about 1,000 frames, 0 frames/s, starting"
+    counter.done = 250
+    assert counter.line(50.0).strip() == "250 of about 1,000 frames, 5 frames/s, 0:02:30 left"
+    counter.done = 1_200
+    assert counter.line(50.0).strip() == "1,200 of about 1,000 frames, 24 frames/s, 0:00:00 left"
+    assert FrameCounter(1_000).line(5.0).startswith("0 of 1,000 frames, ")

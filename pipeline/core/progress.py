@@ -1,4 +1,8 @@
-"""How far a long command is: one line that rewrites itself on a terminal, a plain line now and then in a log."""
+"""How far a long command is.
+
+``Line`` rewrites itself on a terminal, and is a plain line now and then in a log. ``FrameCounter`` counts frames on a
+terminal, and is silent elsewhere.
+"""
 
 import sys
 import time
@@ -47,3 +51,36 @@ def clock(seconds: float) -> str:
     """'0:01:05'."""
     left = int(seconds)
     return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+
+
+class FrameCounter:
+    """One line on a terminal: frames done, frames a second and time left; silent elsewhere.
+
+    With ``about`` the ``total`` is a guess, and the line says so.
+    """
+
+    def __init__(self, total: int, about: bool = False) -> None:
+        self.total, self.about = total, about
+        self.done, self.started, self.shown = 0, time.monotonic(), 0.0
+        self.live = sys.stderr.isatty()
+
+    def show(self, done: int) -> None:
+        self.done, now = done, time.monotonic()
+        if self.live and now - self.shown > TERMINAL_EVERY:
+            self.shown = now
+            print(f"\r{self.line(now - self.started)}", end="", file=sys.stderr, flush=True)
+
+    def line(self, elapsed: float) -> str:
+        """The line after ``elapsed`` seconds."""
+        rate = self.done / max(elapsed, 1e-9)
+        left = f"{clock(max(self.total - self.done, 0) / rate)} left" if self.done else "starting"
+        total = f"about {self.total:,}" if self.about else f"{self.total:,}"
+        return f"{self.done:,} of {total} frames, {rate:,.0f} frames/s, {left}{self.details(elapsed)}  "
+
+    def details(self, elapsed: float) -> str:
+        """What else there is to say; nothing here."""
+        return ""
+
+    def end(self) -> None:
+        if self.live:
+            print(f"\r{self.line(time.monotonic() - self.started)}", file=sys.stderr)

@@ -67,5 +67,6 @@ def border(start: str) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
+    """What an error says, on one line; led by its type where its own words do not stand for themselves."""
     words = " ".join(str(error).split())[:300]
     return words if isinstance(error, OSError | ValueError) and words else f"{type(error).__name__}: {words}"

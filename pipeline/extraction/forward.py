@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pipeline.extraction.backbones import Backbone
+from pipeline.extraction.bounds import one_line
 from pipeline.extraction.by_image import ByImage
 from pipeline.extraction.frames import resize_image, stacked
 from pipeline.extraction.views import view_batch, view_image
@@ -123,7 +124,7 @@ class Forward:
                 return by_image
             why = "it gives other numbers"
         except Exception as error:  # whatever the exporter stumbles over: the run goes on without it
-            why = _in_a_line(error)
+            why = one_line(error)
         print(f"the backbone does not run by ONNX Runtime, and is about a third slower: {why}", file=sys.stderr)
         return None
 
@@ -270,17 +271,13 @@ def compile_or_say_why_not(module: nn.Module, example: torch.Tensor) -> Callable
         if not _same(module, compiled, noise):
             return _not_compiled(module, "it gives other numbers")
     except Exception as error:  # whatever the compiler stumbles over: the run goes on without it
-        return _not_compiled(module, _in_a_line(error))
+        return _not_compiled(module, one_line(error))
     return compiled
 
 
 def _not_compiled(module: nn.Module, why: str) -> nn.Module:
     print(f"the backbone is not compiled, and 5 to 20 % slower: {why}", file=sys.stderr)
     return module
-
-
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 @torch.inference_mode()

@@ -1,9 +1,9 @@
 """Frames through the frozen backbone into the store."""
 
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from pipeline.core.params import UserError
+from pipeline.core.progress import FrameCounter
 from pipeline.core.store import StoreWriter
 from pipeline.core.tables import Frames
 from pipeline.extraction.backbones import Backbone
@@ -96,45 +97,45 @@ def extract(
     most rows of the first chunk are too small for float16.
     """
     forward.prepare()
-    show = Progress(len(todo))
-    outcome.seconds = show.seconds
+    progress = Progress(len(todo))
+    outcome.seconds = progress.seconds
 
     def write(keys: pd.DataFrame, rows: Rows) -> None:
         writer.write(keys, rows)
         outcome.extracted += len(keys)
 
     with Behind(write) as behind:
-        for places, rows in into_chunks(_rows(frames, todo, forward, workers, outcome, show), writer):
+        for places, rows in into_chunks(_rows(frames, todo, forward, workers, outcome, progress), writer):
             keys = todo.iloc[places]
             _check_chunk(rows, keys, forward, outcome)
-            with show.clock("write"):
+            with progress.clock("write"):
                 behind(keys, rows)
-        with show.clock("write"):
+        with progress.clock("write"):
             behind.wait()
-    show.end()
+    progress.end()
 
 
 def _rows(
-    frames: Frames, todo: pd.DataFrame, forward: Forward, workers: int, outcome: Outcome, show: "Progress"
+    frames: Frames, todo: pd.DataFrame, forward: Forward, workers: int, outcome: Outcome, progress: "Progress"
 ) -> Iterator[tuple[list[int], Rows]]:
     """Batch by batch, places in ``todo`` and their rows.
 
     A batch is waited for only when the next one is on its way: a device has always something to do.
     """
     before: tuple[list[int], Pending] | None = None
-    for places, images, failed in _timed(_batches(frames, todo, forward, workers), show):
+    for places, images, failed in _timed(_batches(frames, todo, forward, workers), progress):
         for place, why in failed.items():
             outcome.skipped[todo["path"].iloc[place]] = why
         if images:
-            with show.clock("forward"):
+            with progress.clock("forward"):
                 started = forward.start(images, todo["video"].iloc[places].tolist())
                 rows = before[1]() if before else None
             if before and rows:
                 yield before[0], rows
             before = places, started
-        show.step(len(images) + len(failed))
+        progress.show(progress.done + len(images) + len(failed))
     if before:
-        with show.clock("forward"):
+        with progress.clock("forward"):
             rows = before[1]()
         yield before[0], rows
 
@@ -247,56 +248,36 @@ def _scaled(factor: float) -> str:
     return f"give --scale {factor:g} or so (or scale in params.yaml), which multiplies features and changes no cosine"
 
 
-class Progress:
-    """One line on a terminal: frames done, frames a second, time left and where the time goes; else silent.
+class Progress(FrameCounter):
+    """Frames done, frames a second, time left and where the time goes, on a terminal.
 
     The shares are those of the time in which the loop waited for decoding (reading and resizing included), ran the
-    forward pass or waited for writing; what is hidden behind something else does not count. The largest is the one to
+    forward pass or waited for writing. What is hidden behind something else does not count. The largest is the one to
     make faster.
     """
 
     def __init__(self, total: int) -> None:
-        self.total, self.done, self.started, self.shown = total, 0, time.monotonic(), 0.0
+        super().__init__(total)
         self.seconds = {"decode": 0.0, "forward": 0.0, "write": 0.0}
-        self.live = sys.stderr.isatty()
 
-    def clock(self, what: str) -> "_Clock":
-        return _Clock(lambda seconds: self.seconds.__setitem__(what, self.seconds[what] + seconds))
+    @contextmanager
+    def clock(self, what: str) -> Iterator[None]:
+        """Counts the time inside as that of ``what``."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[what] += time.monotonic() - start
 
-    def step(self, frames: int) -> None:
-        self.done += frames
-        now = time.monotonic()
-        if self.live and now - self.shown > 0.5:
-            self.shown = now
-            print(f"\r{self.line(now - self.started)}", end="", file=sys.stderr, flush=True)
-
-    def line(self, elapsed: float) -> str:
-        rate = self.done / max(elapsed, 1e-9)
-        left = int((self.total - self.done) / max(rate, 1e-9))
-        shares = ", ".join(f"{what} {100 * s / max(elapsed, 1e-9):.0f} %" for what, s in self.seconds.items())
-        clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
-        return f"{self.done:,} of {self.total:,} frames, {rate:,.0f} frames/s, {clock} ({shares})  "
-
-    def end(self) -> None:
-        if self.live:
-            print(f"\r{self.line(time.monotonic() - self.started)}", file=sys.stderr)
+    def details(self, elapsed: float) -> str:
+        shares = (f"{what} {100 * s / max(elapsed, 1e-9):.0f} %" for what, s in self.seconds.items())
+        return f" ({', '.join(shares)})"
 
 
-class _Clock:
-    def __init__(self, add: Callable[[float], None]) -> None:
-        self.add = add
-
-    def __enter__(self) -> None:
-        self.start = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.add(time.monotonic() - self.start)
-
-
-def _timed(batches: Iterator, show: Progress) -> Iterator:
+def _timed(batches: Iterator, progress: Progress) -> Iterator:
     """The same batches; the time spent waiting for one counts as decoding."""
     while True:
-        with show.clock("decode"):
+        with progress.clock("decode"):
             batch = next(batches, None)
         if batch is None:
             return

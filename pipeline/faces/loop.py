@@ -3,8 +3,6 @@
 import multiprocessing
 import re
 import shutil
-import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +19,7 @@ import torch
 from pipeline.core.children import end_with_pool
 from pipeline.core.files import read_table, read_table_facts, write_table
 from pipeline.core.params import UserError
+from pipeline.core.progress import FrameCounter
 from pipeline.faces.align import POINTS
 from pipeline.faces.detect import DETECTORS, Detector
 from pipeline.faces.tracks import SUFFIX, Sighting, follow, people, placed, suffixes
@@ -279,16 +278,16 @@ def cut_all(tasks: list[Task], expected: int, workers: int) -> dict[str, str]:
         return {}
     settings = tasks[0].settings
     if workers == 1:
-        show, failed = Progress(expected), {}
+        progress, failed = FrameCounter(expected, about=True), {}
         detect = DETECTORS[settings.detector](settings.min_face, settings.confidence)
         for task in tasks:
-            if why := cut(task, detect, lambda: show.show(show.done + 1)):
+            if why := cut(task, detect, lambda: progress.show(progress.done + 1)):
                 failed[task.source] = why
-        show.end()
+        progress.end()
         return failed
     spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     done = spawn.Value("q", 0)
-    show, failed = Progress(expected), {}
+    progress, failed = FrameCounter(expected, about=True), {}
     with ProcessPoolExecutor(workers, spawn, _start, (settings, done)) as pool:
         under_way = {pool.submit(_cut, task): task for task in tasks}
         try:
@@ -298,7 +297,7 @@ def cut_all(tasks: list[Task], expected: int, workers: int) -> dict[str, str]:
                     task = under_way.pop(future)
                     if why := future.result():
                         failed[task.source] = why
-                show.show(done.value)
+                progress.show(done.value)
         except BrokenProcessPool:
             torn = sorted(p.name for p in (tasks[0].out / PARTIAL).glob("*"))
             raise UserError(
@@ -308,7 +307,7 @@ def cut_all(tasks: list[Task], expected: int, workers: int) -> dict[str, str]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    show.end()
+    progress.end()
     return failed
 
 
@@ -331,27 +330,3 @@ def _cut(task: Task) -> str | None:
             _done.value += 1
 
     return cut(task, _detect, step)
-
-
-class Progress:
-    """One line on a terminal: frames done, frames a second, time left; else silent."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.started, self.shown = total, 0, time.monotonic(), 0.0
-        self.live = sys.stderr.isatty()
-
-    def show(self, done: int) -> None:
-        self.done, now = done, time.monotonic()
-        if self.live and now - self.shown > 0.5:
-            self.shown = now
-            print(f"\r{self.line(now - self.started)}", end="", file=sys.stderr, flush=True)
-
-    def line(self, elapsed: float) -> str:
-        rate = self.done / max(elapsed, 1e-9)
-        left = int(max(self.total - self.done, 0) / max(rate, 1e-9))
-        clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02} left" if self.done else "starting"
-        return f"{self.done:,} of about {self.total:,} frames, {rate:,.0f} frames/s, {clock}  "
-
-    def end(self) -> None:
-        if self.live:
-            print(f"\r{self.line(time.monotonic() - self.started)}", file=sys.stderr)
