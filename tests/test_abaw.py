@@ -8,9 +8,8 @@ import pytest
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, write_labels
-from pipeline.datasets import abaw, numbered
+from pipeline.datasets import abaw
 from pipeline.datasets.config import DatasetConfig
-from pipeline.faces import loop as faces
 
 EXPR = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
 VA = "valence,arousal"
@@ -313,7 +312,6 @@ def test_people_whom_the_stage_faces_cut_out_of_one_video_are_one_group(tmp_path
         ("other_p1", "other_p1"), ("own_p1", "own_p1"), ("study_p1", "study"), ("study_p2", "study"),
     ]  # fmt: skip
     assert abaw.group_of(tmp_path / "cropped_aligned" / "study", "", "other_p1") == "other_p1"
-    assert (numbered.CROPS, numbered.RECORDS) == (faces.CROPS, faces.RECORDS)
 
 
 def test_a_frame_0_beside_annotations_whose_first_line_is_frame_1_is_said_with_the_way_out(tmp_path):

@@ -142,6 +142,11 @@ def is_training(labels: Labels) -> np.ndarray:
     return train & ~held_out[group]
 
 
+def unit_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a label table that are action units: au1, au2, ..."""
+    return [column for column in table if column.startswith("au") and column[2:].isdecimal()]
+
+
 def _checked(table: pd.DataFrame, columns: list[str], what: str, dataset: str) -> pd.DataFrame:
     missing = [c for c in KEY + columns if c not in table]
     if missing:

@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if survey.num_images <= MOST_IMAGES or args.whole:
         config = DatasetConfig(**{k: Path(v) if k in ("root", "annotations") else v for k, v in settings.items()})
         try:
-            found = read(config)
+            dataset = read(config)
         except UserError as error:
             print(f"it looks like {name}, and cannot be read as that:\n  {error}")
             return 1
-        print(summary(report_of(found, survey.num_images)))
-        if "expression" in found.labels.table and {"happy", "sad", "angry", "anger"} & set(found.labels.classes):
+        print(summary(report_of(dataset, survey.num_images)))
+        if "expression" in dataset.labels.table and {"happy", "sad", "angry", "anger"} & set(dataset.labels.classes):
             settings = settings | {"class_map": "abaw"}
     else:
         print(f"it looks like {name}; its annotations were not read (--whole reads them)")

@@ -21,7 +21,7 @@ import pandas as pd
 from pipeline.core.files import write_json
 from pipeline.core.params import entry, parse
 from pipeline.core.params import read as read_params
-from pipeline.core.tables import KEY, SPLITS, Frames, Labels, write_frames, write_labels
+from pipeline.core.tables import KEY, SPLITS, Frames, Labels, unit_columns, write_frames, write_labels
 from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.copies import compared, copies
 from pipeline.datasets.copies import warnings as copies_in_words
@@ -36,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0; or 1 with ``--strict`` where anything had to be skipped. All outputs are written in either case."""
     started = time.perf_counter()
     config = _config(argv)
-    found = read(config)
-    write_frames(config.frames, found.frames)
-    write_labels(config.labels, found.labels)
-    report = report_of(found, config.compare)
+    dataset = read(config)
+    write_frames(config.frames, dataset.frames)
+    write_labels(config.labels, dataset.labels)
+    report = report_of(dataset, config.compare)
     write_json(config.report, report)
     print(summary(report))
     print(f"wrote {config.frames}, {config.labels} and {config.report} in {time.perf_counter() - started:.1f} s")
-    if found.skipped:
-        print(f"{found.skipped} lines, files or folders were skipped: they are named above and in {config.report}")
-    return 1 if config.strict and found.skipped else 0
+    if dataset.skipped:
+        print(f"{dataset.skipped} lines, files or folders were skipped: they are named above and in {config.report}")
+    return 1 if config.strict and dataset.skipped else 0
 
 
 def _config(argv: Sequence[str] | None) -> DatasetConfig:
@@ -65,11 +65,11 @@ def _config(argv: Sequence[str] | None) -> DatasetConfig:
     return replace(whole, **{key: getattr(flags, key) for key in ("name", "class_map", "also", *OF_A_DATA_SET)})
 
 
-def report_of(found: Dataset, compare: int) -> dict[str, Any]:
+def report_of(dataset: Dataset, compare: int) -> dict[str, Any]:
     """All there is to say of a data set; ``compare`` is how many files are looked into for identical images."""
-    report = describe(found.frames, found.labels) | found.report | {"skipped": found.skipped}
+    report = describe(dataset.frames, dataset.labels) | dataset.report | {"skipped": dataset.skipped}
     if compare > 0:
-        report |= copies(found.frames, found.labels, compare)
+        report |= copies(dataset.frames, dataset.labels, compare)
         report["warnings"] = report.get("warnings", []) + copies_in_words(report)
     return report
 
@@ -129,7 +129,7 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(f"{_words(key)}: {', '.join(f'{track} {n:,}' for track, n in report[key].items())}")
     for track, groups in report["groups_in_two_splits"].items():
         if groups["count"]:
-            lines.append(f"WARNING: {_counted(f'groups in two splits of {track}', groups)}")
+            lines.append(f"WARNING: {_count_line(f'groups in two splits of {track}', groups)}")
     lines += _rules(report) + compared(report) + _counts(report)
     for name, own in report.get("data_sets", {}).items():
         warnings = [f"WARNING: {text}" for text in own.get("warnings", [])]
@@ -144,8 +144,7 @@ def _valid(table: pd.DataFrame) -> pd.DataFrame:
         valid["expression"] = table["expression"].notna()
     if "valence" in table:
         valid["va"] = table["valence"].notna() & table["arousal"].notna()
-    units = [column for column in table if column.startswith("au") and column[2:].isdecimal()]
-    if units:
+    if units := unit_columns(table):
         valid["au"] = table[units].notna().any(axis=1)
     return valid
 
@@ -203,7 +202,7 @@ def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
 
 def _counts(report: dict[str, Any]) -> list[str]:
     """A line for each thing of a report that was counted and is not zero."""
-    return [_counted(_words(k), v) for k, v in report.items() if isinstance(v, dict) and v.get("count")]
+    return [_count_line(_words(k), v) for k, v in report.items() if isinstance(v, dict) and v.get("count")]
 
 
 def _rules(report: dict[str, Any]) -> list[str]:
@@ -222,7 +221,7 @@ def _words(key: str) -> str:
     return key.replace("_", " ")
 
 
-def _counted(words: str, value: dict[str, Any]) -> str:
+def _count_line(words: str, value: dict[str, Any]) -> str:
     shown = value["first"][:3]
     more = ", ..." if value["count"] > len(shown) else ""
     return f"{words}: {value['count']:,} ({', '.join(shown)}{more})"

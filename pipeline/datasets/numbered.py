@@ -17,7 +17,8 @@ from pipeline.datasets.scan import Folder, Scan, parts
 
 _DIGITS = re.compile(r"\d+", re.ASCII)
 _PERSON = re.compile(r"(.+?)_(left|right|p\d+)")
-CROPS, RECORDS = "cropped_aligned", ".faces"  # as the stage ``faces`` calls its folders
+# The folders of the command ``faces``; its records are hidden, so that no reader takes them for a video.
+CROPS, RECORDS = "cropped_aligned", ".faces"
 
 
 def cut_from(root: Path, path: str, video: str) -> str:

@@ -39,17 +39,18 @@ def read(config: DatasetConfig) -> Dataset:
 
 
 def _read_one(config: DatasetConfig) -> Dataset:
-    told = {}
+    recognised_as = {}
     if config.name == AUTO or (config.name == "csv" and config.annotations is None):
         config = recognised(config)
         settings = {"name": config.name, "annotations": config.annotations, "columns": config.columns}
-        told = {"recognised": ", ".join(f"{key} {value}" for key, value in settings.items() if value)}
+        recognised_as = {"recognised": ", ".join(f"{key} {value}" for key, value in settings.items() if value)}
     dataset = READERS[one_of("data set", config.name, READERS)](config)
     table, split = with_split(dataset.labels.table, config)
     labels = Labels(table, dataset.labels.classes, dataset.labels.dataset)
     warnings = dataset.report.get("warnings", [])
     warnings += without_val(table, drawn=split != "official") if config.val_fraction else []
-    return replace(dataset, labels=labels, report=told | {"split": split} | dataset.report | {"warnings": warnings})
+    report = recognised_as | {"split": split} | dataset.report | {"warnings": warnings}
+    return replace(dataset, labels=labels, report=report)
 
 
 def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.params import UserError
-from pipeline.core.tables import Labels, of_fold
+from pipeline.core.tables import Labels, of_fold, unit_columns
 from pipeline.datasets.config import DatasetConfig
 
 MOST_ROWS = 100_000
@@ -66,9 +66,8 @@ def without_val(table: pd.DataFrame, drawn: bool) -> list[str]:
 
 def tracks_of(table: pd.DataFrame) -> list[str]:
     """What a label table has labels for."""
-    has = {"expression": "expression" in table, "va": "valence" in table}
-    has["au"] = any(column.startswith("au") and column[2:].isdecimal() for column in table)
-    return [track for track, there in has.items() if there]
+    labelled = {"expression": "expression" in table, "va": "valence" in table, "au": bool(unit_columns(table))}
+    return [track for track, is_there in labelled.items() if is_there]
 
 
 def strata(table: pd.DataFrame) -> pd.Series:

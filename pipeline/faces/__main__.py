@@ -33,13 +33,11 @@ from pipeline.core.params import UserError, entry, option, parse
 from pipeline.datasets import afew_va
 from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.dataset import counted
-from pipeline.datasets.numbered import frame_digits
+from pipeline.datasets.numbered import CROPS, RECORDS, frame_digits
 from pipeline.datasets.scan import scan
 from pipeline.faces.detect import DETECTORS
 from pipeline.faces.loop import (
-    CROPS,
     PARTIAL,
-    RECORDS,
     SCHEMA,
     CutSettings,
     FrameSequence,
@@ -100,11 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse(FacesConfig, argv, sections=["faces"], description=__doc__)
     started = time.perf_counter()
     settings = CutSettings(**{f.name: getattr(config, f.name) for f in dataclasses.fields(CutSettings)})
-    tasks, others = find_clips(config, settings) if config.landmarks else find(config, settings)
+    tasks, others = find_sequences(config, settings) if config.landmarks else find(config, settings)
     with _alone(config.out):
         _check_settings(config.out, settings, config.rebuild)
         todo = [task for task in tasks if not is_done(task)]
-        expected = sum(len(t.clip.paths) if t.clip else expected_frames(t.root / t.source) for t in todo)
+        expected = sum(len(t.sequence.paths) if t.sequence else expected_frames(t.root / t.source) for t in todo)
         try:
             failed = cut_all(todo, expected, min(config.workers or os.cpu_count() or 1, max(len(todo), 1)))
         except OSError as error:  # of the output, such as a full disk: what cannot be read is a problem of its file
@@ -159,25 +157,25 @@ def find(config: FacesConfig, settings: CutSettings) -> tuple[list[Task], list[s
     sources: dict[str, FrameSequence | None] = {}
     for folder in scanned.folders:
         paths = [f"{folder.path}/{name}".lstrip("/") for name in folder.names]
-        if config.stills == "frames" and (clip := _frames(paths, config.fps)):
-            sources[folder.path or "."] = clip
-            paths = sorted(set(paths).difference(clip.paths.values()))
+        if config.stills == "frames" and (sequence := _frames(paths, config.fps)):
+            sources[folder.path or "."] = sequence
+            paths = sorted(set(paths).difference(sequence.paths.values()))
         sources |= dict.fromkeys(paths)
     if not sources:
         raise UserError(f"faces: no video ({' '.join(VIDEOS)}) and no picture ({' '.join(STILLS)}) in {config.input}")
     tasks: dict[str, Task] = {}
-    for source, clip in sorted(sources.items()):
+    for source, sequence in sorted(sources.items()):
         path = PurePosixPath(config.input.resolve().name if source == "." else source)
-        path = path if clip else path.with_suffix("")  # a folder's name has none
+        path = path if sequence else path.with_suffix("")  # a folder's name has none
         video = {"stem": path.name, "path": "_".join(path.parts), "tree": "/".join(path.parts)}[config.names]
         if video in tasks:
             hint = "" if config.names == "path" else ", or set names: path"
-            if clip is None and source.lower().endswith(STILLS) and frame_digits(PurePosixPath(source).name):
+            if sequence is None and source.lower().endswith(STILLS) and frame_digits(PurePosixPath(source).name):
                 hint += "; where they are the frames of videos, set stills: frames"
             raise UserError(
                 f"faces: '{tasks[video].source}' and '{source}' would both be called '{video}': rename one{hint}"
             )
-        tasks[video] = Task(config.input, source, video, config.out, settings, clip)
+        tasks[video] = Task(config.input, source, video, config.out, settings, sequence)
     for video, task in tasks.items():
         for parent in PurePosixPath(video).parents:
             if f"{parent}" in tasks:
@@ -197,8 +195,10 @@ def _frames(paths: list[str], fps: float | None) -> FrameSequence | None:
     return FrameSequence(found, fps=fps) if found else None
 
 
-def find_clips(config: FacesConfig, settings: CutSettings) -> tuple[list[Task], list[str]]:
-    """One task a clip of AFEW-VA; its record is made again when the clip's .json file is another.
+def find_sequences(config: FacesConfig, settings: CutSettings) -> tuple[list[Task], list[str]]:
+    """One task a video of AFEW-VA, which is a sequence of frames with landmarks.
+
+    A video is cut again when its .json file has changed.
 
     Raises ``UserError`` where there is none, as the reader of the data set does.
     """
@@ -207,8 +207,8 @@ def find_clips(config: FacesConfig, settings: CutSettings) -> tuple[list[Task], 
     tasks = []
     for video, rows in frames.groupby("video"):
         source, landmarks = given.get(video, (str(PurePosixPath(rows["path"].iloc[0]).parent), {}))
-        clip = FrameSequence(dict(zip(rows["frame"], rows["path"], strict=True)), landmarks)
-        tasks.append(Task(config.input, source, video, config.out, settings, clip))
+        sequence = FrameSequence(dict(zip(rows["frame"], rows["path"], strict=True)), landmarks)
+        tasks.append(Task(config.input, source, video, config.out, settings, sequence))
     return tasks, [path for video, (path, _) in given.items() if video not in set(frames["video"])]
 
 

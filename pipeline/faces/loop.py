@@ -20,13 +20,13 @@ from pipeline.core.children import end_with_pool
 from pipeline.core.files import read_table, read_table_facts, write_table
 from pipeline.core.params import UserError
 from pipeline.core.progress import FrameCounter
+from pipeline.datasets.numbered import CROPS, RECORDS
 from pipeline.faces.align import POINTS
 from pipeline.faces.detect import DETECTORS, Detector
 from pipeline.faces.tracks import SUFFIX, Sighting, follow, people, placed, suffixes
 from pipeline.faces.video import STILLS, UnreadableVideo, read, read_stills
 
-CROPS = "cropped_aligned"
-RECORDS, PARTIAL = ".faces", ".partial"  # hidden, so that no reader of the data set takes them for its own
+PARTIAL = ".partial"  # hidden, as ``RECORDS`` are
 WHAT, WAY_OUT = "the record of a video", "Run 'python -m pipeline.faces' again, which cuts that video again"
 PLACES = ["left", "top", "right", "bottom", *(f"{point}_{axis}" for point in POINTS for axis in "xy"), "confidence"]
 SCHEMA = pa.schema(
@@ -67,7 +67,7 @@ class FrameSequence:
 class Task:
     """One file to cut: ``source`` relative to ``root``, to be known as ``video`` below ``out``.
 
-    With a ``clip``, that is what is cut, and ``source`` is the file of its landmarks, or its folder.
+    With a ``sequence``, that is what is cut, and ``source`` is the file of its landmarks, or its folder.
     """
 
     root: Path
@@ -75,7 +75,7 @@ class Task:
     video: str
     out: Path
     settings: CutSettings
-    clip: FrameSequence | None = None
+    sequence: FrameSequence | None = None
 
     @property
     def record(self) -> Path:
@@ -84,14 +84,14 @@ class Task:
     @property
     def placed(self) -> bool:
         """Whether the faces are not looked for."""
-        return self.clip is not None and self.clip.landmarks is not None
+        return self.sequence is not None and self.sequence.landmarks is not None
 
     def facts(self) -> dict[str, Any]:
         """What tells that the file, or all images of a folder, are still the same."""
-        if self.clip is not None and not self.placed:
-            every = [(self.root / path).stat() for path in self.clip.paths.values()]
+        if self.sequence is not None and not self.placed:
+            every = [(self.root / path).stat() for path in self.sequence.paths.values()]
             size, modified = sum(s.st_size for s in every), max(s.st_mtime_ns for s in every)
-            return {"source": self.source, "size": size, "modified": modified, "fps": self.clip.fps}
+            return {"source": self.source, "size": size, "modified": modified, "fps": self.sequence.fps}
         status = (self.root / self.source).stat()
         return {"source": self.source, "size": status.st_size, "modified": status.st_mtime_ns}
 
@@ -141,10 +141,13 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
     aside = task.out / PARTIAL / task.video
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        video = read_stills(task.root, task.clip.paths, task.clip.fps) if task.clip else read(task.root / task.source)
+        if task.sequence:
+            video = read_stills(task.root, task.sequence.paths, task.sequence.fps)
+        else:
+            video = read(task.root / task.source)
         frames = _with_count(video.frames, step, count := [0])
         if task.placed:
-            seen = placed(frames, task.clip.landmarks, task.settings.size)
+            seen = placed(frames, task.sequence.landmarks, task.settings.size)
         else:
             seen = follow(frames, detect, task.settings.every, task.settings.size)
         table, looks = _write_crops(seen, task.settings.quality, aside)
@@ -164,7 +167,7 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
     table = table.assign(time_sec=table["frame"].map(video.times), fps=video.fps, source=task.source)
     record = {
         "fps": None if np.isnan(video.fps) else video.fps,
-        "frames": len(task.clip.paths) if task.clip else count[0],
+        "frames": len(task.sequence.paths) if task.sequence else count[0],
         "folders": folders,
         "problems": video.problems + problems,
         "notes": video.notes + ["its record was damaged, and it was cut again"] * damaged,
@@ -200,8 +203,8 @@ def _jpeg(seen: Sighting, quality: int) -> bytes:
 def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) -> tuple[pd.DataFrame, list[str]]:
     """The sightings of those who stay, with ``video`` as each is called, and what was left out."""
     problems = []
-    if task.placed and len(table) < len(task.clip.paths):
-        problems.append(f"{len(task.clip.paths) - len(table)} of {len(task.clip.paths)} frames have no face")
+    if task.placed and len(table) < len(task.sequence.paths):
+        problems.append(f"{len(task.sequence.paths) - len(table)} of {len(task.sequence.paths)} frames have no face")
     if table.empty:
         return table.assign(video=pd.Series(dtype="str")), [*problems, "no face was found"]
     groups = people({t: rows["frame"].to_numpy() for t, rows in table.groupby("track")}, looks)
@@ -209,7 +212,7 @@ def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) 
     seen = table["person"].value_counts()
     # Those who are seen most stay, measured by the area of all their faces: it also tells a speaker from passers-by.
     area = ((table["right"] - table["left"]) * (table["bottom"] - table["top"])).groupby(table["person"]).sum()
-    still = task.clip is None and Path(task.source).suffix.lower() in STILLS
+    still = task.sequence is None and Path(task.source).suffix.lower() in STILLS
     least = 1 if task.placed or still else task.settings.min_frames
     long = [p for p in area.sort_values(ascending=False).index if seen[p] >= least]
     staying = long[: task.settings.most_people]
