@@ -85,7 +85,7 @@ def all_or_none(folder: Path, name: str) -> Iterator[Path]:
 
 
 def settle(folder: Path, name: str) -> None:
-    """Ends what ``all_or_none`` had begun. Once its folder is called ready, the new files are those that count."""
+    """Finishes what ``all_or_none`` began. Once its folder is called ready, the new files are the valid ones."""
     ready = _ready(folder, name)
     if ready.is_dir():
         with writing(folder):

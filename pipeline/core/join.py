@@ -1,8 +1,8 @@
 """What belongs to a store, and which of its frames count: those that the frame table lists.
 
-The one place where a store, its tables and its projection are put together. Who names a store alone gets what lies
-beside it: of emb.zarr emb.frames.parquet, emb.labels.parquet and emb.projection.safetensors, or frames.parquet and so
-on. Where there is no frame table beside it, they are those of ``data/``.
+The one place where a store, its tables and its projection are put together. A store that is named alone goes with the
+files beside it: emb.zarr with emb.frames.parquet, emb.labels.parquet and emb.projection.safetensors, or with
+frames.parquet and so on. Where no frame table lies beside it, it goes with the files of ``data/``.
 
 A store keeps frames that have left the frame table until ``extract.py --compact``: bad crops that were removed, say. It
 also keeps features of an image file that has changed, until ``extract.py`` runs again. Neither counts.
@@ -32,9 +32,9 @@ def frame_table(store: Path, given: Path | None) -> Path | None:
 
 
 def find_beside(store: Path, name: str) -> Path:
-    """A store's own file; where there is none, where it should be.
+    """Where the file ``name`` of a store is; where there is none, where it should be.
 
-    In ``data/`` it is looked for only where no frame table lies beside the store: else that is of another data set.
+    ``data/`` is searched only where no frame table lies beside the store: otherwise it holds another data set.
     """
     places = [[beside_store(store, file), store.parent / file] for file in (name, FILES["frames"])]
     found = next((path for path in places[0] if path.is_file()), None)
@@ -66,11 +66,12 @@ def open_store(path: Path, given: Path | None) -> FeatureStore:
 
 
 def _joined(store: FeatureStore, given: Path | None, dataset: str | None) -> FeatureStore:
-    """The store, its ``keys`` without the frames that its frame table has not, or of another size.
+    """The store, with only those ``keys`` that its frame table lists with the same file size.
 
-    Says how many these are, and where there is no frame table and so all frames count. A table that was not ``given``
-    decides nothing where it is of another data set: where none of the frames is in it, and its data set is not
-    ``dataset``, that of the labels. Raises ``UserError`` for one that was given, and where no frame is left.
+    Prints how many frames do not count. Where there is no frame table all of them count, and that is printed too. A
+    table that was found, and not ``given``, may be of another data set: then it lists none of the frames, and names
+    another data set than ``dataset``, that of the labels. Such a table is ignored, and all frames count. Raises
+    ``UserError`` where no frame would be left.
     """
     path, table = store.path, frame_table(store.path, given)
     if table is None:

@@ -113,8 +113,8 @@ def read_labels(path: Path) -> Labels:
 def of_fold(labels: Labels, fold: int | None) -> Labels:
     """The label table with the split of one fold: its own rows are 'val', those of the other folds 'train'.
 
-    Of labels without folds, ``fold`` None, it is the table as it is. Raises ``UserError`` for a fold that there is not,
-    and for none where there are folds.
+    Labels without folds are given as they are, with ``fold`` None. Raises ``UserError`` for an unknown fold, and for
+    None where there are folds.
     """
     if fold is None and not labels.folds:
         return labels
@@ -130,7 +130,10 @@ def of_fold(labels: Labels, fold: int | None) -> Labels:
 
 
 def is_training(labels: Labels) -> np.ndarray:
-    """Which rows (n,) of a table without folds are training data in one track, and of a group that none holds out."""
+    """Which rows (n,) of a table without folds are training data.
+
+    These are 'train' in at least one track, and of a group that no track holds out.
+    """
     table = labels.table
     splits = [pd.Categorical(table[c], categories=SPLITS).codes for c in table if c.endswith("_split")]
     group, groups = pd.factorize(table["group"])

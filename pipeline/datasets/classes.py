@@ -38,9 +38,10 @@ def alike(classes: list[str]) -> list[str]:
 def mapped(labels: Labels, class_map: str | dict[str, str] | None) -> tuple[Labels, dict[str, Any]]:
     """The labels under the map's classes, and what became of which class, for the report.
 
-    Rows of a class without partner lose their expression, and go where they have no other label. The classes are
-    those of ABAW for 'abaw', whether found or not, else the map's values in its order. Raises ``UserError`` for labels
-    without classes, a class that the data set has not, and a map that leaves nothing.
+    Rows of a class that the map does not name lose their expression, and are deleted where they have no other label.
+    The classes are those of ABAW for 'abaw', whether found or not, else the map's values in its order. Raises
+    ``UserError`` for labels without classes, for a class that the data set does not have, and for a map that leaves
+    nothing.
     """
     if class_map is None:
         return labels, {}

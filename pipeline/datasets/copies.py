@@ -28,8 +28,8 @@ THREADS = 8  # they wait for the disk, not for the processor
 def copies(frames: Frames, labels: Labels, most: int) -> dict[str, Any]:
     """For the report: files compared, at most ``most``; pictures in two splits of a track, or else in two groups.
 
-    Only labelled frames count, and those of one group may be alike: neighbours in a still scene are. A file that cannot
-    be read is passed over: whoever reads it next will say so.
+    Only labelled frames are compared. Those of one group may be the same, as neighbours in a still scene are. A file
+    that cannot be read is passed over: the extraction will report it.
     """
     table, splits = _labelled(frames, labels)
     chosen = _of_equal_size(table)

@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _config(argv: Sequence[str] | None) -> DatasetConfig:
-    """Flags above section ``dataset``.
+    """The section ``dataset`` with the flags on top.
 
-    Of another root, or another name, than the section's nothing holds that the section says of its data set: where no
-    flag gives the name, it is recognised. How to split holds.
+    Where the flags give another root or another name than the section, they are of another data set. Then what the
+    section says of its own data set is dropped, and a name that no flag gives is recognised. How to split stays.
     """
     whole = parse(DatasetConfig, argv, sections=["dataset"], description=__doc__)
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

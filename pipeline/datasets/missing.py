@@ -12,9 +12,9 @@ WORDS = ("", "na", "n/a", "#n/a", "<na>", "nan", "none", "null", "-1", "-1.0")
 
 
 def is_missing(values: pd.Series, config: DatasetConfig) -> pd.Series:
-    """Where a text stands for no value: by ``config.missing``, where that is given, else one of ``WORDS``.
+    """Which texts stand for no value: those of ``config.missing`` where it is given, else ``WORDS``.
 
-    Case counts not. The empty text always stands for none; a class that ``class_map`` names is one.
+    Case does not matter. The empty text always stands for no value. A word that ``class_map`` names is always a class.
     """
     given = WORDS if config.missing is None else ["", *(w for word in config.missing for w in _spelled(word))]
     words = {word.strip().lower() for word in given}

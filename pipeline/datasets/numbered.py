@@ -40,7 +40,7 @@ def cut_from(root: Path, path: str, video: str) -> str:
 
 
 def like_several_people(groups: Mapping[str, str]) -> dict[str, Any]:
-    """Counts and names the videos called like one of several people in a video that yet are groups of their own."""
+    """Counts and names the videos that are called like one of several people, ``7_left``, and yet are groups alone."""
     return counted(sorted(video for video, group in groups.items() if video == group and _PERSON.fullmatch(video)))
 
 
@@ -65,7 +65,7 @@ def frame_folders(config: DatasetConfig, folders: Iterable[Folder]) -> list[Fold
 
 
 def not_understood(folders: Iterable[Folder], chosen: Iterable[Folder]) -> dict[str, Any]:
-    """Counts and names the folders that hold images, and none that is called by its number alone: ``frame_00001.jpg``.
+    """Counts and names the folders of images of which none is called by its number alone: ``frame_00001.jpg``.
 
     ``chosen`` are the folders with a frame.
     """

@@ -103,10 +103,11 @@ def candidates(survey: Survey) -> list[Candidate]:
 
 
 def recognised(config: DatasetConfig) -> DatasetConfig:
-    """The config with the name of the data set that lies in its folder, and with what its reader must be told.
+    """The config with the name of the data set that lies in its folder, and with the settings that its reader needs.
 
-    Of a name that is given only the second, where it is clear. What was said is never changed. Raises ``UserError``
-    where a name is asked for, and no data set is known in the folder, or several are.
+    Where the config names the data set, only the settings are filled in, and only where one candidate fits. What is set
+    already is never changed. Raises ``UserError`` where the name is to be recognised, and no known data set or several
+    of them fit the folder.
     """
     found = candidates(survey_folder(config.root))
     if config.name != AUTO:

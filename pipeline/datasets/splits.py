@@ -15,10 +15,10 @@ MOST_ROWS = 100_000
 def with_split(table: pd.DataFrame, config: DatasetConfig) -> tuple[pd.DataFrame, str]:
     """The label table with a split for each of its tracks, and where the split is from.
 
-    Without ``folds``, a track that brings its split keeps it; to the others one is drawn. With ``folds``, whatever was
-    official train or val is ``fold`` now, and the column ``fold`` says which; only ``test`` stays, and what is in no
-    part. Of a single ``fold`` it is ``val``, and the rest ``train``. One draw serves all tracks, so that a group is on
-    the same side in each.
+    Without ``folds``, a track keeps the split that the data set brings; for a track without one it is drawn. With
+    ``folds``, the split of all 'train' and 'val' rows becomes 'fold', and the column ``fold`` says which fold. 'test'
+    rows and rows in no split stay as they are. With a single ``fold``, that one is 'val' and the others are 'train'.
+    One draw serves all tracks, so that a group is on the same side in each.
     """
     if config.folds is None and config.fold is not None:
         raise UserError(f"dataset: fold is {config.fold}, and folds is not given")

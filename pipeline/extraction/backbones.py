@@ -122,8 +122,8 @@ class Backbone:
 
     ``input_size`` in pixels (square), ``mean`` and ``std`` for RGB in [0, 1], ``interpolation`` timm's word for it.
     ``outputs`` names the logits, in their order; empty where there are none. ``layers``, ``grid`` and ``scale``: see
-    ``FrozenBackbone``. ``own_fit`` is how images were made square when the weights were evaluated by who published
-    them, ``fit`` how it is done here.
+    ``FrozenBackbone``. ``own_fit`` is how images were made square by those who published the weights, ``fit`` how it is
+    done here.
     """
 
     module: FrozenBackbone
@@ -143,7 +143,7 @@ class Backbone:
     def fitted(self, way: str | None, crop_pct: float | None, crop_source: str) -> "Backbone":
         """With the ``fit`` that is asked for, or, for None, with the backbone's own.
 
-        Faces that were cut to a square are not cut again: of them nothing is lost unless it is asked for.
+        Crops of faces are square already, and are not cropped again unless that is asked for.
         """
         own = self.own_fit if crop_source in PICTURES else replace(self.own_fit, way="squash", crop_pct=1.0)
         way = way or own.way

@@ -1,7 +1,7 @@
 """Features that others saved, as tables of rows: .h5 (.hdf5), .npz and .npy; what is in them is in ``transfer``.
 
 Nothing is unpickled, no other file is read, and no value is taken that the file does not hold. Every size that the file
-claims is held against its own before anything is allocated. Rows go through memory block by block.
+claims is compared with the file's own size before memory is allocated. Rows go through memory block by block.
 """
 
 import io

@@ -43,11 +43,12 @@ class Forward:
 
     The images are what ``resize_image`` gives.
 
-    A row hangs on its image alone, and not on its place, its neighbours or how many threads decode: PyTorch is given
-    batches that are padded to ``batch_size``, so that the last one is computed as all the others are, and ONNX Runtime
+    A row depends on its image alone, and not on its place, its neighbours or the number of threads. PyTorch gets
+    batches that are padded to ``batch_size``, so that the last one is computed as all the others are. ONNX Runtime gets
     one image at a time.
 
-    ``frames`` is the size of the whole job, done or not, so that a run that goes on decides as the one before did.
+    ``frames`` counts all frames of the job, also those already done. So a run that is resumed computes in the same way
+    as the run before.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Forward:
             print("float16 on a CPU is about 20 times slower than float32", file=sys.stderr)
 
     def prepare(self) -> None:
-        """Makes the backbone ready for the job, as is said above, once. May make batches larger, for many cores."""
+        """Chooses once how the backbone runs, see the top of this file. May make batches larger for many cores."""
         if self.prepared:
             return
         self.prepared = True
@@ -94,7 +95,7 @@ class Forward:
         return self.start(images, videos)()
 
     def start(self, images: Sequence[np.ndarray], videos: Sequence[str]) -> Pending:
-        """Sets a batch going. With PyTorch on a CPU it is done on return; else nothing has been waited for."""
+        """Starts a batch. With PyTorch on a CPU it is finished on return, otherwise it may still be running."""
         if self.by_image:
             return _gathered([self.by_image.submit(self._row, *one) for one in zip(images, videos, strict=True)])
         return self._start_batch(images, videos)

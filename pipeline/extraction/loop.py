@@ -31,8 +31,8 @@ FAINT = 1.7e-6
 class Outcome:
     """What a run of ``extract`` did: numbers of frames, why each skipped one was skipped, and where the time went.
 
-    ``faint`` counts, by view, the rows of which float16 takes over 1 %. ``seconds`` are those of ``Progress``: waiting
-    for decoding, the forward pass, waiting for writing.
+    ``faint`` counts, for each view, the rows that lose over 1 % of their length in float16. ``seconds`` is the time
+    spent waiting for decoding, in the forward pass, and waiting for writing.
     """
 
     done_before: int
@@ -47,7 +47,7 @@ def made_by(backbone: Backbone, frames: Frames, precision: str, views: Sequence[
     """What decides the numbers in a store, and so must be the same for all of them.
 
     ``stride`` is not in it: it says which frames are there, not what their features are, so a store of every tenth
-    frame grows into one of all. Nor are batch size, workers and device, on which no feature hangs.
+    frame grows into one of all. Batch size, workers and device are left out too: no feature depends on them.
     """
     return {
         **backbone.facts,
@@ -215,7 +215,10 @@ def _batches(
 
 
 def _check_chunk(rows: Mapping[str, np.ndarray], keys: pd.DataFrame, forward: Forward, outcome: Outcome) -> None:
-    """Counts rows that are lost in float16. Raises ``UserError`` where it cannot go on so."""
+    """Counts the rows of a chunk that float16 is too coarse for.
+
+    Raises ``UserError`` for values that are not finite, and where most rows of the first chunk are too small.
+    """
     for name, values in rows.items():
         bad = ~np.isfinite(values).all(axis=1)
         if bad.any():

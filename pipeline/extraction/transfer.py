@@ -55,9 +55,9 @@ def import_features(
 ) -> Imported:
     """Writes ``file`` into a store, features (but not logits) multiplied by ``scale``.
 
-    ``made_by`` is what made the features, by the user's word or else by the file's own: what is compared with other
-    stores and with what adapters were trained on. Without either it is this very file. All is checked before anything
-    is written. Cut off, the same call goes on.
+    ``made_by`` is what made the features, as the user says, or by default as the file says. It is compared with other
+    stores, and with what adapters were trained on. Where neither says it, this very file is what made them. Everything
+    is checked before anything is written. An import that was cut off is resumed by the same call.
 
     Raises ``UserError`` for a file that cannot be taken, and ``StoreMismatch`` where the store was made by anything
     else, or has other features of the same frames, unless ``rebuild``.
@@ -145,7 +145,7 @@ def _digest(made_by: Mapping[str, Any]) -> str | None:
 
 
 def _made_by(file: Path, source: FeatureFile, scale: float, stated: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The store's ``made_by``, with what is not to be compared under 'provenance'."""
+    """The store's ``made_by``. Under 'provenance' is what is not compared with other stores."""
     with file.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     views = [name for name in source.arrays if name != "logits"]

@@ -107,7 +107,7 @@ def _verified(path: Path) -> Verified:
 
 
 def foreign_files(path: Path) -> list[str]:
-    """What lies in the store at ``path`` and is none of its own."""
+    """Files and folders in the store at ``path`` that the store did not make."""
     own = {"zarr.json", "views", "video", "frame", "size", "logits"}
     own_views = {"zarr.json", *feature_names(path, open_group(path))}
     found = [p for p in path.iterdir() if p.name not in own]
@@ -116,7 +116,7 @@ def foreign_files(path: Path) -> list[str]:
 
 
 def drop(path: Path, damaged: list[Damage]) -> None:
-    """Takes the chunks in ``damaged`` away, the commit mark first, so that their frames are extracted again."""
+    """Deletes the damaged chunks, the commit mark of each first, so that their frames are extracted again."""
     path = resolved(path)
     with locked(path), writing_store(path):
         arrays = row_arrays(path, open_group(path))
@@ -183,8 +183,8 @@ def start_over(writer: StoreWriter, rows: int, say: Callable[[str], None] = prin
 def delete_replaced(path: Path, wanted: pd.DataFrame, say: Callable[[str], None] = print) -> None:
     """Deletes the store that ``start_over`` set aside, if there is one and the store at ``path`` is whole.
 
-    Whole is a store that has all those frames of the old one that are in ``wanted``. If it lacks any, or if the old one
-    cannot be read or holds more than a store, the old one stays, and ``say`` is told why.
+    The new store is whole when it has every frame of the old one that is in ``wanted``. If it lacks any, the old one
+    stays. It also stays if it cannot be read, or has files in it that no store makes. ``say`` is told why.
     """
     path = resolved(path)
     aside = beside(path, "replaced")

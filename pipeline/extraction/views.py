@@ -4,8 +4,8 @@
     flipped         its mirror image, left and right exchanged
     augmented_1..K  the image turned, cut, mirrored and lit otherwise, each number in its own way
 
-An augmented view hangs on the name of the frame's video and on the view's number, and on nothing else: not on batch,
-order, worker or machine. All frames of a video are changed alike, as if it had been filmed so; else a view would
+An augmented view depends on the name of the frame's video and on the view's number, and on nothing else: not on batch,
+order, worker or machine. All frames of a video are changed alike, as if it had been filmed so. Otherwise a view would
 flicker from frame to frame, and steadiness could not be learnt from it. A single image is a video of its own.
 """
 
@@ -96,7 +96,7 @@ def change(video: str, way: int) -> Change:
 
 
 def apply(change: Change, image: np.ndarray) -> np.ndarray:
-    """An image (S, S, 3) uint8, changed; what is turned in from outside is a mirror image of what is inside.
+    """An image (S, S, 3) uint8, changed. What a turn brings in from outside is a mirror image of what is inside.
 
     Contrast is scaled about the middle grey, 127.5, and brightness about black.
     """

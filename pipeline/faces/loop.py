@@ -236,9 +236,10 @@ def _write_record(task: Task, table: pd.DataFrame, record: dict[str, Any]) -> No
 
 
 def remove(task: Task) -> bool:
-    """What the record names first, so that a run killed here finds it again; False where the record is damaged.
+    """Deletes the faces of a video, and its record last, so that a run killed here finds them again.
 
-    Then what is called as the video's folders are goes, unless another record names it.
+    False where the record is damaged. Then folders that are named like the video's are deleted, unless another record
+    names them.
     """
     record = find_record(task.record)
     for name in record["folders"] if record else _folders_called_so(task):

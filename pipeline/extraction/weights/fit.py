@@ -16,8 +16,9 @@ def fit_tensors(
     """The tensors as the architecture of today's timm names them, and the module (eval) that holds them.
 
     ``num_outputs`` 0 leaves the classifier out. ``layers`` (name -> stride, padding, eps, ...) is what a pickled module
-    told: ``efficientnet_b0`` has the names and shapes of ``tf_efficientnet_b0``, but other padding and eps, hence
-    other features. Raises ``UserError`` where a name, a shape or one of those differs.
+    says of its layers. They are compared too: ``efficientnet_b0`` has the names and shapes of ``tf_efficientnet_b0``,
+    but other padding and eps, and so other features. Raises ``UserError`` where a name, a shape or one of these
+    differs.
     """
     with torch.random.fork_rng(devices=[]):  # its first values are drawn, and then replaced
         model = timm.create_model(architecture, pretrained=False, num_classes=num_outputs).eval()

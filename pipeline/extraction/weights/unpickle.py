@@ -271,7 +271,7 @@ def _flat(data: bytes, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _as_tensors(top: Any, storages: Tensors, most: int) -> tuple[Tensors, Layers]:
-    """``most`` in bytes is what the tensors may come to, for one storage may be named by many of them."""
+    """Tensors and layers of what a file held. The tensors may take ``most`` bytes: many of them may share a storage."""
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(top, dict) and isinstance(top.get(key), dict | Inert) and not _is_recipe(top[key]):
             top = top[key]
@@ -321,9 +321,9 @@ _MOST_MODULES, _MOST_DEEP = 100_000, 100
 
 
 def _parts(module: Inert, prefix: str, depth: int = 0, seen: list[int] | None = None) -> Iterator[tuple[str, Inert]]:
-    """The module and all that it is made of, with their names; one that stands in two places comes twice.
+    """The module and all modules inside it, with their names. A module that is used in two places comes twice.
 
-    Raises ``UserError`` where there is no end of it.
+    Raises ``UserError`` where they are too many, or stand in each other too deep.
     """
     seen = [0] if seen is None else seen
     seen[0] += 1
