@@ -64,7 +64,7 @@ def test_a_stage_depends_on_just_the_modules_that_its_command_imports(name):
 
 def test_extraction_and_training_never_import_each_other():
     for stage, other in (("extraction", "training"), ("training", "extraction")):
-        for path in (ROOT / "pipeline" / stage).glob("*.py"):
+        for path in (ROOT / "pipeline" / stage).rglob("*.py"):
             assert other not in packages(path), path
     assert not {"training", "evaluation", "datasets"} & packages(ROOT / "extract.py")
     assert not {"extraction", "datasets"} & packages(ROOT / "train.py")
