@@ -45,13 +45,16 @@ DECAYS = ("cosine", "constant")
 PRECISIONS = ("float32", "bfloat16")
 
 
-class Part(Protocol):
-    """A part of an epoch: ``windows`` (W',) are the numbers of its windows among all."""
+class Shard(Protocol):
+    """Windows that are trained on together: all of an epoch, or as many as fit into memory.
+
+    ``windows`` (W',) are their numbers among all.
+    """
 
     windows: np.ndarray
 
     def batch(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (B, T, K) and valid (B, T); ``numbers`` count within the part, from W' on in the next view."""
+        """Features (B, T, K) and valid (B, T); ``numbers`` count within the shard, from W' on in the next view."""
 
 
 class NotFinite(UserError):
@@ -65,18 +68,18 @@ class NotFinite(UserError):
 class Trainer:
     """Head and loss of ``adapter`` in training, one ``epoch`` after another.
 
-    ``parts(epoch)`` gives the parts of an epoch, ``make_sampler(windows)`` what draws batches from a part's windows.
+    ``shards(epoch)`` gives the shards of an epoch, ``make_sampler(windows)`` what draws batches from a shard's windows.
     ``targets`` are the labels of all windows (W, ...), by the names that the losses take; ``embed()`` gives the present
     embeddings (W, E) of all windows to a sampler that looks at them. All that an epoch depends on, beside these and
     the schedule, is its number and ``state``: whoever restores that goes on to exactly the same weights (on a CPU).
     """
 
     def __init__(
-        self, adapter: Adapter, schedule: Schedule, parts: Callable[[int], Iterable[Part]],
+        self, adapter: Adapter, schedule: Schedule, shards: Callable[[int], Iterable[Shard]],
         make_sampler: Callable[[np.ndarray], Any], targets: Mapping[str, torch.Tensor], num_windows: int,
         embed: Callable[[], np.ndarray] | None = None,
     ) -> None:  # fmt: skip
-        self.adapter, self.schedule, self.parts, self.targets, self.embed = adapter, schedule, parts, targets, embed
+        self.adapter, self.schedule, self.shards, self.targets, self.embed = adapter, schedule, shards, targets, embed
         self.num_windows = num_windows
         self._make_sampler, self._sampler, self._sampled = make_sampler, None, None
         self.steps = 0  # of the optimiser, so far
@@ -98,10 +101,10 @@ class Trainer:
         self.adapter.head.train()
         self.adapter.loss.train()
         drawn, values = [], []  # looked at when the epoch is over: a look at each would be a wait for the device
-        for part, sampler, numbers, progress, share in self._batches(epoch):
+        for shard, sampler, numbers, progress, share in self._batches(epoch):
             self._set_rate(progress, share)
-            windows = part.windows[numbers % len(part.windows)]
-            values.append(self._step(part, numbers, windows, sampler.self_supervised))
+            windows = shard.windows[numbers % len(shard.windows)]
+            values.append(self._step(shard, numbers, windows, sampler.self_supervised))
             self.steps += 1
             drawn.append(windows)
         if not values:
@@ -141,17 +144,17 @@ class Trainer:
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(of["random"]["cuda"], self._device)
         if of["sampler"]:
-            part = next(iter(self.parts(0)))
-            self._sampler, self._sampled = self._make_sampler(part.windows), part.windows
+            shard = next(iter(self.shards(0)))
+            self._sampler, self._sampled = self._make_sampler(shard.windows), shard.windows
             self._sampler.restore({name: value.numpy() for name, value in of["sampler"].items()})
 
     @property
     def _device(self) -> torch.device:
         return self.parameters[0].device
 
-    def _step(self, part: Part, numbers: np.ndarray, windows: np.ndarray, pairs: bool) -> dict[str, torch.Tensor]:
+    def _step(self, shard: Shard, numbers: np.ndarray, windows: np.ndarray, pairs: bool) -> dict[str, torch.Tensor]:
         head, takes = self.adapter.head, self.adapter.loss.takes
-        features, valid = part.batch(numbers)
+        features, valid = shard.batch(numbers)
         device = features.device
         chosen = torch.from_numpy(windows).to(device, non_blocking=True)
         batch = {name: target[chosen] for name, target in self.targets.items()}
@@ -170,33 +173,33 @@ class Trainer:
         limit = self.schedule.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
         self.optimizer.step()
-        parts = {f"loss_{name}": value for name, value in terms.items()} if len(terms) > 1 else {}
-        return {"loss": loss.detach(), "gradient_norm": norm.detach(), **parts}
+        of_terms = {f"loss_{name}": value for name, value in terms.items()} if len(terms) > 1 else {}
+        return {"loss": loss.detach(), "gradient_norm": norm.detach(), **of_terms}
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Part, Any, np.ndarray, float, float]]:
-        """Each batch of an epoch: its part, sampler and numbers, the share of the training before it, its own share."""
+    def _batches(self, epoch: int) -> Iterator[tuple[Shard, Any, np.ndarray, float, float]]:
+        """Each batch of an epoch: shard, sampler, numbers, the share of the training before it, and its own share."""
         epochs, steps = self.schedule.epochs, self.schedule.steps
-        for part, done, share in self._parts(epoch):
-            sampler = self._sampler_of(part.windows, epoch)
+        for shard, done, share in self._shards(epoch):
+            sampler = self._sampler_of(shard.windows, epoch)
             batches = sampler.epoch(epoch)
             for number, numbers in enumerate(batches):
                 if steps is None:
                     progress = (epoch + done + share * number / len(batches)) / epochs
-                    yield part, sampler, numbers, progress, share / len(batches) / epochs
+                    yield shard, sampler, numbers, progress, share / len(batches) / epochs
                 elif self.steps < steps:
-                    yield part, sampler, numbers, self.steps / steps, 1 / steps
+                    yield shard, sampler, numbers, self.steps / steps, 1 / steps
                 else:
                     return
 
-    def _parts(self, epoch: int) -> Iterator[tuple[Part, float, float]]:
-        """Each part, the share of the epoch before it, and its own share."""
+    def _shards(self, epoch: int) -> Iterator[tuple[Shard, float, float]]:
+        """Each shard, the share of the epoch before it, and its own share."""
         done = 0
-        for part in self.parts(epoch):
-            yield part, done / self.num_windows, len(part.windows) / self.num_windows
-            done += len(part.windows)
+        for shard in self.shards(epoch):
+            yield shard, done / self.num_windows, len(shard.windows) / self.num_windows
+            done += len(shard.windows)
 
     def _sampler_of(self, windows: np.ndarray, epoch: int) -> Any:
-        if self._sampled is not windows:  # all windows in one part: one sampler for all epochs
+        if self._sampled is not windows:  # all windows in one shard: one sampler for all epochs
             self._sampler, self._sampled = self._make_sampler(windows), windows
         if self._sampler.needs_embeddings and epoch % self._sampler.refresh_every == 0:
             self._sampler.refresh(self.embed())

@@ -30,7 +30,7 @@ def how_far(config: TrainConfig, epoch: int, step: int) -> str:
     return f"epoch {epoch}, step {step:,} of {config.steps:,}" if config.steps else f"epoch {epoch} of {config.epochs}"
 
 
-def progress(
+def progress_line(
     folder: Path, where: str, loss: float, select_by: str, score: float, best: Mapping[str, Any], seconds_left: float
 ) -> str:
     """How far a seed is after an epoch; ``where`` is what ``how_far`` says."""

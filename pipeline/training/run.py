@@ -21,7 +21,7 @@ from pipeline.training.combinations import SELECT_BY
 from pipeline.training.config import TrainConfig, write_config
 from pipeline.training.data import TrainingData, load_data
 from pipeline.training.loop import NotFinite, Schedule, Trainer
-from pipeline.training.messages import how_far, progress
+from pipeline.training.messages import how_far, progress_line
 from pipeline.training.pictures import show
 from pipeline.training.positives import groups_apart
 from pipeline.training.samplers import SAMPLERS
@@ -125,7 +125,7 @@ def _train(run: SeedRun, board: Board) -> None:
             left = (time.monotonic() - started) / (done - before) * (1 - done)
             select_by = run.data.facts["select_by"]
             where = how_far(config, run.epoch, trainer.steps)
-            line.say(progress(run.folder, where, means["loss"], select_by, run.score, run.result, left))
+            line.say(progress_line(run.folder, where, means["loss"], select_by, run.score, run.result, left))
             if config.patience and run.waited >= config.patience:
                 break
             if time.monotonic() - stored >= STATE_EVERY and done < 1:
@@ -192,8 +192,8 @@ def make_trainer(data: TrainingData, adapter: Adapter, seed: int) -> Trainer:
         weight_decay=config.weight_decay, warm_up=config.warm_up, decay=config.decay, clip_norm=config.clip_norm,
         precision=config.precision,
     )  # fmt: skip
-    parts = sources.feed(data.source, data.rows, len(frames.row), seed)
-    return Trainer(adapter, schedule, parts, make_sampler, targets, len(train), embed)
+    shards = sources.feed(data.source, data.rows, len(frames.row), seed)
+    return Trainer(adapter, schedule, shards, make_sampler, targets, len(train), embed)
 
 
 def _epoch(trainer: Trainer, epoch: int, data: TrainingData) -> dict[str, float]:
