@@ -36,14 +36,14 @@ def tracks_of(loss: str | Mapping[str, Any]) -> list[str]:
 
     A run whose losses look at no label is scored by the expressions.
     """
-    found = dict.fromkeys(target_of(name) or "expression" for name in names_of(loss))
-    if len(found) > 1 and all(target_of(name) != "expression" for name in names_of(loss)):
-        found.pop("expression", None)  # a term for steadiness beside one for valence
-    return list(found)
+    tracks = dict.fromkeys(target_of(name) or "expression" for name in names_of(loss))
+    if len(tracks) > 1 and all(target_of(name) != "expression" for name in names_of(loss)):
+        tracks.pop("expression", None)  # a term for steadiness beside one for valence
+    return list(tracks)
 
 
 def select_by_of(loss: str | Mapping[str, Any]) -> str:
-    """What the best epoch is best at, where nobody says: by the kind of the first labels."""
+    """What the best epoch is best at where ``select_by`` is null. The kind of the first labels decides."""
     track = tracks_of(loss)[0]
     if track == "va" and all(LOSSES[name].predicts != "va" for name in names_of(loss)):
         return "rank_correlation_va"
@@ -98,9 +98,9 @@ class Combination:
         """What the losses train a predictor for."""
         return {term.predicts for term in self.terms.values()} - {None}
 
-    def first_loss(self, has: Callable[[str, Any], Any]) -> str | None:
-        """The first of the losses for whose name and class ``has`` is true."""
-        return next((name for name, term in self.terms.items() if has(name, term)), None)
+    def first_loss(self, condition: Callable[[str, Any], Any]) -> str | None:
+        """The first of the losses for whose name and class ``condition`` is true."""
+        return next((name for name, term in self.terms.items() if condition(name, term)), None)
 
 
 def nothing_to_learn(c: Combination) -> str | None:

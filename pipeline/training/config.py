@@ -147,40 +147,41 @@ def from_flags(argv: Sequence[str], description: str) -> tuple[TrainConfig, Path
     flags = [word for flag in flags for word in short.get(flag, [flag])]
     if {"-h", "--help"} & {*flags}:  # before any file is read
         parse(TrainConfig, flags, sections=sections, description=description)
-    given = _given(flags, known.run)
-    flags += _either_epochs_or_steps(given)
+    layers = _layers(flags, known.run)
+    flags += _either_epochs_or_steps(layers)
     config = parse(TrainConfig, flags, sections=sections, description=description)
-    own = {name for layer in ("run", "flags") for name in given[layer] if name in ("temperature", "margin")}
+    own = {name for layer in ("run", "flags") for name in layers[layer] if name in ("temperature", "margin")}
     for name in without_effect(config.loss, sorted(own)):
         print(f"{name} {getattr(config, name)} has no effect: loss '{' + '.join(names_of(config.loss))}' takes none")
     return (config if config.name or not known.run else dataclasses.replace(config, name=known.run)), None
 
 
-Layers = dict[str, dict[str, Any]]  # section 'train', the run's own section, the flags: what each of them sets
+# What section 'train' sets, what the run's own section sets, what the flags set: the later on top of the earlier.
+Layers = dict[str, dict[str, Any]]
 
 
-def _given(flags: Sequence[str], run: str | None) -> Layers:
-    """What the parameter file and the flags set; of the flags only the few that are looked at here."""
+def _layers(flags: Sequence[str], run: str | None) -> Layers:
+    """The parameters by who sets them; of the flags only the few that are looked at here."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--params", type=Path)
     parser.add_argument("-t", "--temperature")
     parser.add_argument("--margin")
     parser.add_argument("-e", "--epochs")
     parser.add_argument("--steps")
-    given = vars(parser.parse_known_args(flags)[0])
-    given = {name: None if value == "null" else value for name, value in given.items()}
-    path = given.pop("params", Path("params.yaml"))
-    return {"train": read(path, "train"), "run": read(path, f"runs.{run}") if run else {}, "flags": given}
+    of_flags = vars(parser.parse_known_args(flags)[0])
+    of_flags = {name: None if value == "null" else value for name, value in of_flags.items()}
+    path = of_flags.pop("params", Path("params.yaml"))
+    return {"train": read(path, "train"), "run": read(path, f"runs.{run}") if run else {}, "flags": of_flags}
 
 
-def _either_epochs_or_steps(given: Layers) -> list[str]:
+def _either_epochs_or_steps(layers: Layers) -> list[str]:
     """The flag that leaves one of epochs and steps: the one that was set last counts, the other is null.
 
     In section ``train``, which has both, steps count where they are not null. Raises ``UserError`` where a run's own
     section, or the command line, sets both.
     """
     merged, counts = {}, "epochs"
-    for layer, values in given.items():
+    for layer, values in layers.items():
         both = {name: values[name] for name in ("epochs", "steps") if name in values}
         merged |= both
         named = [name for name, value in both.items() if value is not None]

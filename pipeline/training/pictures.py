@@ -24,11 +24,11 @@ def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None
     _, _, embeddings = watched.look(adapter, data.source)
     z, label, video = embeddings.cpu().numpy(), frames.label[watched.centres], frames.video[watched.centres]
     if frames.classes:
-        has = label >= 0
-        board.similarity(z[has], label[has], video[has], frames.classes, "val", epoch)
+        labelled = label >= 0
+        board.similarity(z[labelled], label[labelled], video[labelled], frames.classes, "val", epoch)
         if "classes" in adapter.loss.predictors:
             predicted = watched.predicted(adapter, "classes", embeddings).argmax(1)
-            board.confusion(label[has], predicted[has], frames.classes, "val", epoch)
+            board.confusion(label[labelled], predicted[labelled], frames.classes, "val", epoch)
     some = evenly(len(z), SHOWN)
     columns = {
         "emotion": [frames.classes[k] if k >= 0 else "" for k in label[some]],

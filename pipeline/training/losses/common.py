@@ -14,17 +14,17 @@ class Loss(nn.Module):
     labels (B,) int64 >= 0; groups (B,) int64 or None; va (B, 2), aus (B, A) 0/1 with NaN for unknown;
     frames (B, T, E), valid (B, T), frame_labels (B, T) (-1: none), videos (B,); pair_logits (B // 2,).
 
-    A pair of equal label is positive, one of unequal label negative. With ``groups`` (who a window shows) a pair of
-    equal group is no positive; it is no negative for that either.
+    A pair of one label is positive, a pair of two labels negative. With ``groups`` (who a window shows) a pair of one
+    label and one group is neither.
     """
 
     takes: tuple[str, ...] = ("labels",)
     # 'classes', 'va' or 'aus': then predict(embeddings) gives logits (B, C), values (B, 2) or logits (B, A).
     predicts: str | None = None
-    positional: bool = False  # anchors at even, their partners at odd positions; the last of an odd batch is left out
+    positional: bool = False  # anchors at even, partners at odd positions; the last row of an odd batch is left out
     source: str = ""  # one line: paper and link
 
-    def __init__(self) -> None:  # nn.Module's own takes anything, and would be asked for it
+    def __init__(self) -> None:  # nn.Module's own takes *args, and its signature would be read as options
         super().__init__()
 
 
@@ -56,7 +56,10 @@ def choice(what: str, value: str, known: Sequence[str]) -> str:
 
 
 def pair_masks(labels: torch.Tensor, groups: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Who is a positive and who a negative of whom, as two masks (B, B); nobody is either of oneself."""
+    """Which rows are positives and which negatives of each row, as two masks (B, B); a row is neither of itself.
+
+    Rows of one label are positives, except those of one group. Rows of two labels are negatives.
+    """
     same = labels[:, None] == labels[None]
     positives = same.clone().fill_diagonal_(False)
     if groups is not None:

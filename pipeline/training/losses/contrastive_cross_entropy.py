@@ -15,7 +15,7 @@ class ContrastiveCrossEntropy(Loss):
 
     With labels = pair ids and the pairs interleaved this is the loss of CLIP (Radford et al. 2021, figure 3,
     https://arxiv.org/abs/2103.00020) and of Risser-Maroix et al. 2021 (https://arxiv.org/abs/2206.01417), who use
-    t = 15. ``margin``, on the cosine, is that of additive margin softmax (Yang et al. 2019,
+    t = 15. ``margin`` is on the cosine, as in additive margin softmax (Yang et al. 2019,
     https://arxiv.org/abs/1902.08564).
 
     ``positives``: 'label', all of the same label in the other half; 'position', the own partner only, while others of
@@ -79,9 +79,9 @@ def _nearest_of_each_class(cosines: torch.Tensor, labels: torch.Tensor, n: int) 
 def _multi_positive_cross_entropy(
     logits: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor
 ) -> torch.Tensor:
-    """Cross-entropy of each row, over its positives and negatives, with a uniform target over its positives.
+    """Cross-entropy of each row over its positives and negatives, with a uniform target over its positives.
 
-    The mean over the rows that have any positive. What is neither takes no part.
+    The mean is over the rows that have a positive. Columns that are neither positive nor negative are left out.
     """
     num_positives = positives.sum(dim=1)
     # Not -inf, whose gradient is NaN in a row that has neither.

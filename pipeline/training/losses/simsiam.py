@@ -8,11 +8,11 @@ from pipeline.training.losses.common import Loss, zero
 
 
 class SimSiam(Loss):
-    """-(cos(predictor(a), b) + cos(predictor(b), a)) / 2 of a pair a, b, the side without the predictor held fixed.
+    """-(cos(predictor(a), b) + cos(predictor(b), a)) / 2 of a pair a, b; no gradient passes the side without predictor.
 
     A pair stands at positions 2i and 2i + 1. Chen and He 2021, algorithm 1, https://arxiv.org/abs/2011.10566. The
-    predictor is theirs: linear E -> E / 4, batch norm, ReLU, linear E / 4 -> E; with the stop-gradient it is what keeps
-    this from collapse. Its batch norm sees both sides at once. Perfect agreement is -1.
+    predictor is theirs: linear E -> E / 4, batch norm, ReLU, linear E / 4 -> E. The predictor and the stopped gradient
+    keep this from collapse. The predictor's batch norm sees both sides at once. Perfect agreement is -1.
 
     Edge: no pair is zero.
     """

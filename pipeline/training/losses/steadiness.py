@@ -9,10 +9,11 @@ from pipeline.training.losses.common import Loss
 class Steadiness(Loss):
     """(1 - c + ε) / (1 - s + ε): how far neighbouring frames are apart, as a share of how far strangers are.
 
-    c is the mean cosine of neighbouring valid frames of a window with one label, s that of the centre frames of
-    windows of different videos: 1 less the ``steadiness`` of the evaluation. A share, because 1 - c alone is won by
-    putting everything into one point; here that gives 1, the value where neighbours are no nearer than strangers, and
-    shrinking towards it gains nothing. It says nothing about classes: a term beside another loss.
+    c is the mean cosine of neighbouring valid frames of a window that have one label. s is the mean cosine of the
+    centre frames of windows of different videos. The loss is 1 less the ``steadiness`` of the evaluation. It is a share
+    because 1 - c alone would be zero where all embeddings are one point. Here that point gives 1, as do neighbours that
+    are no nearer than strangers, so shrinking towards it gains nothing. It says nothing about classes: it is a term
+    beside another loss.
 
     Edge: without neighbours, or without two videos, it is zero.
     """

@@ -8,10 +8,11 @@ from pipeline.training.samplers.common import counted, starts
 
 
 class Classes:
-    """Windows by class, and in a class by cell: a cell is what a class has of one video, or of one group.
+    """Windows by class, and in a class by cell. A cell is the windows of a class that are of one video, or one group.
 
-    ``values`` are the label values, ``label`` (W,) numbers into them, ``has_partner`` (W,) says whether there is a
-    positive for a window. Raises ``ValueError`` for fewer than 2 classes and where no window has a positive.
+    ``values`` are the label values, and ``label`` (W,) is the number of each window's value. ``has_partner`` (W,) says
+    whether there is a positive for a window. Raises ``ValueError`` for fewer than 2 classes, and where no window has a
+    positive.
     """
 
     def __init__(self, labels: NDArray, videos: NDArray, groups: NDArray | None, positives: str):
@@ -43,8 +44,10 @@ class Classes:
             raise ValueError(f"there are no pairs to learn from: no class has two {two}")
 
     def partners(self, rng: np.random.Generator, windows: NDArray) -> NDArray[np.int64]:
-        """A positive for each of ``windows``, of any shape: every other cell of the class equally likely, or, where
-        ``positives`` is 'any', every other window. Without a positive: another window of the class, or itself.
+        """A positive for each of ``windows``, of any shape.
+
+        Every other cell of the class is equally likely; where ``positives`` is 'any', every other window is. A window
+        without a positive gets another one of its class, or itself.
         """
         label = self.label[windows]
         shift = 1 + rng.integers(np.maximum(self._size[label] - 1, 1))
@@ -68,11 +71,11 @@ class Classes:
         return np.sort(shuffled[np.argsort(counted(self._size), kind="stable")[:most]])
 
     def take(self, rng: np.random.Generator, classes: NDArray, counts: NDArray) -> NDArray[np.int64]:
-        """Windows, for each of ``classes`` (M,) in turn so many as ``counts`` (M,), end to end.
+        """Windows end to end: for each of ``classes`` (M,) in turn as many as ``counts`` (M,) says.
 
-        Each turn of a class goes on where its last one stopped. A class is drawn in rounds, and a round is all its
-        cells in a new order; a cell gives its windows in a random order and starts over when they are used up. Of
-        two neighbours in the draws of a class no two are of one cell where the class has more.
+        A class goes on where it stopped at its last turn. It is drawn in rounds: a round is all its cells in a new
+        order. A cell gives its windows in a random order, and starts over when they are used up. Two windows drawn one
+        after the other from a class are never of one cell, unless the class has only one.
         """
         num_draws = np.bincount(classes, weights=counts, minlength=self.num_classes).astype(np.int64)
         draws, first_draw = self._draws(rng, num_draws)

@@ -9,29 +9,32 @@ Batches = list[NDArray[np.int64]]
 
 
 class Sampler:
-    """What training asks of a sampler beside its batches; each says where it differs from this."""
+    """What training must know of a sampler beside its batches. A sampler says where it differs from these.
+
+    ``epoch(n)`` gives the batches of epoch ``n``, from 0.
+    """
 
     source = ""  # paper and link, or who uses it
     needs_classes = False  # labels must be classes
     self_supervised = False  # positives are the windows 2i and 2i + 1 of a batch; no label is looked at
     paired = False  # 2i and 2i + 1 are anchor and positive
     uses_views = False  # numbers run to num_views · W: number // W is the view, number % W the window
-    positives = "any"  # where the user does not say
+    positives = "any"  # its own rule, where the config's is 'any'
     needs_embeddings = False  # has refresh_every, refresh(embeddings), state() and restore(state)
     num_batches: int
 
 
 def deal(rng: np.random.Generator, num_items: int, per_batch: int, num_batches: int) -> NDArray[np.int64]:
-    """Items (num_batches, per_batch): shuffled decks of all of them, dealt out one after another.
+    """Items (num_batches, per_batch): all items are shuffled like a deck of cards and dealt out, deck after deck.
 
-    No item is twice in a batch where there are as many as it holds.
+    No item is twice in a batch, unless a batch holds more than there are.
     """
     size = num_batches * per_batch
     decks = np.tile(np.arange(num_items), (-(-size // num_items), 1))
     decks = rng.permuted(decks, axis=1)
     if num_items > per_batch > 1:
         for number in range(1, len(decks)):
-            # A batch across two decks: what it has of the last one goes behind its share of the next.
+            # A batch that takes from two decks: what it has of the first goes to the end of the second.
             held = number * num_items % per_batch
             if held:
                 again = np.isin(decks[number], decks[number - 1][-held:])
@@ -40,8 +43,9 @@ def deal(rng: np.random.Generator, num_items: int, per_batch: int, num_batches: 
 
 
 def passes(seed: int, epoch: int, num_items: int, per_epoch: int) -> NDArray[np.int64]:
-    """What epoch ``epoch`` gets (per_epoch,) of an endless row of shuffles of the items: each comes once before any
-    comes again, however many epochs that takes.
+    """Items (per_epoch,) of epoch ``epoch``; each item comes once before any comes again, over many epochs.
+
+    The epochs take their items, one epoch after another, from an endless row of shuffles.
     """
     first = epoch * per_epoch
     numbers = range(first // num_items, -(-(first + per_epoch) // num_items))

@@ -132,9 +132,9 @@ class SemiHard(HardNegative):
 
 
 def _largest(cosine: NDArray, allowed: NDArray, num: int) -> NDArray[np.int64]:
-    """Columns (B, num) of the largest allowed cosines of each row, the largest first; it overwrites ``cosine``.
+    """Columns (B, num) of the largest allowed cosines of each row, the largest first. Overwrites ``cosine``.
 
-    A row with fewer repeats the largest of them.
+    A row with fewer allowed ones repeats the largest.
     """
     # Subtracting costs a tenth of writing through a random mask, and a few argmax a tenth of a partition.
     cosine -= ~allowed * np.float32(4)
@@ -148,7 +148,7 @@ def _largest(cosine: NDArray, allowed: NDArray, num: int) -> NDArray[np.int64]:
 
 
 def _farther(cosine: NDArray, allowed: NDArray, limit: NDArray) -> NDArray[np.bool_]:
-    """Those of ``allowed`` (B, n) that are less than ``limit`` (B, 1); in a row without any, the least."""
+    """The ``allowed`` (B, n) whose cosine is less than ``limit`` (B, 1); in a row without any, the least one."""
     farther = allowed & (cosine < limit)
     rows = np.flatnonzero(~farther.any(axis=1))
     least = np.where(allowed[rows], cosine[rows], np.inf).argmin(axis=1)

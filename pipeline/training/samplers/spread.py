@@ -7,10 +7,11 @@ from pipeline.training.samplers.common import counted, deal, starts
 
 
 class Spread:
-    """Different windows for each batch of pairs, of as many videos as possible; ``videos`` is of each of ``windows``.
+    """The first windows of the pairs of a batch, all different, of as many videos as possible.
 
-    P = batch_size // 2 a batch, or all windows where they are fewer. Each video gives ``level`` of its windows to
-    every batch, or all where it has fewer; for the rest of the P the videos that have more take turns.
+    ``videos`` (n,) are the videos of ``windows`` (n,). A batch gets P = batch_size // 2 windows, or all where they are
+    fewer. Each video gives ``level`` windows to every batch, or all where it has fewer. For the rest of the P, the
+    videos that have more take turns.
     """
 
     def __init__(self, windows: NDArray, videos: NDArray, batch_size: int):

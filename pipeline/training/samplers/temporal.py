@@ -10,8 +10,8 @@ from pipeline.training.samplers.spread import Spread
 class Temporal(Sampler):
     """Self-supervised: pairs of neighbours in time, from as many different videos as a batch can hold.
 
-    The windows 2i and 2i + 1 are of one video, their frame numbers at least ``min_distance`` and at most
-    ``max_distance`` apart; the first is an anchor, the second drawn evenly from its neighbours on both sides.
+    The windows 2i and 2i + 1 are of one video, and their frame numbers are at least ``min_distance`` and at most
+    ``max_distance`` apart. The first is an anchor. The second is drawn evenly from its neighbours on both sides.
 
     An epoch has as many batches as ``uniform``, of batch_size // 2 pairs (fewer only where there are fewer anchors):
     about half of the windows are anchors. Videos take turns: with enough of them none is twice in a batch, otherwise
