@@ -28,7 +28,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.adapter.adapter import Front
-from pipeline.adapter.heads import build_head, pool
+from pipeline.adapter.heads.build import build_head
+from pipeline.adapter.pooling import mean
 from pipeline.adapter.sources import InMemory, feed
 from pipeline.adapter.windows import centred
 from pipeline.core.device import pick_device
@@ -165,7 +166,7 @@ def step_of(width: int, device: torch.device) -> Callable[[Batch], None]:
 
     def step(batch: Batch) -> None:
         features, valid, labels = batch
-        total, _ = loss(pool(head(features, valid), valid), {"labels": labels})
+        total, _ = loss(mean(head(features, valid), valid), {"labels": labels})
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

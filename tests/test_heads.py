@@ -6,21 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.adapter.heads import (
-    GRU,
-    HEADS,
-    TCN,
-    AttentionPool,
-    Original,
-    PairGate,
-    Peterson,
-    Transformer,
-    build_head,
-    centre,
-    pool,
-    pool_hann,
-    sinusoids,
-)
+from pipeline.adapter import pooling
+from pipeline.adapter.heads import HEADS
+from pipeline.adapter.heads.attention_pool import AttentionPool
+from pipeline.adapter.heads.build import build_head
+from pipeline.adapter.heads.gru import GRU
+from pipeline.adapter.heads.original import Original
+from pipeline.adapter.heads.pair_gate import PairGate
+from pipeline.adapter.heads.peterson import Peterson
+from pipeline.adapter.heads.tcn import TCN
+from pipeline.adapter.heads.transformer import Transformer, sinusoids
 from pipeline.core.params import UserError
 
 B, T, D, E = 4, 40, 4, 16
@@ -480,7 +475,7 @@ def test_the_gate_moves_features_but_never_so_many_that_the_sides_are_equal():
 def test_a_window_has_the_embedding_of_the_window_gated_with_itself():
     head = made("pair_gate").eval()
     features, valid, *_ = pairs_of_windows()
-    a, b = head.exchange(pool(features, valid), pool(features, valid))
+    a, b = head.exchange(pooling.mean(features, valid), pooling.mean(features, valid))
     torch.testing.assert_close(head(features, valid), head.project(a))
     torch.testing.assert_close(head(features, valid), head.project(b))
     torch.testing.assert_close(head.pair(features, valid, features, valid), torch.full((6,), 10.0))
@@ -581,7 +576,7 @@ def test_a_gate_over_places_finds_a_small_thing_anywhere_of_which_a_mean_over_pl
 def test_pooling_is_the_mean_over_valid_frames():
     embeddings = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [float("nan")] * 2], [[9.0, 9.0]] * 3], requires_grad=True)
     valid = torch.tensor([[True, True, False], [False, False, False]])
-    pooled = pool(embeddings, valid)
+    pooled = pooling.mean(embeddings, valid)
     assert pooled.tolist() == [[2.0, 3.0], [0.0, 0.0]]
     pooled.sum().backward()
     assert embeddings.grad[..., 0].tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
@@ -596,24 +591,24 @@ def test_hann_pooling_weights_the_valid_frames_by_scipys_window():
         for row, there in zip(embeddings, valid, strict=True)
     ]
     embeddings[1, 0] = float("nan")
-    pooled = pool_hann(embeddings, valid)
+    pooled = pooling.hann(embeddings, valid)
     assert torch.allclose(pooled[:2], torch.stack(expected[:2]), atol=1e-6)
     assert pooled[2].tolist() == [0.0, 0.0]
-    assert torch.equal(pool_hann(embeddings[:, 2:3], valid[:, 2:3]), pool(embeddings[:, 2:3], valid[:, 2:3]))
+    assert torch.equal(pooling.hann(embeddings[:, 2:3], valid[:, 2:3]), pooling.mean(embeddings[:, 2:3], valid[:, 2:3]))
 
 
 def test_hann_pooling_of_noise_moves_less_from_frame_to_frame_than_a_mean_of_as_many_frames():
     noise = torch.randn(1, 1000, 8, generator=torch.Generator().manual_seed(0))
     windows = noise.unfold(1, 31, 1)[0].transpose(1, 2)
     valid = torch.ones(windows.shape[:2], dtype=torch.bool)
-    moved = {of: of(windows, valid).diff(dim=0).square().mean() for of in (pool, pool_hann)}
-    assert moved[pool_hann] < 0.4 * moved[pool]
+    moved = {of: of(windows, valid).diff(dim=0).square().mean() for of in (pooling.mean, pooling.hann)}
+    assert moved[pooling.hann] < 0.4 * moved[pooling.mean]
 
 
 @pytest.mark.parametrize(("num_frames", "place"), [(1, 0), (4, 2), (5, 2)])
 def test_the_centre_is_the_frame_that_the_window_was_made_around(num_frames, place):
     embeddings = torch.arange(num_frames).view(1, -1, 1)
-    assert centre(embeddings).tolist() == [[place]]
+    assert pooling.centre(embeddings, torch.ones(1, num_frames, dtype=torch.bool)).tolist() == [[place]]
 
 
 def test_a_wrong_name_is_answered_with_the_known_ones():

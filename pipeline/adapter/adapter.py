@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.adapter.heads import build_head, centre, pool, pool_hann
+from pipeline.adapter.heads.build import build_head
+from pipeline.adapter.pooling import POOLINGS
 from pipeline.adapter.windows import gather
 from pipeline.core.files import load_tensors, save_tensors
 from pipeline.core.numbering import numbered_alike
@@ -20,7 +21,6 @@ from pipeline.core.seen import Seen, from_arrays, to_arrays
 from pipeline.core.store import differences
 from pipeline.training.losses.build import WeightedSum, build_loss
 
-POOLINGS = {"centre": lambda embeddings, valid: centre(embeddings), "mean": pool, "hann": pool_hann}
 NORMALISATIONS = ("none", "centre", "standardise")
 # A channel that hardly ever moves is divided by a share of the mean deviation, not by its own: else its noise becomes
 # as large as every signal, and training collapses onto it.

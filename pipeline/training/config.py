@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapter.adapter import NORMALISATIONS, POOLINGS
-from pipeline.adapter.heads import HEADS, build_head
+from pipeline.adapter.adapter import NORMALISATIONS
+from pipeline.adapter.heads import HEADS
+from pipeline.adapter.heads.build import build_head
+from pipeline.adapter.pooling import POOLINGS
 from pipeline.core.files import read_json, write_json
 from pipeline.core.join import FRAMES, LABELS
 from pipeline.core.params import UserError, build, one_of, option, parse, read

@@ -1,0 +1,35 @@
+"""One embedding a window, by weights that are learned."""
+
+import torch
+from torch import nn
+
+from pipeline.adapter.heads.common import Head, mask
+
+
+class AttentionPool(Head):
+    """One embedding a window: the frames' hidden vectors averaged by weights that are learned from them.
+
+    A frame is linear D -> E, LayerNorm, GELU, dropout; its weight ``softmax_t(w . tanh(V h_t))`` over the valid frames
+    (Ilse, Tomczak, Welling, "Attention-based deep multiple instance learning", ICML 2018, equations 7 and 8); the
+    average goes through linear E -> E. The order of the frames does not matter.
+    """
+
+    pools = True
+    source = "Ilse et al. 2018, eq. 7-8, https://arxiv.org/abs/1802.04712"
+
+    def __init__(self, num_features: int, embedding_size: int, dropout: float = 0.0):
+        super().__init__(num_features, embedding_size)
+        self.layers = nn.Sequential(
+            nn.Linear(num_features, embedding_size), nn.LayerNorm(embedding_size), nn.GELU(), nn.Dropout(dropout)
+        )
+        self.attention = nn.Sequential(
+            nn.Linear(embedding_size, embedding_size, bias=False), nn.Tanh(), nn.Linear(embedding_size, 1, bias=False)
+        )
+        self.project_out = nn.Linear(embedding_size, embedding_size)
+
+    def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        hidden = mask(self.layers(mask(features.float(), valid)), valid)
+        logits = self.attention(hidden).squeeze(-1).float()
+        weights = logits.masked_fill(~valid, torch.finfo(logits.dtype).min).softmax(dim=1)  # -inf: NaN without a frame
+        pooled = (weights.unsqueeze(-1) * hidden).sum(dim=1)
+        return mask(self.project_out(pooled), valid.any(dim=1))

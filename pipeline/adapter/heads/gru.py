@@ -1,0 +1,43 @@
+"""A recurrent network over the frames that are there."""
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from pipeline.adapter.heads.common import Head, check_count, mask
+
+
+class GRU(Head):
+    """A bidirectional GRU of E units a direction over the valid frames, then dropout and linear 2E -> E.
+
+    Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation", EMNLP
+    2014, in PyTorch's form (the reset gate after the recurrent product). Frames that are not valid are absent: both
+    directions step from one valid frame to the next, over a gap of any length as over none. With ``num_layers`` above 1
+    dropout sits between the layers too.
+    """
+
+    source = "Cho et al. 2014, https://arxiv.org/abs/1406.1078"
+
+    def __init__(self, num_features: int, embedding_size: int, dropout: float = 0.0, num_layers: int = 1):
+        super().__init__(num_features, embedding_size)
+        check_count(num_layers=num_layers)
+        between = dropout if num_layers > 1 else 0.0
+        self.gru = nn.GRU(
+            num_features, embedding_size, num_layers, batch_first=True, dropout=between, bidirectional=True
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.project_out = nn.Linear(2 * embedding_size, embedding_size)
+
+    def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        places = torch.argsort(~valid, dim=1, stable=True)  # of the valid frames, in their order, then of the others
+        frames = _take(mask(features.float(), valid), places)
+        lengths = valid.sum(dim=1).clamp(min=1).cpu()  # packing knows no empty sequence; the last mask empties it
+        packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
+        hidden, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=valid.shape[1])
+        hidden = _take(hidden, torch.argsort(places, dim=1))
+        return mask(self.project_out(self.dropout(hidden)), valid)
+
+
+def _take(frames: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """(B, T, C): frame ``places[b, t]`` of window b at t."""
+    return frames.gather(1, places.unsqueeze(-1).expand(-1, -1, frames.shape[-1]))
