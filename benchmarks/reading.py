@@ -24,7 +24,7 @@ import torch
 import zarr
 
 from pipeline.adapter import sources as features
-from pipeline.adapter.adapter import Front
+from pipeline.adapter.front import Front
 from pipeline.core.store import FeatureStore, StoreWriter
 
 Read = Callable[[np.ndarray], np.ndarray]  # rows (n,) -> (n, D)

@@ -27,12 +27,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.adapter.adapter import Front
+from pipeline.adapter.front import Front
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import mean
-from pipeline.adapter.sources import InMemory, feed
+from pipeline.adapter.sources import InMemory
 from pipeline.adapter.windows import centred
 from pipeline.core.device import pick_device
+from pipeline.training.feed import feed
 from pipeline.training.losses.build import build_loss
 from pipeline.training.samplers.build import build_sampler
 
@@ -85,7 +86,7 @@ def measured(given: argparse.Namespace, features: np.ndarray, length: int, devic
     labels = np.random.default_rng(1).integers(0, NUM_CLASSES, len(frames))
     front = Front(given.width, None)
     front.fit([features[: 8 * given.batch_size]], "centre")
-    (part,) = feed(InMemory(torch.from_numpy(features).to(device), front.to(device)), rows, len(frames), seed=0)(0)
+    (shard,) = feed(InMemory(torch.from_numpy(features).to(device), front.to(device)), rows, len(frames), seed=0)(0)
     on_device = torch.from_numpy(labels).to(device)
     sampler = build_sampler(
         "uniform", labels=labels, videos=frames // VIDEO_FRAMES, batch_size=given.batch_size, seed=0
@@ -101,7 +102,7 @@ def measured(given: argparse.Namespace, features: np.ndarray, length: int, devic
 
     def ours(drawn: list[np.ndarray]) -> Iterator[Batch]:
         for numbers in drawn:
-            yield *part.batch(numbers), on_device[torch.from_numpy(numbers).to(device, non_blocking=True)]
+            yield *shard.batch(numbers), on_device[torch.from_numpy(numbers).to(device, non_blocking=True)]
 
     def loaded(drawn: list[np.ndarray]) -> Iterator[Batch]:
         order.batches = drawn

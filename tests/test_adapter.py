@@ -5,15 +5,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.adapter import adapter as module
-from pipeline.adapter.adapter import Front, build_adapter, load_adapter, save_adapter
+from pipeline.adapter import front as module
+from pipeline.adapter.adapter import build_adapter, load_adapter, save_adapter
+from pipeline.adapter.front import Front
 from pipeline.adapter.heads import HEADS
-from pipeline.adapter.sources import InMemory, Part
+from pipeline.adapter.sources import InMemory
 from pipeline.adapter.windows import centred
 from pipeline.core import projection
 from pipeline.core.params import UserError
 from pipeline.metrics.separation import pair_cosines, separation
 from pipeline.training import loop
+from pipeline.training.feed import Shard
 from pipeline.training.samplers.build import build_sampler
 
 MADE_BY = {"backbone": "tiny", "input_size": 32, "mean": [0.5, 0.5, 0.5]}
@@ -116,9 +118,9 @@ def auc_of_new_people(monkeypatch, floor):
     adapter = build_adapter(facts(num_features=34, loss="supcon", dropout=0.0, embedding_size=16))
     adapter.front.fit([features], "standardise")
     alone = torch.arange(192)[:, None]
-    part = Part(np.arange(192), alone.numpy(), InMemory(through(adapter.front, features)), 192)
+    shard = Shard(np.arange(192), alone.numpy(), InMemory(through(adapter.front, features)), 192)
     trainer = loop.Trainer(
-        adapter, loop.Schedule(30, 1e-2), lambda epoch: [part],
+        adapter, loop.Schedule(30, 1e-2), lambda epoch: [shard],
         lambda windows: build_sampler("uniform", labels=label, videos=label, batch_size=192, seed=0),
         {"labels": torch.from_numpy(label)}, 192,
     )  # fmt: skip

@@ -1,19 +1,13 @@
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
 
 from pipeline.adapter import sources as features
-from pipeline.adapter import windows
-from pipeline.adapter.adapter import Front
-from pipeline.adapter.sources import Blocks, FromDisk, InMemory, allowance, feed, fits, free_memory, load, open_inputs
+from pipeline.adapter.front import Front
+from pipeline.adapter.sources import Blocks, FromDisk, InMemory, allowance, fits, free_memory, load, open_inputs
 from pipeline.core.params import UserError
-from pipeline.core.store import FeatureStore, StoreDamaged, StoreWriter
+from pipeline.core.store import FeatureStore, StoreWriter
 
 CPU = torch.device("cpu")
 D, N = 4, 46
@@ -92,6 +86,19 @@ def test_gathering_changes_nothing_that_is_held_and_gives_a_tensor_of_its_own(st
         assert torch.equal(source.values, before)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_gathered_windows_hold_the_rows_and_zeros_where_there_is_none(dtype):
+    source = InMemory(torch.arange(24, dtype=dtype).view(6, 4) + 1)
+    taken, valid = source.gather(torch.tensor([[-1, 0, 1], [3, -1, 5]]))
+    zeros = [0, 0, 0, 0]
+    assert taken.dtype == torch.float32
+    assert taken.tolist() == [
+        [zeros, [1, 2, 3, 4], [5, 6, 7, 8]],
+        [[13, 14, 15, 16], zeros, [21, 22, 23, 24]],
+    ]
+    assert valid.tolist() == [[False, True, True], [True, False, True]]
+
+
 def test_a_broken_first_row_does_not_reach_padded_frames():
     source = InMemory(torch.full((2, D), float("nan")))
     assert source.gather(torch.tensor([[-1, -1]]))[0].tolist() == [[[0.0] * D] * 2]
@@ -126,137 +133,6 @@ def test_a_front_fitted_on_blocks_is_fitted_on_all_their_rows(store):
     x = store.group["views/original"][:][rows].astype(np.float64)
     np.testing.assert_allclose(made.shift, x.mean(0), rtol=1e-5)
     np.testing.assert_allclose(made.scale, x.std(0), rtol=1e-5)
-
-
-# --- parts -----------------------------------------------------------------------------------------------------------
-
-
-def windows_of(num_frames: int = 3, every: int = 1) -> np.ndarray:
-    return windows.centred(VIDEO, FRAME, np.arange(0, N, every), num_frames)
-
-
-def dealt(store, made: Front, seed: int = 0, room: int = 700, rows=None):
-    return feed(FromDisk(store, STORE_ROWS, made, CPU, VIEWS, room), windows_of() if rows is None else rows, N, seed)
-
-
-@pytest.fixture
-def short_runs(monkeypatch):
-    monkeypatch.setattr(features, "SEGMENT", 4)
-    monkeypatch.setattr(features, "MIXED", 3)
-
-
-@pytest.mark.parametrize("kind", ["shifted", "projected"])
-def test_a_batch_is_the_same_windows_whether_from_memory_or_in_parts_from_disk(store, kind, short_runs):
-    made, rows = front(kind), windows_of()
-    (whole,) = feed(load(store, STORE_ROWS, made, CPU, VIEWS), rows, N, 0)(0)
-    parts = 0
-    for part in dealt(store, made)(0):
-        parts += 1
-        numbers = np.random.default_rng(0).permutation(2 * len(part.windows))
-        view, window = np.divmod(numbers, len(part.windows))
-        taken, valid = part.batch(numbers)
-        expected, there = whole.batch(view * len(rows) + part.windows[window])
-        assert torch.equal(valid, there)
-        torch.testing.assert_close(taken, expected)
-        torch.testing.assert_close(
-            taken, by_hand(store, made, np.where(there, rows[part.windows[window]] + view[:, None] * N, -1))
-        )
-    assert parts > 2
-
-
-def test_every_window_is_in_one_part_of_every_epoch(store, short_runs):
-    of = dealt(store, front("shifted"))
-    for epoch in range(5):
-        parts = of.deal(epoch)
-        assert len(parts) == of.num_parts > 2
-        assert sorted(np.concatenate(parts)) == list(range(N))
-        assert all(len(part) and (np.diff(part) > 0).all() for part in parts)
-
-
-def test_neighbouring_windows_stay_together(store, short_runs):
-    for part in dealt(store, front("shifted")).deal(0):
-        runs = np.split(part, np.flatnonzero(np.diff(part) != 1) + 1)
-        assert all(run[0] % 4 == 0 and (len(run) % 4 == 0 or run[-1] == N - 1) for run in runs)
-
-
-def test_the_parts_hang_on_seed_and_epoch_alone(store, short_runs):
-    def of(seed: int, epoch: int) -> list[list[int]]:
-        return [part.windows.tolist() for part in dealt(store, front("shifted"), seed)(epoch)]
-
-    assert of(0, 0) == of(0, 0)
-    assert of(0, 1) == of(0, 1)
-    assert len({str(of(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
-
-
-@pytest.mark.parametrize(("num_frames", "every"), [(1, 1), (3, 1), (5, 1), (3, 5)])
-def test_two_parts_never_take_more_than_the_room(store, short_runs, num_frames, every):
-    made, rows = front("shifted"), windows_of(num_frames, every)
-    num_frames_used = len(np.unique(rows[rows >= 0]))
-    room = 2 * num_frames_used * 2 * D  # all would just fit, were nothing needed for reading
-    source = FromDisk(store, STORE_ROWS, made, CPU, VIEWS, room)
-    parts = feed(source, rows, N, 0)
-    held = [part.inputs.values.nbytes for epoch in range(20) for part in parts(epoch)]
-    assert len(held) > 20
-    assert 2 * max(held) <= room
-    assert sum(place.nbytes for place in parts._places) <= room
-
-
-def test_windows_whose_own_frames_fit_are_read_once(store, short_runs):
-    rows = windows_of()[:5]  # 5 of 46 frames
-    parts = dealt(store, front("none"), rows=rows)
-    (part,) = parts(0)
-    assert parts(1)[0] is part
-    assert part.inputs.values.shape == (2 * 5, D)
-    expected = by_hand(store, front("none"), rows[[1, 1]] + [[0], [N]])
-    torch.testing.assert_close(part.batch(np.array([1, 6]))[0], expected)
-
-
-def test_the_next_part_is_read_while_this_one_is_trained_on(store, short_runs, monkeypatch):
-    log, read = [], FromDisk.hold
-
-    def hold(self, rows, out=None):
-        log.append(("reads", time.monotonic()))
-        held = read(self, rows, out)
-        log.append(("has read", time.monotonic()))
-        return held
-
-    parts = dealt(store, front("none"))
-    monkeypatch.setattr(FromDisk, "hold", hold)
-    epoch = parts(0)
-    next(epoch)
-    deadline = time.monotonic() + 10
-    while len(log) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(log) == 4  # the first part, and the second before anybody asks for it
-    time.sleep(0.05)
-    assert len(log) == 4  # but not the third: it goes where the first one is
-    epoch.close()
-
-
-def test_a_part_stays_as_it_is_while_the_next_one_is_read(store, short_runs):
-    for part in dealt(store, front("none"))(0):
-        numbers = np.arange(len(part.windows))
-        values = part.batch(numbers)[0]
-        time.sleep(0.1)
-        assert torch.equal(part.batch(numbers)[0], values)
-
-
-def test_an_error_of_the_reading_thread_ends_the_training(tmp_path, short_runs):
-    store = make_store(tmp_path / "s.zarr", 60, D, VIEWS)
-    parts = dealt(store, front("none"))
-    for file in (store.path / "views/original/c").rglob("*"):
-        if file.is_file():
-            file.unlink()
-    with pytest.raises(StoreDamaged, match="missing"):
-        list(parts(0))
-
-
-def test_too_little_room_is_refused_with_what_would_do(store, short_runs):
-    with pytest.raises(UserError, match=r"memory of 3e-07 GB is too little.* need ([\d.e-]+) GB") as caught:
-        dealt(store, front("none"), room=300)
-    least = float(str(caught.value).split()[-2])
-    assert 300 < least * 1e9 < 1e4
-    assert len(list(dealt(store, front("none"), room=int(least * 1.01e9))(0))) > 1
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -314,45 +190,3 @@ def test_the_tightest_control_group_above_the_process_limits_what_is_free(tmp_pa
     assert free_memory(tmp_path) == 2000 - 600 + 350
     group("a/b", 700)
     assert free_memory(tmp_path) == 700 - 600 + 350
-
-
-PEAK = """
-import sys
-import numpy as np, torch
-from pipeline.core.store import FeatureStore
-from pipeline.adapter.adapter import Front
-from pipeline.adapter.sources import feed, open_inputs
-
-def peak():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
-
-torch.set_num_threads(1)
-store, room = FeatureStore(sys.argv[1]), int(sys.argv[2])
-n = len(store.keys)
-rows = np.clip(np.arange(n)[:, None] + np.arange(5) - 2, -1, n - 1)
-front, device = Front(store.num_features, None), torch.device("cpu")
-torch.randn(1000, 512).half().index_select(0, torch.arange(9)).float()
-before, batches = peak(), 0
-source = open_inputs(store, np.arange(n), front, device, room=room)
-parts = feed(source, rows, n, 0)
-for epoch in range(2):
-    for part in parts(epoch):
-        for start in range(0, len(part.windows) - 64, 64):
-            part.batch(np.arange(start, start + 64))
-            batches += 1
-print(type(source).__name__, batches, peak() - before)
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
-def test_peak_memory_stays_within_the_room_and_without_a_limit_is_all_features(tmp_path):
-    store = make_store(tmp_path / "s.zarr", 65536, 512, chunk_rows=4096)  # 67 MB
-    peaks = {}
-    for room in (16 << 20, 1 << 30):
-        command = [sys.executable, "-c", PEAK, str(store.path), str(room)]
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        source, batches, peak = ran.stdout.split()
-        assert int(batches) > 1900
-        peaks[source] = int(peak)
-    assert peaks["InMemory"] > 65e6
-    assert peaks["FromDisk"] < (16 << 20) + 12e6  # batches, window numbers, the reading thread

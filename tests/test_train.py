@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from pipeline.adapter import sources
 from pipeline.adapter.adapter import load_adapter
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.sources import InMemory
@@ -468,8 +467,8 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(place):
 
 @pytest.mark.parametrize("more", [[], ["--memory-gb", "0.000003"]])
 def test_steps_are_kept_exactly_and_cut_the_last_epoch_short(place, capsys, monkeypatch, more):
-    monkeypatch.setattr(sources, "SEGMENT", 4)
-    monkeypatch.setattr(sources, "MIXED", 4)
+    monkeypatch.setattr("pipeline.training.feed.SEGMENT_WINDOWS", 4)
+    monkeypatch.setattr("pipeline.training.feed.MIN_SEGMENTS", 4)
     folder = run("--steps", "12", "--warm-up", "0.9", *more)
     (seed,) = json.loads((folder / "summary.json").read_text())["seeds"]
     per_epoch = 5 if not more else -(-12 // seed["epochs"])  # in parts an epoch has some batches more
@@ -563,8 +562,8 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch_and_videos_named(place, 
 
 
 def test_features_that_do_not_fit_are_trained_on_from_disk_to_the_same_quality(place, monkeypatch, capsys):
-    monkeypatch.setattr(sources, "SEGMENT", 4)
-    monkeypatch.setattr(sources, "MIXED", 4)
+    monkeypatch.setattr("pipeline.training.feed.SEGMENT_WINDOWS", 4)
+    monkeypatch.setattr("pipeline.training.feed.MIN_SEGMENTS", 4)
     flags = ["-e", "12", "--loss", "supcon", "--name"]
     scores = {}
     for name, more in (("memory", []), ("disk", ["--memory-gb", "0.000003"])):

@@ -2,7 +2,6 @@ import time
 
 import numpy as np
 import pytest
-import torch
 
 from pipeline.adapter import windows
 from pipeline.core import numbering
@@ -157,22 +156,3 @@ def test_windows_that_lack_frames_are_said_with_the_videos_that_lack_most():
     assert said == "windows of 5 hold 2.7 frames on average; less than half in 2 of 3 videos, such as c"
     assert windows.held(count[:3], 5, video[:3], ["a"]) == "windows of 5 hold 4.0 frames on average"
     assert windows.held(np.full(3, 5), 5, np.zeros(3, dtype=int), ["a"]) is None
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_gathered_windows_hold_the_rows_and_zeros_where_there_is_none(dtype):
-    features = torch.arange(24, dtype=dtype).view(6, 4) + 1
-    rows = torch.tensor([[-1, 0, 1], [3, -1, 5]])
-    taken, valid = windows.gather(features, rows)
-    zeros = [0, 0, 0, 0]
-    assert taken.dtype == torch.float32
-    assert taken.tolist() == [
-        [zeros, [1, 2, 3, 4], [5, 6, 7, 8]],
-        [[13, 14, 15, 16], zeros, [21, 22, 23, 24]],
-    ]
-    assert valid.tolist() == [[False, True, True], [True, False, True]]
-
-
-def test_a_broken_first_row_does_not_reach_padded_frames():
-    features = torch.full((2, 4), float("nan"))
-    assert windows.gather(features, torch.tensor([[-1, -1]]))[0].tolist() == [[[0.0] * 4] * 2]

@@ -1,20 +1,19 @@
-"""Inputs of the head: in memory where they fit, else from the store in parts that are read while training goes on.
+"""Inputs of the head, for whoever uses or trains one: in memory where they fit, else read from the store.
 
-The frames are N rows sorted by (video, frame), as in ``data.FrameSet``; ``store_rows`` (N,) says where each lies in the
-store. With several views the frames are numbered on: row v * N + i is frame i in view v.
+The frames are N rows sorted by (video, frame), as in ``core.frame_set``. ``store_rows`` (N,) says where each lies in
+the store. With several views the frames are numbered on: row v * N + i is frame i in view v.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.adapter.adapter import Front
+from pipeline.adapter.front import Front
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
 
@@ -22,15 +21,13 @@ SHARE = 0.6  # of the free memory, where nobody says how much
 BLOCK_BYTES = 16 << 20  # of float16 that are read at a time; less where there is little room
 BLOCK_COPIES = 8  # what a block takes until it is in its place: twice that in float32, up to three times
 SPREAD = 4  # times the rows of a block is how far apart in the store they may be
-SEGMENT = 256  # neighbouring windows that stay together in a part
-MIXED = 16  # pieces of a part, at least: shorter ones are cut where a part cannot hold as many
 
 
 class InMemory:
-    """Inputs of the head for the frames whose ``values`` (n, D), of any dtype, lie on the device.
+    """Inputs of the head for n frames whose ``values`` (n, D), of any dtype, lie on the device.
 
-    ``front``, where given, is what is still to be done to them: its shift and scale. (A projection is done before, it
-    makes them smaller.)
+    Where a ``front`` is given, its shift and scale are still to be applied to them. Its projection has been applied
+    already: it makes the values smaller.
     """
 
     def __init__(self, values: torch.Tensor, front: Front | None = None) -> None:
@@ -49,7 +46,8 @@ class InMemory:
         """Windows (B, T, K) float32 and ``valid`` (B, T) of ``rows`` (B, T): zeros and False where a row is -1."""
         valid = rows >= 0
         taken = self.take(rows.clamp(min=0).flatten())
-        if taken.is_cuda:  # which would have to be waited for to count what is missing
+        # The one place where gaps are filled. Counting what is missing on a CUDA device would mean waiting for it.
+        if taken.is_cuda:
             taken.masked_fill_(~valid.view(-1, 1), 0.0)
         else:
             taken.index_fill_(0, (~valid).flatten().nonzero().flatten(), 0.0)
@@ -57,9 +55,9 @@ class InMemory:
 
 
 class FromDisk:
-    """Inputs of the head for N frames in each of ``views``, read from the store whenever they are asked for.
+    """Inputs of the head for N frames in each of ``views``, read from the store at every call.
 
-    They are what ``InMemory`` would give. ``room`` is how many bytes of them ``feed`` may keep on the device.
+    They are what ``InMemory`` would give. ``room`` is how many bytes of them training may keep on the device.
     """
 
     def __init__(
@@ -104,7 +102,7 @@ class FromDisk:
 
     @property
     def _block_bytes(self) -> int:
-        return _working(self.room) // BLOCK_COPIES
+        return working_bytes(self.room) // BLOCK_COPIES
 
     @property
     def _projected(self) -> bool:
@@ -136,29 +134,6 @@ class Blocks:
                 self.store.let_go(self.rows[places], self.view)
 
 
-class Part:
-    """A part of an epoch: ``windows`` (W',) are the numbers of its windows, ``rows`` (W', T) where they lie in it.
-
-    ``inputs`` hold its frames, ``num_frames`` in each view.
-    """
-
-    def __init__(self, windows: NDArray, rows: NDArray, inputs: InMemory, num_frames: int) -> None:
-        self.windows, self.inputs, self.num_frames = windows, inputs, num_frames
-        self.rows = torch.from_numpy(rows).to(inputs.values.device)
-
-    def batch(self, numbers: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (B, T, K) float32 and valid (B, T); number v * W' + w is window w of the part in view v."""
-        view, window = np.divmod(numbers, len(self.windows))
-        rows = self.rows[torch.from_numpy(window).to(self.rows.device, non_blocking=True)]
-        if view.any():
-            offset = torch.from_numpy(view * self.num_frames).to(self.rows.device, non_blocking=True)
-            rows = torch.where(rows >= 0, rows + offset[:, None], rows)
-        return self.inputs.gather(rows)
-
-
-Parts = Callable[[int], Iterable[Part]]
-
-
 def load(
     store: FeatureStore, store_rows: NDArray, front: Front, device: torch.device, views: Sequence[str] = ("original",)
 ) -> InMemory:
@@ -179,103 +154,12 @@ def open_inputs(
 
 def fits(num_rows: int, row_bytes: int, room: int) -> bool:
     """Whether so many rows can be held in ``room`` bytes, with what it takes to read them."""
-    return num_rows * row_bytes <= room - _working(room)
+    return num_rows * row_bytes <= room - working_bytes(room)
 
 
-def _working(room: int) -> int:
-    """Bytes of ``room`` that reading takes."""
+def working_bytes(room: int) -> int:
+    """Bytes of ``room`` that reading takes, on top of what is kept."""
     return min(BLOCK_COPIES * BLOCK_BYTES, room // 8)
-
-
-def feed(source: InMemory | FromDisk, rows: NDArray, num_frames: int, seed: int) -> Parts:
-    """What the windows ``rows`` (W, T) are trained from: ``feed(...)(epoch)`` gives the parts of an epoch.
-
-    In memory it is one part with all windows, the same in every epoch; also where only the windows' own frames fit.
-    From disk see ``Dealt``. ``num_frames`` is N, the frames of a view. The parts are a pure function of (seed, epoch).
-    Raises ``UserError`` where the source's ``room`` is too small to train in.
-    """
-    if isinstance(source, FromDisk):
-        kept, local = _numbered(rows, num_frames)
-        if not fits(len(source.views) * len(kept), source.row_bytes, source.room):
-            return Dealt(source, rows, seed)
-        source, rows, num_frames = source.hold(_in_every_view(kept, source)), local, len(kept)
-    part = Part(np.arange(len(rows)), rows, source, num_frames)
-    return lambda epoch: [part]
-
-
-class Dealt:
-    """Windows ``rows`` (W, T) dealt into parts whose frames fit into half of the room; the next is read meanwhile.
-
-    Runs of at most ``SEGMENT`` windows that follow each other stay together, so that reading is sequential and their
-    frames are held once. Each epoch shuffles the runs by (seed, epoch) and deals them out; all epochs have as many
-    parts, of about equally many frames, and every window is in one of them. A part is read in the store's order.
-
-    The parts lie by turns in the same two places: a part is good until the next is asked for. Their windows'
-    row numbers, 8 T bytes a window, come on top of the room.
-    """
-
-    def __init__(self, source: FromDisk, rows: NDArray, seed: int) -> None:
-        self.source, self.rows, self.seed = source, rows, seed
-        frame_bytes = len(source.views) * source.row_bytes
-        budget = (source.room - _working(source.room)) // 2 // frame_bytes  # frames of a part
-        length = SEGMENT
-        while (sizes := _frames_of_runs(rows, length)).max() * MIXED > budget and length > 1:
-            length //= 2
-        if sizes.max() * MIXED > budget:
-            least = 2 * MIXED * int(sizes.max()) * frame_bytes * 8 / 7 / 1e9
-            raise UserError(
-                f"memory of {source.room / 1e9:.3g} GB is too little to train in: a part of the windows and the next "
-                f"one need {least:.3g} GB"
-            )
-        self._sizes, self._starts = sizes, np.arange(0, len(rows), length)
-        self.num_parts = -(-int(sizes.sum()) // int(budget - sizes.max()))
-        self._places = [source.empty(len(source.views) * int(budget)) for _ in range(2)]
-
-    def __call__(self, epoch: int) -> Iterator[Part]:
-        """The parts of epoch number ``epoch``, from 0."""
-        dealt = self.deal(epoch)
-        with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self._read, dealt[0], 0)
-            for number in range(len(dealt)):
-                part = coming.result()
-                if number + 1 < len(dealt):
-                    coming = reader.submit(self._read, dealt[number + 1], (number + 1) % 2)
-                yield part
-
-    def deal(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The window numbers of each part, rising."""
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self._starts))
-        before = np.cumsum(self._sizes[order]) - self._sizes[order]
-        part_of_run = np.empty(len(order), dtype=np.int64)
-        part_of_run[order] = before * self.num_parts // self._sizes.sum()
-        part = np.repeat(part_of_run, np.diff(self._starts, append=len(self.rows)))
-        by_part = np.argsort(part, kind="stable")
-        return np.split(by_part, np.cumsum(np.bincount(part, minlength=self.num_parts))[:-1])
-
-    def _read(self, windows: NDArray, place: int) -> Part:
-        kept, local = _numbered(self.rows[windows], len(self.source.store_rows))
-        inputs = self.source.hold(_in_every_view(kept, self.source), self._places[place])
-        return Part(windows, local, inputs, len(kept))
-
-
-def _numbered(rows: NDArray, num_frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The frames (n,) that windows ``rows`` (W, T) are made of, rising, and ``rows`` as places in them; -1 stays."""
-    place = np.full(num_frames + 1, -1, dtype=np.int64)
-    place[rows] = 0
-    place[-1] = -1  # where -1 points to
-    kept = np.flatnonzero(place == 0)
-    place[kept] = np.arange(len(kept))
-    return kept, place[rows]
-
-
-def _in_every_view(frames: NDArray, source: FromDisk) -> NDArray[np.int64]:
-    return (np.arange(len(source.views))[:, None] * len(source.store_rows) + frames).ravel()
-
-
-def _frames_of_runs(rows: NDArray, length: int) -> NDArray[np.int64]:
-    """How many frames each run of ``length`` windows is made of."""
-    runs = (np.unique(rows[start : start + length]) for start in range(0, len(rows), length))
-    return np.array([max(int((run >= 0).sum()), 1) for run in runs], dtype=np.int64)
 
 
 def allowance(device: torch.device, memory_gb: float | None = None) -> int:

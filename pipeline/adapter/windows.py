@@ -8,7 +8,6 @@ counts 1, 6, 11: how far apart neighbours are, the *step*, is a property of a vi
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 
@@ -104,13 +103,3 @@ def held(count: NDArray, num_frames: int, video: NDArray, videos: Sequence[str])
     few = codes[2 * np.bincount(of, count) < num_frames * np.bincount(of)]
     named = f"; less than half in {len(few):,} of {len(codes):,} videos, such as {videos[few[0]]}" if len(few) else ""
     return f"windows of {num_frames} hold {count.mean():.1f} frames on average{named}"
-
-
-def gather(features: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The windows' features (B, T, D) as float32 and ``valid`` (B, T): zeros and False where the row number is -1.
-
-    ``features`` (N, D), of any dtype, and ``rows`` (B, T), int64, are on the same device.
-    """
-    valid = rows >= 0
-    taken = features.index_select(0, rows.clamp(min=0).flatten()).view(*rows.shape, features.shape[1]).float()
-    return taken.masked_fill(~valid.unsqueeze(-1), 0.0), valid

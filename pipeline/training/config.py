@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapter.adapter import NORMALISATIONS
+from pipeline.adapter.front import NORMALISATIONS
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import POOLINGS

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from pipeline.adapter import sources
-from pipeline.adapter.adapter import Front
+from pipeline.adapter.front import Front
 from pipeline.adapter.windows import centred, held
 from pipeline.core import projection
 from pipeline.core.device import pick_device

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.adapter import sources
 from pipeline.adapter.adapter import Adapter, build_adapter, load_adapter, save_adapter, save_state
 from pipeline.core.params import UserError
 from pipeline.core.progress import Line
@@ -20,6 +19,7 @@ from pipeline.training.board import Board, hparams_of
 from pipeline.training.combinations import SELECT_BY
 from pipeline.training.config import TrainConfig, write_config
 from pipeline.training.data import TrainingData, load_data
+from pipeline.training.feed import feed
 from pipeline.training.loop import NotFinite, Schedule, Trainer
 from pipeline.training.messages import how_far, progress_line
 from pipeline.training.pictures import show
@@ -192,7 +192,7 @@ def make_trainer(data: TrainingData, adapter: Adapter, seed: int) -> Trainer:
         weight_decay=config.weight_decay, warm_up=config.warm_up, decay=config.decay, clip_norm=config.clip_norm,
         precision=config.precision,
     )  # fmt: skip
-    shards = sources.feed(data.source, data.rows, len(frames.row), seed)
+    shards = feed(data.source, data.rows, len(frames.row), seed)
     return Trainer(adapter, schedule, shards, make_sampler, targets, len(train), embed)
 
 

@@ -1,0 +1,133 @@
+"""What training reads: an epoch's windows, in one shard where they fit into memory, else in shards read from the store.
+
+A *shard* is a part of the windows with the frames that they are made of. The next one is read while training goes on.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.adapter.sources import FromDisk, InMemory, fits, working_bytes
+from pipeline.core.params import UserError
+
+SEGMENT_WINDOWS = 256  # neighbouring windows that stay together in a shard
+MIN_SEGMENTS = 16  # of a shard: where its memory cannot hold so many, segments are shorter
+
+
+class Shard:
+    """Windows that are trained on together, and the inputs of their frames.
+
+    ``windows`` (W',) are the numbers of its windows among all. ``rows`` (W', T) are the frames of each window, counted
+    within the shard. ``inputs`` holds these frames: ``num_frames`` in each view.
+    """
+
+    def __init__(self, windows: NDArray, rows: NDArray, inputs: InMemory, num_frames: int) -> None:
+        self.windows, self.inputs, self.num_frames = windows, inputs, num_frames
+        self.rows = torch.from_numpy(rows).to(inputs.values.device)
+
+    def batch(self, numbers: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (B, T, K) float32 and valid (B, T). Number v * W' + w is window w of the shard in view v."""
+        view, window = np.divmod(numbers, len(self.windows))
+        rows = self.rows[torch.from_numpy(window).to(self.rows.device, non_blocking=True)]
+        if view.any():
+            offset = torch.from_numpy(view * self.num_frames).to(self.rows.device, non_blocking=True)
+            rows = torch.where(rows >= 0, rows + offset[:, None], rows)
+        return self.inputs.gather(rows)
+
+
+# The shards of an epoch, by its number from 0: a pure function of the seed and of that number.
+Shards = Callable[[int], Iterable[Shard]]
+
+
+def feed(source: InMemory | FromDisk, rows: NDArray, num_frames: int, seed: int) -> Shards:
+    """The shards that the windows ``rows`` (W, T) are trained from. ``num_frames`` is N, the frames of a view.
+
+    In memory there is one shard with all windows, the same in every epoch. So it is where only the frames of these
+    windows fit. Else see ``ShuffledShards``. Raises ``UserError`` where the source's ``room`` is too small to train in.
+    """
+    if isinstance(source, FromDisk):
+        kept, local = _renumbered(rows, num_frames)
+        if not fits(len(source.views) * len(kept), source.row_bytes, source.room):
+            return ShuffledShards(source, rows, seed)
+        source, rows, num_frames = source.hold(_in_every_view(kept, source)), local, len(kept)
+    shard = Shard(np.arange(len(rows)), rows, source, num_frames)
+    return lambda epoch: [shard]
+
+
+class ShuffledShards:
+    """Windows ``rows`` (W, T) in shards whose frames take at most half of the room, another division in each epoch.
+
+    Segments of at most ``SEGMENT_WINDOWS`` windows that follow each other stay together. So reading is sequential, and
+    frames that neighbouring windows share are held once. Each epoch shuffles the segments by (seed, epoch) and cuts
+    them into shards of about equally many frames. Every epoch has as many shards, and every window is in one of them. A
+    shard is read in the order of the store.
+
+    Two buffers take turns, so a shard is good until the next one is asked for. The row numbers of the windows, 8 T
+    bytes each, come on top of the room.
+    """
+
+    def __init__(self, source: FromDisk, rows: NDArray, seed: int) -> None:
+        self.source, self.rows, self.seed = source, rows, seed
+        frame_bytes = len(source.views) * source.row_bytes
+        budget = (source.room - working_bytes(source.room)) // 2 // frame_bytes  # frames of a shard
+        length = SEGMENT_WINDOWS
+        while (sizes := _frames_of_segments(rows, length)).max() * MIN_SEGMENTS > budget and length > 1:
+            length //= 2
+        if sizes.max() * MIN_SEGMENTS > budget:
+            least = 2 * MIN_SEGMENTS * int(sizes.max()) * frame_bytes * 8 / 7 / 1e9
+            raise UserError(
+                f"memory of {source.room / 1e9:.3g} GB is too little to train in: a part of the windows and the next "
+                f"one need {least:.3g} GB"
+            )
+        self._sizes, self._starts = sizes, np.arange(0, len(rows), length)
+        self.num_shards = -(-int(sizes.sum()) // int(budget - sizes.max()))
+        self._buffers = [source.empty(len(source.views) * int(budget)) for _ in range(2)]
+
+    def __call__(self, epoch: int) -> Iterator[Shard]:
+        """The shards of epoch number ``epoch``, from 0."""
+        divided = self.divide(epoch)
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self._read, divided[0], 0)
+            for number in range(len(divided)):
+                shard = coming.result()
+                if number + 1 < len(divided):
+                    coming = reader.submit(self._read, divided[number + 1], (number + 1) % 2)
+                yield shard
+
+    def divide(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The window numbers of each shard, rising."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self._starts))
+        before = np.cumsum(self._sizes[order]) - self._sizes[order]
+        shard_of_segment = np.empty(len(order), dtype=np.int64)
+        shard_of_segment[order] = before * self.num_shards // self._sizes.sum()
+        shard = np.repeat(shard_of_segment, np.diff(self._starts, append=len(self.rows)))
+        by_shard = np.argsort(shard, kind="stable")
+        return np.split(by_shard, np.cumsum(np.bincount(shard, minlength=self.num_shards))[:-1])
+
+    def _read(self, windows: NDArray, buffer: int) -> Shard:
+        kept, local = _renumbered(self.rows[windows], len(self.source.store_rows))
+        inputs = self.source.hold(_in_every_view(kept, self.source), self._buffers[buffer])
+        return Shard(windows, local, inputs, len(kept))
+
+
+def _renumbered(rows: NDArray, num_frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The frames (n,) that windows ``rows`` (W, T) are made of, rising, and ``rows`` as places in them; -1 stays."""
+    place = np.full(num_frames + 1, -1, dtype=np.int64)
+    place[rows] = 0
+    place[-1] = -1  # where -1 points to
+    kept = np.flatnonzero(place == 0)
+    place[kept] = np.arange(len(kept))
+    return kept, place[rows]
+
+
+def _in_every_view(frames: NDArray, source: FromDisk) -> NDArray[np.int64]:
+    return (np.arange(len(source.views))[:, None] * len(source.store_rows) + frames).ravel()
+
+
+def _frames_of_segments(rows: NDArray, length: int) -> NDArray[np.int64]:
+    """How many frames each segment of ``length`` windows is made of, 1 at least."""
+    segments = (np.unique(rows[start : start + length]) for start in range(0, len(rows), length))
+    return np.array([max(int((segment >= 0).sum()), 1) for segment in segments], dtype=np.int64)
