@@ -58,6 +58,7 @@ def evaluate(config: TrainConfig, folder: Path, params: list[str]) -> None:
     command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder), "--data", str(config.data)]
     command += ["--labels", str(config.labels), "--output", str(folder), "--device", config.device]
     command += ["--top-k", *map(str, config.top_k)] + (["--frames", str(config.frames)] if config.frames else [])
+    command += ["--fps", str(config.fps)] if config.fps is not None else []
     command += [*(["--all"] if config.all else []), *params]
     if children.run(command):
         raise UserError(f"the run is trained, but could not be evaluated: {' '.join(command[1:])}")

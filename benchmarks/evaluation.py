@@ -76,11 +76,11 @@ def main() -> None:
         row(f"smoothing, {kind} of 101", lambda kind=kind: smooth(scores, video, frame, kind, 101))
     row("class biases", lambda: fit_class_bias(scores, label))
     adapter, source = build_adapter(tcn(given.width)), InMemory(torch.from_numpy(z))
-    frames = np.arange(given.frames)
+    frames, windows = np.arange(given.frames), adapter.window.over(video, frame)
     for stride, words in {None: "a window for each frame", 8: "windows 8 frames apart"}.items():
         row(
             f"predictions of a TCN of 31, {words}",
-            lambda stride=stride: per_frame(adapter, source, video, frame, frames, stride, torch.device("cpu")),
+            lambda stride=stride: per_frame(adapter, source, windows, frames, stride, torch.device("cpu")),
         )
     print(f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
@@ -89,7 +89,7 @@ def tcn(width: int) -> dict[str, Any]:
     return {
         "model": "tcn", "model_options": {}, "loss": "cross_entropy", "loss_options": {}, "num_features": width,
         "num_components": None, "embedding_size": 128, "dropout": 0.0, "classes": CLASSES, "temperature": 15.0,
-        "margin": None, "window": 31, "step": 1, "pooling": "mean", "class_counts": None, "num_aus": None,
+        "margin": None, "window": {"frames": 31, "step": 1}, "pooling": "mean", "class_counts": None, "num_aus": None,
         "made_by": {},
     }  # fmt: skip
 

@@ -31,7 +31,7 @@ from pipeline.adapter.front import Front
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import mean
 from pipeline.adapter.sources import InMemory
-from pipeline.adapter.windows import centred
+from pipeline.adapter.windows import Window
 from pipeline.core.device import pick_device
 from pipeline.training.feed import feed
 from pipeline.training.losses.build import build_loss
@@ -82,7 +82,7 @@ def made(frames: int, width: int) -> np.ndarray:
 def measured(given: argparse.Namespace, features: np.ndarray, length: int, device: torch.device) -> list[list[float]]:
     """Seconds of each round of (a), (b) and (c); the first round does not count."""
     frames = np.arange(len(features))
-    rows = centred(frames // VIDEO_FRAMES, frames % VIDEO_FRAMES, frames, length)
+    rows = Window(length).over(frames // VIDEO_FRAMES, frames % VIDEO_FRAMES).centred(frames)
     labels = np.random.default_rng(1).integers(0, NUM_CLASSES, len(frames))
     front = Front(given.width, None)
     front.fit([features[: 8 * given.batch_size]], "centre")

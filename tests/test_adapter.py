@@ -6,12 +6,13 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.adapter import front as module
-from pipeline.adapter.adapter import build_adapter, load_adapter, save_adapter
+from pipeline.adapter.adapter import FORMAT, build_adapter, load_adapter, load_state, save_adapter, save_state
 from pipeline.adapter.front import Front
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.sources import InMemory
-from pipeline.adapter.windows import centred
+from pipeline.adapter.windows import Window
 from pipeline.core import projection
+from pipeline.core.files import load_tensors, save_tensors
 from pipeline.core.params import UserError
 from pipeline.metrics.separation import pair_cosines, separation
 from pipeline.training import loop
@@ -170,7 +171,7 @@ def test_embeddings_are_those_of_each_window_by_itself_gaps_included(head, pooli
     adapter.head.train()  # dropout must not reach an embedding
     adapter.front.fit([FEATURES], "standardise")
     features = through(adapter.front, FEATURES)
-    rows = centred(VIDEO, FRAME, np.arange(46), num_frames, step)
+    rows = Window(num_frames, step).over(VIDEO, FRAME).centred(np.arange(46))
     assert (rows == -1).any() == (num_frames > 1)
     for batch_size in (7, 1024):
         embedded = adapter.embed(InMemory(features), torch.from_numpy(rows), batch_size)
@@ -206,7 +207,7 @@ def test_a_loaded_adapter_gives_the_same_embeddings_and_logits(head, num_compone
     loaded = load_adapter(path, dict(MADE_BY))
     assert loaded.facts == adapter.facts | {"epoch": 7, "select": 0.5}
     assert [p.name for p in tmp_path.iterdir()] == ["best.safetensors"]
-    rows = torch.from_numpy(centred(VIDEO, FRAME, np.arange(46), 5))
+    rows = torch.from_numpy(Window(5, 1).over(VIDEO, FRAME).centred(np.arange(46)))
     one, two = (a.embed(InMemory(through(a.front, FEATURES)), rows) for a in (adapter, loaded))
     torch.testing.assert_close(two, one, rtol=0, atol=0)
     torch.testing.assert_close(
@@ -235,6 +236,39 @@ def test_an_adapter_of_another_backbone_is_refused_and_both_are_named(tmp_path):
     ) as e:
         load_adapter(tmp_path / "a.safetensors", MADE_BY | {"backbone": "huge"})
     assert "input_size" not in str(e.value)
+
+
+def saved_in(path, number):
+    """What ``trained`` saves, as if by a version of the code that writes another format; None: before there was any."""
+    save_adapter(path, trained())
+    tensors, facts = load_tensors(path, "an adapter", "", "pt")
+    facts = {name: value for name, value in facts.items() if name != "format"}
+    save_tensors(path, tensors, facts | ({} if number is None else {"format": number}))
+
+
+@pytest.mark.parametrize(("number", "said"), [(None, 1), (1, 1), (FORMAT + 1, FORMAT + 1)])
+def test_a_checkpoint_of_another_format_is_refused_with_both_numbers_and_what_trains_it_again(tmp_path, number, said):
+    path = tmp_path / "runs/old/seed_3/best.safetensors"
+    saved_in(path, number)
+    seed, run = re.escape(str(path.parent)), re.escape(str(path.parent.parent))
+    message = rf"best.safetensors has format {said}, and this version of the code reads format {FORMAT}\. "
+    with pytest.raises(UserError, match=message + rf"Delete {seed} and .* 'python train.py --resume {run}'$"):
+        load_adapter(path, MADE_BY)
+    in_fold = tmp_path / "runs/old/fold_1/seed_3/best.safetensors"
+    saved_in(in_fold, number)
+    with pytest.raises(UserError, match=rf"Delete .*fold_1/seed_3 and .* 'python train.py --resume {run}'$"):
+        load_adapter(in_fold, MADE_BY)
+
+
+def test_the_state_of_a_training_of_another_format_is_refused(tmp_path):
+    path = tmp_path / "seed_0/state.safetensors"
+    save_state(path, {"weights.x": torch.ones(2)}, {"epoch": 3}, {})
+    tensors, facts, seen = load_state(path)
+    assert (tensors["weights.x"].tolist(), facts, seen) == ([1, 1], {"epoch": 3}, {})
+    save_tensors(path, tensors, {"epoch": 3})
+    message = rf"state.safetensors has format 1, and .* reads format {FORMAT}\. Delete .*seed_0 "
+    with pytest.raises(UserError, match=message):
+        load_state(path)
 
 
 def test_a_missing_adapter_is_answered_with_how_to_make_one(tmp_path):

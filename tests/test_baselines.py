@@ -27,7 +27,7 @@ from pipeline.core.store import StoreWriter
 from pipeline.core.tables import Labels, write_labels
 from pipeline.evaluation import baselines
 
-SINGLE = {"window": 1, "pooling": "centre"}
+SINGLE = {"window": {"frames": 1}, "pooling": "centre"}
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_embeddings_of_single_frames_are_averaged_over_the_width(place, made, ki
     """The embedding of the run with a window of 5 and this pooling; that of a mean test_evaluate computes by hand."""
     run(place, seeds=[0], **SINGLE)
     found = made(window_stride=2, kind=kind)[f"tried_{kind}_5"]  # is centred all the same
-    run(place, seeds=[0], window=5, pooling=pooling)
+    run(place, seeds=[0], window={"frames": 5, "step": 1}, pooling=pooling)
     params(SECTION)
     windowed = evaluated(place)[0]
     for name in ("auc_same_different", "steadiness", "knn_macro_f1", "recall_at_1"):

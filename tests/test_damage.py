@@ -12,12 +12,12 @@ from test_tables import frame_table, labels
 from pipeline.adapter.adapter import build_adapter, load_adapter, load_state, save_adapter, save_state
 from pipeline.core import files, projection, tables
 from pipeline.core.params import UserError
+from pipeline.core.rates import frame_rates
 from pipeline.evaluation import files as evaluation
 from pipeline.extraction import backbones
 from pipeline.extraction.weights.prepare import prepare
 from pipeline.faces import __main__ as faces
 from pipeline.faces.loop import read_record, read_record_table
-from pipeline.metrics.smoothing import frame_rates
 from pipeline.training.loop import Schedule, Trainer
 
 MADE_BY = {"backbone": "tiny", "input_size": 32}

@@ -30,10 +30,10 @@ SECTION = {
 }  # fmt: skip
 FACTS = {
     "model": "mlp", "loss": "cross_entropy", "sampler": "balanced", "num_features": 4, "num_components": None,
-    "embedding_size": 8, "dropout": 0.1, "classes": CLASSES, "temperature": 15.0, "margin": None, "window": 5,
-    "step": 1, "pooling": "mean", "epochs": 3, "reduce": False, "test_split": None, "select_split": 0.2,
-    "split_seed": 0, "made_by": MADE_BY, "tracks": ["expression"], "model_options": {}, "loss_options": {},
-    "class_counts": [5, 5, 5, 5], "num_aus": None,
+    "embedding_size": 8, "dropout": 0.1, "classes": CLASSES, "temperature": 15.0, "margin": None,
+    "window": {"frames": 5, "step": 1}, "pooling": "mean", "epochs": 3, "reduce": False, "test_split": None,
+    "select_split": 0.2, "split_seed": 0, "made_by": MADE_BY, "tracks": ["expression"], "model_options": {},
+    "loss_options": {}, "class_counts": [5, 5, 5, 5], "num_aus": None,
 }  # fmt: skip
 
 
@@ -346,8 +346,8 @@ def test_pairs_are_found_from_either_side(place):
         writer.write(pairs[["video", "frame"]].assign(size=1), {"original": features})
     classes = sorted(set(pairs["pair"]))
     write_labels(place / "pairs.parquet", Labels(pairs, classes, "pairs"))
-    run(place, seeds=[0], model="identity", loss="triplet", classes=classes, window=1, class_counts=[2] * 4 + [0] * 4,
-        select_split=0.0)  # fmt: skip
+    run(place, seeds=[0], model="identity", loss="triplet", classes=classes, window={"frames": 1},
+        class_counts=[2] * 4 + [0] * 4, select_split=0.0)  # fmt: skip
     metrics, details = evaluated(place, "-d", "pairs.zarr", "--labels", "pairs.parquet", "-k", "1", "2")
     assert set(metrics) == {"paired_recall_at_1", "paired_recall_at_2"}
     assert details["about"]["frames_scored"] == {"paired": 8}
@@ -363,7 +363,7 @@ def test_pairs_are_found_from_either_side(place):
     assert metrics["paired_recall_at_1"] == pytest.approx(np.mean(found))
 
 
-GATE = {"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs", "window": 1, "select_split": 0.0,
+GATE = {"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs", "window": {"frames": 1}, "select_split": 0.0,
         "model_options": {"most": 0.49}}  # fmt: skip
 
 
@@ -447,7 +447,7 @@ def test_pairs_without_classes_are_found_by_the_heads_own_logits_too(place):
 
 def test_of_many_frames_a_head_for_pairs_judges_those_whose_cosines_are_counted(place):
     """Sixty, evenly spaced, of people on video, each in a window of 5."""
-    run(place, seeds=[0], **GATE | {"window": 5})
+    run(place, seeds=[0], **GATE | {"window": {"frames": 5, "step": 1}})
     metrics, _ = evaluated(place)
     frames = table()
     val = np.flatnonzero((frames["expression_split"] == "val") & frames["expression"].notna())
@@ -525,9 +525,9 @@ def test_seeds_are_taken_in_the_order_of_their_numbers(place):
 
 
 def test_steadiness_is_of_frames_as_they_were_extracted_whatever_the_window_steps_over(place):
-    run(place, step=1, model="identity", window=1, pooling="centre")
+    run(place, window={"frames": 1, "step": 1}, model="identity", pooling="centre")
     one = evaluated(place)[0]
-    run(place, step=3, model="identity", window=1, pooling="centre")
+    run(place, window={"frames": 1, "step": 3}, model="identity", pooling="centre")
     assert evaluated(place)[0] == one
     assert one["flips_per_100"] is not None
 

@@ -10,7 +10,7 @@ from test_features import CPU, FRAME, STORE_ROWS, VIDEO, VIEWS, D, N, by_hand, f
 
 from pipeline.adapter.front import Front
 from pipeline.adapter.sources import FromDisk, load
-from pipeline.adapter.windows import centred
+from pipeline.adapter.windows import Window
 from pipeline.core.params import UserError
 from pipeline.core.store import StoreDamaged
 from pipeline.training import feed as feed_module
@@ -23,7 +23,7 @@ def store(tmp_path_factory):
 
 
 def windows_of(num_frames: int = 3, every: int = 1) -> np.ndarray:
-    return centred(VIDEO, FRAME, np.arange(0, N, every), num_frames)
+    return Window(num_frames, 1).over(VIDEO, FRAME).centred(np.arange(0, N, every))
 
 
 def sharded(store, made: Front, seed: int = 0, room: int = 700, rows=None):

@@ -138,7 +138,7 @@ def test_without_a_classifier_the_nearest_training_frames_of_the_fold_are_pooled
 
 
 def test_baselines_are_over_the_same_folds(cut):
-    trained(cut, window=1, pooling="centre")
+    trained(cut, window={"frames": 1}, pooling="centre")
     content = {"evaluate": SECTION, "baselines": {"run": "runs/tried", "smoothings": {"box": [3]}}}
     (cut / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     baselines.main(["-d", "features.zarr", "--labels", "labels.parquet", "-o", "base"])

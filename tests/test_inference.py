@@ -6,7 +6,7 @@ from pipeline.adapter import inference
 from pipeline.adapter.adapter import build_adapter
 from pipeline.adapter.inference import Some, judge, per_frame
 from pipeline.adapter.sources import InMemory
-from pipeline.adapter.windows import centred
+from pipeline.adapter.windows import Window
 
 # Videos of 5, 1 and 40 frames; the last starts late and has gaps.
 VIDEO = np.array([0] * 5 + [3] + [7] * 40)
@@ -14,7 +14,7 @@ FRAME = np.array([1, 2, 3, 4, 5, 6, 1721, 1722, 1723, 1724, *range(1726, 1750), 
 FEATURES = torch.from_numpy(np.random.default_rng(0).standard_normal((46, 4)).astype(np.float32))
 FACTS = {
     "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "num_features": 4, "num_components": None, "embedding_size": 6,
-    "dropout": 0.5, "classes": ["a", "b", "c"], "temperature": 15.0, "margin": None, "window": 5, "step": 1,
+    "dropout": 0.5, "classes": ["a", "b", "c"], "temperature": 15.0, "margin": None, "window": {"frames": 5, "step": 1},
     "pooling": "mean", "model_options": {}, "loss_options": {}, "class_counts": [5] * 3, "num_aus": 2,
     "made_by": {},
 }  # fmt: skip
@@ -28,7 +28,7 @@ def adapter(**changes):
 
 def found(made, stride, rows=None, source=None):
     rows = np.arange(46) if rows is None else rows
-    return per_frame(made, source or InMemory(FEATURES), VIDEO, FRAME, rows, stride, CPU)
+    return per_frame(made, source or InMemory(FEATURES), made.window.over(VIDEO, FRAME), rows, stride, CPU)
 
 
 def said_of(made, z):
@@ -40,7 +40,7 @@ def said_of(made, z):
 def by_a_loop(made, stride):
     """Each window of each video cut out by frame number, without padding; then each frame's mean over its windows."""
     made.head.eval()
-    num_frames = made.facts["window"]
+    num_frames = made.window.frames
     parts = [[] for _ in VIDEO]
     for video in np.unique(VIDEO):
         rows = np.flatnonzero(video == VIDEO)
@@ -69,7 +69,12 @@ def by_a_loop(made, stride):
     [
         {"model": "tcn", "pooling": "centre"},
         {"model": "gru", "pooling": "centre"},
-        {"model": "transformer", "pooling": "centre", "window": 6, "model_options": {"num_heads": 2}},
+        {
+            "model": "transformer",
+            "pooling": "centre",
+            "window": {"frames": 6, "step": 1},
+            "model_options": {"num_heads": 2},
+        },
     ],
     ids=lambda c: c["model"],
 )
@@ -82,6 +87,18 @@ def test_a_frame_with_an_embedding_of_its_own_is_its_mean_over_the_windows_that_
         np.testing.assert_allclose(said[what], values, atol=1e-6)
     np.testing.assert_allclose(said["classes"].sum(1), 1)
     assert np.abs(z - found(made, None)[0]).max() > 1e-3  # which is something else than one window around it
+
+
+def test_a_frame_is_no_mean_over_its_mirror_images():
+    """Windows of 5 frames, 5 apart, over 7 frames: the second holds frames 5 and 6, mirrored three times over."""
+    made = adapter(model="tcn", pooling="centre", window={"frames": 5, "step": 1, "edge": "mirror"})
+    video, frame, source = np.zeros(7, dtype=int), np.arange(7), InMemory(FEATURES[:7])
+    z, said = per_frame(made, source, made.window.over(video, frame), np.arange(7), 5, CPU)
+    windows = torch.tensor([[0, 1, 2, 3, 4], [5, 6, 5, 4, 3]])
+    of_windows = made.embed_frames(source, windows)
+    expected = torch.cat([of_windows[0], of_windows[1, :2]])
+    np.testing.assert_allclose(z, expected, atol=1e-6)
+    np.testing.assert_allclose(said["va"], said_of(made, expected)["va"].detach(), atol=1e-6)
 
 
 def between_by_a_loop(made, stride):
@@ -105,8 +122,8 @@ def between_by_a_loop(made, stride):
     "changes",
     [
         {"model": "tcn", "pooling": "mean"},
-        {"model": "gru", "pooling": "hann", "window": 6},
-        {"model": "attention_pool", "window": 9},
+        {"model": "gru", "pooling": "hann", "window": {"frames": 6, "step": 1}},
+        {"model": "attention_pool", "window": {"frames": 9, "step": 1}},
     ],
     ids=lambda c: c["model"],
 )
@@ -129,7 +146,10 @@ def test_a_head_of_single_frames_says_the_same_at_every_stride(pooling):
     np.testing.assert_array_equal(said["classes"], of_one["classes"])
 
 
-@pytest.mark.parametrize("changes", [{"model": "tcn", "window": 1}, {"model": "tcn", "window": 1, "pooling": "centre"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": "tcn", "window": {"frames": 1}}, {"model": "tcn", "window": {"frames": 1}, "pooling": "centre"}],
+)
 def test_where_windows_say_the_same_of_a_frame_their_mean_is_that(changes):
     made = adapter(**changes)
     (z, said), (alone, of_one) = found(made, 3), found(made, None)
@@ -166,7 +186,7 @@ class Garbage(InMemory):
 @pytest.mark.parametrize("stride", [None, 2])
 @pytest.mark.parametrize(("model", "pooling"), [("tcn", "centre"), ("gru", "mean"), ("attention_pool", "mean")])
 def test_what_is_not_valid_changes_nothing(model, pooling, stride):
-    made = adapter(model=model, pooling=pooling, window=7)
+    made = adapter(model=model, pooling=pooling, window={"frames": 7, "step": 1})
     (z, said), (other, of_other) = found(made, stride), found(made, stride, source=Garbage(FEATURES))
     np.testing.assert_array_equal(z, other)
     np.testing.assert_array_equal(said["aus"], of_other["aus"])
@@ -197,9 +217,9 @@ def test_a_head_for_pairs_judges_the_windows_around_two_frames(inputs, monkeypat
     threads = torch.get_num_threads()
     monkeypatch.setattr(inference, "BATCH", 10)
     rows = np.array([45, 5, 0, 20, 21])
-    logits = judge(made, InMemory(FEATURES), VIDEO, FRAME, rows, CPU)
+    logits = judge(made, InMemory(FEATURES), made.window.over(VIDEO, FRAME), rows, CPU)
     found = logits(np.array([0, 3]), np.array([4, 1, 0]))
-    windows = torch.from_numpy(centred(VIDEO, FRAME, rows, 5))
+    windows = torch.from_numpy(Window(5, 1).over(VIDEO, FRAME).centred(rows))
     for i, a in enumerate([0, 3]):
         for j, b in enumerate([4, 1, 0]):
             expected = made.compare(InMemory(FEATURES), windows[[a]], windows[[b]])

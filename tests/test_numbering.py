@@ -11,9 +11,10 @@ import pytest
 from safetensors.torch import load_file
 
 import train
-from pipeline.adapter import windows
 from pipeline.adapter.adapter import load_adapter
+from pipeline.adapter.windows import Window
 from pipeline.core import numbering
+from pipeline.core.params import UserError
 from pipeline.core.store import StoreWriter
 from pipeline.core.tables import ABAW_CLASSES, Labels, write_labels
 from pipeline.evaluation import baselines, evaluate
@@ -86,7 +87,7 @@ def test_the_same_frames_get_the_same_numbers_however_they_are_called(step):
     row_of = {(v, places[v, f]): row for row, (v, f) in enumerate(keys)}
     video, frame = np.array(keys).T
     number = numbering.numbered_alike(video, frame, step)
-    rows = windows.centred(video, number, np.arange(len(keys)), num_frames, step)
+    rows = Window(num_frames, spacing=step).over(video, frame).centred(np.arange(len(keys)))
     for row, (v, f) in enumerate(keys):
         wanted = [row_of.get((v, places[v, f] + j - num_frames // 2), -1) for j in range(num_frames)]
         assert rows[row].tolist() == wanted
@@ -155,12 +156,12 @@ def numbers(folder):
     return found
 
 
-def everything(root, monkeypatch, workplace, *more):
+def everything(root, monkeypatch, workplace, *more, fps=()):
     """Trained, evaluated, compared with baselines and predicted."""
     monkeypatch.chdir(root)
     Path("params.yaml").write_text((workplace / "params.yaml").read_text("utf-8"), encoding="utf-8")
-    train.main([*COMMON, *TRAIN, "--output", "runs", "--name", "tried", "--no-evaluate", *more])
-    evaluate.main([*COMMON, *EVALUATE, "--run", "runs/tried", "-o", "out"])
+    train.main([*COMMON, *TRAIN, "--output", "runs", "--name", "tried", "--no-evaluate", *more, *fps])
+    evaluate.main([*COMMON, *EVALUATE, *fps, "--run", "runs/tried", "-o", "out"])
     train.main([*COMMON, *TRAIN, "--output", "runs", "--name", "alone", "--no-evaluate", "--loss", "cross_entropy",
                 "--window", "1", "--pooling", "centre"])  # fmt: skip
     baselines.main(
@@ -168,7 +169,7 @@ def everything(root, monkeypatch, workplace, *more):
     )
     predict.main(["--run", "runs/tried", "-d", "features.zarr", "--list", "list.txt", "--task", "expr", "--by", "knn",
                   "--labels", "labels.parquet", "--labelled", "features.zarr", "--smooth", "box", "--width", "5",
-                  "--device", "cpu"])  # fmt: skip
+                  "--device", "cpu", *fps])  # fmt: skip
     submission = Path("submission/predictions.txt").read_text("utf-8").splitlines()
     found = {name: numbers(Path(name)) for name in ("out", "baselines/alone_box_5", "baselines/alone_hann_7")}
     found["submission"] = [line.split(",")[1] for line in submission]
@@ -194,6 +195,29 @@ def test_a_video_that_counts_by_fives_is_as_good_as_one_that_counts_by_ones(tmp_
         np.testing.assert_equal(mixed[name], values, err_msg=name)
 
 
+@pytest.mark.parametrize("edge", ["mask", "mirror"])
+def test_videos_of_25_and_125_frames_a_second_are_alike_where_the_step_is_in_seconds(
+    tmp_path, workplace, monkeypatch, edge
+):
+    """Those of 125 a second have the same frames, every fifth of theirs: in frame numbers that is another step."""
+    found = []
+    for name, numbered, fast in (("slow", lambda video, frame: frame, []), ("mixed", renumbered, [0, 1])):
+        made(tmp_path / name, numbered)
+        rates = [(f"v{number:02d}", 125 if number % 5 in fast else 25) for number in range(NUM_VIDEOS)]
+        pd.DataFrame(rates, columns=["video", "fps"]).to_csv(tmp_path / name / "fps.csv", index=False)
+        more = ["--model", "tcn", "--loss", "supcon", "--step", "0.08s", "--edge", edge]
+        found.append(everything(tmp_path / name, monkeypatch, workplace, *more, fps=["--fps", "fps.csv"]))
+    slow, mixed = found
+    for name, values in slow.items():
+        np.testing.assert_equal(mixed[name], values, err_msg=name)
+    facts = load_adapter(Path("runs/tried/seed_0/best.safetensors"), MADE_BY).facts
+    assert facts["window"] == {"frames": 7, "step": "0.08s", "edge": edge, "spacing": 1}
+    with pytest.raises(UserError, match=r"the step of the windows is 0.08s, and seconds need --fps"):
+        evaluate.main([*COMMON, *EVALUATE, "--run", "runs/tried", "-o", "again"])
+    with pytest.raises(UserError, match=r"the step of the windows is 0.08s, and seconds need --fps"):
+        train.main([*COMMON, *TRAIN, "--step", "0.08s"])
+
+
 def test_a_run_says_how_many_frames_its_windows_hold_and_keeps_what_it_was_trained_with(
     tmp_path, workplace, monkeypatch, capsys
 ):
@@ -209,7 +233,7 @@ def test_a_run_says_how_many_frames_its_windows_hold_and_keeps_what_it_was_train
     assert "less than half" not in said["own"][0]
     assert "; less than half in 4 of 10 videos, such as v00" in said["fixed"][0]
     facts = {name: load_adapter(Path(f"runs/{name}/seed_0/best.safetensors"), MADE_BY).facts for name in said}
-    assert [(facts[name]["step"], facts[name]["spacing"]) for name in said] == [(None, 1), (1, 1)]
+    assert [(facts[name]["window"]["step"], facts[name]["window"]["spacing"]) for name in said] == [(None, 1), (1, 1)]
 
 
 def test_labels_at_another_rate_than_frames_are_the_centres_of_windows_of_frames(tmp_path, workplace, monkeypatch):

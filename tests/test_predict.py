@@ -26,7 +26,7 @@ AUS = ["au26", "au9", *ABAW_AUS[:-1]]  # one more than ABAW has
 FACTS = {
     "model": "identity", "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "sampler": "balanced", "num_features": 4,
     "num_components": None, "embedding_size": 4, "dropout": 0.0, "classes": CLASSES, "temperature": 15.0,
-    "margin": None, "window": 1, "step": 1, "pooling": "mean", "test_split": None, "select_split": 0.5,
+    "margin": None, "window": {"frames": 1, "step": 1}, "pooling": "mean", "test_split": None, "select_split": 0.5,
     "split_seed": 0, "made_by": MADE_BY, "tracks": ["expression", "va", "aus"], "model_options": {},
     "loss_options": {}, "class_counts": [5] * 8, "au_names": AUS, "num_aus": 13,
 }  # fmt: skip
@@ -179,7 +179,7 @@ def test_the_networks_of_all_folds_are_averaged(place):
 
 
 def test_a_window_is_of_the_frames_that_are_there_and_mean_pooled(place):
-    changes = {"model": "mlp", "window": 5, "step": 2, "embedding_size": 8}
+    changes = {"model": "mlp", "window": {"frames": 5, "step": 2}, "embedding_size": 8}
     run(place, **changes)
     found = predicted("--task", "va")
     adapter = untrained(0, **changes)
@@ -197,7 +197,7 @@ def test_a_window_is_of_the_frames_that_are_there_and_mean_pooled(place):
 
 def test_with_a_window_stride_a_frame_is_between_the_windows_next_to_it(place):
     """Frames 2, 3, 5, 9 of video a: windows of 3 around 2, 5 and 9, and frame 3 is a third of the way from 2 to 5."""
-    changes = {"model": "gru", "window": 3, "embedding_size": 8}
+    changes = {"model": "gru", "window": {"frames": 3, "step": 1}, "embedding_size": 8}
     run(place, **changes)
     found = np.array(by_video(predicted("--task", "va", "--window-stride", "2"), "a"), dtype=float)
     adapter = untrained(0, **changes)
@@ -422,25 +422,25 @@ SMOOTHED = ["--smooth", "box", "--width", "3"]
 def test_a_store_of_every_tenth_frame_is_no_good_to_windows_of_neighbours(place, capsys):
     tenth = pd.DataFrame({"video": "c", "frame": range(10, 50, 10)})
     store(place / "tenth.zarr", tenth, FEATURES[:4])
-    run(place, window=19)
+    run(place, window={"frames": 19, "step": 1})
     apart = r"frames 1 apart, and in tenth\.zarr they are 10 apart in 1 of 1 videos, such as c"
     with pytest.raises(UserError, match=f"{apart}: no window has more than one frame"):
         predicted("--task", "va", "-d", "tenth.zarr")
-    run(place, window=21)
+    run(place, window={"frames": 21, "step": 1})
     predicted("--task", "va", "-d", "tenth.zarr", out="some")
     printed = capsys.readouterr().out
     assert "the run looks at frames 1 apart, and in tenth.zarr they are 10 apart" in printed
     assert "windows of 21 hold 2.5 frames on average; less than half in 1 of 1 videos, such as c" in printed
-    run(place, window=3, step=20)
+    run(place, window={"frames": 3, "step": 20})
     predicted("--task", "va", "-d", "tenth.zarr", out="twentieth")
     assert "apart" not in capsys.readouterr().out
-    run(place, window=3, step=None, spacing=1)
+    run(place, window={"frames": 3})
     predicted("--task", "va", "-d", "tenth.zarr", *SMOOTHED, out="own")
     printed = capsys.readouterr().out
     assert "the run was trained on frames 1 apart, and in tenth.zarr they are 10 apart in 1 of 1 videos" in printed
     assert "windows of 3 hold 2.5 frames on average" in printed  # two of four are at an end
     assert "a width of 3 frames is 21 frame numbers in 1 of 1 videos, such as c" in printed
-    run(place, window=1)
+    run(place, window={"frames": 1})
     found = predicted("--task", "va", "-d", "tenth.zarr", out="alone")
     said = logits("va")
     expected = np.stack([np.interp(range(1, 41), [10, 20, 30, 40], x) for x in said[:4].T], axis=1)

@@ -2,14 +2,13 @@ import itertools
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter1d
 from sklearn.metrics import f1_score
 
 from pipeline.core.params import UserError
 from pipeline.metrics import smoothing
-from pipeline.metrics.smoothing import changes, check_width, fit_class_bias, frame_rates, in_frames, smooth, worded
+from pipeline.metrics.smoothing import changes, check_width, fit_class_bias, in_frames, smooth, worded
 
 # Videos of 5, 1 and 40 frames; the last starts late and has gaps.
 VIDEO = np.array([0] * 5 + [3] + [7] * 40)
@@ -105,31 +104,6 @@ def test_two_videos_of_other_frame_rates_are_solved_by_hand():
     found = smooth(values, video, frame, "box", width)
     assert found[:5, 0].tolist() == pytest.approx([2.25, 3.6, 3.6, 3.6, 4.5])  # three to either side
     assert found[5:, 0].tolist() == pytest.approx([1.5, 3, 3, 5, 4.5])  # one
-
-
-def test_frame_rates_are_a_number_or_come_from_a_table(tmp_path):
-    video = np.array([0, 0, 1, 1, 2])  # the last of one frame
-    assert frame_rates(None, ["a", "b", "7"], video) is None
-    assert frame_rates(25.0, ["a", "b", "7"], video).tolist() == [25] * 3
-    table = pd.DataFrame({"video": ["b", "a", "a", "7"], "frame": range(4), "fps": [60, 29.97, 29.97, 15]})
-    table.to_csv(tmp_path / "fps.csv", index=False)
-    table.to_parquet(tmp_path / "faces.parquet")
-    for name in ("fps.csv", "faces.parquet"):
-        assert frame_rates(tmp_path / name, ["a", "b", "7"], video).tolist() == [29.97, 60, 15]
-    found = frame_rates(tmp_path / "fps.csv", ["a", "b", "still"], video)
-    np.testing.assert_array_equal(found, [29.97, 60, np.nan])
-    with pytest.raises(UserError, match=r"fps\.csv has no rate for 1 of the videos, such as still"):
-        frame_rates(tmp_path / "fps.csv", ["a", "still", "b"], video)
-    table.assign(fps=[60, 29.97, 30, 15]).to_csv(tmp_path / "fps.csv", index=False)
-    with pytest.raises(UserError, match=r"fps\.csv has several rates for one video, a"):
-        frame_rates(tmp_path / "fps.csv", ["a", "b"], video)
-    for name in ("fps.csv", "faces.parquet"):
-        table.rename(columns={"fps": "rate"}).to_csv(tmp_path / "fps.csv")
-        table.drop(columns="fps").to_parquet(tmp_path / "faces.parquet")
-        with pytest.raises(UserError, match="is no table with the columns video and fps"):
-            frame_rates(tmp_path / name, ["a"], video)
-    with pytest.raises(UserError, match="is no table with the columns video and fps"):
-        frame_rates(tmp_path / "none.csv", ["a"], video)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,12 +12,16 @@ from pipeline.adapter.front import Front
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import POOLINGS
 from pipeline.adapter.sources import InMemory
+from pipeline.adapter.windows import Window
 from pipeline.core.files import load_tensors, save_tensors
-from pipeline.core.numbering import numbered_alike
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, from_arrays, to_arrays
 from pipeline.core.store import differences
 from pipeline.training.losses.build import WeightedSum, build_loss
+
+# Of checkpoints: one more whenever their facts or tensors mean something else than before, so that older ones are
+# refused. 2: a window is one value, with its edge; predictors are part of the adapter.
+FORMAT = 2
 
 
 class Source(Protocol):
@@ -35,9 +38,9 @@ class Source(Protocol):
 class Adapter:
     """``front``, ``head`` and ``loss`` (for its class weights), and what it takes to make them again.
 
-    ``facts``: model, loss and their arguments, window, step (None: each video's own), spacing (the step of most videos
-    that it was trained on), pooling, classes, made_by of the features, ... ``seen`` by its parts ('train', 'select',
-    'val', 'projection') is what it was made with; None where its file does not say.
+    ``facts``: model, loss and their arguments, window (the fields of ``Window``), pooling, classes, made_by of the
+    features, ... ``seen`` says which videos it was made with, by use ('train', 'select', 'val', 'projection'); None
+    where its file does not say.
     """
 
     front: Front
@@ -49,11 +52,9 @@ class Adapter:
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"front": self.front, "head": self.head, "loss": self.loss})
 
-    def numbers(self, video: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, int]:
-        """Frame numbers (N,) to make windows by, and the step of these windows; rows are sorted by (video, frame)."""
-        if self.facts["step"] is not None:
-            return frame, self.facts["step"]
-        return numbered_alike(video, frame, self.facts["spacing"]), self.facts["spacing"]
+    @property
+    def window(self) -> Window:
+        return Window(**self.facts["window"])
 
     def pool(self, out: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, E) from what the head gives, (B, T, E), or (B, E) already."""
@@ -119,20 +120,21 @@ def _grid(facts: dict[str, Any]) -> int:
 def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
     """Writes tensors and facts (and ``more`` facts, such as the epoch) as safetensors."""
     tensors, said = _of_seen(adapter.seen)
-    save_tensors(path, {**adapter.modules().state_dict(), **tensors}, adapter.facts | said | more)
+    save_tensors(path, {**adapter.modules().state_dict(), **tensors}, adapter.facts | said | more | {"format": FORMAT})
 
 
 def load_adapter(path: str | Path, made_by: dict[str, Any]) -> Adapter:
     """The adapter in a file, in the folder of a seed (its best epoch), or in that of a run that has one seed.
 
     ``made_by`` is that of the store whose features it will be given. Raises ``UserError`` where there is no adapter, or
-    more than one, where it is damaged, and where it was trained on features that something else made.
+    more than one, where it is damaged or of another format, and where it was trained on features that something else
+    made.
     """
     path = _adapter_file(Path(path))
-    way_out = f"Delete {path.parent} and train this seed again with 'python train.py --resume RUN'"
-    tensors, facts = load_tensors(path, "a trained adapter", way_out, "pt")
+    tensors, facts = load_tensors(path, "a trained adapter", _way_out(path), "pt")
     if "model" not in facts:
         raise UserError(f"{path} is not a trained adapter: it does not say what it is")
+    _check_format(path, facts)
     if other := differences(facts["made_by"], made_by):
         raise UserError(f"the adapter {path} was trained on other features than this store has: {other}")
     tensors, seen = _without_seen(tensors, facts)
@@ -140,6 +142,23 @@ def load_adapter(path: str | Path, made_by: dict[str, Any]) -> Adapter:
     adapter.seen = seen
     adapter.modules().load_state_dict(tensors)
     return adapter
+
+
+def _check_format(path: Path, facts: dict[str, Any]) -> None:
+    """Raises ``UserError`` for a file whose facts mean something else to this code; takes the format out of them."""
+    if (found := facts.pop("format", 1)) != FORMAT:
+        raise UserError(
+            f"{path} has format {found}, and this version of the code reads format {FORMAT}. {_way_out(path)}"
+        )
+
+
+def _way_out(path: Path) -> str:
+    """How to train a seed again whose file ``path`` cannot be used."""
+    seed = path.parent
+    if not seed.name.startswith("seed_"):
+        return "Train it again with 'python train.py'"
+    run = seed.parent.parent if seed.parent.name.startswith("fold_") else seed.parent
+    return f"Delete {seed} and train this seed again with 'python train.py --resume {run}'"
 
 
 def _adapter_file(path: Path) -> Path:
@@ -157,13 +176,14 @@ def _adapter_file(path: Path) -> Path:
 def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any], seen: dict[str, Seen]) -> None:
     """Writes where a training is."""
     more, said = _of_seen(seen)
-    save_tensors(path, tensors | more, facts | said)
+    save_tensors(path, tensors | more, facts | said | {"format": FORMAT})
 
 
 def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, Seen] | None]:
-    """What ``save_state`` wrote; raises ``UserError`` where it is damaged."""
+    """What ``save_state`` wrote; raises ``UserError`` where it is damaged or of another format."""
     way_out = "Delete it and train this seed again, from its first epoch, by going on with the run"
     tensors, facts = load_tensors(path, "the state of a training", way_out, "pt")
+    _check_format(path, facts)
     tensors, seen = _without_seen(tensors, facts)
     return tensors, facts, seen
 

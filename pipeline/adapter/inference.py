@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pipeline.adapter.adapter import Adapter, Source
-from pipeline.adapter.windows import centred, sliding
+from pipeline.adapter.windows import Windows
 
 BLOCK = 65_536  # frames whose windows are in memory at a time
 BATCH = 65_536  # frames that the head gets at a time, in overlapping windows
@@ -19,9 +19,10 @@ WINDOW_STRIDE = "fewer windows, so many frames apart; default: one centred on ea
 
 
 class Some:
-    """Inputs of the head for ``kept`` (k,) of N frames, which are the frames of ``source``, by their numbers among all.
+    """Inputs of the head for some of N frames, by their numbers among all N.
 
-    Evaluation asks few of the training frames: reading them all would take most of its memory.
+    ``kept`` (k,) are the numbers of the frames that ``source`` holds. Evaluation needs few of the training frames, and
+    reading them all would take most of its memory.
     """
 
     def __init__(self, source: Source, kept: np.ndarray, num_frames: int) -> None:
@@ -47,40 +48,32 @@ class Some:
 
 
 def per_frame(
-    adapter: Adapter,
-    source: Source,
-    video: np.ndarray,
-    frame: np.ndarray,
-    rows: np.ndarray,
-    stride: int | None,
-    device: torch.device,
+    adapter: Adapter, source: Source, windows: Windows, rows: np.ndarray, stride: int | None, device: torch.device
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Embeddings (m, E) float32 of the frames ``rows`` (m,), ascending, and what the adapter's loss predicts of them.
+    """Embeddings (m, E) float32 of the frames ``rows`` (m,), ascending, and what the adapter predicts of them.
 
     Predictions are float64: probabilities of 'classes' (m, C) and 'aus' (m, A), values of 'va' (m, 2). ``source`` has
-    all N frames, whose ``video`` and ``frame`` (N,) are sorted; the adapter is on the device.
+    all N frames, and ``windows`` are theirs, by the adapter's window. The adapter is on the device.
 
-    Without a ``stride`` a frame is what its own window is, which is centred on it, as in training. With one there are
-    fewer windows, so many places apart, or as many as they are wide where that is less. Where the adapter gives one
-    embedding a window (a head that pools, or pooling 'mean' or 'hann'), windows are centred on frames so far apart and
-    on the last one of a video. A frame lies on the straight line between the two next to it, embedding and predictions
-    each: a mean over all windows that hold a frame would be a second mean in time. Where the adapter gives one for each
-    frame, a frame is the mean of its own over all windows that hold it. A ``framewise`` head sees each frame once in
-    any case, so that the stride makes no difference.
+    Without a ``stride`` the embedding of a frame is that of the window centred on it, as in training. With a stride
+    there are fewer windows, so many steps apart, or as many as they are wide where that is less. Where the adapter
+    gives one embedding a window (a head that pools, or pooling 'mean' or 'hann'), windows are centred on frames so far
+    apart and on the last frame of a video. A frame between two of them lies on the straight line between their
+    embeddings, and so do its predictions: a mean over all windows that hold a frame would be a second mean in time.
+    Where the adapter gives one embedding for each frame, a frame's is the mean of its own over all windows that hold
+    it. A ``framewise`` head sees each frame once in any case, so that the stride makes no difference.
     """
-    frame, step = adapter.numbers(video, frame)
     if adapter.head.framewise:
         stride = None
     by_frame = not adapter.head.pools and adapter.facts["pooling"] == "centre"
     parts = []
     for block in np.split(rows, range(BLOCK, len(rows), BLOCK)):
         if stride is None:
-            windows = centred(video, frame, block, adapter.facts["window"], step)
-            z = adapter.embed(source, torch.from_numpy(windows).to(device))
+            z = adapter.embed(source, torch.from_numpy(windows.centred(block)).to(device))
             parts.append((z, predictions(adapter, z)))
         else:
             several = _over_windows if by_frame else _between_windows
-            parts.append(several(adapter, source, video, frame, block, step, stride, device))
+            parts.append(several(adapter, source, windows, block, min(stride, windows.num_frames), device))
     said = {what: np.concatenate([p[what].cpu().numpy() for _, p in parts]) for what in adapter.loss.predictors}
     return np.concatenate([z.cpu().numpy() for z, _ in parts]), said
 
@@ -93,22 +86,17 @@ def predictions(adapter: Adapter, z: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def judge(
-    adapter: Adapter,
-    source: Source,
-    video: np.ndarray,
-    frame: np.ndarray,
-    rows: np.ndarray,
-    device: torch.device,
+    adapter: Adapter, source: Source, windows: Windows, rows: np.ndarray, device: torch.device
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A function of numbers a (r,) and b (c,) into ``rows`` (m,): the logits (r, c) float32 of a head for pairs.
 
-    That the windows centred on frame a and on frame b show the same. ``source``, ``video``, ``frame`` as above.
+    A logit says how likely the windows centred on frame a and on frame b show the same. ``source`` and ``windows`` are
+    as for ``per_frame``.
     """
     adapter.head.eval()
-    frame, step = adapter.numbers(video, frame)
     with torch.inference_mode():
-        windows = centred(video, frame, rows, adapter.facts["window"], step)
-        parts = torch.from_numpy(windows).to(device).split(max(1, BATCH // windows.shape[1]))
+        around = torch.from_numpy(windows.centred(rows)).to(device)
+        parts = around.split(max(1, BATCH // windows.num_frames))
         sides = [
             torch.cat(values) for values in zip(*(adapter.head.side(*source.gather(p)) for p in parts), strict=True)
         ]
@@ -145,22 +133,19 @@ def _a_thread_each(device: torch.device) -> Iterator[Callable]:
 
 
 def _between_windows(
-    adapter: Adapter, source: Source, video: np.ndarray, frame: np.ndarray, rows: np.ndarray, step: int, stride: int,
-    device: torch.device,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+    adapter: Adapter, source: Source, windows: Windows, rows: np.ndarray, stride: int, device: torch.device
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Embeddings (m, E) and predictions (m, .) of each of ``rows``, on the line between the windows next to it."""
-    num_frames = adapter.facts["window"]
+    video, number = windows.video, windows.number
     new = np.diff(video, prepend=-1) != 0
-    start = np.flatnonzero(new)
-    place = (frame - np.repeat(frame[start], np.diff(np.append(start, len(video))))) // (step * min(stride, num_frames))
-    centres = np.flatnonzero(new | np.append(new[1:], True) | (np.diff(place, prepend=-1) != 0))
+    centres = np.flatnonzero(new | np.append(new[1:], True) | (np.diff(windows.every(stride), prepend=-1) != 0))
     before, after = np.searchsorted(centres, rows, side="right") - 1, np.searchsorted(centres, rows)
     used, at = np.unique(np.stack([before, after]), return_inverse=True)
-    before, after = torch.from_numpy(at.reshape(2, -1)).to(device)
-    around = centred(video, frame, centres[used], num_frames, step)
-    z = adapter.embed(source, torch.from_numpy(around).to(device))
-    low, high = frame[centres[used]][at.reshape(2, -1)]
-    share = torch.from_numpy((frame[rows] - low) / np.maximum(high - low, 1))[:, None].to(device)
+    at = at.reshape(2, -1)
+    before, after = torch.from_numpy(at).to(device)
+    z = adapter.embed(source, torch.from_numpy(windows.centred(centres[used])).to(device))
+    low, high = number[centres[used]][at]
+    share = torch.from_numpy((number[rows] - low) / np.maximum(high - low, 1))[:, None].to(device)
 
     def between(values: torch.Tensor) -> torch.Tensor:
         return torch.lerp(values[before], values[after], share.to(values.dtype))
@@ -169,26 +154,25 @@ def _between_windows(
 
 
 def _over_windows(
-    adapter: Adapter, source: Source, video: np.ndarray, frame: np.ndarray, rows: np.ndarray, step: int, stride: int,
-    device: torch.device,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+    adapter: Adapter, source: Source, windows: Windows, rows: np.ndarray, stride: int, device: torch.device
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Means (m, E) and (m, C) of a frame's own over all windows that hold it; windows of one block of rows alone."""
     if len(rows) == 0:
         z = adapter.embed(source, torch.empty((0, 1), dtype=torch.int64, device=device))
         return z, predictions(adapter, z)
-    num_frames = adapter.facts["window"]
-    begin, end = np.searchsorted(video, video[rows[0]]), np.searchsorted(video, video[rows[-1]], side="right")
-    windows = sliding(video[begin:end], frame[begin:end], rows - begin, num_frames, step, min(stride, num_frames))
-    place_of = np.full(end - begin, -1)
-    place_of[rows - begin] = np.arange(len(rows))
+    around, inside = windows.sliding(rows, stride)
+    # Places in ``rows`` (W, T): -1 where a frame is missing, of another block, or stands beyond the end of its video.
+    place = np.searchsorted(rows, around).clip(max=len(rows) - 1)
+    place[~inside | (rows[place] != around)] = -1
     total: dict[str, torch.Tensor] = {}
     count = torch.zeros(len(rows), 1, dtype=torch.float64, device=device)
-    for some in np.array_split(windows, -(-windows.size // BATCH)):
-        place = torch.from_numpy(np.where(some >= 0, place_of[some], -1)).to(device)
-        held = place >= 0  # (B, T): neither missing nor of another block
-        at = place[held]
+    num_parts = -(-around.size // BATCH)
+    for some, place_of_some in zip(np.array_split(around, num_parts), np.array_split(place, num_parts), strict=True):
+        here = torch.from_numpy(place_of_some).to(device)
+        held = here >= 0
+        at = here[held]
         count.index_add_(0, at, torch.ones(len(at), 1, dtype=torch.float64, device=device))
-        z = adapter.embed_frames(source, torch.from_numpy(np.where(some >= 0, some + begin, -1)).to(device))[held]
+        z = adapter.embed_frames(source, torch.from_numpy(some).to(device))[held]
         for name, values in ({"z": z} | predictions(adapter, z)).items():
             total.setdefault(name, torch.zeros(len(rows), values.shape[1], dtype=values.dtype, device=device))
             total[name].index_add_(0, at, values)

@@ -17,12 +17,14 @@ import numpy as np
 from pipeline.adapter import sources as features
 from pipeline.adapter.adapter import Adapter, Source
 from pipeline.adapter.inference import per_frame
+from pipeline.adapter.windows import Window
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import partners
 from pipeline.core.files import all_or_none
 from pipeline.core.join import open_both, with_files
 from pipeline.core.numbering import numbered_alike, spacing
 from pipeline.core.params import UserError, entry, one_of, option, parse
+from pipeline.core.rates import frame_rates
 from pipeline.evaluation.evaluate import (
     EvaluateConfig,
     Material,
@@ -34,7 +36,7 @@ from pipeline.evaluation.evaluate import (
     report,
 )
 from pipeline.metrics.measures import Answers, smooth_part
-from pipeline.metrics.smoothing import changes, check_width, frame_rates, in_frames
+from pipeline.metrics.smoothing import changes, check_width, in_frames
 
 POOLINGS = {"box": "mean", "hann": "hann"}  # of an adapter's window, by the smoothing that is the same
 
@@ -71,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels)
     facts = folds[0][0].facts
-    if facts["window"] != 1 or not folds[0][0].head.framewise:
-        raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {facts['window']}")
+    if (num_frames := folds[0][0].window.frames) != 1 or not folds[0][0].head.framewise:
+        raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {num_frames}")
     found = [material(config, store, labels, adapters) for adapters in folds]
     each = {name: of for name, of in config.each.items() if any(_changed(of_fold, *of) for of_fold in found)}
     if len(each) < len(config.each):
@@ -154,10 +156,10 @@ def _means(
     frames, device = found.frames, next(adapter.front.buffers()).device
     out = np.empty((len(rows), adapter.head.embedding_size), np.float32)
     for each in np.unique(half):
-        facts = {"window": int(2 * each + 1), "step": None, "spacing": found.part.step, "pooling": POOLINGS[kind]}
-        pooling = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | facts)
+        windows = Window(int(2 * each + 1), spacing=found.part.step).over(frames.video, frames.frame)
+        pooling = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | {"pooling": POOLINGS[kind]})
         some = half == each
-        out[some] = per_frame(pooling, source, frames.video, frames.frame, rows[some], None, device)[0]
+        out[some] = per_frame(pooling, source, windows, rows[some], None, device)[0]
     return out
 
 

@@ -21,15 +21,16 @@ import torch
 from pipeline.adapter import sources as features
 from pipeline.adapter.adapter import Adapter, Source, load_adapter
 from pipeline.adapter.inference import WINDOW_STRIDE, Some, judge, per_frame
-from pipeline.adapter.windows import centred
+from pipeline.adapter.windows import Windows
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import opposites
 from pipeline.core.files import all_or_none
 from pipeline.core.frame_set import FrameSet, frame_set, held_names
 from pipeline.core.join import FRAMES, LABELS, frame_table, open_both, with_files
-from pipeline.core.numbering import common_step, numbered_alike
+from pipeline.core.numbering import numbered_alike
 from pipeline.core.params import UserError, entry, option, parse
 from pipeline.core.progress import Line
+from pipeline.core.rates import FPS, frame_rates
 from pipeline.core.seen import refuse_seen
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import KEY, STORE, Labels, of_fold, read_frames
@@ -49,7 +50,7 @@ from pipeline.metrics.measures import (
 from pipeline.metrics.retrieval import partner_ranks
 from pipeline.metrics.separability import Score, counts_of
 from pipeline.metrics.separation import evenly
-from pipeline.metrics.smoothing import FPS, SMOOTHINGS, check_width, frame_rates
+from pipeline.metrics.smoothing import SMOOTHINGS, check_width
 from pipeline.metrics.uncertainty import estimates, group_weights
 
 SUMMED = ("val_frames", "val_videos", "compared", "val_videos_new", "val_videos_gone")  # over folds
@@ -223,7 +224,7 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     candidates = train[evenly(len(train), config.most_neighbours)]
     video, videos = np.unique(frames.video[rows], return_inverse=True)[1], np.unique(frames.video[rows])
     videos = [frames.videos[v] for v in videos]
-    step = facts.get("spacing") or common_step(frames.video, frames.frame)
+    step = adapters[0].window.spacing
     part = Part(
         video=video,
         frame=frames.frame[rows],
@@ -306,18 +307,21 @@ def inputs(found: Material, adapter: Adapter, device: torch.device) -> Source:
     frames, stride = found.frames, found.config.window_stride
     if stride is not None and not adapter.head.framewise:
         return features.open_inputs(found.store, frames.row, adapter.front, device)
-    number, step = adapter.numbers(frames.video, frames.frame)
-    around = centred(frames.video, number, found.train, adapter.facts["window"], step)
+    around = windows_of(found, adapter).centred(found.train)
     kept = np.union1d(found.rows, around[around >= 0])  # of the part's videos all frames are rows
     return Some(features.open_inputs(found.store, frames.row[kept], adapter.front, device), kept, len(frames.row))
 
 
+def windows_of(found: Material, adapter: Adapter) -> Windows:
+    """The windows of all frames, by the adapter's window."""
+    return adapter.window.over(found.frames.video, found.frames.frame, found.frames.videos, found.config.fps)
+
+
 def answered(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Answers:
     """What an adapter on the device makes of the part's frames, by the windows that hold them."""
-    frames, stride = found.frames, found.config.window_stride
+    windows, stride = windows_of(found, adapter), found.config.window_stride
     (z, said), (z_train, said_train) = (
-        per_frame(adapter, source, frames.video, frames.frame, rows, stride, device)
-        for rows in (found.rows, found.train)
+        per_frame(adapter, source, windows, rows, stride, device) for rows in (found.rows, found.train)
     )
     judged = _judged(found, adapter, source, device) if adapter.head.pairs else None
     return Answers(z, z_train, said, said_train.get("classes"), judged)
@@ -326,9 +330,10 @@ def answered(found: Material, adapter: Adapter, source: Source, device: torch.de
 def _judged(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Judged:
     """What a head for pairs says of the frames whose cosines are compared, and of the label table's own pairs."""
     frames, part, most = found.frames, found.part, found.config.most_pairs_of
+    windows = windows_of(found, adapter)
 
     def logits_of(places: np.ndarray) -> Score:
-        return judge(adapter, source, frames.video, frames.frame, found.rows[places], device)
+        return judge(adapter, source, windows, found.rows[places], device)
 
     some, counts = judged_frames(part, most, adapter.head.num_channels), None
     if len(some):
@@ -338,8 +343,7 @@ def _judged(found: Material, adapter: Adapter, source: Source, device: torch.dev
     score, asked = logits_of(np.concatenate([left, right])), judged_partners(part, most, adapter.head.num_channels)
     ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left), asked)
     own, same = frames.pairs_of(found.config.part)
-    number, step = adapter.numbers(frames.video, frames.frame)
-    sides = (torch.from_numpy(centred(frames.video, number, rows, adapter.facts["window"], step)) for rows in own.T)
+    sides = (torch.from_numpy(windows.centred(rows)) for rows in own.T)
     logits = adapter.compare(source, *(rows.to(device) for rows in sides)).cpu().numpy()
     return Judged(counts, asked, ranks, logits, same, part.group[np.searchsorted(found.rows, own[:, 0])])
 
@@ -437,7 +441,8 @@ def _about(
         "backbone": facts["made_by"]["backbone"],
         "backbone_weights": facts["made_by"]["source"],
         "input_size": facts["made_by"]["input_size"],
-        **{k: facts[k] for k in ("model", "loss", "sampler", "temperature", "window", "pooling", "epochs", "reduce")},
+        **{k: facts[k] for k in ("model", "loss", "sampler", "temperature", "pooling", "epochs", "reduce")},
+        "window": facts["window"]["frames"],
         "part": config.part,
         "val_split": "official" if split is None else f"{split} of the groups, drawn with seed {facts['split_seed']}",
         "train_frames": num_train,

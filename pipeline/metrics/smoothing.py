@@ -4,63 +4,28 @@ A *width* is an odd number of frames, such as 101, or seconds, such as '3.4s'. S
 a table (.csv, else Parquet; faces.parquet is one) whose columns ``video`` and ``fps`` say it for each video.
 """
 
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipeline.core.files import check_digest, has_digest
 from pipeline.core.params import UserError, one_of
+from pipeline.core.rates import FPS, check_rate, seconds
 
 SMOOTHINGS = ("none", "box", "gaussian", "hann", "median")
-FPS = "frames a second, for widths in seconds: a number, or a table with the columns video and fps"
 MOST_AT_ONCE = 2**24  # numbers that are smoothed at a time, 134 MB
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?) ?s")
 
 
 def check_width(what: str, width: int | str, fps: float | Path | None) -> None:
     """Raises ``UserError``, which begins with ``what``, for what is no width, and for seconds without ``fps``."""
     if isinstance(width, str):
-        if not _SECONDS.fullmatch(width):
+        if seconds(width) is None:
             raise UserError(f"{what} must be an odd number of frames, or seconds such as 3.4s, and is '{width}'")
         if fps is None:
             raise UserError(f"{what} is {width}, and seconds need fps: {FPS}")
     elif width < 1 or width % 2 == 0:
         raise UserError(f"{what} must be odd and at least 1, so that its middle is a frame, and is {width}")
-    if isinstance(fps, float) and not 0 < fps < np.inf:
-        raise UserError(f"fps must be above 0, and is {fps}")
-
-
-def frame_rates(fps: float | Path | None, videos: Sequence[str], video: np.ndarray) -> np.ndarray | None:
-    """Frames a second (V,) of each of ``videos`` (V,); None where nothing says them.
-
-    NaN for a video that the table does not know and that has one frame among ``video`` (n,), codes into ``videos``;
-    raises ``UserError`` where one of several frames is not there, and for a table that cannot be read or says two rates
-    for one video.
-    """
-    if fps is None or isinstance(fps, float):
-        return None if fps is None else np.full(len(videos), fps)
-    if fps.is_file() and has_digest(fps):
-        check_digest(fps, "a table of faces", "Make it again with 'python -m pipeline.faces'")
-    try:
-        if fps.suffix == ".csv":
-            table = pd.read_csv(fps, dtype={"video": str})[["video", "fps"]]
-        else:
-            table = pd.read_parquet(fps, columns=["video", "fps"])
-    except (OSError, ValueError, KeyError) as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"fps: {fps} is no table with the columns video and fps: {why}") from None
-    table = table.dropna().drop_duplicates()
-    twice = table["video"][table["video"].duplicated()]
-    if len(twice):
-        raise UserError(f"fps: {fps} has several rates for one video, {twice.iloc[0]}")
-    rates = table.set_index("video")["fps"].reindex(list(videos)).to_numpy(dtype=np.float64)
-    lacking = np.flatnonzero(~(rates > 0) & (np.bincount(video, minlength=len(videos)) > 1))
-    if len(lacking):
-        raise UserError(f"fps: {fps} has no rate for {len(lacking)} of the videos, such as {videos[lacking[0]]}")
-    return rates
+    check_rate(fps)
 
 
 def in_frames(width: int | str, fps: np.ndarray | None) -> int | np.ndarray:
@@ -70,7 +35,7 @@ def in_frames(width: int | str, fps: np.ndarray | None) -> int | np.ndarray:
     """
     if not isinstance(width, str):
         return width
-    half = np.floor(float(_SECONDS.fullmatch(width)[1]) * fps / 2 + 1e-6)  # 0.2 s * 30 are 6 frames, not 5.999...
+    half = np.floor(seconds(width) * fps / 2 + 1e-6)  # 0.2 s * 30 are 6 frames, not 5.999...
     return 2 * np.nan_to_num(half).astype(np.int64) + 1
 
 

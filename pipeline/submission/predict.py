@@ -35,7 +35,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from pipeline.adapter import sources as features
 from pipeline.adapter.adapter import Adapter, load_adapter
 from pipeline.adapter.inference import BLOCK, WINDOW_STRIDE, per_frame
-from pipeline.adapter.windows import centred, held
+from pipeline.adapter.windows import held
 from pipeline.core import children
 from pipeline.core.device import pick_device
 from pipeline.core.files import all_or_none, writing
@@ -44,12 +44,13 @@ from pipeline.core.join import FRAMES, open_both, open_store, with_files
 from pipeline.core.numbering import numbered_alike, spacing
 from pipeline.core.params import UserError, entry, given_params, one_of, option, parse
 from pipeline.core.progress import Line
+from pipeline.core.rates import FPS, frame_rates
 from pipeline.core.seen import USES, refuse_seen, some
 from pipeline.core.store import FeatureStore, differences
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, STORE, of_fold
 from pipeline.metrics.protocol import on_every_frame
 from pipeline.metrics.separation import evenly, normalised
-from pipeline.metrics.smoothing import FPS, SMOOTHINGS, check_width, frame_rates, in_frames, smooth
+from pipeline.metrics.smoothing import SMOOTHINGS, check_width, in_frames, smooth
 from pipeline.submission.formats import FEATURES, FORMATS, TASKS, check_format, problems, read_list, shortened, write
 
 BY = ("loss", "knn")
@@ -263,7 +264,7 @@ def _mean_of_seeds(
         known.update(_known(adapter, rows.videos))
         predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
         if path == checkpoints[0]:
-            _check_spacing(adapter, store, rows)
+            _check_spacing(config, adapter, store, rows)
         found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
         for what, predict in predictors.items():
             total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
@@ -276,7 +277,7 @@ def _mean_of_seeds(
     for what, said in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
-    return total, adapter.facts.get("spacing")
+    return total, adapter.window.spacing
 
 
 def _known(adapter: Adapter, videos: pd.Index) -> list[str]:
@@ -290,35 +291,41 @@ def _per_frame(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Embeddings and predictions, as ``per_frame`` has them, of ``wanted`` (m,), which are numbers into ``rows``."""
     source = features.open_inputs(store, rows.row, adapter.front, device)
-    return per_frame(adapter, source, rows.video, rows.frame, wanted, config.window_stride, device)
+    windows = adapter.window.over(rows.video, rows.frame, rows.videos, config.fps)
+    return per_frame(adapter, source, windows, wanted, config.window_stride, device)
 
 
-def _check_spacing(adapter: Adapter, store: FeatureStore, rows: Rows) -> None:
+def _check_spacing(config: PredictConfig, adapter: Adapter, store: FeatureStore, rows: Rows) -> None:
     """Says where frames are not as far apart as in training, and how many windows hold where it is not all.
 
     Raises ``UserError`` where all are empty but for their centre, though the step is none of the videos'.
     """
-    num_frames, given, own = adapter.facts["window"], adapter.facts["step"], spacing(rows.video, rows.frame)
-    number, step = adapter.numbers(rows.video, rows.frame)
-    first = np.flatnonzero(np.diff(rows.video, prepend=-1))
-    other = first[own[first] != step if given is None else step % own[first] != 0]
-    if num_frames == 1:
+    window, own = adapter.window, spacing(rows.video, rows.frame)
+    if window.frames == 1:
         return
-    centres = np.split(np.arange(len(rows.row)), range(BLOCK, len(rows.row), BLOCK))
-    windows = [(centred(rows.video, number, some, num_frames, step) >= 0).sum(axis=1) for some in centres]
-    count = np.concatenate(windows)
+    first, given = np.flatnonzero(np.diff(rows.video, prepend=-1)), window.step
+    step = window.spacing if given is None else given
+    other = np.zeros(0, dtype=np.int64)  # of a time the frames are the nearest, however far apart they are
+    if not window.in_seconds:
+        other = first[own[first] != step if given is None else step % own[first] != 0]
+    windows, count, alone = window.over(rows.video, rows.frame, rows.videos, config.fps), [], True
+    for centres in np.split(np.arange(len(rows.row)), range(BLOCK, len(rows.row), BLOCK)):
+        around = windows.centred(centres)
+        count.append((around >= 0).sum(axis=1))
+        alone &= bool(((around < 0) | (around == centres[:, None])).all())
+    count = np.concatenate(count)
     if len(other):
         named = f"{len(other):,} of {len(first):,} videos, such as {rows.videos[rows.video[other[0]]]}"
         apart = f"frames {step} apart, and in {store.path} they are {own[other[0]]} apart in {named}"
         if given is None:
             print(f"the run was trained on {apart}: windows hold as many frames, of a longer or shorter time")
-        elif (count == 1).all():
+        elif alone:
             raise UserError(
                 f"the run looks at {apart}: no window has more than one frame. Extract with another --stride"
             )
         else:
             print(f"the run looks at {apart}")
-    if said := held(count, num_frames, rows.video, rows.videos):
+    if said := held(count, window.frames, rows.video, rows.videos):
         print(said)
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 # The columns of TensorBoard's table of runs; the same for every run, or it cannot compare them.
 HPARAMS = (
-    "model", "loss", "sampler", "temperature", "margin", "window", "pooling", "embedding_size", "normalise", "reduce",
-    "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "steps", "seed",
+    "model", "loss", "sampler", "temperature", "margin", "window", "step", "edge", "pooling", "embedding_size",
+    "normalise", "reduce", "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs",
+    "steps", "seed",
 )  # fmt: skip
 COSINE_BINS = np.linspace(-1, 1, 81)  # TensorBoard's own grow by a tenth each: everything above 0.5 falls into seven
 MOST_ROWS = 400  # of a similarity matrix

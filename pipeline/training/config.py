@@ -11,9 +11,11 @@ from pipeline.adapter.front import NORMALISATIONS
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import POOLINGS
+from pipeline.adapter.windows import EDGES, Window
 from pipeline.core.files import read_json, write_json
 from pipeline.core.join import FRAMES, LABELS
 from pipeline.core.params import UserError, build, one_of, option, parse, read
+from pipeline.core.rates import FPS
 from pipeline.core.tables import STORE
 from pipeline.training.combinations import SELECT_BY, Combination, names_of, refuse_combination, without_effect
 from pipeline.training.loop import DECAYS, PRECISIONS
@@ -56,11 +58,13 @@ class TrainConfig:
     temperature: float = option(15.0, "-t", help="scale on cosines in the loss")
     margin: float | None = option(None, help="of the loss that has one; default: the loss's own")
     window: int = option(15, help="frames in a window around each labelled frame", within="[1, 100_000]")
-    step: int | None = option(
+    step: int | str | None = option(
         None,
-        help="frame numbers from one frame of a window to the next; default: each video's own",
+        help="between frames of a window: frame numbers, or seconds, such as 0.04s; default: each video's own",
         within="[1, 1_000_000]",
     )
+    edge: str = option("mask", help="what a window holds beyond the ends of a video", choices=EDGES)
+    fps: float | Path | None = option(None, help=FPS)
     pooling: str = option("mean", help="a window's embedding: mean of its frames, or its centre", choices=POOLINGS)
     embedding_size: int = option(128, help="columns of an embedding", within="[1, 65_536]")
     dropout: float = option(0.4, help="in the head", within="[0, 1)")
@@ -119,6 +123,7 @@ class TrainConfig:
                 self.trains,
             )
         )  # fmt: skip
+        Window(self.window, self.step, self.edge).check_fps(self.fps)
         # Made once for nothing, so that a wrong option is refused before anything is loaded.
         build_head(self.model, 8, self.embedding_size, self.dropout, **self.model_options)
         build_loss(

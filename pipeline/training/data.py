@@ -1,5 +1,6 @@
 """What all seeds of a fold are trained on: frames, windows, features, and what stands before the head."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from pipeline.adapter import sources
 from pipeline.adapter.front import Front
-from pipeline.adapter.windows import centred, held
+from pipeline.adapter.windows import Window, held
 from pipeline.core import projection
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import opposites
@@ -27,9 +28,9 @@ from pipeline.training.watch import Watched, watched_frames
 WATCHED = 1000  # evenly spaced frames of a part that are scored after each epoch
 # Of the config, what it takes to use the adapter without it.
 FACTS = (
-    "model", "loss", "sampler", "temperature", "margin", "window", "pooling", "embedding_size", "normalise", "reduce",
-    "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "model_options", "loss_options",
-    "sampler_options", "step", "test_split", "select_split", "split_seed",
+    "model", "loss", "sampler", "temperature", "margin", "pooling", "embedding_size", "normalise", "reduce", "dropout",
+    "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "model_options", "loss_options",
+    "sampler_options", "test_split", "select_split", "split_seed",
 )  # fmt: skip
 
 
@@ -70,20 +71,21 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     front, fitted_on = _front(config, store, frames, held_out, fold)
     common = common_step(frames.video, frames.frame)
     alike = numbered_alike(frames.video, frames.frame, common)
-    numbers, step = (frames.frame, config.step) if config.step else (alike, common)
+    window = Window(config.window, config.step, config.edge, common)
+    windows = window.over(frames.video, frames.frame, frames.videos, config.fps)
     opposite = opposites(config.opposites, frames.classes) if frames.classes else []
     watched = {}
     for part in ("select", "val"):
         centres = watched_frames(frames, part, WATCHED)
-        rows = torch.from_numpy(centred(frames.video, numbers, centres, config.window, step)).to(device)
+        rows = torch.from_numpy(windows.centred(centres)).to(device)
         watched[part] = Watched(frames, centres, rows, opposite)
     views = store.views if SAMPLERS[config.sampler].uses_views else ["original"]
     source = _source(config, store, frames, front, device, views)
     train = frames.centres("train")
-    rows = centred(frames.video, numbers, train, config.window, step)
+    rows = windows.centred(train)
     if incomplete := held((rows >= 0).sum(axis=1), config.window, frames.video[train], frames.videos):
         print(incomplete)
-    facts, seen = _facts(config, frames, store, front, common, fold), _seen(config, frames) | fitted_on
+    facts, seen = _facts(config, frames, store, front, window, fold), _seen(config, frames) | fitted_on
     return TrainingData(
         config, facts, frames, alike, front, source, views, device, rows, watched, opposite, seen, held_out
     )
@@ -144,13 +146,13 @@ def _fitted_again(train: sources.Blocks, num_components: int) -> projection.Proj
 
 
 def _facts(
-    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, spacing: int, fold: int | None
+    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, window: Window, fold: int | None
 ) -> dict[str, Any]:
     """All that it takes to use the adapter without its command line."""
     label = frames.label[frames.centres("train")]
     return {
         **{name: getattr(config, name) for name in FACTS},
-        "spacing": spacing,
+        "window": dataclasses.asdict(window),
         "tracks": tracks_of(config.loss),
         "classes": frames.classes,
         "class_counts": np.bincount(label[label >= 0], minlength=len(frames.classes)).tolist() or None,
