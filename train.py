@@ -24,7 +24,6 @@ from pipeline.core import children
 from pipeline.core.choices import listed
 from pipeline.core.join import open_both, with_files
 from pipeline.core.params import UserError, entry, given_params
-from pipeline.training.combinations import select_by_of
 from pipeline.training.config import TrainConfig, from_flags, new_folder
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
@@ -47,8 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     folds = labels.folds or [None]
     results = [result for fold in folds for result in run.train_fold(config, folder, store, labels, fold)]
     checkpoints.write_summary(folder, results)
-    select_by = config.select_by or select_by_of(config.loss)
-    print(messages.verdict(config, folder, results, select_by, len(labels.folds)))
+    print(messages.verdict(config, folder, results, len(labels.folds)))
     if config.evaluate:
         evaluate(config, folder, given_params(argv))
 

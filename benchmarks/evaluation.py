@@ -25,14 +25,15 @@ import torch
 from pipeline.adapter.adapter import build_adapter
 from pipeline.adapter.inference import per_frame
 from pipeline.adapter.sources import InMemory
+from pipeline.metrics.pair_cosines import mean_cosines
 from pipeline.metrics.probes import linear_probe
-from pipeline.metrics.protocol import expression_by_group
-from pipeline.metrics.retrieval import knn_predict, map_at_r, recall_at_k
-from pipeline.metrics.separability import mean_cosines, pair_counts, separability
-from pipeline.metrics.separation import evenly
+from pipeline.metrics.protocol import expression
+from pipeline.metrics.retrieval import knn_votes, mean_average_precision, recall
 from pipeline.metrics.smoothing import fit_class_bias, smooth
-from pipeline.metrics.steadiness import steadiness_by_group, switches
+from pipeline.metrics.steadiness import flips, lateness, steadiness
 from pipeline.metrics.uncertainty import group_weights
+from pipeline.metrics.vectors import evenly
+from pipeline.metrics.verification import pair_counts, verification
 
 CLASSES = ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"]
 OPPOSITES = [(4, 5), (1, 3)]
@@ -63,14 +64,15 @@ def main() -> None:
     row("mean cosines and gaps, all pairs", lambda: mean_cosines(z, label, video, 8, OPPOSITES), weights)
     row(
         f"AUC, EER, F1, d', TPR, pairs of {len(few):,} frames",
-        lambda: separability(pair_counts(z, label, video, 8, OPPOSITES, most=given.pairs_of)), weights,
+        lambda: verification(pair_counts(z, label, video, 8, OPPOSITES, most=given.pairs_of)), weights,
     )  # fmt: skip
-    row("steadiness", lambda: steadiness_by_group(z, predicted, label, video, frame, 1, video), weights)
-    row("expressions", lambda: expression_by_group(label, predicted, video, CLASSES), weights)
-    row("switches", lambda: switches(predicted, label, video, frame, 1))
-    row(f"recall@k, {len(few):,} frames", lambda: recall_at_k(z[few], label[few], video[few], [1, 5, 10]))
-    row(f"mAP@R, {len(few):,} frames", lambda: map_at_r(z[few], label[few], video[few]))
-    row(f"20 nearest of {len(train):,}", lambda: knn_predict(z[train], label[train], z, 20, 8))
+    row("steadiness", lambda: steadiness(z, label, video, frame, 1, video), weights)
+    row("expressions", lambda: expression(label, predicted, video, CLASSES), weights)
+    row("flips", lambda: flips(label, predicted, video, frame, 1, video), weights)
+    row("switches", lambda: lateness(label, predicted, video, frame, 1, video), weights)
+    row(f"recall@k, {len(few):,} frames", lambda: recall(z[few], label[few], video[few], [1, 5, 10]), weights)
+    row(f"mAP@R, {len(few):,} frames", lambda: mean_average_precision(z[few], label[few], video[few]), weights)
+    row(f"20 nearest of {len(train):,}", lambda: knn_votes(z[train], label[train], z, 20, 8))
     row(f"linear probe, {len(train):,} rows", lambda: linear_probe(z, label, z, given.neighbours_of))
     for kind in ("box", "gaussian", "median"):
         row(f"smoothing, {kind} of 101", lambda kind=kind: smooth(scores, video, frame, kind, 101))

@@ -1,5 +1,6 @@
 import re
 
+import formulas
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,6 @@ from pipeline.adapter.windows import Window
 from pipeline.core import projection
 from pipeline.core.files import load_tensors, save_tensors
 from pipeline.core.params import UserError
-from pipeline.metrics.separation import pair_cosines, separation
 from pipeline.training import loop
 from pipeline.training.feed import Shard
 from pipeline.training.samplers.build import build_sampler
@@ -128,7 +128,7 @@ def auc_of_new_people(monkeypatch, floor):
     for epoch in range(30):
         trainer.epoch(epoch)
     embedded = adapter.embed(InMemory(through(adapter.front, others)), alone).numpy()
-    return separation(pair_cosines(embedded, other_label, other_video))["auc_same_different"]
+    return formulas.separation(formulas.cosines_of_pairs(embedded, other_label, other_video))["auc_same_different"]
 
 
 def test_training_beside_channels_that_hardly_move_learns_the_class(monkeypatch):

@@ -75,6 +75,19 @@ def test_scalars_are_curves_named_metric_first(write):
     assert [math.isnan(e.value) for e in events.Scalars("cosine_opposite/train")] == [True, True]
 
 
+def test_a_metric_says_beside_its_curve_what_it_is_of_and_on_how_many_frames(write):
+    def what(b):
+        b.scalars({"macro_f1": 0.5, "cosine_same": 0.9}, "val", 1, 1000)
+        b.scalars({"loss": 1.0}, "train", 1)
+
+    events, where = write(what), "Measured on 1,000 evenly spaced frames of the run's val part."
+    assert {tag: events.summary_metadata[tag].summary_description for tag in events.Tags()["scalars"]} == {
+        "macro_f1/val": f"classifier macro-F1, higher is better. {where}",
+        "cosine_same/val": f"mean cosine of pairs. {where}",
+        "loss/train": "",
+    }
+
+
 def test_what_was_given_is_on_disk_before_the_board_is_closed(tmp_path):
     """So that a run killed after its checkpoint loses no curve."""
     code = "import os, sys; from pathlib import Path; from pipeline.training.board import Board; "

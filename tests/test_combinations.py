@@ -6,7 +6,14 @@ import pytest
 
 from pipeline.adapter.heads import HEADS
 from pipeline.core.params import UserError
-from pipeline.training.combinations import RULES, Combination, refuse_combination, select_by_of, tracks_of
+from pipeline.training.combinations import (
+    RULES,
+    SELECT_BY,
+    Combination,
+    refuse_combination,
+    select_by_of,
+    tracks_of,
+)
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
 
@@ -182,11 +189,22 @@ CASES = {
             [{"loss": "rank_n_contrast", "sampler": "uniform", "select_by": "rank_correlation_va"}],
         )
     ],
+    "select_by_of_a_pair_head": [
+        (
+            {"select_by": "pair_f1"},
+            "select_by 'pair_f1' is of a head for pairs; of model 'mlp' it may be ['auc_same_different', 'paired_auc', "
+            "'paired_best_f1']",
+            [
+                {"select_by": "paired_best_f1"},
+                {"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs", "select_by": "pair_f1"},
+            ],
+        )
+    ],
     "select_by_of_what_is_not_predicted": [
         (
             {"select_by": "macro_f1"},
             "loss 'supcon' predicts no classes, so select_by cannot be 'macro_f1'",
-            [{"select_by": "pair_f1"}, {"loss": "arcface", "select_by": "macro_f1"}],
+            [{"select_by": "paired_auc"}, {"loss": "arcface", "select_by": "macro_f1"}],
         ),
         (
             {"loss": "rank_n_contrast", "sampler": "uniform", "select_by": "ccc"},
@@ -207,6 +225,14 @@ def test_a_rule_refuses_what_no_other_does_and_takes_the_nearest(rule, case):
     assert [each.__name__ for each in RULES if each(combination(**changes))] == [rule]
     assert line(**changes) == words
     assert [line(**near) for near in taken] == [None] * len(taken)
+
+
+def test_pairs_are_chosen_by_their_own_auc_and_a_head_for_pairs_by_its_logits():
+    """Each has a name of its own, as they cannot be compared."""
+    names = [select_by_of("supcon", head, named) for head in (False, True) for named in (False, True)]
+    assert names == ["auc_same_different", "paired_auc", "pair_auc_same_different", "pair_paired_auc"]
+    assert select_by_of("ccc", named_pairs=True) == "ccc"
+    assert set(names) <= set(SELECT_BY)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import formulas
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,11 +17,9 @@ from pipeline.core.tables import Labels, read_labels, write_labels
 from pipeline.evaluation import evaluate, files
 from pipeline.metrics import measures
 from pipeline.metrics.probes import linear_probe
-from pipeline.metrics.retrieval import knn_predict, map_at_r, recall_at_k
-from pipeline.metrics.separation import evenly, pair_cosines, separation
 from pipeline.metrics.smoothing import smooth
-from pipeline.metrics.steadiness import steadiness, switch_scores, switches
 from pipeline.metrics.uncertainty import group_weights
+from pipeline.metrics.vectors import evenly
 
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32}
 CLASSES = ["Neutral", "Happiness", "Sadness", "Fear"]  # Fear is labelled nowhere
@@ -119,21 +118,20 @@ def expected_of_seed(seed, train_chosen):
     database = embeddings_by_hand(adapter, np.isin(np.arange(len(label)), train)).numpy()
     sixty = np.linspace(0, val.sum() - 1, 60).round().astype(int)
     y, who = label[val], video[val]  # a person has one video here
-    knn = knn_predict(database, label[train], z.numpy(), 5, 4)
+    knn = formulas.knn(database, label[train], z.numpy(), 5, 4)
     probability = adapter.loss.terms["cross_entropy"].classifier(z).softmax(1).detach().numpy()
-    frame, cosines = frames["frame"].to_numpy()[val], pair_cosines(z.numpy()[sixty], y[sixty], who[sixty], [(1, 2)])
-    every = separation(pair_cosines(z.numpy(), y, who, [(1, 2)]))  # of means, all pairs are taken
-    found = {k: separation(cosines)[k] if k.startswith("auc") else v for k, v in every.items()}
-    found |= recall_at_k(z.numpy()[sixty], y[sixty], who[sixty], [1, 3])[0]
-    found["map_at_r"] = map_at_r(z.numpy()[sixty], y[sixty], who[sixty])[0]
+    frame, few = frames["frame"].to_numpy()[val], (z.numpy()[sixty], y[sixty], who[sixty])
+    of_few = formulas.separation(formulas.cosines_of_pairs(*few, [(1, 2)]))
+    every = formulas.separation(formulas.cosines_of_pairs(z.numpy(), y, who, [(1, 2)]))  # of means, all pairs are taken
+    found = {k: of_few[k] if k.startswith("auc") else v for k, v in every.items()}
+    found |= formulas.recall_at_k(*few, [1, 3])[0]
+    found["map_at_r"] = np.nanmean(formulas.precision_at_r(*few))
     found["probe_macro_f1"] = f1(y, linear_probe(database, label[train], z.numpy()))
     for prefix, said in (("", probability.argmax(1)), ("knn_", knn)):
         found |= {f"{prefix}macro_f1": f1(y, said), f"{prefix}accuracy": (said == y).mean()}
-        late = switch_scores(switches(said, y, who, frame, 1))
-        found |= {f"{prefix}{k}": late[k] for k in ("frames_late", "switches_missed")}
-        steady = steadiness(z.numpy(), said, y, who, frame, 1)
-        found[f"{prefix}flips_per_100"] = steady.pop("flips_per_100")
-    return found | steady
+        found |= {f"{prefix}{k}": v for k, v in formulas.lateness(said, y, who, frame, 1).items()}
+        found[f"{prefix}flips_per_100"] = formulas.flips_per_100(said, y, who, frame, 1)
+    return found | formulas.steadiness(z.numpy(), y, who, frame, 1)
 
 
 def f1(truth, said):

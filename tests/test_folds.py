@@ -17,12 +17,12 @@ from pipeline.core.params import UserError
 from pipeline.core.tables import Labels, of_fold, write_labels
 from pipeline.evaluation import baselines, evaluate, files
 from pipeline.evaluation.folds import averaged, pooled, together
-from pipeline.metrics.measures import Answers, Part, Settings, measured
+from pipeline.metrics.measures import MetricOptions, Outputs, Subset, measured
 from pipeline.metrics.uncertainty import estimates, group_weights
 from pipeline.report import __main__ as report
 
 FOLDS = 3
-SETTINGS = Settings(
+OPTIONS = MetricOptions(
     top_k=[1, 2], neighbours=3, most_pairs_of=1000, smoothing="box", width=3, width_aus=3, class_bias=False
 )
 
@@ -176,15 +176,15 @@ def test_a_run_that_lacks_folds_or_seeds_is_not_evaluated_as_if_it_had_them(cut)
 # --- the arithmetic
 
 
-def part_and_answers(fold, lengths, seed=0, classes=3, pairs=False):
-    """Random frames of videos of some lengths, each its own group, with labels of all tracks, and answers to them."""
+def subset_and_outputs(fold, lengths, seed=0, classes=3, pairs=False):
+    """Random frames of videos of some lengths, each its own group, with labels of all tracks, and outputs to them."""
     rng = np.random.default_rng([seed, fold])
     n, video = sum(lengths), np.repeat(np.arange(len(lengths)), lengths)
     label = rng.integers(-1, classes, n)
     va, aus = rng.uniform(-1, 1, (n, 2)), rng.integers(0, 2, (n, 2)).astype(float)
     va[rng.random(n) < 0.2], aus[rng.random(n) < 0.2] = np.nan, np.nan
     frame = np.concatenate([np.arange(k) for k in lengths])
-    part = Part(
+    subset = Subset(
         video, frame, frame, video, label, va, aus,
         [f"{fold}/{v}" for v in range(len(lengths))], [f"{fold}/{v}" for v in range(len(lengths))],
         [f"c{k}" for k in range(classes)], ["au1", "au2"], 1, [(0, 1)], rng.integers(0, classes, 30),
@@ -193,42 +193,42 @@ def part_and_answers(fold, lengths, seed=0, classes=3, pairs=False):
     said = {
         "classes": rng.dirichlet(np.ones(classes), n), "va": rng.uniform(-1, 1, (n, 2)), "aus": rng.random((n, 2)),
     }  # fmt: skip
-    return part, Answers(rng.standard_normal((n, 4)), rng.standard_normal((30, 4)), said)
+    return subset, Outputs(rng.standard_normal((n, 4)), rng.standard_normal((30, 4)), said)
 
 
 def of_folds(all_lengths, **options):
-    parts, answers = zip(*(part_and_answers(k, of, **options) for k, of in enumerate(all_lengths)), strict=True)
-    return parts, answers, [measured(part, said, SETTINGS) for part, said in zip(parts, answers, strict=True)]
+    subsets, outputs = zip(*(subset_and_outputs(k, of, **options) for k, of in enumerate(all_lengths)), strict=True)
+    return subsets, outputs, [measured(subset, said, OPTIONS) for subset, said in zip(subsets, outputs, strict=True)]
 
 
 LENGTHS = [[5, 1, 40], [12, 30], [7, 9, 20, 4]]
 
 
 def test_valence_and_units_are_scored_on_the_frames_of_all_folds_in_a_row():
-    parts, answers, seeds = of_folds(LENGTHS)
-    measure, _ = pooled(parts, seeds)
+    subsets, outputs, seeds = of_folds(LENGTHS)
+    measure, _ = pooled(subsets, seeds)
     found = {name: value[0] for name, value in measure(np.ones((1, 9))).items()}
-    truth = np.concatenate([part.va for part in parts])
-    said = np.concatenate([answer.said["va"] for answer in answers])
+    truth = np.concatenate([subset.va for subset in subsets])
+    said = np.concatenate([of_seed.predictions["va"] for of_seed in outputs])
     known = ~np.isnan(truth).any(1)
     for k, name in enumerate(("valence", "arousal")):
         x, y = truth[known, k], said[known, k]
         ccc = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
         assert found[f"ccc_{name}"] == pytest.approx(ccc)
-    truth = np.concatenate([part.aus for part in parts])
-    said = np.concatenate([answer.said["aus"] for answer in answers])
+    truth = np.concatenate([subset.aus for subset in subsets])
+    said = np.concatenate([of_seed.predictions["aus"] for of_seed in outputs])
     known = ~np.isnan(truth).any(1)
     f1 = [f1_score(truth[known, u], said[known, u] >= 0.5) for u in (0, 1)]
     assert found["au_f1"] == pytest.approx(np.mean(f1))
-    label = np.concatenate([part.label for part in parts])
-    probe = np.concatenate([seen.probe for _, seen in seeds])
+    label = np.concatenate([subset.label for subset in subsets])
+    probe = np.concatenate([result.probe for _, result in seeds])
     assert found["probe_macro_f1"] == pytest.approx(f1_score(label[label >= 0], probe, average="macro"))
 
 
 def test_what_compares_embeddings_is_the_mean_of_folds_by_the_labelled_frames_that_were_drawn():
-    parts, _, seeds = of_folds(LENGTHS)
+    subsets, _, seeds = of_folds(LENGTHS)
     weights = group_weights(9, 40)
-    found = pooled(parts, seeds)[0](weights)
+    found = pooled(subsets, seeds)[0](weights)
     names = [
         "auc_same_different",
         "gap_same_opposite",
@@ -240,40 +240,40 @@ def test_what_compares_embeddings_is_the_mean_of_folds_by_the_labelled_frames_th
     for name in names:
         for r, row in enumerate(weights):
             total, frames, start = 0.0, 0, 0
-            for part, (measure, _) in zip(parts, seeds, strict=True):
-                of = row[start : start + len(part.groups)]
-                start += len(part.groups)
+            for subset, (measure, _) in zip(subsets, seeds, strict=True):
+                of = row[start : start + len(subset.groups)]
+                start += len(subset.groups)
                 value = measure(of[None])[name][0]
-                drawn = sum(of[group] for group, label in zip(part.group, part.label, strict=True) if label >= 0)
+                drawn = sum(of[group] for group, label in zip(subset.group, subset.label, strict=True) if label >= 0)
                 if drawn and not np.isnan(value):
                     total, frames = total + drawn * value, frames + drawn
             assert found[name][r] == pytest.approx(total / frames if frames else np.nan, nan_ok=True), name
 
 
 def test_recall_over_folds_is_that_of_all_frames_where_all_are_asked():
-    parts, _, seeds = of_folds([[40, 40, 30], [50, 40]])
-    once = [measure(np.ones((1, len(part.groups)))) for part, (measure, _) in zip(parts, seeds, strict=True)]
-    hits = sum(m["recall_at_1"][0] * (p.label >= 0).sum() for p, m in zip(parts, once, strict=True))
-    asked = sum((part.label >= 0).sum() for part in parts)
-    assert pooled(parts, seeds)[0](np.ones((1, 5)))["recall_at_1"][0] == pytest.approx(hits / asked)
+    subsets, _, seeds = of_folds([[40, 40, 30], [50, 40]])
+    once = [measure(np.ones((1, len(subset.groups)))) for subset, (measure, _) in zip(subsets, seeds, strict=True)]
+    hits = sum(m["recall_at_1"][0] * (p.label >= 0).sum() for p, m in zip(subsets, once, strict=True))
+    asked = sum((subset.label >= 0).sum() for subset in subsets)
+    assert pooled(subsets, seeds)[0](np.ones((1, 5)))["recall_at_1"][0] == pytest.approx(hits / asked)
 
 
 def test_a_fold_that_was_not_drawn_says_nothing():
-    parts, _, seeds = of_folds(LENGTHS)
+    subsets, _, seeds = of_folds(LENGTHS)
     only = np.array([[0, 0, 0, 1, 1, 0, 0, 0, 0]])
-    found, expected = pooled(parts, seeds)[0](only), seeds[1][0](only[:, 3:5])
+    found, expected = pooled(subsets, seeds)[0](only), seeds[1][0](only[:, 3:5])
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-9, err_msg=name)
 
 
 def test_intervals_of_folds_are_as_wide_as_those_of_one_split_with_as_many_groups():
     """Predictions that know nothing of their fold: the folds are one split cut in pieces."""
-    parts, answers, seeds = of_folds([[20] * 10] * 4)
-    whole = together(parts)
-    said = {what: np.concatenate([a.said[what] for a in answers]) for what in answers[0].said}
-    of_one = measured(whole, Answers(None, None, said), SETTINGS)[0]
+    subsets, outputs, seeds = of_folds([[20] * 10] * 4)
+    whole = together(subsets)
+    said = {what: np.concatenate([a.predictions[what] for a in outputs]) for what in outputs[0].predictions}
+    of_one = measured(whole, Outputs(None, None, said), OPTIONS)[0]
     weights = group_weights(40, 200)
-    one, cut_up = estimates("x", [of_one], weights), estimates("x", [pooled(parts, seeds)[0]], weights)
+    one, cut_up = estimates("x", [of_one], weights), estimates("x", [pooled(subsets, seeds)[0]], weights)
     assert set(one) < set(cut_up)
     for name, estimate in one.items():
         assert cut_up[name].value == pytest.approx(estimate.value, nan_ok=True)
@@ -281,29 +281,29 @@ def test_intervals_of_folds_are_as_wide_as_those_of_one_split_with_as_many_group
 
 
 def test_a_fold_without_a_class_is_pooled_with_those_that_have_one():
-    parts, answers, _ = of_folds(LENGTHS)
-    parts = [parts[0], dataclasses.replace(parts[1], label=np.full(42, -1)), parts[2]]
-    seeds = [measured(part, said, SETTINGS) for part, said in zip(parts, answers, strict=True)]
-    measure, seen = pooled(parts, seeds)
+    subsets, outputs, _ = of_folds(LENGTHS)
+    subsets = [subsets[0], dataclasses.replace(subsets[1], label=np.full(42, -1)), subsets[2]]
+    seeds = [measured(subset, said, OPTIONS) for subset, said in zip(subsets, outputs, strict=True)]
+    measure, result = pooled(subsets, seeds)
     found = measure(np.ones((1, 9)))
-    label = np.concatenate([part.label for part in parts])
+    label = np.concatenate([subset.label for subset in subsets])
     has = label >= 0
-    assert np.isnan(seen.predicted["knn"][0][46:88]).all()
-    knn = seen.predicted["knn"][0][has].argmax(1)
+    assert np.isnan(result.predictions["knn"][0][46:88]).all()
+    knn = result.predictions["knn"][0][has].argmax(1)
     assert found["knn_macro_f1"][0] == pytest.approx(f1_score(label[has], knn, average="macro"))
-    kept = [measured(part, said, SETTINGS)[0] for part, said in ((parts[0], answers[0]), (parts[2], answers[2]))]
-    frames = [(parts[k].label >= 0).sum() for k in (0, 2)]
+    kept = [measured(subset, said, OPTIONS)[0] for subset, said in ((subsets[0], outputs[0]), (subsets[2], outputs[2]))]
+    frames = [(subsets[k].label >= 0).sum() for k in (0, 2)]
     values = [m(np.ones((1, size)))["auc_same_different"][0] for m, size in zip(kept, (3, 4), strict=True)]
     assert found["auc_same_different"][0] == pytest.approx(np.average(values, weights=frames))
 
 
 def test_pairs_are_those_of_all_folds_with_their_own_rows():
-    parts, _, _ = of_folds(LENGTHS, pairs=True)
-    whole = together(parts)
-    for k, (start, part) in enumerate(zip((0, 46, 88), parts, strict=True)):
+    subsets, _, _ = of_folds(LENGTHS, pairs=True)
+    whole = together(subsets)
+    for k, (start, subset) in enumerate(zip((0, 46, 88), subsets, strict=True)):
         own = whole.pairs[2 * k : 2 * k + 2]
-        np.testing.assert_array_equal(own - start, part.pairs)
-        np.testing.assert_array_equal(whole.va[own], part.va[part.pairs])
+        np.testing.assert_array_equal(own - start, subset.pairs)
+        np.testing.assert_array_equal(whole.va[own], subset.va[subset.pairs])
 
 
 def test_means_leave_out_what_is_not_known():

@@ -4,39 +4,39 @@ import numpy as np
 import pytest
 
 from pipeline.metrics.grouped import one_by_one, squared, summed, sums_by
-from pipeline.metrics.measures import Part, Seen, by_groups
-from pipeline.metrics.protocol import expression_by_group
-from pipeline.metrics.separability import mean_cosines
+from pipeline.metrics.measures import SeedResult, Subset, by_groups
+from pipeline.metrics.pair_cosines import mean_cosines
+from pipeline.metrics.protocol import expression
 
 RNG = np.random.default_rng(0)
 
 
-def part_of(video, classes=4):
+def subset_of(video, classes=4):
     """One group a video, expressions, valence and arousal, and two action units, with frames that have none."""
     n = len(video)
     frame = np.arange(n) - np.searchsorted(video, video)
     va, aus = RNG.uniform(-1, 1, (n, 2)), RNG.integers(0, 2, (n, 2)).astype(float)
     va[::7], aus[::5] = np.nan, np.nan
     names = [str(v) for v in range(video.max() + 1)]
-    return Part(
+    return Subset(
         video=video, frame=frame, number=frame, group=video, va=va, aus=aus, videos=names, groups=names,
         label=np.where(np.arange(n) % 9 == 8, -1, RNG.integers(0, classes, n)), classes=list("abcd")[:classes],
-        au_names=["au1", "au4"], step=1, opposites=[(0, 1)], train_label=np.zeros(0, dtype=int),
+        au_names=["au1", "au4"], step=1, opposites=[(0, 1)], gallery_label=np.zeros(0, dtype=int),
     )  # fmt: skip
 
 
-def seen_of(part):
-    n = len(part.video)
+def result_of(subset):
+    n = len(subset.video)
     said = {"classes": RNG.random((n, 4)), "va": RNG.uniform(-1, 1, (n, 2)), "aus": RNG.random((n, 2))}
-    predicted = {what: [values, values[::-1]] for what, values in said.items()}
-    return Seen(predicted, None, RNG.integers(0, 4, len(part.has)))
+    predictions = {what: [values, values[::-1]] for what, values in said.items()}
+    return SeedResult(predictions, None, RNG.integers(0, 4, len(subset.labelled)))
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 def test_each_video_measured_by_itself_is_a_row_of_the_identity(at_once):
     video = np.repeat(np.arange(9), [5, 1, 40, 2, 1, 13, 9, 30, 4])
-    part, z = part_of(video), RNG.standard_normal((105, 6)).astype(np.float32)
-    measure = by_groups(part, z, seen_of(part), part.video)
+    subset, z = subset_of(video), RNG.standard_normal((105, 6)).astype(np.float32)
+    measure = by_groups(subset, z, result_of(subset), subset.video)
     with np.errstate(invalid="ignore", divide="ignore"):
         expected = measure(np.eye(9))
         parts = [measure(weights) for weights in one_by_one(9, at_once)]
@@ -66,10 +66,10 @@ def test_memory_grows_with_photographs_and_classes_and_not_with_their_product():
     z, group = RNG.standard_normal((n, 8)).astype(np.float32), np.arange(n)
     names, weights = [f"c{k}" for k in range(classes)], RNG.multinomial(n - 1, np.full(n, 1 / n), size=2).astype(float)
     tracemalloc.start()
-    expression_by_group(label, said, group, names)(weights)
+    expression(label, said, group, names)(weights)
     mean_cosines(z, label, group, classes)(weights)
     for some in one_by_one(n, 512):
-        expression_by_group(label, said, group, names)(some)
+        expression(label, said, group, names)(some)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40e6

@@ -13,7 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from pipeline.evaluation import plots
-from pipeline.metrics.separability import pair_counts
+from pipeline.metrics.verification import pair_counts
 
 TITLE = plots.heading("tcn_supcon", "synthetic", 12345)
 CLASSES = ["Neutral", "Anger", "Fear"]

@@ -81,7 +81,7 @@ def test_the_page_holds_every_run_adapters_first_and_with_intervals(place):
     assert frozen["run"] == "baseline: frozen"
     low, high = interval("frozen", "auc_same_different")
     assert frozen["AUC same/different"] == f"0.600 ({low:.3f} to {high:.3f})"
-    assert set(adapter) == {"run", "AUC same/different", "cosine same - opposite", "steadiness", "flips/100"}
+    assert set(adapter) == {"run", "AUC same/different", "cosine same - opposite", "steadiness", "kNN flips/100"}
 
 
 def test_the_best_is_bold_only_where_it_is_beyond_noise(place):
@@ -90,10 +90,10 @@ def test_the_best_is_bold_only_where_it_is_beyond_noise(place):
     report.main([])
     rows = {row["run"]: row for row in table_of_page(place, "Results")}
     bold = {(run, k) for run, row in rows.items() for k, cell in row.items() if cell.startswith("**")}
-    assert bold == {("adapter (3 seeds)", "flips/100")}  # fewer flips are better
+    assert bold == {("adapter (3 seeds)", "kNN flips/100")}  # fewer flips are better
     page = (place / "report/report.md").read_text(encoding="utf-8")
     assert "AUC same/different: near is best; within noise of it: adapter." in page
-    assert "flips/100: adapter is best; beyond noise of all others, one by one." in page
+    assert "kNN flips/100: adapter is best; beyond noise of all others, one by one." in page
 
 
 def test_a_gain_is_over_the_best_baseline_of_each_metric(place):
@@ -104,10 +104,10 @@ def test_a_gain_is_over_the_best_baseline_of_each_metric(place):
     assert best["steadiness"] == "steady: 0.9960"
     assert adapter["AUC same/different"] == "**+0.200**"
     assert adapter["steadiness"] == "~ -0.0010"
-    assert adapter["flips/100"] == "**-34.2**"
+    assert adapter["kNN flips/100"] == "**-34.2**"
     rows = {row["baseline"]: row for row in table_of_page(place, "Against each baseline")}
     assert set(rows) == {"frozen", "steady"}
-    assert rows["steady"]["flips/100"] == ""  # it has none
+    assert rows["steady"]["kNN flips/100"] == ""  # it has none
 
 
 def test_what_is_worse_beyond_noise_is_neither_bold_nor_within_noise(place):
@@ -197,7 +197,7 @@ def test_the_terminal_shows_the_table_in_columns(place, capsys):
     report.main([])
     lines = capsys.readouterr().out.splitlines()
     head, adapter, frozen = lines[lines.index("") + 1 :][:3]
-    for title, one, two in [("AUC same/different", "0.800 ", "0.600 "), ("flips/100", "4.300", "38.5")]:
+    for title, one, two in [("AUC same/different", "0.800 ", "0.600 "), ("kNN flips/100", "4.300", "38.5")]:
         at = head.index(title)
         assert adapter[at:].startswith(one)
         assert frozen[at:].startswith(two)

@@ -1,5 +1,6 @@
 import math
 
+import formulas
 import numpy as np
 import pytest
 import torch
@@ -10,15 +11,14 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.metrics import retrieval
 from pipeline.metrics.retrieval import (
-    found_at_k,
-    knn_predict,
+    hits_at_k,
     knn_votes,
-    map_at_r,
+    mean_average_precision,
     pair_ranks,
-    paired_recall_at_k,
+    paired_recall,
     partner_ranks,
     precision_at_r,
-    recall_at_k,
+    recall,
 )
 
 # Videos of 5, 1 and 40 frames and one more, D = 4.
@@ -27,59 +27,66 @@ LABEL = np.r_[[0, 0, 1, 1, 2], [0], np.arange(40) % 3, [3] * 3, [0] * 17]
 ROWS = np.random.default_rng(0).standard_normal((66, 4)) + 0.7 * np.eye(4)[LABEL]
 
 
+def once(measure, groups):
+    """The numbers where each group counts once."""
+    return {name: float(value[0]) for name, value in measure(np.ones((1, int(max(groups)) + 1))).items()}
+
+
+def recall_of(rows, label, group, ks):
+    """And how many rows are queries."""
+    num_queries = int((~np.isnan(hits_at_k(rows, label, group, ks)[:, 0])).sum())
+    return once(recall(rows, label, group, ks), group), num_queries
+
+
+def paired_recall_of(left, right, ks):
+    groups = np.zeros(len(left), dtype=int)
+    values = paired_recall(pair_ranks(left, right), groups, ks)(np.ones((1, min(1, len(left)))))
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def predicted(train, train_labels, queries, neighbours, num_classes):
+    return knn_votes(train, train_labels, queries, neighbours, num_classes).argmax(axis=1)
+
+
 @pytest.fixture(params=[7, 1024], ids=["blocks_of_7", "one_block"])
 def block(request, monkeypatch):
     monkeypatch.setattr(retrieval, "BLOCK", request.param)
 
 
-def unit(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def recall_by_a_double_loop(rows, label, group, k):
-    hits = []
-    for i, row in enumerate(unit(rows)):
-        others = [j for j in range(len(rows)) if group[j] != group[i]]
-        if not any(label[j] == label[i] for j in others):
-            continue
-        nearest = sorted(others, key=lambda j: -float(row @ unit(rows)[j]))[:k]
-        hits.append(any(label[j] == label[i] for j in nearest))
-    return sum(hits) / len(hits), len(hits)
-
-
 def test_recall_is_that_of_a_double_loop_over_other_groups(block):
-    found, asked = recall_at_k(ROWS, LABEL, GROUP, [1, 3, 10, 60])
-    for k in (1, 3, 10, 60):
-        assert (found[f"recall_at_{k}"], asked) == recall_by_a_double_loop(ROWS, LABEL, GROUP, k)
+    found, num_queries = recall_of(ROWS, LABEL, GROUP, [1, 3, 10, 60])
+    expected, queries = formulas.recall_at_k(ROWS, LABEL, GROUP, [1, 3, 10, 60])
+    assert found == pytest.approx(expected)
+    assert num_queries == queries
     assert 0 < found["recall_at_1"] < found["recall_at_10"] < 1
-    assert asked == 66 - 3  # class 3 is in one video only, so nobody can find it
+    assert num_queries == 66 - 3  # class 3 is in one video only, so nobody can find it
 
 
 def test_a_twin_in_the_own_video_is_no_answer():
     rows = np.array([[1, 0], [1, 0], [0, 1], [0.8, 0.6]])
     # Row 0's twin is row 1; of the other group, row 3 (class 1) is nearer than row 2 (class 0).
-    found, asked = recall_at_k(rows, np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), [1, 2])
-    assert asked == 3
+    found, num_queries = recall_of(rows, np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), [1, 2])
+    assert num_queries == 3
     assert found == {"recall_at_1": 1 / 3, "recall_at_2": 1.0}  # row 2 has only rows of its class to find
 
 
 def test_asking_for_more_than_there_are_candidates_finds_whoever_is_there():
-    found, asked = recall_at_k(ROWS[:6], LABEL[:6], GROUP[:6], [1, 5, 1000])
-    assert asked == 3  # rows 0 and 1 can find row 5, and row 5 them
+    found, num_queries = recall_of(ROWS[:6], LABEL[:6], GROUP[:6], [1, 5, 1000])
+    assert num_queries == 3  # rows 0 and 1 can find row 5, and row 5 them
     assert found["recall_at_1000"] == found["recall_at_5"] == 1
 
 
 @pytest.mark.parametrize(
     ("label", "group"), [([0, 1, 2], [0, 1, 2]), ([0, 0, 0], [1, 1, 1])], ids=["no_class_twice", "one_video"]
 )
-def test_where_nobody_can_be_asked_recall_is_not_a_number(label, group):
-    found, asked = recall_at_k(ROWS[:3], np.array(label), np.array(group), [1, 2])
-    assert asked == 0
+def test_where_there_is_no_query_recall_is_not_a_number(label, group):
+    found, num_queries = recall_of(ROWS[:3], np.array(label), np.array(group), [1, 2])
+    assert num_queries == 0
     assert all(map(math.isnan, found.values()))
 
 
 def test_with_one_class_every_answer_is_right():
-    assert recall_at_k(ROWS, np.zeros(66, dtype=int), GROUP, [1])[0] == {"recall_at_1": 1.0}
+    assert recall_of(ROWS, np.zeros(66, dtype=int), GROUP, [1])[0] == {"recall_at_1": 1.0}
 
 
 def test_of_equally_near_rows_the_first_are_taken():
@@ -92,22 +99,22 @@ def test_of_equally_near_rows_the_first_are_taken():
 
 def test_a_single_neighbour_votes_as_in_sklearn(block):
     peer = KNeighborsClassifier(1, metric="cosine").fit(ROWS[:40], LABEL[:40])
-    assert knn_predict(ROWS[:40], LABEL[:40], ROWS[40:], 1, 4).tolist() == peer.predict(ROWS[40:]).tolist()
+    assert predicted(ROWS[:40], LABEL[:40], ROWS[40:], 1, 4).tolist() == peer.predict(ROWS[40:]).tolist()
 
 
 def test_an_odd_number_of_neighbours_votes_on_two_classes_as_in_sklearn(block):
     label = (LABEL > 0).astype(int)
     peer = KNeighborsClassifier(9, metric="cosine").fit(ROWS[:40], label[:40])
-    predicted = knn_predict(ROWS[:40], label[:40], ROWS[40:], 9, 2)
-    assert predicted.tolist() == peer.predict(ROWS[40:]).tolist()
-    assert set(predicted) == {0, 1}
+    codes = predicted(ROWS[:40], label[:40], ROWS[40:], 9, 2)
+    assert codes.tolist() == peer.predict(ROWS[40:]).tolist()
+    assert set(codes) == {0, 1}
 
 
 def test_of_equal_votes_the_greater_sum_of_cosines_wins(block):
-    predicted = knn_predict(ROWS[:40], LABEL[:40], ROWS[40:], 6, 5)
+    codes = predicted(ROWS[:40], LABEL[:40], ROWS[40:], 6, 5)
     tied = 0
-    for row, found in zip(ROWS[40:], predicted, strict=True):
-        cosine = unit(ROWS[:40]) @ unit(row[None])[0]
+    for row, found in zip(ROWS[40:], codes, strict=True):
+        cosine = formulas.unit(ROWS[:40]) @ formulas.unit(row[None])[0]
         nearest = np.argsort(-cosine)[:6]
         votes = {c: (int((LABEL[nearest] == c).sum()), cosine[nearest][LABEL[nearest] == c].sum()) for c in range(5)}
         tied += sorted(v for v, _ in votes.values())[-2:] == [max(votes.values())[0]] * 2
@@ -119,40 +126,37 @@ def test_a_difference_in_the_fifth_digit_of_a_cosine_still_breaks_a_tie():
     angle = np.array([0.1000, 0.0999])  # cosines that differ by 1e-5
     train = np.stack([np.cos(angle), np.sin(angle)], axis=1).repeat(10, axis=0)
     label = np.array([0, 1]).repeat(10)
-    assert knn_predict(train, label, np.array([[1.0, 0.0]]), 20, 2).tolist() == [1]
-    assert knn_predict(train, 1 - label, np.array([[1.0, 0.0]]), 20, 2).tolist() == [0]
+    assert predicted(train, label, np.array([[1.0, 0.0]]), 20, 2).tolist() == [1]
+    assert predicted(train, 1 - label, np.array([[1.0, 0.0]]), 20, 2).tolist() == [0]
 
 
 def test_fewer_rows_than_neighbours_all_vote():
-    assert knn_predict(ROWS[:3], np.array([2, 0, 2]), ROWS[3:6], 20, 3).tolist() == [2, 2, 2]
+    assert predicted(ROWS[:3], np.array([2, 0, 2]), ROWS[3:6], 20, 3).tolist() == [2, 2, 2]
 
 
 def test_a_row_of_zeros_gets_the_most_frequent_class_and_no_error():
-    assert knn_predict(ROWS[:5], np.array([1, 0, 1, 1, 0]), np.zeros((1, 4)), 5, 2).tolist() == [1]
+    assert predicted(ROWS[:5], np.array([1, 0, 1, 1, 0]), np.zeros((1, 4)), 5, 2).tolist() == [1]
 
 
-def test_nobody_asked_is_nobody_answered():
-    assert knn_predict(ROWS, LABEL, ROWS[:0], 5, 4).shape == (0,)
-
-
-def precision_by_a_double_loop(rows, label, group):
-    out = []
-    for i, row in enumerate(unit(rows)):
-        others = [j for j in range(len(rows)) if group[j] != group[i]]
-        num_right = sum(label[j] == label[i] for j in others)
-        nearest = sorted(others, key=lambda j: -float(row @ unit(rows)[j]))[:num_right]
-        right = [label[j] == label[i] for j in nearest]
-        total = sum(sum(right[: p + 1]) / (p + 1) for p in range(num_right) if right[p])
-        out.append(total / num_right if num_right else math.nan)
-    return out
+def test_no_query_has_no_answer():
+    assert predicted(ROWS, LABEL, ROWS[:0], 5, 4).shape == (0,)
 
 
 def test_precision_at_r_is_that_of_a_double_loop_over_other_groups(block):
-    expected = precision_by_a_double_loop(ROWS, LABEL, GROUP)
+    expected = formulas.precision_at_r(ROWS, LABEL, GROUP)
     np.testing.assert_allclose(precision_at_r(ROWS, LABEL, GROUP), expected)
-    found, asked = map_at_r(ROWS, LABEL, GROUP)
-    assert found == pytest.approx(np.nanmean(expected))
-    assert asked == 63
+    assert np.isnan(expected).sum() == 66 - 63
+    assert once(mean_average_precision(ROWS, LABEL, GROUP), GROUP) == pytest.approx({"map_at_r": np.nanmean(expected)})
+
+
+def test_in_a_resample_a_group_counts_as_often_as_it_is_drawn_and_the_gallery_is_held():
+    weights = np.array([[2, 0, 1, 3], [0, 1, 0, 0]])
+    hits, precision = hits_at_k(ROWS, LABEL, GROUP, [3])[:, 0], formulas.precision_at_r(ROWS, LABEL, GROUP)
+    found = recall(ROWS, LABEL, GROUP, [3])(weights) | mean_average_precision(ROWS, LABEL, GROUP)(weights)
+    for row, drawn in enumerate(weights):
+        known = ~np.isnan(hits)
+        for name, values in (("recall_at_3", hits), ("map_at_r", precision)):
+            assert found[name][row] == pytest.approx(np.average(values[known], weights=drawn[GROUP][known]))
 
 
 def test_map_at_r_without_groups_is_that_of_pytorch_metric_learning():
@@ -160,9 +164,10 @@ def test_map_at_r_without_groups_is_that_of_pytorch_metric_learning():
         include=("mean_average_precision_at_r",), k="max_bin_count", device=torch.device("cpu"),
         knn_func=CustomKNN(CosineSimilarity()),
     )  # fmt: skip
-    z, label = torch.from_numpy(unit(ROWS)), torch.from_numpy(LABEL)
+    z, label = torch.from_numpy(formulas.unit(ROWS)), torch.from_numpy(LABEL)
     expected = peer.get_accuracy(z, label)["mean_average_precision_at_r"]
-    assert map_at_r(ROWS, LABEL, np.arange(66))[0] == pytest.approx(expected, abs=1e-6)
+    found = once(mean_average_precision(ROWS, LABEL, np.arange(66)), range(66))
+    assert found["map_at_r"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_map_at_r_is_solved_by_hand():
@@ -173,30 +178,19 @@ def test_map_at_r_is_solved_by_hand():
     assert math.isnan(precision_at_r(rows, label, np.arange(5))[2])
 
 
-def test_where_nobody_can_be_asked_there_is_no_precision():
-    found, asked = map_at_r(ROWS[:3], np.array([0, 1, 2]), np.arange(3))
-    assert math.isnan(found)
-    assert asked == 0
-
-
-def test_hits_of_rows_are_what_recall_is_the_mean_of(block):
-    hits = found_at_k(ROWS, LABEL, GROUP, [1, 3])
-    assert hits.shape == (66, 2)
-    assert np.isnan(hits).all(1).sum() == 3
-    assert recall_at_k(ROWS, LABEL, GROUP, [1, 3])[0] == {
-        "recall_at_1": np.nanmean(hits[:, 0]), "recall_at_3": np.nanmean(hits[:, 1])
-    }  # fmt: skip
+def test_where_there_is_no_query_there_is_no_precision():
+    assert math.isnan(once(mean_average_precision(ROWS[:3], np.array([0, 1, 2]), np.arange(3)), range(3))["map_at_r"])
 
 
 def test_a_pair_is_found_from_either_side(block):
     rng = np.random.default_rng(1)
     left = rng.standard_normal((40, 4))
     right = left + 0.8 * rng.standard_normal((40, 4))
-    cosine = unit(left) @ unit(right).T
+    cosine = formulas.unit(left) @ formulas.unit(right).T
     forth = [sorted(range(40), key=lambda j: -cosine[i, j]).index(i) for i in range(40)]
     back = [sorted(range(40), key=lambda j: -cosine[j, i]).index(i) for i in range(40)]
     np.testing.assert_array_equal(pair_ranks(left, right), np.transpose([forth, back]))
-    found = paired_recall_at_k(left, right, [1, 5, 40])
+    found = paired_recall_of(left, right, [1, 5, 40])
     for k in (1, 5, 40):
         assert found[f"paired_recall_at_{k}"] == np.mean([a < k or b < k for a, b in zip(forth, back, strict=True)])
     assert found["paired_recall_at_1"] > max(np.mean(np.array(forth) < 1), np.mean(np.array(back) < 1))
@@ -214,13 +208,13 @@ def test_partners_are_ranked_by_any_score(block):
 
 def test_one_point_for_everything_finds_no_pair():
     rows = np.tile([1.0, 0], (5, 1))
-    assert paired_recall_at_k(rows, rows, [1, 4, 5]) == {
+    assert paired_recall_of(rows, rows, [1, 4, 5]) == {
         "paired_recall_at_1": 0, "paired_recall_at_4": 0, "paired_recall_at_5": 1
     }  # fmt: skip
 
 
 def test_no_pairs_have_no_recall():
-    assert math.isnan(paired_recall_at_k(ROWS[:0], ROWS[:0], [1])["paired_recall_at_1"])
+    assert math.isnan(paired_recall_of(ROWS[:0], ROWS[:0], [1])["paired_recall_at_1"])
 
 
 @pytest.mark.parametrize("strip", [2, 7, 32])

@@ -613,13 +613,13 @@ def test_the_best_epoch_of_pairs_may_be_that_of_the_best_f1(place):
     table = pair.assign(same=alike.astype("int8"))
     assert 0 < alike.mean() < 1
     write_labels(Path("data/labels.parquet"), Labels(table, labels.classes, labels.dataset))
-    folder = run("--select-by", "pair_f1", "-e", "6", "--loss", "supcon")
-    scalars = EventAccumulator(str(folder / "seed_0")).Reload().Scalars("pair_f1/select")
+    folder = run("--select-by", "paired_best_f1", "-e", "6", "--loss", "supcon")
+    scalars = EventAccumulator(str(folder / "seed_0")).Reload().Scalars("paired_best_f1/select")
     score = {event.step: event.value for event in scalars}
     best = load_adapter(folder / "seed_0/best.safetensors", MADE_BY).facts
     assert score[best["epoch"]] == pytest.approx(max(score[epoch] for epoch in range(1, 7)))
     assert best["select"] == pytest.approx(score[best["epoch"]])
-    assert best["select_by"] == "pair_f1"
+    assert best["select_by"] == "paired_best_f1"
 
 
 @pytest.mark.parametrize(
@@ -631,7 +631,8 @@ def test_the_best_epoch_of_pairs_may_be_that_of_the_best_f1(place):
         (["-d", "features.npy"], "no feature store at features.npy"),
         (["--labels", "none.parquet"], "no label table at none.parquet"),
         (["--select-by", "macro_f1"], "loss 'contrastive_cross_entropy' predicts no classes"),
-        (["--select-by", "pair_f1"], "select_by 'pair_f1' needs pairs, .* 'tiny' the label table names none"),
+        (["--select-by", "paired_best_f1"], "'paired_best_f1' needs pairs, .* 'tiny' the label table names none"),
+        (["--select-by", "pair_f1"], "select_by 'pair_f1' is of a head for pairs; of model 'mlp' it may be .*paired_"),
         (["--reduce"], "no projection at"),
         (["--batch-size", "3"], "batch_size must be at least 4"),
         (["--learning-rate", "1e30", "--loss", "cross_entropy"], "not finite in epoch"),

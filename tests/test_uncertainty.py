@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from pipeline.metrics import uncertainty
+from pipeline.metrics.grouped import of_means
 from pipeline.metrics.uncertainty import (
     Estimate,
     best_beyond_noise,
     estimates,
     group_weights,
-    of_means,
-    of_rows,
 )
 
 # Five videos of unequal length; a number a row.
@@ -51,11 +50,14 @@ def test_means_of_rows_are_those_of_the_rows_copied():
     value = np.where(np.arange(93) % 7 == 0, np.nan, VALUE)
     weights = group_weights(5, 20)
     fast = of_means({"mean": value}, GROUP)(weights)["mean"]
-    slow = of_rows(lambda rows: {"mean": np.nanmean(value[rows])}, GROUP)(weights)["mean"]
+    slow = []
+    for drawn in weights:
+        copies = [value[g == GROUP] for g in range(5) for _ in range(drawn[g])]
+        slow.append(np.nanmean(np.concatenate(copies)))
     np.testing.assert_allclose(fast, slow)
 
 
-def test_groups_that_nobody_was_asked_in_have_no_mean():
+def test_groups_without_a_known_row_have_no_mean():
     value = np.where(GROUP == 1, np.nan, VALUE)
     assert np.isnan(of_means({"mean": value}, GROUP)(np.array([[0, 3, 0, 0, 0]]))["mean"][0])
 
@@ -64,12 +66,6 @@ def test_a_sample_of_rows_has_the_groups_of_all_rows():
     found = of_means({"mean": VALUE[:6]}, GROUP[:6], num_groups=5)(np.array([[1, 1, 1, 1, 1], [0, 0, 1, 1, 2]]))["mean"]
     assert found[0] == pytest.approx(VALUE[:6].mean())
     assert np.isnan(found[1])
-
-
-def test_a_group_that_is_drawn_twice_has_its_rows_twice_and_one_never_drawn_none():
-    seen = []
-    of_rows(lambda rows: seen.append(rows) or {"n": len(rows)}, GROUP)(np.array([[2, 0, 0, 0, 0], [0, 1, 0, 0, 0]]))
-    assert [rows.tolist() for rows in seen] == [[0, 1, 2, 3, 4] * 2, [5]]
 
 
 def measure(values):

@@ -1,12 +1,17 @@
+import dataclasses
+
+import formulas
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
 from torch import nn
 
 from pipeline.adapter.adapter import Adapter
 from pipeline.core.frame_set import FrameSet
-from pipeline.training.watch import Watched, best_f1, watched_frames
+from pipeline.metrics.vectors import evenly
+from pipeline.training.watch import Watched, watched_frames
 
 
 class Nearness(nn.Module):
@@ -68,16 +73,27 @@ def test_the_f1_of_a_pair_head_is_that_of_the_tables_own_pairs_at_logit_0():
     assert scores["pair_f1"] == pytest.approx(0.5)
 
 
-def test_without_pairs_of_its_own_a_pair_head_is_asked_about_as_many_same_as_different_of_two_groups():
-    """Class a at 0, 0.5 and 0.6, class b at 0.2: 3 same and 3 different pairs, all nearer than 1: precision a half."""
+def test_without_named_pairs_a_pair_head_has_an_auc_of_as_many_same_as_different_pairs_of_two_groups():
+    """Class a at 0, 0.5 and 0.6, class b at 0.2: 3 same and 3 different pairs."""
     features = np.array([[0, 0], [0.5, 0], [0.6, 0], [0.2, 0]])
     scores, _ = look(frame_set([0, 0, 0, 1], [0, 1, 2, 3]), features, Nearness())
-    assert scores["pair_f1"] == pytest.approx(2 / 3)
     # logits of same: .5 .4 .9; of different: .8 .7 .6: 3 of 9 comparisons won
-    assert scores["auc_same_different"] == pytest.approx(1 / 3)
+    assert scores["pair_auc_same_different"] == pytest.approx(1 / 3)
+    assert not {"pair_f1", "pair_paired_auc", "paired_auc"} & set(scores)
     twins, _ = look(frame_set([0, 0, 0, 1], [0, 0, 0, 0]), features, Nearness())
-    assert "pair_f1" not in twins
-    assert "auc_same_different" not in twins
+    assert not [name for name in twins if "auc" in name]
+
+
+def test_the_auc_by_the_cosine_and_that_by_the_logit_of_a_pair_head_have_names_of_their_own():
+    rng = np.random.default_rng(3)
+    label, group = np.arange(30) % 3, np.arange(30) // 2
+    features = rng.standard_normal((30, 2)) + 3 * np.eye(3, 2)[label]
+    scores, _ = look(frame_set(label, group), features, Nearness())
+    cosines = formulas.cosines_of_pairs(features, label, group)
+    assert scores["auc_same_different"] == pytest.approx(formulas.auc(cosines["same"], cosines["different"]), abs=1e-6)
+    plain, _ = look(frame_set(label, group), features, Plain())
+    assert plain["auc_same_different"] == scores["auc_same_different"] != scores["pair_auc_same_different"]
+    assert "pair_auc_same_different" not in plain
 
 
 def test_where_each_pair_is_a_class_the_same_ones_are_the_tables_pairs_and_different_ones_any_two_others():
@@ -91,12 +107,20 @@ def test_where_each_pair_is_a_class_the_same_ones_are_the_tables_pairs_and_diffe
     # the last pair looks opposite ways, and all 12 strangers but one of them are nearer than that
     strangers = [unit[i] @ unit[j] for i in range(6) for j in range(i) if i // 2 != j // 2]
     won = [float(a > b) + 0.5 * float(a == b) for a in cosines["same"] for b in strangers]
-    assert scores["auc_same_different"] == pytest.approx(np.mean(won))
-    asked, _ = look(frames, features, Nearness())  # no different ones in the table: those of two groups
-    assert 0 < asked["pair_f1"] < 1
+    assert scores["paired_auc"] == pytest.approx(np.mean(won))
+    assert "auc_same_different" not in scores  # of two groups there are no same ones
+    assert 0 < scores["paired_best_f1"] < 1
+    of_head, _ = look(frames, features, Nearness())
+    logits = 1 - np.linalg.norm(features[:, None] - features[None], axis=2)
+    same = logits[np.arange(0, 6, 2), np.arange(1, 6, 2)]
+    strangers = [(i, j) for i in range(6) for j in range(i + 1, 6) if i // 2 != j // 2]
+    few = [strangers[k] for k in evenly(12, 3)]  # as many as there are same ones
+    won = [float(a > logits[i, j]) + 0.5 * float(a == logits[i, j]) for a in same for i, j in few]
+    assert of_head["pair_paired_auc"] == pytest.approx(np.mean(won))
+    assert "pair_f1" not in of_head  # the table names no different ones
 
 
-def test_the_f1_of_another_head_is_that_of_the_best_threshold_on_the_cosines_of_the_tables_pairs():
+def test_the_best_f1_of_named_pairs_is_that_of_the_best_threshold_on_their_cosines():
     rng = np.random.default_rng(0)
     features, same = rng.normal(size=(40, 2)), np.arange(20) < 10
     features[1:20:2] = features[:20:2] + rng.normal(size=(10, 2))
@@ -107,20 +131,50 @@ def test_the_f1_of_another_head_is_that_of_the_best_threshold_on_the_cosines_of_
     cosine = (unit[::2] * unit[1::2]).sum(1)
     expected = max(f1_score(same, cosine >= threshold - 1e-6) for threshold in cosine)
     assert 2 / 3 < expected < 1  # better than to call everything the same
-    assert scores["pair_f1"] == pytest.approx(expected)
+    assert scores["paired_best_f1"] == pytest.approx(expected)
+    assert "pair_f1" not in scores
 
 
-def test_where_the_table_names_only_same_pairs_as_many_strangers_are_the_different_ones():
-    positive, negative = np.array([0.9, 0.5]), np.array([0.1, 0.8, 0.7, 0.6, 0.2])
-    # two of the five, evenly spaced: 0.1 and 0.2; all of them would make it 2/3
-    assert best_f1(positive, negative) == 1
-    # above 0.8: one of two found, none wrong, 2/3; at 0.5 and above: both found, two wrong, 2/3
-    assert best_f1(positive, np.array([0.8, 0.6])) == pytest.approx(2 / 3)
-    assert np.isnan(best_f1(positive, negative[:0]))
+def test_without_named_pairs_there_is_no_f1_of_pairs():
+    scores, _ = look(frame_set([0, 0, 1, 1], [0, 1, 2, 3]), np.eye(4)[:, :2] + 0.1, Plain())
+    assert set(scores) == {"auc_same_different", "cosine_same", "cosine_different"}
 
 
-def test_without_pairs_there_is_no_f1_of_pairs():
-    assert "pair_f1" not in look(frame_set([0, 0, 1, 1], [0, 1, 2, 3]), np.eye(4)[:, :2] + 0.1, Plain())[0]
+class Predicts(nn.Module):
+    """The features are the predictions: classes, valence and arousal, or the logits of two action units."""
+
+    predictors = ("classes", "va", "aus")
+
+    def predict(self, what, embeddings):
+        return embeddings
+
+
+def test_the_numbers_are_those_of_the_catalogue_on_the_watched_frames():
+    rng = np.random.default_rng(4)
+    features, label = rng.standard_normal((40, 2)), rng.integers(-1, 2, 40)
+    va, aus = np.tanh(features + rng.standard_normal((40, 2))), rng.integers(0, 2, (40, 2)).astype(float)
+    va[::5], aus[::7] = np.nan, np.nan
+    frames = dataclasses.replace(
+        frame_set(label, np.arange(40) // 4), classes=["a", "b"], va=va, aus=aus, au_names=["au1", "au2"]
+    )
+    centres = watched_frames(frames, "val", 20)
+    assert len(centres) == 20
+    adapter = Adapter(nn.Identity(), Plain(), Predicts(), {})
+    watched = Watched(frames, centres, torch.from_numpy(centres)[:, None], [])
+    scores, _, _ = watched.look(adapter, Rows(features))
+    y, x, v = label[centres], features[centres].astype(np.float32), va[centres]
+    assert scores["macro_f1"] == pytest.approx(f1_score(y[y >= 0], x[y >= 0].argmax(1), average="macro"))
+    known = ~np.isnan(v).any(1)
+    assert scores["ccc"] == pytest.approx(np.mean([formulas.ccc(v[known, k], x[known, k]) for k in (0, 1)]), abs=1e-6)
+    units = [(aus[centres][:, k], x[:, k] >= 0) for k in (0, 1)]
+    expected = [f1_score(truth[~np.isnan(truth)], said[~np.isnan(truth)]) for truth, said in units]
+    assert scores["au_f1"] == pytest.approx(np.mean(expected))
+    first, second = np.triu_indices(20, 1)
+    apart = (centres[first] // 4 != centres[second] // 4) & known[first] & known[second]
+    first, second = first[apart], second[apart]
+    z = formulas.unit(x)
+    expected = spearmanr((z[first] * z[second]).sum(1), -np.linalg.norm(v[first] - v[second], axis=1)).statistic
+    assert scores["rank_correlation_va"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_whole_pairs_are_watched_where_there_are_more_than_can_be():

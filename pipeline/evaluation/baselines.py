@@ -27,15 +27,15 @@ from pipeline.core.params import UserError, entry, one_of, option, parse
 from pipeline.core.rates import frame_rates
 from pipeline.evaluation.evaluate import (
     EvaluateConfig,
-    Material,
-    answered,
+    FoldData,
+    fold_data,
     frames_scored,
     load_run,
-    material,
+    outputs_of,
     refuse_other_part,
     report,
 )
-from pipeline.metrics.measures import Answers, smooth_part
+from pipeline.metrics.measures import Outputs, smooth_subset
 from pipeline.metrics.smoothing import changes, check_width, in_frames
 
 POOLINGS = {"box": "mean", "hann": "hann"}  # of an adapter's window, by the smoothing that is the same
@@ -75,120 +75,118 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = folds[0][0].facts
     if (num_frames := folds[0][0].window.frames) != 1 or not folds[0][0].head.framewise:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {num_frames}")
-    found = [material(config, store, labels, adapters) for adapters in folds]
-    each = {name: of for name, of in config.each.items() if any(_changed(of_fold, *of) for of_fold in found)}
+    data = [fold_data(config, store, labels, adapters) for adapters in folds]
+    each = {name: of for name, of in config.each.items() if any(_changed(of_fold, *of) for of_fold in data)}
     if len(each) < len(config.each):
         left_out = ", ".join(name for name in config.each if name not in each)
         print(f"left out, since no frame has another of its video within that width: {left_out}")
-    answers: dict[str, list[list[Answers]]] = {name: [[] for _ in folds] for name in each}
-    for k, (of_fold, adapters) in enumerate(zip(found, folds, strict=True)):
+    outputs: dict[str, list[list[Outputs]]] = {name: [[] for _ in folds] for name in each}
+    for k, (of_fold, adapters) in enumerate(zip(data, folds, strict=True)):
         for adapter in adapters if each else []:
             adapter.modules().to(device)
             source = features.open_inputs(store, of_fold.frames.row, adapter.front, device)
-            single = answered(of_fold, adapter, source, device)
+            single = outputs_of(of_fold, adapter, source, device)
             for name, (kind, width) in each.items():
-                answers[name][k].append(smoothed(of_fold, adapter, source, single, kind, width))
+                outputs[name][k].append(smoothed(of_fold, adapter, source, single, kind, width))
     with all_or_none(config.output.parent, config.output.name) as aside:  # in the place of those of other widths
-        _write(dataclasses.replace(config, output=aside / config.output.name), facts, found, answers)
+        _write(dataclasses.replace(config, output=aside / config.output.name), facts, data, outputs)
 
 
 def _write(
-    config: BaselinesConfig, facts: dict[str, Any], found: list[Material], answers: dict[str, list[list[Answers]]]
+    config: BaselinesConfig, facts: dict[str, Any], data: list[FoldData], outputs: dict[str, list[list[Outputs]]]
 ) -> None:
-    """Measures what was smoothed and what the backbone says, and writes a folder for each."""
+    """Measures what was smoothed and what the backbone predicts, and writes a folder for each."""
     config.output.mkdir(parents=True)  # also where there is no baseline to be put into it
     # What is smoothed already is not smoothed again.
     once, about = dataclasses.replace(config, smoothing="none"), {"baseline": True}
-    for name, of_folds in answers.items():
+    for name, of_folds in outputs.items():
         before = dict(zip(("kind", "width"), config.each[name], strict=True))
         about_it = about | {"run": name, "seeds": len(of_folds[0]), "seed": facts["seed"], "smoothed_before": before}
-        report(dataclasses.replace(once, output=config.output / name), found, of_folds, about_it)
-    backbone = [backbone_answers(of_fold) for of_fold in found]
+        report(dataclasses.replace(once, output=config.output / name), data, of_folds, about_it)
+    backbone = [backbone_outputs(of_fold) for of_fold in data]
     if None in backbone:
-        name = found[0].store.made_by["backbone"]
+        name = data[0].store.made_by["backbone"]
         print(f"the backbone {name} predicts nothing that has labels here: it is no baseline")
     else:
         about_it = about | {"run": "backbone", "seeds": 1, "seed": 0, "model": None, "loss": None}
         scored = Counter()
-        for of_fold, answer in zip(found, backbone, strict=True):
-            scored.update(frames_scored(of_fold.part, answer.said))
+        for of_fold, of_backbone in zip(data, backbone, strict=True):
+            scored.update(frames_scored(of_fold.subset, of_backbone.predictions))
         about_it |= {"frames_scored": dict(scored)}
-        of_folds = [[answer] for answer in backbone]
-        report(dataclasses.replace(config, output=config.output / "backbone"), found, of_folds, about_it)
+        of_folds = [[of_backbone] for of_backbone in backbone]
+        report(dataclasses.replace(config, output=config.output / "backbone"), data, of_folds, about_it)
 
 
-def _changed(found: Material, kind: str, width: int | str) -> bool:
+def _changed(data: FoldData, kind: str, width: int | str) -> bool:
     """Whether smoothing changes any frame of the run's videos, those of training too, which are neighbours."""
-    frames = found.frames
+    frames = data.frames
     if isinstance(width, str):
-        wide = in_frames(width, frame_rates(found.config.fps, frames.videos, frames.video)[frames.video])
+        wide = in_frames(width, frame_rates(data.config.fps, frames.videos, frames.video)[frames.video])
         return changes(frames.video, frames.frame, kind, wide)
-    return changes(frames.video, numbered_alike(frames.video, frames.frame, found.part.step), kind, width)
+    return changes(frames.video, numbered_alike(frames.video, frames.frame, data.subset.step), kind, width)
 
 
-def smoothed(
-    found: Material, adapter: Adapter, source: Source, single: Answers, kind: str, width: int | str
-) -> Answers:
+def smoothed(data: FoldData, adapter: Adapter, source: Source, single: Outputs, kind: str, width: int | str) -> Outputs:
     """A frame's embedding and predictions as means of this kind over the frames up to half of ``width`` away.
 
     Embeddings of training frames, which are a frame's neighbours, are means as well.
     """
-    frames = found.frames
-    half = np.broadcast_to(_half(found, width), len(frames.row))
-    z, z_train = (_means(found, adapter, source, rows, kind, half[rows]) for rows in (found.rows, found.train))
-    said = {what: smooth_part(found.part, values, kind, width) for what, values in single.said.items()}
-    return Answers(z, z_train, said, single.said_train)
+    frames = data.frames
+    half = np.broadcast_to(_half(data, width), len(frames.row))
+    z, gallery_z = (_means(data, adapter, source, rows, kind, half[rows]) for rows in (data.rows, data.gallery))
+    predictions = {what: smooth_subset(data.subset, values, kind, width) for what, values in single.predictions.items()}
+    return Outputs(z, gallery_z, predictions, single.gallery_classes)
 
 
-def _half(found: Material, width: int | str) -> int | np.ndarray:
+def _half(data: FoldData, width: int | str) -> int | np.ndarray:
     """How many frames of a video lie in half of ``width``: of seconds (N,), as videos differ in their rates."""
     if isinstance(width, int):
-        return width // 2 // found.part.step
-    frames = found.frames
-    wide = in_frames(width, frame_rates(found.config.fps, frames.videos, frames.video)[frames.video])
+        return width // 2 // data.subset.step
+    frames = data.frames
+    wide = in_frames(width, frame_rates(data.config.fps, frames.videos, frames.video)[frames.video])
     return wide // 2 // spacing(frames.video, frames.frame)
 
 
 def _means(
-    found: Material, adapter: Adapter, source: Source, rows: np.ndarray, kind: str, half: np.ndarray
+    data: FoldData, adapter: Adapter, source: Source, rows: np.ndarray, kind: str, half: np.ndarray
 ) -> np.ndarray:
     """Means (m, E) of the embeddings of the frames up to ``half`` (m,) frames away from each of ``rows`` (m,)."""
-    frames, device = found.frames, next(adapter.front.buffers()).device
+    frames, device = data.frames, next(adapter.front.buffers()).device
     out = np.empty((len(rows), adapter.head.embedding_size), np.float32)
     for each in np.unique(half):
-        windows = Window(int(2 * each + 1), spacing=found.part.step).over(frames.video, frames.frame)
+        windows = Window(int(2 * each + 1), spacing=data.subset.step).over(frames.video, frames.frame)
         pooling = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | {"pooling": POOLINGS[kind]})
         some = half == each
         out[some] = per_frame(pooling, source, windows, rows[some], None, device)[0]
     return out
 
 
-def backbone_answers(found: Material) -> Answers | None:
-    """What the backbone's own outputs say of classes, valence and arousal, and action units; None if of none of them.
+def backbone_outputs(data: FoldData) -> Outputs | None:
+    """The backbone's own predictions of classes, valence and arousal, and action units; None where it has none of them.
 
-    Outputs are known by their names, and said is only what the part has labels of. A class or action unit without
-    output is never predicted, an output without either is left out. Valence and arousal need both their outputs, and
+    Its outputs are known by their names. Only what the subset has labels of is predicted. A class or action unit that
+    has no output is never predicted, and any other output is left out. Valence and arousal need both their outputs, and
     are taken as they come; an action unit's output is a logit.
     """
-    outputs, part = found.store.made_by.get("outputs") or [], found.part
-    column = {name.lower(): k for k, name in enumerate(outputs)}
-    place = partners(outputs, part.classes)
+    names, subset = data.store.made_by.get("outputs") or [], data.subset
+    column = {name.lower(): k for k, name in enumerate(names)}
+    place = partners(names, subset.classes)
     known = [k for k, c in enumerate(place) if c is not None]
-    values, said = None, {}
-    if outputs:
-        values = found.store.read(found.frames.row[found.rows], "logits").astype(np.float64)
-    if len(known) >= 2 and len(part.has):
+    values, predictions = None, {}
+    if names:
+        values = data.store.read(data.frames.row[data.rows], "logits").astype(np.float64)
+    if len(known) >= 2 and len(subset.labelled):
         e = np.exp(values[:, known] - values[:, known].max(1, keepdims=True))
-        said["classes"] = np.zeros((len(e), len(part.classes)))
-        np.add.at(said["classes"].T, [place[k] for k in known], e.T)
-        said["classes"] /= said["classes"].sum(1, keepdims=True)
-    if {"valence", "arousal"} <= set(column) and np.isfinite(part.va).all(1).any():
-        said["va"] = values[:, [column["valence"], column["arousal"]]]
-    units = [k for k, name in enumerate(part.au_names) if name in column and np.isfinite(part.aus[:, k]).any()]
+        predictions["classes"] = np.zeros((len(e), len(subset.classes)))
+        np.add.at(predictions["classes"].T, [place[k] for k in known], e.T)
+        predictions["classes"] /= predictions["classes"].sum(1, keepdims=True)
+    if {"valence", "arousal"} <= set(column) and np.isfinite(subset.va).all(1).any():
+        predictions["va"] = values[:, [column["valence"], column["arousal"]]]
+    units = [k for k, name in enumerate(subset.au_names) if name in column and np.isfinite(subset.aus[:, k]).any()]
     if units:
-        said["aus"] = np.zeros((len(values), len(part.au_names)))
-        said["aus"][:, units] = 1 / (1 + np.exp(-values[:, [column[part.au_names[k]] for k in units]]))
-    return Answers(None, None, said) if said else None
+        predictions["aus"] = np.zeros((len(values), len(subset.au_names)))
+        predictions["aus"][:, units] = 1 / (1 + np.exp(-values[:, [column[subset.au_names[k]] for k in units]]))
+    return Outputs(None, None, predictions) if predictions else None
 
 
 if __name__ == "__main__":

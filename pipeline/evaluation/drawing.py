@@ -11,88 +11,91 @@ from matplotlib.figure import Figure
 from pipeline.core.numbering import spacing
 from pipeline.evaluation import plots
 from pipeline.evaluation.files import confusion, emotion_cosines
-from pipeline.evaluation.folds import Fold
-from pipeline.metrics.measures import Part, Seen, best_source
-from pipeline.metrics.separation import cosines, evenly, normalised
+from pipeline.evaluation.folds import FoldResult
+from pipeline.metrics.measures import SeedResult, Subset, best_source
 from pipeline.metrics.steadiness import neighbours
 from pipeline.metrics.uncertainty import Estimate
+from pipeline.metrics.vectors import cosines, evenly, normalised
 
 THUMBNAILS = 10  # a timeline
 THUMBNAIL = 96  # pixels
 
 
 def drawn(
-    part: Part, folds: Sequence[Fold], seen: Seen, found: Mapping[str, Estimate], about: Mapping[str, Any],
-    picture: Callable[[str, int], np.ndarray | None], timelines: int,
+    subset: Subset, folds: Sequence[FoldResult], result: SeedResult, estimates: Mapping[str, Estimate],
+    about: Mapping[str, Any],    picture: Callable[[str, int], np.ndarray | None], timelines: int,
 ) -> Iterator[tuple[str, Figure]]:  # fmt: skip
     """Names and figures of the first seed; what there is nothing of is left out. F1 and its intervals are of all seeds.
 
-    Predictions are those of all folds (``part``, ``seen``), embeddings those of the first, as two folds are two spaces.
+    Predictions are those of all folds (``subset``, ``result``). Embeddings are those of the first fold, since two
+    folds are two spaces.
     """
     seeds = about["seeds"]
     name = about["run"] if seeds == 1 else f"{about['run']}, seed {about['seed']} alone of {seeds} seeds"
     of = "" if folds[0].number is None else f", fold {folds[0].number}"
-    heading = plots.heading(name + of, about["dataset"], len(folds[0].part.has))
-    yield from _of_embeddings(folds[0], heading, _reported(found, seeds, len(folds)))
-    title = plots.heading(name, about["dataset"], len(part.has))
-    has, source = part.has, best_source(seen)
-    if len(has) == 0 or source is None:
+    heading = plots.heading(name + of, about["dataset"], len(folds[0].subset.labelled))
+    yield from _of_embeddings(folds[0], heading, _reported(estimates, seeds, len(folds)))
+    title = plots.heading(name, about["dataset"], len(subset.labelled))
+    labelled, source = subset.labelled, best_source(result)
+    if len(labelled) == 0 or source is None:
         return
     whose = "" if source == "classes" else f" · by {about['neighbours']} nearest neighbours"
-    yield "confusion", plots.confusion_matrix(confusion(part, [seen]), part.classes, title + whose)
-    of = [found[f"{'knn_' if source == 'knn' else ''}f1_{c}"] for c in part.classes]
+    yield "confusion", plots.confusion_matrix(confusion(subset, [result]), subset.classes, title + whose)
+    of = [estimates[f"{'knn_' if source == 'knn' else ''}f1_{c}"] for c in subset.classes]
     f1, intervals = np.array([e.value for e in of]), np.array([e.interval() for e in of])
-    heading = plots.heading(about["run"], about["dataset"], len(has)) + whose
-    yield "f1", plots.f1_bars(f1, part.classes, heading, intervals)
-    said, z = seen.predicted[source][0].argmax(1), [fold.answers[0].z for fold in folds]
-    z = (
-        None if z[0] is None else z[0] if len(z) == 1 else np.concatenate(z)
-    )  # to be compared inside a video, which is in one fold
-    for number, code in enumerate(_chosen(part, timelines), start=1):
-        yield f"timeline_{number}", _timeline(part, code, said, z, picture, title + whose)
+    heading = plots.heading(about["run"], about["dataset"], len(labelled)) + whose
+    yield "f1", plots.f1_bars(f1, subset.classes, heading, intervals)
+    predicted, z = result.predictions[source][0].argmax(1), [fold.outputs[0].z for fold in folds]
+    # Embeddings are compared inside a video, which is in one fold.
+    z = None if z[0] is None else z[0] if len(z) == 1 else np.concatenate(z)
+    for number, code in enumerate(_chosen(subset, timelines), start=1):
+        yield f"timeline_{number}", _timeline(subset, code, predicted, z, picture, title + whose)
 
 
-def _reported(found: Mapping[str, Estimate], seeds: int, folds: int) -> dict[str, str]:
+def _reported(estimates: Mapping[str, Estimate], seeds: int, folds: int) -> dict[str, str]:
     """The AUCs of all seeds and folds in words, where a picture is of one of several: the tables have these."""
     of = [*([f"{seeds} seeds"] if seeds > 1 else []), *([f"{folds} folds"] if folds > 1 else [])]
-    auc = {kind: found[f"auc_same_{kind}"].value for kind in ("different", "opposite") if f"auc_same_{kind}" in found}
+    names = {kind: f"auc_same_{kind}" for kind in ("different", "opposite")}
+    auc = {kind: estimates[name].value for kind, name in names.items() if name in estimates}
     return {kind: f"{value:.3f}, of {' and '.join(of)}" for kind, value in auc.items() if of}
 
 
-def _of_embeddings(fold: Fold, title: str, reported: Mapping[str, str]) -> Iterator[tuple[str, Figure]]:
-    part, z, pairs, has = fold.part, fold.answers[0].z, fold.seeds[0][1].pairs, fold.part.has
-    label, video = part.label[has], part.video[has]
+def _of_embeddings(fold: FoldResult, title: str, reported: Mapping[str, str]) -> Iterator[tuple[str, Figure]]:
+    subset, z, pairs, rows = fold.subset, fold.outputs[0].z, fold.seeds[0][1].pairs, fold.subset.labelled
+    label, video = subset.label[rows], subset.video[rows]
     if pairs is not None:
-        same, other, opposite = pairs.histogram(np.ones((1, len(part.groups))))[0]
+        same, other, opposite = pairs.histogram(np.ones((1, len(subset.groups))))[0]
         counts = (pairs.edges, same, other + opposite, opposite)
         yield "cosines", plots.cosine_histograms(*counts, title)
         yield "roc", plots.roc_curves(*counts, title, reported)
-        yield "emotions", plots.emotion_matrix(emotion_cosines([fold], most_seeds=1), part.classes, title)
-        yield "similarity", plots.similarity_matrix(z[has], label, video, part.classes, title)
-        yield "projection", plots.projection_2d(z[has], label, part.classes, title)
+        yield "emotions", plots.emotion_matrix(emotion_cosines([fold], most_seeds=1), subset.classes, title)
+        yield "similarity", plots.similarity_matrix(z[rows], label, video, subset.classes, title)
+        yield "projection", plots.projection_2d(z[rows], label, subset.classes, title)
 
 
-def _chosen(part: Part, most: int) -> list[int]:
+def _chosen(subset: Subset, most: int) -> list[int]:
     """The videos with the most changes of label, of equal ones the longest: the same for every run."""
-    changed = (np.diff(part.label) != 0) & (np.diff(part.video) == 0) & (part.label[1:] >= 0) & (part.label[:-1] >= 0)
-    changes = np.bincount(part.video[1:][changed], minlength=len(part.videos))
-    length = np.bincount(part.video[part.has], minlength=len(part.videos))
+    changed = (
+        (np.diff(subset.label) != 0) & (np.diff(subset.video) == 0) & (subset.label[1:] >= 0) & (subset.label[:-1] >= 0)
+    )
+    changes = np.bincount(subset.video[1:][changed], minlength=len(subset.videos))
+    length = np.bincount(subset.video[subset.labelled], minlength=len(subset.videos))
     return [code for code in np.lexsort((-length, -changes)) if length[code]][:most]
 
 
 def _timeline(
-    part: Part, code: int, said: np.ndarray, z: np.ndarray | None, picture: Callable[[str, int], np.ndarray | None],
-    title: str,
+    subset: Subset, code: int, predicted: np.ndarray, z: np.ndarray | None,
+    picture: Callable[[str, int], np.ndarray | None], title: str,
 ) -> Figure:  # fmt: skip
-    rows = np.flatnonzero(part.video == code)
-    frames, near, name = part.frame[rows], np.full(len(rows), np.nan), part.videos[code]
+    rows = np.flatnonzero(subset.video == code)
+    frames, near, name = subset.frame[rows], np.full(len(rows), np.nan), subset.videos[code]
     if z is not None:
-        first, second = neighbours(part.video[rows], part.number[rows], part.step)
+        first, second = neighbours(subset.video[rows], subset.number[rows], subset.step)
         near[second] = cosines(normalised(z[rows]), first, second)
-    step = int(spacing(part.video[rows], frames)[0])
+    step = int(spacing(subset.video[rows], frames)[0])
     wanted = frames[evenly(len(frames), THUMBNAILS)]
     shown = [(int(frame), image) for frame in wanted if (image := picture(name, int(frame))) is not None]
-    return plots.timeline(name, frames, part.label[rows], said[rows], near, part.classes, step, title, shown)
+    return plots.timeline(name, frames, subset.label[rows], predicted[rows], near, subset.classes, step, title, shown)
 
 
 def thumbnail(path: Path) -> np.ndarray | None:

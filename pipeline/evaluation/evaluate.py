@@ -4,7 +4,6 @@ python -m pipeline.evaluation.evaluate --run runs/tcn_supcon
 """
 
 import dataclasses
-import json
 import re
 import subprocess
 from collections import Counter
@@ -36,28 +35,26 @@ from pipeline.core.store import FeatureStore
 from pipeline.core.tables import KEY, STORE, Labels, of_fold, read_frames
 from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
-from pipeline.evaluation.folds import Fold, pooled, together
+from pipeline.evaluation.folds import FoldResult, pooled, together
+from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.measures import (
-    Answers,
-    Judged,
-    Part,
-    Settings,
+    MetricOptions,
+    Outputs,
+    PairOutputs,
+    Subset,
     compared_pairs,
     judged_frames,
     judged_partners,
     measured,
 )
 from pipeline.metrics.retrieval import partner_ranks
-from pipeline.metrics.separability import Score, counts_of
-from pipeline.metrics.separation import evenly
 from pipeline.metrics.smoothing import SMOOTHINGS, check_width
 from pipeline.metrics.uncertainty import estimates, group_weights
+from pipeline.metrics.vectors import evenly
+from pipeline.metrics.verification import Score, counts_of
 
 SUMMED = ("val_frames", "val_videos", "compared", "val_videos_new", "val_videos_gone")  # over folds
 PART_WORDS = {"val": "validation", "test": "test"}
-HEADLINE = (
-    "auc_same_different", "recall_at_1", "knn_macro_f1", "macro_f1", "macro_f1_smoothed", "ccc", "au_f1", "pair_f1",
-)  # fmt: skip
 WAY_OUT = "Train it again, or evaluate it with the labels that it was trained with"
 
 
@@ -100,19 +97,22 @@ class EvaluateConfig:
             check_width(f"evaluate: {name}", getattr(self, name), self.fps)
 
     @property
-    def settings(self) -> Settings:
-        return Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)})
+    def metric_options(self) -> MetricOptions:
+        return MetricOptions(**{field.name: getattr(self, field.name) for field in dataclasses.fields(MetricOptions)})
 
 
 @dataclass(frozen=True)
-class Material:
-    """What all seeds of a run are evaluated on: ``rows`` (n,) and ``train`` (m,) are the frames of ``part``."""
+class FoldData:
+    """What all seeds of a fold are evaluated on.
+
+    ``rows`` (n,) are the frames of ``subset``, ``gallery`` (m,) are training frames, both as rows of ``frames``.
+    """
 
     store: FeatureStore
     frames: FrameSet
     rows: np.ndarray
-    train: np.ndarray
-    part: Part
+    gallery: np.ndarray
+    subset: Subset
     about: dict[str, Any]
     fold: int | None
     config: EvaluateConfig
@@ -125,20 +125,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     store, labels = open_both(config.data, config.labels, config.frames)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels)
-    found = [material(config, store, labels, adapters) for adapters in folds]
+    data = [fold_data(config, store, labels, adapters) for adapters in folds]
     del labels  # 0.2 GB of three million frames
-    answers: list[list[Answers]] = [[] for _ in folds]
+    outputs: list[list[Outputs]] = [[] for _ in folds]
     line = Line()
-    for part, adapters, said in zip(found, folds, answers, strict=True):
+    for fold, adapters, of_seeds in zip(data, folds, outputs, strict=True):
         for adapter in adapters:
-            done = sum(map(len, answers))
-            line.say(f"{config.run}: network {done + 1} of {sum(map(len, folds))}, {len(part.rows):,} frames")
+            done = sum(map(len, outputs))
+            line.say(f"{config.run}: network {done + 1} of {sum(map(len, folds))}, {len(fold.rows):,} frames")
             adapter.modules().to(device)
-            said.append(answered(part, adapter, inputs(part, adapter, device), device))
+            of_seeds.append(outputs_of(fold, adapter, inputs(fold, adapter, device), device))
     line.end()
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
-    report(config, found, answers, about)
+    report(config, data, outputs, about)
     which = "" if config.all else "all metrics (or --all): "
     print(f"  {which}{config.output}/metrics.json; pictures: {config.output}/plots")
 
@@ -146,11 +146,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def refuse_other_part(part: str, folders: Sequence[Path]) -> None:
     """Raises ``UserError`` where a folder holds the evaluation of another part, which would be written over."""
     for folder in folders:
-        try:
-            about = json.loads((folder / "details.json").read_text(encoding="utf-8"))["about"]
-        except (OSError, ValueError, KeyError):
-            continue  # not there, or damaged: to be made again
-        if (there := about.get("part", "val")) != part:
+        about = files.about(folder)
+        if about is not None and (there := about.get("part", "val")) != part:
             raise UserError(
                 f"{folder} holds the numbers of the {PART_WORDS[there]} part: give another --output for the "
                 f"{PART_WORDS[part]} part"
@@ -163,8 +160,8 @@ def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Ada
     Raises ``UserError`` where there is none, where they are not of one kind, and where they are not of the folds that
     the labels are cut into, all with the same seeds.
     """
-    found = [*folder.glob("seed_*/best.safetensors"), *folder.glob("fold_*/seed_*/best.safetensors")]
-    paths = sorted(found, key=lambda p: [int(place[5:]) for place in p.relative_to(folder).parts[:-1]])
+    checkpoints = [*folder.glob("seed_*/best.safetensors"), *folder.glob("fold_*/seed_*/best.safetensors")]
+    paths = sorted(checkpoints, key=lambda p: [int(place[5:]) for place in p.relative_to(folder).parts[:-1]])
     if not paths:
         raise UserError(f"no trained run in {folder}: seed_*/best.safetensors is what train.py makes")
     adapters = [load_adapter(path, store.made_by) for path in paths]
@@ -190,7 +187,7 @@ def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Ada
     return list(folds.values())
 
 
-def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapters: Sequence[Adapter]) -> Material:
+def fold_data(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapters: Sequence[Adapter]) -> FoldData:
     """Frames of the part that is scored, as the labels have it now, with every label the table has for them.
 
     ``adapters`` are those of one fold. Raises ``UserError`` where the labels have other classes than they learned,
@@ -221,11 +218,11 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
     first_of = rows[np.unique(group, return_index=True)[1]]
     train = np.union1d(frames.centres("train"), frames.centres("select"))
     train = train[frames.label[train] >= 0] if (frames.label[train] >= 0).any() else train
-    candidates = train[evenly(len(train), config.most_neighbours)]
+    gallery = train[evenly(len(train), config.most_neighbours)]
     video, videos = np.unique(frames.video[rows], return_inverse=True)[1], np.unique(frames.video[rows])
     videos = [frames.videos[v] for v in videos]
     step = adapters[0].window.spacing
-    part = Part(
+    subset = Subset(
         video=video,
         frame=frames.frame[rows],
         number=numbered_alike(frames.video, frames.frame, step)[rows],
@@ -239,18 +236,18 @@ def material(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapte
         au_names=frames.au_names,
         step=step,
         opposites=opposites(config.opposites, frames.classes) if frames.classes else [],
-        train_label=frames.label[candidates],
+        gallery_label=frames.label[gallery],
         pairs=_pairs(frames, rows, scored, labels),
         fps=frame_rates(config.fps, videos, video),
     )
-    about = _about(config, facts, labels, part, len(val), len(train))
+    about = _about(config, facts, labels, subset, len(val), len(train))
     if config.part == "val":
         about |= _since(adapters[0], frames)
     if adapters[0].head.pairs:
         most, width = config.most_pairs_of, adapters[0].head.num_channels
-        frames_judged, pairs_judged = (len(of(part, most, width)) for of in (judged_frames, judged_partners))
+        frames_judged, pairs_judged = (len(of(subset, most, width)) for of in (judged_frames, judged_partners))
         about["judged"] = {"frames": frames_judged, "pairs": pairs_judged}
-    return Material(store, frames, rows, candidates, part, about, fold, config)
+    return FoldData(store, frames, rows, gallery, subset, about, fold, config)
 
 
 def _since(adapter: Adapter, frames: FrameSet) -> dict[str, int]:
@@ -299,95 +296,96 @@ def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Label
     return sides.to_numpy(dtype=np.int64)
 
 
-def inputs(found: Material, adapter: Adapter, device: torch.device) -> Source:
-    """Inputs for the windows that hold the part's frames.
+def inputs(data: FoldData, adapter: Adapter, device: torch.device) -> Source:
+    """Inputs for the windows that hold the frames of the subset and of the gallery.
 
     Where each frame has its own window, training frames that are in none are not read.
     """
-    frames, stride = found.frames, found.config.window_stride
+    frames, stride = data.frames, data.config.window_stride
     if stride is not None and not adapter.head.framewise:
-        return features.open_inputs(found.store, frames.row, adapter.front, device)
-    around = windows_of(found, adapter).centred(found.train)
-    kept = np.union1d(found.rows, around[around >= 0])  # of the part's videos all frames are rows
-    return Some(features.open_inputs(found.store, frames.row[kept], adapter.front, device), kept, len(frames.row))
+        return features.open_inputs(data.store, frames.row, adapter.front, device)
+    around = windows_of(data, adapter).centred(data.gallery)
+    kept = np.union1d(data.rows, around[around >= 0])  # of the subset's videos all frames are rows
+    return Some(features.open_inputs(data.store, frames.row[kept], adapter.front, device), kept, len(frames.row))
 
 
-def windows_of(found: Material, adapter: Adapter) -> Windows:
+def windows_of(data: FoldData, adapter: Adapter) -> Windows:
     """The windows of all frames, by the adapter's window."""
-    return adapter.window.over(found.frames.video, found.frames.frame, found.frames.videos, found.config.fps)
+    return adapter.window.over(data.frames.video, data.frames.frame, data.frames.videos, data.config.fps)
 
 
-def answered(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Answers:
-    """What an adapter on the device makes of the part's frames, by the windows that hold them."""
-    windows, stride = windows_of(found, adapter), found.config.window_stride
-    (z, said), (z_train, said_train) = (
-        per_frame(adapter, source, windows, rows, stride, device) for rows in (found.rows, found.train)
+def outputs_of(data: FoldData, adapter: Adapter, source: Source, device: torch.device) -> Outputs:
+    """The outputs of an adapter on the device for the frames of the subset, by the windows that hold them."""
+    windows, stride = windows_of(data, adapter), data.config.window_stride
+    (z, predictions), (gallery_z, of_gallery) = (
+        per_frame(adapter, source, windows, rows, stride, device) for rows in (data.rows, data.gallery)
     )
-    judged = _judged(found, adapter, source, device) if adapter.head.pairs else None
-    return Answers(z, z_train, said, said_train.get("classes"), judged)
+    pair_head = _pair_outputs(data, adapter, source, device) if adapter.head.pairs else None
+    return Outputs(z, gallery_z, predictions, of_gallery.get("classes"), pair_head)
 
 
-def _judged(found: Material, adapter: Adapter, source: Source, device: torch.device) -> Judged:
-    """What a head for pairs says of the frames whose cosines are compared, and of the label table's own pairs."""
-    frames, part, most = found.frames, found.part, found.config.most_pairs_of
-    windows = windows_of(found, adapter)
+def _pair_outputs(data: FoldData, adapter: Adapter, source: Source, device: torch.device) -> PairOutputs:
+    """Logits of a head for pairs: of the frames whose cosines are compared, and of the pairs that the table names."""
+    frames, subset, most = data.frames, data.subset, data.config.most_pairs_of
+    windows = windows_of(data, adapter)
 
     def logits_of(places: np.ndarray) -> Score:
-        return judge(adapter, source, windows, found.rows[places], device)
+        return judge(adapter, source, windows, data.rows[places], device)
 
-    some, counts = judged_frames(part, most, adapter.head.num_channels), None
+    some, counts = judged_frames(subset, most, adapter.head.num_channels), None
     if len(some):
-        label, group = part.label[some], part.group[some]
-        counts = counts_of(logits_of(some), label, group, len(part.classes), part.opposites, looked_at=64)
-    left, right = compared_pairs(part, most).T
-    score, asked = logits_of(np.concatenate([left, right])), judged_partners(part, most, adapter.head.num_channels)
-    ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left), asked)
-    own, same = frames.pairs_of(found.config.part)
-    sides = (torch.from_numpy(windows.centred(rows)) for rows in own.T)
+        label, group = subset.label[some], subset.group[some]
+        counts = counts_of(logits_of(some), label, group, len(subset.classes), subset.opposites, looked_at=64)
+    left, right = compared_pairs(subset, most).T
+    score, queries = logits_of(np.concatenate([left, right])), judged_partners(subset, most, adapter.head.num_channels)
+    ranks = partner_ranks(lambda a, b: score(a, b + len(left)), len(left), queries)
+    named, same = frames.pairs_of(data.config.part)
+    sides = (torch.from_numpy(windows.centred(rows)) for rows in named.T)
     logits = adapter.compare(source, *(rows.to(device) for rows in sides)).cpu().numpy()
-    return Judged(counts, asked, ranks, logits, same, part.group[np.searchsorted(found.rows, own[:, 0])])
+    group = subset.group[np.searchsorted(data.rows, named[:, 0])]
+    return PairOutputs(counts, queries, ranks, logits, same, group)
 
 
 def report(
-    config: EvaluateConfig, found: Sequence[Material], answers: Sequence[Sequence[Answers]], about: dict[str, Any]
+    config: EvaluateConfig, data: Sequence[FoldData], outputs: Sequence[Sequence[Outputs]], about: dict[str, Any]
 ) -> None:
     """Measures all seeds of all folds, writes the files and prints the numbers; ``about`` is what the run is."""
     folds = [
-        Fold(of.fold, of.part, said, [measured(of.part, answer, config.settings) for answer in said])
-        for of, said in zip(found, answers, strict=True)
+        FoldResult(of.fold, of.subset, of_seeds, [measured(of.subset, o, config.metric_options) for o in of_seeds])
+        for of, of_seeds in zip(data, outputs, strict=True)
     ]
-    about = _about_all(found) | about
+    about = _about_all(data) | about
     if config.part == "test" and len(folds) > 1:  # the same frames for all networks, which so are as further seeds
-        answers_of_all = [answer for fold in folds for answer in fold.answers]
-        folds = [Fold(None, folds[0].part, answers_of_all, [seed for fold in folds for seed in fold.seeds])]
-        about["seeds"] = len(answers_of_all)
-    parts = [fold.part for fold in folds]
-    part = together(parts)
-    seeds = [pooled(parts, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
-    weights = group_weights(len(part.groups), config.resamples)
+        outputs_of_all = [of_seed for fold in folds for of_seed in fold.outputs]
+        folds = [FoldResult(None, folds[0].subset, outputs_of_all, [seed for fold in folds for seed in fold.seeds])]
+        about["seeds"] = len(outputs_of_all)
+    subsets = [fold.subset for fold in folds]
+    subset = together(subsets)
+    seeds = [pooled(subsets, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
+    weights = group_weights(len(subset.groups), config.resamples)
     estimated = estimates(about["run"], [measure for measure, _ in seeds], weights)
     thumbnails = _thumbnails(frame_table(config.data, config.frames))
-    pictures = drawn(part, folds, seeds[0][1], estimated, about, thumbnails, config.timelines)
+    pictures = drawn(subset, folds, seeds[0][1], estimated, about, thumbnails, config.timelines)
     with all_or_none(config.output, files.NAME) as folder:
-        files.write(folder, part, folds, seeds, estimated, about)
+        files.write(folder, subset, folds, seeds, estimated, about)
         (folder / "plots").mkdir()
         for name, figure in pictures:
             figure.savefig(folder / "plots" / f"{name}.png")
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
-    of_folds = f", {about['val_split']}" if len(found) > 1 else ""
+    of_folds = f", {about['val_split']}" if len(data) > 1 else ""
     which = "test " if config.part == "test" else ""
     print(
         f"{about['run']}: scored on {scored} frames of {about['val_videos']} {which}videos ({about['dataset']}"
         f"{of_folds}); "
-        f"intervals by {config.resamples:,} resamples of {len(part.groups)} groups"
+        f"intervals by {config.resamples:,} resamples of {len(subset.groups)} groups"
     )
     if about.get("val_videos_new") or about.get("val_videos_gone"):
         print(
             f"  not the validation part of its training: {about['val_videos_new']:,} videos are new to it, "
             f"{about['val_videos_gone']:,} are gone; it has seen none of them"
         )
-    known = [name for name, e in estimated.items() if not np.isnan(e.value) and not files.is_of_one_class(name)]
-    for name in known if config.all else [name for name in HEADLINE if name in known]:
+    known = [name for name, e in estimated.items() if not np.isnan(e.value) and not files.is_detail(name)]
+    for name in known if config.all else [name for name in METRICS.shown("terminal") if name in known]:
         low, high = estimated[name].interval()
         beside = "" if about["baseline"] or config.all else _baseline(config, about, name)
         print(
@@ -401,16 +399,13 @@ def _baseline(config: EvaluateConfig, about: dict[str, Any], metric: str) -> str
     """The best baseline that is known in a metric, on the same frames: '.712 of pca'; nothing where there is none."""
     places = [config.output.parent, Path("evaluation"), Path("evaluation/baselines")]
     same = ("dataset", "part", "backbone", "input_size", "val_split", "val_frames", "val_videos")
-    found = []
-    for path in sorted({path for place in places for path in place.glob("*/details.json")}):
-        try:
-            details = json.loads(path.read_text(encoding="utf-8"))
-            there, value = details["about"], details["estimates"].get(metric, {}).get("value")
-        except (OSError, ValueError, KeyError):
-            continue  # somebody else's file, or one that is being written
-        if there.get("baseline") and value is not None and all(there.get(k) == about.get(k) for k in same):
-            found.append((value, there["run"]))
-    return "{:.3f} of {}".format(*max(found)) if found else ""
+    values = []
+    for folder in sorted({path.parent for place in places for path in place.glob("*/details.json")}):
+        there, value = files.about(folder), files.value(folder, metric)
+        if there and there.get("baseline") and value is not None and all(there.get(k) == about.get(k) for k in same):
+            values.append((value, there["run"]))
+    best = min if METRICS.entry(metric).metric.better == "lower" else max
+    return "{:.3f} of {}".format(*best(values)) if values else ""
 
 
 def _thumbnails(path: Path | None) -> Callable[[str, int], np.ndarray | None]:
@@ -432,10 +427,10 @@ def _thumbnails(path: Path | None) -> Callable[[str, int], np.ndarray | None]:
 
 
 def _about(
-    config: EvaluateConfig, facts: dict[str, Any], labels: Labels, part: Part, num_val: int, num_train: int
+    config: EvaluateConfig, facts: dict[str, Any], labels: Labels, subset: Subset, num_val: int, num_train: int
 ) -> dict[str, Any]:
     split = facts["test_split"]
-    scored = frames_scored(part, facts["tracks"])
+    scored = frames_scored(subset, facts["tracks"])
     return {
         "dataset": labels.dataset,
         "backbone": facts["made_by"]["backbone"],
@@ -447,10 +442,10 @@ def _about(
         "val_split": "official" if split is None else f"{split} of the groups, drawn with seed {facts['split_seed']}",
         "train_frames": num_train,
         "val_frames": num_val,
-        "val_videos": len(part.videos),
+        "val_videos": len(subset.videos),
         "frames_scored": scored,
-        "compared": min(len(part.has), config.most_pairs_of),
-        "knn_candidates": len(part.train_label),
+        "compared": min(len(subset.labelled), config.most_pairs_of),
+        "knn_candidates": len(subset.gallery_label),
         "neighbours": config.neighbours,
         "smoothing": {
             "kind": config.smoothing,
@@ -460,29 +455,29 @@ def _about(
         },
         "window_stride": config.window_stride,
         "class_bias": config.class_bias,
-        "opposites": [[part.classes[a], part.classes[b]] for a, b in part.opposites],
+        "opposites": [[subset.classes[a], subset.classes[b]] for a, b in subset.opposites],
         "commit": commit(),
     }
 
 
-def frames_scored(part: Part, whats: Collection[str]) -> dict[str, int]:
-    """How many frames have a label of each kind; of VA and action units only if 'va' and 'aus' are asked."""
-    scored = {"expression": len(part.has)}
+def frames_scored(subset: Subset, whats: Collection[str]) -> dict[str, int]:
+    """How many frames have a label of each kind; of VA and action units only where ``whats`` has 'va' and 'aus'."""
+    scored = {"expression": len(subset.labelled)}
     if "va" in whats:
-        scored["valence and arousal"] = int((~np.isnan(part.va).any(1)).sum())
+        scored["valence and arousal"] = int((~np.isnan(subset.va).any(1)).sum())
     if "aus" in whats:
-        scored["action unit"] = int((~np.isnan(part.aus)).any(1).sum())
-    if part.pairs is not None:
-        scored["paired"] = 2 * len(part.pairs)
+        scored["action unit"] = int((~np.isnan(subset.aus)).any(1).sum())
+    if subset.pairs is not None:
+        scored["paired"] = 2 * len(subset.pairs)
     return {what: count for what, count in scored.items() if count}
 
 
-def _about_all(found: Sequence[Material]) -> dict[str, Any]:
+def _about_all(data: Sequence[FoldData]) -> dict[str, Any]:
     """What is said of all folds: sums over them, of training frames means."""
-    about = [of.about for of in found]
+    about = [of.about for of in data]
     if len(about) == 1:
         return about[0]
-    if found[0].config.part == "test":
+    if data[0].config.part == "test":
         return about[0] | {"val_split": f"official test part, by the networks of each of {len(about)} folds"}
     scored = Counter()
     for of in about:

@@ -6,13 +6,14 @@ details.json         what was evaluated ('about'), each metric with its interval
 resampled.npz        each metric in each resample, for differences between runs
 per_video.csv        the same metrics of each video, where it has them; mean over seeds
 per_class.csv        frames, precision, recall, F1, cosine to the own class; mean over seeds
-predictions.parquet  truth and prediction of each frame, as said and smoothed; mean over seeds
+predictions.parquet  truth and prediction of each frame, as it is and smoothed; mean over seeds
 
 Several folds are put together as ``folds`` says; videos and predictions have a column that says which they are of.
 """
 
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,15 @@ import pyarrow as pa
 
 from pipeline.core.files import read_json, settle, whole, write_json, write_table
 from pipeline.core.params import UserError
-from pipeline.evaluation.folds import Fold, averaged, labelled
+from pipeline.evaluation.folds import FoldResult, averaged, labelled_frames
 from pipeline.metrics import protocol
-from pipeline.metrics.grouped import one_by_one
-from pipeline.metrics.measures import SUFFIXES, Part, Seen, best_source, by_groups
-from pipeline.metrics.separability import cosine_matrix
-from pipeline.metrics.uncertainty import Estimate, Measure
+from pipeline.metrics.catalogue import METRICS
+from pipeline.metrics.grouped import Measure, one_by_one
+from pipeline.metrics.measures import SUFFIXES, SeedResult, Subset, best_source, by_groups
+from pipeline.metrics.pair_cosines import cosine_matrix
+from pipeline.metrics.uncertainty import Estimate
 
 NAME = "evaluation"  # of what is written together
-# In headline.json, those that are known: a screen holds them for all default runs, of which most have the first three.
-HEADLINE = ("auc_same_different", "knn_macro_f1", "steadiness", "ccc", "au_f1", "pair_f1")
 
 
 @dataclass(frozen=True)
@@ -52,36 +52,37 @@ class Evaluation:
 
 
 def write(
-    folder: Path, part: Part, folds: Sequence[Fold], seeds: Sequence[tuple[Measure, Seen]],
-    found: Mapping[str, Estimate], about: Mapping[str, Any],
+    folder: Path, subset: Subset, folds: Sequence[FoldResult], seeds: Sequence[tuple[Measure, SeedResult]],
+    estimates: Mapping[str, Estimate], about: Mapping[str, Any],
 ) -> None:  # fmt: skip
-    """Writes all files but the plots into ``folder``; ``part`` and ``seeds`` are those of all folds."""
-    once = np.ones((1, len(part.groups)))
+    """Writes all files but the plots into ``folder``; ``subset`` and ``seeds`` are those of all folds."""
+    once = np.ones((1, len(subset.groups)))
     each = [{name: float(value[0]) for name, value in measure(once).items()} for measure, _ in seeds]
-    flat = {name: float(estimate.value) for name, estimate in found.items() if not is_of_one_class(name)}
+    flat = {name: float(estimate.value) for name, estimate in estimates.items() if not is_detail(name)}
     write_json(folder / "metrics.json", flat)
-    write_json(folder / "headline.json", {name: flat[name] for name in HEADLINE if np.isfinite(flat.get(name, np.nan))})
-    intervals = {name: (estimate.value, *estimate.interval()) for name, estimate in found.items()}
+    headline = METRICS.shown("headline")  # few: a screen holds them for all default runs
+    write_json(folder / "headline.json", {name: flat[name] for name in headline if np.isfinite(flat.get(name, np.nan))})
+    intervals = {name: (estimate.value, *estimate.interval()) for name, estimate in estimates.items()}
     of = {
         name: dict(zip(("value", "low", "high"), map(float, values), strict=True)) for name, values in intervals.items()
     }
-    details = {"about": about, "criterion": criterion(found), "estimates": of, "seeds": each}
+    details = {"about": about, "criterion": criterion(estimates), "estimates": of, "seeds": each}
     cosines = emotion_cosines(folds)
     if cosines is not None:
-        details["emotions"] = {"classes": part.classes, "cosines": cosines.tolist()}
+        details["emotions"] = {"classes": subset.classes, "cosines": cosines.tolist()}
     if len(folds) > 1:
         details["folds"] = [_of_fold(fold) for fold in folds]
     write_json(folder / "details.json", details, sealed=True)
-    resampled = {f"metric/{name}": estimate.resampled.astype(np.float32) for name, estimate in found.items()}
+    resampled = {f"metric/{name}": estimate.resampled.astype(np.float32) for name, estimate in estimates.items()}
     with whole(folder / "resampled.npz") as file:
-        np.savez_compressed(file, groups=np.array(part.groups), **resampled)
+        np.savez_compressed(file, groups=np.array(subset.groups), **resampled)
     videos = pd.concat([_per_video(fold) for fold in folds], ignore_index=True).dropna(axis=1, how="all")
     _write_csv(folder / "per_video.csv", videos)
-    seen = [seen for _, seen in seeds]
-    _write_csv(folder / "per_class.csv", _per_class(part, cosines, seen, found))
-    predictions = _predictions(part, seen)
+    results = [result for _, result in seeds]
+    _write_csv(folder / "per_class.csv", _per_class(subset, cosines, results, estimates))
+    predictions = _predictions(subset, results)
     if len(folds) > 1:
-        of = np.repeat([fold.number for fold in folds], [len(fold.part.frame) for fold in folds])
+        of = np.repeat([fold.number for fold in folds], [len(fold.subset.frame) for fold in folds])
         predictions.insert(2, "fold", of)
     write_table(folder / "predictions.parquet", pa.Table.from_pandas(predictions, preserve_index=False), {})
 
@@ -105,12 +106,29 @@ def read(folder: Path) -> Evaluation:
     return Evaluation(folder, about, {n: Estimate(v, resampled[n]) for n, v in values.items()}, seeds, groups)
 
 
-def criterion(found: Mapping[str, Estimate]) -> dict[str, Any] | None:
+def about(folder: Path) -> dict[str, Any] | None:
+    """What was evaluated into ``folder``; None where there is no such file, or it is damaged or somebody else's."""
+    return _detail(folder, "about")
+
+
+def value(folder: Path, metric: str) -> float | None:
+    """A number of the evaluation in ``folder``; None where it is not there or not measured."""
+    return ((_detail(folder, "estimates") or {}).get(metric) or {}).get("value")
+
+
+def _detail(folder: Path, key: str) -> dict[str, Any] | None:
+    with suppress(UserError):
+        details = read_json(folder / "details.json", "the details of an evaluation", "Evaluate the run again")
+        return details[key] if isinstance(details.get(key), dict) else None
+    return None
+
+
+def criterion(estimates: Mapping[str, Estimate]) -> dict[str, Any] | None:
     """Whether mean cosine(same) >= mean cosine(opposite), by how much, and whether that is beyond noise.
 
     None where there are no such pairs.
     """
-    gap = found.get("gap_same_opposite")
+    gap = estimates.get("gap_same_opposite")
     if gap is None or np.isnan(gap.value):
         return None
     low, high = map(float, gap.interval())
@@ -119,71 +137,73 @@ def criterion(found: Mapping[str, Estimate]) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def emotion_cosines(folds: Sequence[Fold], most_seeds: int | None = None) -> np.ndarray | None:
+def emotion_cosines(folds: Sequence[FoldResult], most_seeds: int | None = None) -> np.ndarray | None:
     """Mean cosines (C, C) of classes, over the seeds and within folds; over these by their labelled frames.
 
     None where there are no embeddings of labelled frames.
     """
-    asked = [fold for fold in folds if len(fold.part.has) and fold.answers[0].z is not None]
-    if not asked:
+    known = [fold for fold in folds if len(fold.subset.labelled) and fold.outputs[0].z is not None]
+    if not known:
         return None
     matrices = []
-    for fold in asked:
-        part, has = fold.part, fold.part.has
-        label, group = part.label[has], part.group[has]
-        of_seeds = [cosine_matrix(a.z[has], label, group, len(part.classes)) for a in fold.answers[:most_seeds]]
+    for fold in known:
+        subset, rows = fold.subset, fold.subset.labelled
+        label, group = subset.label[rows], subset.group[rows]
+        of_seeds = [cosine_matrix(o.z[rows], label, group, len(subset.classes)) for o in fold.outputs[:most_seeds]]
         matrices.append(np.mean(of_seeds, axis=0))
-    return averaged(np.stack(matrices), np.array([labelled(fold.part).sum() for fold in asked])[:, None, None])
+    frames = np.array([labelled_frames(fold.subset).sum() for fold in known])
+    return averaged(np.stack(matrices), frames[:, None, None])
 
 
-def _of_fold(fold: Fold) -> dict[str, Any]:
+def _of_fold(fold: FoldResult) -> dict[str, Any]:
     """What a fold is by itself; its numbers are means over the seeds."""
-    part, once = fold.part, np.ones((1, len(fold.part.groups)))
+    subset, once = fold.subset, np.ones((1, len(fold.subset.groups)))
     seeds = [measure(once) for measure, _ in fold.seeds]
-    metrics = {name: float(np.mean([s[name][0] for s in seeds])) for name in seeds[0] if not is_of_one_class(name)}
-    facts = {"fold": fold.number, "val_videos": len(part.videos), "val_groups": len(part.groups)}
-    return facts | {"labelled_frames": int(labelled(part).sum()), "metrics": metrics}
+    metrics = {name: float(np.mean([s[name][0] for s in seeds])) for name in seeds[0] if not is_detail(name)}
+    facts = {"fold": fold.number, "val_videos": len(subset.videos), "val_groups": len(subset.groups)}
+    return facts | {"labelled_frames": int(labelled_frames(subset).sum()), "metrics": metrics}
 
 
-def confusion(part: Part, seen: Sequence[Seen]) -> np.ndarray:
+def confusion(subset: Subset, results: Sequence[SeedResult]) -> np.ndarray:
     """Mean numbers of frames (C, C) by true and predicted class, of ``best_source``."""
-    source = best_source(seen[0])
-    said = [s.predicted[source][0][part.has].argmax(1) for s in seen]
-    return np.mean([protocol.confusion(part.label[part.has], x, len(part.classes)) for x in said], axis=0)
+    source = best_source(results[0])
+    predicted = [each.predictions[source][0][subset.labelled].argmax(1) for each in results]
+    label = subset.label[subset.labelled]
+    return np.mean([protocol.confusion(label, codes, len(subset.classes)) for codes in predicted], axis=0)
 
 
-def is_of_one_class(name: str) -> bool:
-    """Whether a metric is the F1 of one class or action unit."""
-    return name.removeprefix("knn_").startswith("f1_")
+def is_detail(name: str) -> bool:
+    """Whether a metric is in details.json alone, such as the F1 of one class or action unit."""
+    return METRICS.entry(name).metric.detail
 
 
-def _per_video(fold: Fold) -> pd.DataFrame:
-    part, found = fold.part, []
-    for answer, (_, seen) in zip(fold.answers, fold.seeds, strict=True):
-        measure = by_groups(part, answer.z, seen, part.video)
+def _per_video(fold: FoldResult) -> pd.DataFrame:
+    subset, of_seeds = fold.subset, []
+    for outputs, (_, result) in zip(fold.outputs, fold.seeds, strict=True):
+        measure = by_groups(subset, outputs.z, result, subset.video)
         with np.errstate(invalid="ignore", divide="ignore"):
-            some = [measure(weights) for weights in one_by_one(len(part.videos))]
-        found.append({name: np.concatenate([values[name] for values in some]) for name in some[0]})
-    scored = (part.label >= 0) | ~np.isnan(part.va).any(1) | (~np.isnan(part.aus)).any(1)
-    group = np.array(part.groups)[part.group[np.unique(part.video, return_index=True)[1]]]
+            some = [measure(weights) for weights in one_by_one(len(subset.videos))]
+        of_seeds.append({name: np.concatenate([values[name] for values in some]) for name in some[0]})
+    scored = (subset.label >= 0) | ~np.isnan(subset.va).any(1) | (~np.isnan(subset.aus)).any(1)
+    group = np.array(subset.groups)[subset.group[np.unique(subset.video, return_index=True)[1]]]
     of = {} if fold.number is None else {"fold": fold.number}
-    table = {"video": part.videos, "group": group, **of, "frames": np.bincount(part.video, scored).astype(int)}
-    means = {name: np.mean([f[name] for f in found], axis=0) for name in found[0] if not is_of_one_class(name)}
+    table = {"video": subset.videos, "group": group, **of, "frames": np.bincount(subset.video, scored).astype(int)}
+    means = {name: np.mean([each[name] for each in of_seeds], axis=0) for name in of_seeds[0] if not is_detail(name)}
     return pd.DataFrame(table | means)
 
 
 def _per_class(
-    part: Part, cosines: np.ndarray | None, seen: Sequence[Seen], found: Mapping[str, Estimate]
+    subset: Subset, cosines: np.ndarray | None, results: Sequence[SeedResult], estimates: Mapping[str, Estimate]
 ) -> pd.DataFrame:
-    label = part.label[part.has]
-    table = pd.DataFrame({"class": part.classes, "frames": np.bincount(label, minlength=len(part.classes))})
-    if (source := best_source(seen[0])) and len(label):
-        counts, prefix = confusion(part, seen), "knn_" if source == "knn" else ""
+    label = subset.label[subset.labelled]
+    table = pd.DataFrame({"class": subset.classes, "frames": np.bincount(label, minlength=len(subset.classes))})
+    if (source := best_source(results[0])) and len(label):
+        counts, prefix = confusion(subset, results), "knn_" if source == "knn" else ""
         with np.errstate(invalid="ignore"):
             table["precision"] = np.diag(counts) / counts.sum(0)
             table["recall"] = np.diag(counts) / counts.sum(1)
-        for suffix in SUFFIXES[: len(seen[0].predicted[source])]:
-            of = [found[f"{prefix}f1_{c}{suffix}"] for c in part.classes]
+        for suffix in SUFFIXES[: len(results[0].predictions[source])]:
+            of = [estimates[f"{prefix}f1_{c}{suffix}"] for c in subset.classes]
             table[f"f1{suffix}"] = [e.value for e in of]
             table[[f"f1{suffix}_low", f"f1{suffix}_high"]] = [e.interval() for e in of]
     if cosines is not None:
@@ -191,21 +211,21 @@ def _per_class(
     return table
 
 
-def _predictions(part: Part, seen: Sequence[Seen]) -> pd.DataFrame:
+def _predictions(subset: Subset, results: Sequence[SeedResult]) -> pd.DataFrame:
     """Every frame of the validation videos; an empty truth is a frame without label, which is not scored."""
-    table = pd.DataFrame({"video": np.array(part.videos, dtype=object)[part.video], "frame": part.frame})
-    if source := best_source(seen[0]):
-        names = np.array([*part.classes, None], dtype=object)
-        table["truth"] = names[part.label]
-        for k, suffix in enumerate(SUFFIXES[: len(seen[0].predicted[source])]):
-            mean = np.mean([s.predicted[source][k] for s in seen], axis=0).astype(np.float32)
+    table = pd.DataFrame({"video": np.array(subset.videos, dtype=object)[subset.video], "frame": subset.frame})
+    if source := best_source(results[0]):
+        names = np.array([*subset.classes, None], dtype=object)
+        table["truth"] = names[subset.label]
+        for k, suffix in enumerate(SUFFIXES[: len(results[0].predictions[source])]):
+            mean = np.mean([each.predictions[source][k] for each in results], axis=0).astype(np.float32)
             table[f"predicted{suffix}"] = names[np.where(np.isnan(mean).any(1), -1, mean.argmax(1))]
-            table[[f"p_{c}{suffix}" for c in part.classes]] = mean
-    for what, names, truth in (("va", ["valence", "arousal"], part.va), ("aus", part.au_names, part.aus)):
-        if what in seen[0].predicted:
+            table[[f"p_{c}{suffix}" for c in subset.classes]] = mean
+    for what, names, truth in (("va", ["valence", "arousal"], subset.va), ("aus", subset.au_names, subset.aus)):
+        if what in results[0].predictions:
             table[[f"{name}_truth" for name in names]] = truth
-            for k, suffix in enumerate(SUFFIXES[: len(seen[0].predicted[what])]):
-                mean = np.mean([s.predicted[what][k] for s in seen], axis=0).astype(np.float32)
+            for k, suffix in enumerate(SUFFIXES[: len(results[0].predictions[what])]):
+                mean = np.mean([each.predictions[what][k] for each in results], axis=0).astype(np.float32)
                 table[[f"{name}{suffix}" for name in names]] = mean
     return table
 

@@ -1,8 +1,8 @@
 """A result over folds: each frame is validated on once, by networks that were trained without its group.
 
-What is said of a frame (classes, valence and arousal, action units, nearest neighbours, linear probe) means the same in
-every fold: it is pooled, and scored as that of one network. Embeddings of two folds are points of two spaces, so what
-compares them (separation, retrieval, cosines, steadiness) is measured within each fold, and averaged.
+The predictions of a frame (classes, valence and arousal, action units, nearest neighbours, linear probe) mean the same
+in every fold: they are pooled, and scored as those of one network. Embeddings of two folds are points of two spaces, so
+what compares them (pairs, retrieval, cosines, steadiness) is measured within each fold, and averaged.
 """
 
 from collections.abc import Sequence
@@ -10,90 +10,90 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.metrics.measures import Answers, Part, Seen, by_groups
-from pipeline.metrics.uncertainty import Measure
+from pipeline.metrics.grouped import Measure
+from pipeline.metrics.measures import Outputs, SeedResult, Subset, by_groups
 
 
 @dataclass(frozen=True)
-class Fold:
-    """A fold, or the only split (``number`` None): what each seed answered of ``part``, and what it is measured by."""
+class FoldResult:
+    """A fold, or the only split (``number`` None): of each seed its outputs for ``subset``, its measure and result."""
 
     number: int | None
-    part: Part
-    answers: Sequence[Answers]
-    seeds: Sequence[tuple[Measure, Seen]]
+    subset: Subset
+    outputs: Sequence[Outputs]
+    seeds: Sequence[tuple[Measure, SeedResult]]
 
 
-def together(parts: Sequence[Part]) -> Part:
-    """The frames of all folds as one part: videos and groups are numbered on, fold after fold."""
-    if len(parts) == 1:
-        return parts[0]
-    rows, videos, groups = (_starts([len(of) for of in each]) for each in zip(*map(_axes, parts), strict=True))
+def together(subsets: Sequence[Subset]) -> Subset:
+    """The frames of all folds as one subset. Videos and groups are numbered on, fold after fold."""
+    if len(subsets) == 1:
+        return subsets[0]
+    rows, videos, groups = (_starts([len(of) for of in each]) for each in zip(*map(_axes, subsets), strict=True))
     pairs = None
-    if any(part.pairs is not None for part in parts):
-        pairs = np.concatenate([part.pairs + start for part, start in zip(parts, rows, strict=True)])
-    return Part(
-        video=np.concatenate([part.video + start for part, start in zip(parts, videos, strict=True)]),
-        frame=np.concatenate([part.frame for part in parts]),
-        number=np.concatenate([part.number for part in parts]),
-        group=np.concatenate([part.group + start for part, start in zip(parts, groups, strict=True)]),
-        label=np.concatenate([_scored(part) for part in parts]),
-        va=np.concatenate([part.va for part in parts]),
-        aus=np.concatenate([part.aus for part in parts]),
-        videos=[name for part in parts for name in part.videos],
-        groups=[name for part in parts for name in part.groups],
-        classes=parts[0].classes,
-        au_names=parts[0].au_names,
-        step=parts[0].step,
-        opposites=parts[0].opposites,
-        train_label=np.concatenate([part.train_label for part in parts]),
+    if any(subset.pairs is not None for subset in subsets):
+        pairs = np.concatenate([subset.pairs + start for subset, start in zip(subsets, rows, strict=True)])
+    return Subset(
+        video=np.concatenate([subset.video + start for subset, start in zip(subsets, videos, strict=True)]),
+        frame=np.concatenate([subset.frame for subset in subsets]),
+        number=np.concatenate([subset.number for subset in subsets]),
+        group=np.concatenate([subset.group + start for subset, start in zip(subsets, groups, strict=True)]),
+        label=np.concatenate([_scored(subset) for subset in subsets]),
+        va=np.concatenate([subset.va for subset in subsets]),
+        aus=np.concatenate([subset.aus for subset in subsets]),
+        videos=[name for subset in subsets for name in subset.videos],
+        groups=[name for subset in subsets for name in subset.groups],
+        classes=subsets[0].classes,
+        au_names=subsets[0].au_names,
+        step=subsets[0].step,
+        opposites=subsets[0].opposites,
+        gallery_label=np.concatenate([subset.gallery_label for subset in subsets]),
         pairs=pairs,
     )
 
 
-def _axes(part: Part) -> tuple[np.ndarray, list[str], list[str]]:
-    return part.frame, part.videos, part.groups
+def _axes(subset: Subset) -> tuple[np.ndarray, list[str], list[str]]:
+    return subset.frame, subset.videos, subset.groups
 
 
 def _starts(lengths: Sequence[int]) -> np.ndarray:
     return np.cumsum([0, *lengths[:-1]])
 
 
-def _scored(part: Part) -> np.ndarray:
-    """``label`` where it is scored, else -1: what a fold does not score is not scored with the others either."""
-    label = np.full(len(part.label), -1, dtype=part.label.dtype)
-    label[part.has] = part.label[part.has]
+def _scored(subset: Subset) -> np.ndarray:
+    """``label`` where it is scored, else -1. What a fold does not score is not scored with the others either."""
+    label = np.full(len(subset.label), -1, dtype=subset.label.dtype)
+    label[subset.labelled] = subset.label[subset.labelled]
     return label
 
 
-def pooled(parts: Sequence[Part], seeds: Sequence[tuple[Measure, Seen]]) -> tuple[Measure, Seen]:
-    """One seed's measure over all folds, and what it said of their frames in a row; one of each for each fold.
+def pooled(subsets: Sequence[Subset], seeds: Sequence[tuple[Measure, SeedResult]]) -> tuple[Measure, SeedResult]:
+    """One seed's measure over all folds, and its predictions of their frames in a row. ``seeds`` has one of each fold.
 
     In a resample a fold counts as much as it has labelled frames drawn, so that in a mean over frames (recall, mAP)
     each counts the same whatever its fold; a fold in which a number cannot be measured is left out of that number.
     """
-    if len(parts) == 1:
+    if len(subsets) == 1:
         return seeds[0]
-    whole, seen = together(parts), _in_a_row(parts, [seen for _, seen in seeds])
-    of_frames = by_groups(whole, None, seen, whole.group)
-    ends = np.cumsum([len(part.groups) for part in parts])[:-1]
-    counts = [labelled(part) for part in parts]
+    whole, result = together(subsets), _in_a_row(subsets, [of_seed for _, of_seed in seeds])
+    of_frames = by_groups(whole, None, result, whole.group)
+    ends = np.cumsum([len(subset.groups) for subset in subsets])[:-1]
+    counts = [labelled_frames(subset) for subset in subsets]
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
         of_fold = np.split(weights, ends, axis=1)
-        each = [measured(w) for (measured, _), w in zip(seeds, of_fold, strict=True)]
+        each = [of_seed(w) for (of_seed, _), w in zip(seeds, of_fold, strict=True)]
         frames = np.stack([w @ count for w, count in zip(of_fold, counts, strict=True)])
         nowhere = np.full(len(weights), np.nan)
         names = dict.fromkeys(name for values in each for name in values)
         within = {name: averaged(np.stack([v.get(name, nowhere) for v in each]), frames) for name in names}
         return within | of_frames(weights)
 
-    return measure, seen
+    return measure, result
 
 
-def labelled(part: Part) -> np.ndarray:
+def labelled_frames(subset: Subset) -> np.ndarray:
     """How many frames of each group (G,) have a class."""
-    return np.bincount(part.group[part.label >= 0], minlength=len(part.groups))
+    return np.bincount(subset.group[subset.label >= 0], minlength=len(subset.groups))
 
 
 def averaged(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -103,15 +103,15 @@ def averaged(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         return (np.where(weights > 0, values, 0) * weights).sum(0) / weights.sum(0)
 
 
-def _in_a_row(parts: Sequence[Part], seen: Sequence[Seen]) -> Seen:
-    """What was said of all frames; NaN in a fold that says nothing of it, having no such labels."""
-    predicted = {}
-    for what in dict.fromkeys(what for s in seen for what in s.predicted):
-        like = max((s.predicted[what] for s in seen if what in s.predicted), key=len)
-        silent = [[np.full((len(part.frame), v.shape[1]), np.nan) for v in like] for part in parts]
-        said = [s.predicted.get(what, none) for s, none in zip(seen, silent, strict=True)]
-        said = [of + of[-1:] * (len(like) - len(of)) for of in said]  # where smoothing changes nothing in a fold
-        predicted[what] = [np.concatenate(values) for values in zip(*said, strict=True)]
-    probes = [s.probe for part, s in zip(parts, seen, strict=True) if len(part.has)]
+def _in_a_row(subsets: Sequence[Subset], results: Sequence[SeedResult]) -> SeedResult:
+    """Predictions of all frames; NaN in a fold that has none of a kind, having no such labels."""
+    predictions = {}
+    for what in dict.fromkeys(what for each in results for what in each.predictions):
+        like = max((each.predictions[what] for each in results if what in each.predictions), key=len)
+        none = [[np.full((len(subset.frame), v.shape[1]), np.nan) for v in like] for subset in subsets]
+        values = [each.predictions.get(what, nan) for each, nan in zip(results, none, strict=True)]
+        values = [of + of[-1:] * (len(like) - len(of)) for of in values]  # where smoothing changes nothing in a fold
+        predictions[what] = [np.concatenate(of_folds) for of_folds in zip(*values, strict=True)]
+    probes = [each.probe for subset, each in zip(subsets, results, strict=True) if len(subset.labelled)]
     known = len(probes) > 0 and all(probe is not None for probe in probes)
-    return Seen(predicted, None, np.concatenate(probes) if known else None)
+    return SeedResult(predictions, None, np.concatenate(probes) if known else None)

@@ -1,79 +1,64 @@
 """The metrics of the ABAW challenge, pooled over all valid frames, and predictions for every frame of a video.
 
 Kollias et al., https://arxiv.org/abs/2202.10659 (third ABAW competition): macro-F1 of 8 expressions, mean of the
-concordance correlations of valence and arousal, mean F1 of 12 action units. ``*_by_group`` are measures in the sense of
-``uncertainty``; without 'by group' they are the plain numbers, with ``frames_scored`` among them.
+concordance correlations of valence and arousal, mean F1 of 12 action units. The functions give measures (``grouped``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from pipeline.metrics.grouped import Weights, summed, sums_by
-
-Measure = Callable[[Weights], dict[str, np.ndarray]]
+from pipeline.metrics.grouped import Measure, Weights, summed, sums_by
 
 
-def expression_scores(truth: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
-    """``macro_f1``, ``accuracy``, ``f1_<class>`` and ``frames_scored``; see ``expression_by_group``."""
-    return _plain(expression_by_group(truth, predicted, _nobody(truth), classes), truth)
-
-
-def expression_by_group(
-    truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, classes: Sequence[str]
-) -> Measure:
-    """Measures ``macro_f1``, ``accuracy``, ``f1_<class>``, ``frames_scored`` of codes (n,); a truth of -1 is no frame.
+def expression(labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, classes: Sequence[str]) -> Measure:
+    """Measures ``macro_f1``, ``accuracy`` and ``f1_<class>`` of codes (n,); a frame whose label is -1 is left out.
 
     Edge: a class that the truth lacks is left out of the mean (its F1 is NaN), also where it is predicted, which costs
     the recall of the others. A mean over 'all 8 classes' is the same wherever all 8 occur, as they do in ABAW; where a
     resample misses the few videos of a class, a zero for it would say nothing about the predictions.
     """
     num_groups = int(groups.max(initial=-1)) + 1
-    truth, predicted, groups = _with_truth(truth, predicted, groups, len(classes))
-    right = truth == predicted
+    labels, predicted, groups = _labelled(labels, predicted, groups, len(classes))
+    right = labels == predicted
     # Of each group only the classes that occur in it: photographs have as many groups as frames, and any number of
     # classes.
     counts = [
         sums_by(of, codes, num_groups, len(classes))
-        for of, codes in ((groups[right], truth[right]), (groups, truth), (groups, predicted))
+        for of, codes in ((groups[right], labels[right]), (groups, labels), (groups, predicted))
     ]
 
     def measure(weights: Weights) -> dict[str, np.ndarray]:
-        hits, true, said = (summed(weights, count) for count in counts)
-        f1, frames = np.where(true > 0, 2 * hits / np.maximum(true + said, 1), np.nan), true.sum(1)
+        hits, true, positive = (summed(weights, count) for count in counts)
+        f1 = np.where(true > 0, 2 * hits / np.maximum(true + positive, 1), np.nan)
         with np.errstate(invalid="ignore"):
-            accuracy = hits.sum(1) / frames
+            accuracy = hits.sum(1) / true.sum(1)
         each = {f"f1_{name}": f1[:, c] for c, name in enumerate(classes)}
-        return {"macro_f1": _mean_of_known(f1), "accuracy": accuracy, **each, "frames_scored": frames}
+        return {"macro_f1": _mean_of_known(f1), "accuracy": accuracy, **each}
 
     return measure
 
 
-def confusion(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Numbers of frames (C, C) by true and predicted class; frames whose truth is -1 are left out."""
-    truth, predicted, _ = _with_truth(truth, predicted, truth, num_classes)
-    return np.bincount(truth * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
+def confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Numbers of frames (C, C) by true and predicted class; frames whose label is -1 are left out."""
+    labels, predicted, _ = _labelled(labels, predicted, labels, num_classes)
+    return np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def _with_truth(
-    truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, num_classes: int
+def _labelled(
+    labels: np.ndarray, predicted: np.ndarray, groups: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Only the frames whose truth is not -1; raises ``ValueError`` where one of them has no prediction."""
-    valid = truth >= 0
-    truth, predicted, groups = truth[valid], predicted[valid], groups[valid]
-    if len(truth) and not (predicted.min() >= 0 and max(truth.max(), predicted.max()) < num_classes):
-        raise ValueError(f"classes are 0 to {num_classes - 1}: every frame with a truth needs a prediction among them")
-    return truth, predicted, groups
+    """Only the frames whose label is not -1; raises ``ValueError`` where one of them has no prediction."""
+    known = labels >= 0
+    labels, predicted, groups = labels[known], predicted[known], groups[known]
+    if len(labels) and not (predicted.min() >= 0 and max(labels.max(), predicted.max()) < num_classes):
+        raise ValueError(f"classes are 0 to {num_classes - 1}: every frame with a label needs a prediction among them")
+    return labels, predicted, groups
 
 
-def va_scores(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """``ccc_valence``, ``ccc_arousal``, their mean ``ccc`` and ``frames_scored``; see ``va_by_group``."""
-    return _plain(va_by_group(truth, predicted, _nobody(truth)), truth)
-
-
-def va_by_group(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> Measure:
-    """Measures ``ccc``, ``ccc_valence``, ``ccc_arousal`` and ``frames_scored`` of (n, 2); a NaN in a truth is no frame.
+def valence_arousal(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> Measure:
+    """Measures ``ccc``, ``ccc_valence`` and ``ccc_arousal`` of (n, 2); a frame with a NaN in its truth is left out.
 
     CCC = 2 cov(x, y) / (var x + var y + (mean x - mean y)²), all over n (Lin 1989, https://doi.org/10.2307/2532051).
     Edge: NaN where truth and prediction are one constant; 0 where only one of them is constant.
@@ -94,30 +79,18 @@ def va_by_group(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray) ->
             mx, my, xx, yy, xy = np.moveaxis(drawn[:, 1:] / drawn[:, :1], 1, 0)
             spread = (xx - mx**2) + (yy - my**2) + (mx - my) ** 2
             ccc = np.where(spread > 1e-12, 2 * (xy - mx * my) / spread, np.nan)
-        return {
-            "ccc": ccc.mean(1),
-            "ccc_valence": ccc[:, 0],
-            "ccc_arousal": ccc[:, 1],
-            "frames_scored": drawn[:, 0, 0],
-        }
+        return {"ccc": ccc.mean(1), "ccc_valence": ccc[:, 0], "ccc_arousal": ccc[:, 1]}
 
     return measure
 
 
-def au_scores(
-    truth: np.ndarray, probabilities: np.ndarray, units: Sequence[str], threshold: float = 0.5
-) -> dict[str, float]:
-    """``au_f1``, ``f1_<unit>`` and ``frames_scored``; see ``au_by_group``."""
-    return _plain(au_by_group(truth, probabilities, _nobody(truth), units, threshold), truth)
-
-
-def au_by_group(
+def action_units(
     truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, units: Sequence[str], threshold: float = 0.5
 ) -> Measure:
-    """Measures ``au_f1``, the mean of the binary ``f1_<unit>``, and ``frames_scored``, of (n, U).
+    """Measures ``au_f1``, the mean of the binary ``f1_<unit>``, of (n, U).
 
-    Predicted is what is at or above ``threshold``. A cell of NaN in the truth is left out by itself; a frame is scored
-    where any cell of it is. Edge: a unit that the truth never has is left out of the mean.
+    Predicted is what is at or above ``threshold``. A cell of NaN in the truth is left out by itself. Edge: a unit that
+    the truth never has is left out of the mean.
     """
     valid = ~np.isnan(truth)
     if np.isnan(probabilities[valid]).any():
@@ -125,15 +98,13 @@ def au_by_group(
             f"{int((np.isnan(probabilities) & valid).any(1).sum())} frames with a truth have no prediction"
         )
     num_groups = int(groups.max(initial=-1)) + 1
-    true, said = valid & (truth > 0.5), valid & (probabilities >= threshold)
-    frames = np.bincount(groups, valid.any(1), num_groups)
-    hits, trues, saids = (_by_group(x, groups, num_groups) for x in (true & said, true, said))
+    true, positive = valid & (truth > 0.5), valid & (probabilities >= threshold)
+    counts = [_by_group(x, groups, num_groups) for x in (true & positive, true, positive)]
 
     def measure(weights: Weights) -> dict[str, np.ndarray]:
-        hit, had, positive = (summed(weights, x) for x in (hits, trues, saids))
-        f1 = np.where(had > 0, 2 * hit / np.maximum(had + positive, 1), np.nan)
-        each = {f"f1_{name}": f1[:, u] for u, name in enumerate(units)}
-        return {"au_f1": _mean_of_known(f1), **each, "frames_scored": summed(weights, frames)}
+        hits, trues, positives = (summed(weights, count) for count in counts)
+        f1 = np.where(trues > 0, 2 * hits / np.maximum(trues + positives, 1), np.nan)
+        return {"au_f1": _mean_of_known(f1)} | {f"f1_{name}": f1[:, u] for u, name in enumerate(units)}
 
     return measure
 
@@ -147,15 +118,6 @@ def _mean_of_known(x: np.ndarray) -> np.ndarray:
     known = ~np.isnan(x)
     with np.errstate(invalid="ignore"):
         return np.where(known, x, 0).sum(1) / known.sum(1)
-
-
-def _nobody(rows: np.ndarray) -> np.ndarray:
-    return np.zeros(len(rows), dtype=np.int64)
-
-
-def _plain(measure: Measure, truth: np.ndarray) -> dict[str, float]:
-    num_groups = min(1, len(truth))
-    return {name: float(value[0]) for name, value in measure(np.ones((1, num_groups))).items()}
 
 
 def on_every_frame(

@@ -1,4 +1,4 @@
-"""What the nearest neighbours of an embedding are."""
+"""What the nearest neighbours of an embedding are: recall@k, mAP@R, kNN votes."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -7,65 +7,62 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.metrics.separation import normalised
+from pipeline.metrics.grouped import Measure, of_means
+from pipeline.metrics.vectors import normalised
 
 BLOCK = 128  # rows whose cosines to all others, 20,000 say, stay in the processor's cache
 MOST_THREADS = 8
 STRIP = 32  # columns of which only the largest is looked at first
 
 
-def recall_at_k(
-    embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, ks: Sequence[int]
-) -> tuple[dict[str, float], int]:
-    """Share of rows (n, E) that have one of their own label among the k nearest by cosine, and how many were asked.
+def recall(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, ks: Sequence[int]) -> Measure:
+    """Measures ``recall_at_<k>``: the share of rows (n, E) with one of their own label among the k nearest by cosine.
 
-    Rows of the same ``groups`` are not candidates: else the next frame of the video is the answer to every question.
-    A row without any candidate of its label is not asked (Musgrave et al. 2020, "A metric learning reality check",
-    asks for the same database for all). NaN where none can be asked.
+    Every row is a query, and the rows of other ``groups`` are its gallery: else the next frame of the video would be
+    the answer to every query. A row whose label is not in its gallery is no query (Musgrave et al. 2020, "A metric
+    learning reality check", have the same gallery for all). NaN where there is no query.
     """
-    found = found_at_k(embeddings, labels, groups, ks)
-    return {f"recall_at_{k}": _mean(found[:, i]) for i, k in enumerate(ks)}, int((~np.isnan(found[:, 0])).sum())
+    hits = hits_at_k(embeddings, labels, groups, ks)
+    return of_means({f"recall_at_{k}": hits[:, place] for place, k in enumerate(ks)}, groups)
 
 
-def found_at_k(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """(n, len(ks)): whether each row has one of its own label among its k nearest, NaN where it is not asked."""
+def mean_average_precision(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Measure:
+    """Measures ``map_at_r`` over rows (n, E); queries and galleries are those of ``recall``.
+
+    For a query with R rows of its label in the gallery: the mean over the first R places of (hits so far / place) where
+    the place is a hit, else 0 (Musgrave et al. 2020, section 3.2, https://arxiv.org/abs/2003.08505).
+    """
+    return of_means({"map_at_r": precision_at_r(embeddings, labels, groups)}, groups)
+
+
+def paired_recall(ranks: np.ndarray, groups: np.ndarray, ks: Sequence[int]) -> Measure:
+    """Measures ``paired_recall_at_<k>``, the asymmetric recall of pairs, from their ``partner_ranks`` (q, 2).
+
+    A pair is found at k if the right one is among the k of all right ones nearest to the left one, or the left one
+    among the k of all left ones nearest to the right one. Either direction counts, so it is at least the recall of each
+    (Risser-Maroix et al. 2022, https://arxiv.org/abs/2206.01417). NaN without pairs.
+    """
+    return of_means({f"paired_recall_at_{k}": (ranks.min(axis=1) < k).astype(np.float64) for k in ks}, groups)
+
+
+def hits_at_k(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """(n, len(ks)): whether each row has one of its own label among its k nearest, NaN where it is no query."""
     out = np.full((len(labels), len(ks)), np.nan)
-    for rows, cosine, own in _asked(embeddings, labels, groups):
+    for rows, cosine, own in _queries(embeddings, labels, groups):
         hit = np.take_along_axis(own, _nearest(cosine, max(ks)), axis=1)
         out[rows] = np.stack([hit[:, :k].any(axis=1) for k in ks], axis=1)
     return out
 
 
-def map_at_r(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> tuple[float, int]:
-    """mAP@R over rows (n, E), and how many were asked; who is asked, and of whom, as in ``recall_at_k``.
-
-    For a row with R candidates of its label: the mean over the first R places of (right ones so far / place) where the
-    place is right, else 0 (Musgrave et al. 2020, section 3.2, https://arxiv.org/abs/2003.08505).
-    """
-    precision = precision_at_r(embeddings, labels, groups)
-    return _mean(precision), int((~np.isnan(precision)).sum())
-
-
 def precision_at_r(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """The average precision at R (n,) of each row, NaN where it is not asked. Sorts n cosines for each row."""
+    """The average precision at R (n,) of each row, NaN where it is no query. Sorts n cosines for each row."""
     out = np.full(len(labels), np.nan)
-    for rows, cosine, own in _asked(embeddings, labels, groups):
+    for rows, cosine, own in _queries(embeddings, labels, groups):
         right = np.take_along_axis(own, np.argsort(-cosine, axis=1, kind="stable"), axis=1)
         place, wanted = np.arange(1, right.shape[1] + 1), own.sum(axis=1)
         counts = right & (place <= wanted[:, None])
         out[rows] = (np.cumsum(right, axis=1) / place * counts).sum(axis=1) / wanted
     return out
-
-
-def paired_recall_at_k(left: np.ndarray, right: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-    """Asymmetric recall@k of pairs: row i of ``left`` (n, E) belongs to row i of ``right`` (n, E).
-
-    A pair is found at k if the right one is among the k of ``right`` nearest to the left one, or the left one among the
-    k of ``left`` nearest to the right one: either direction counts, so it is at least the recall of each (Risser-Maroix
-    et al. 2022, https://arxiv.org/abs/2206.01417). NaN without pairs.
-    """
-    ranks = pair_ranks(left, right).min(axis=1)
-    return {f"paired_recall_at_{k}": _mean((ranks < k).astype(np.float64)) for k in ks}
 
 
 def pair_ranks(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -78,60 +75,53 @@ def pair_ranks(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def partner_ranks(
-    score: Callable[[np.ndarray, np.ndarray], np.ndarray], num_pairs: int, asked: np.ndarray | None = None
+    score: Callable[[np.ndarray, np.ndarray], np.ndarray], num_pairs: int, queries: np.ndarray | None = None
 ) -> np.ndarray:
     """As ``pair_ranks``, by ``score(lefts (r,), rights (c,))`` -> (r, c) of the numbers of pairs; in blocks of rows.
 
-    Of the pairs ``asked`` (q,) alone, where given, among the sides of all pairs: (q, 2).
+    Only the pairs ``queries`` (q,) look for their partner, where given, among the sides of all pairs: (q, 2).
     """
     every = np.arange(num_pairs)
-    asked = every if asked is None else asked
-    out = np.empty((len(asked), 2), dtype=np.int64)
-    for start in range(0, len(asked), BLOCK):
-        rows = asked[start : start + BLOCK]
-        for side, found in enumerate((score(rows, every), score(every, rows).T)):
-            own = found[np.arange(len(rows)), rows, None]
-            out[start : start + len(rows), side] = (found >= own).sum(axis=1) - 1
+    queries = every if queries is None else queries
+    out = np.empty((len(queries), 2), dtype=np.int64)
+    for start in range(0, len(queries), BLOCK):
+        rows = queries[start : start + BLOCK]
+        for side, scores in enumerate((score(rows, every), score(every, rows).T)):
+            own = scores[np.arange(len(rows)), rows, None]
+            out[start : start + len(rows), side] = (scores >= own).sum(axis=1) - 1
     return out
 
 
-def knn_predict(
-    train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray, neighbours: int, num_classes: int
-) -> np.ndarray:
-    """Labels (m,) by the vote of the nearest ``train`` rows by cosine; of equal votes the greater sum of cosines."""
-    return knn_votes(train, train_labels, asked, neighbours, num_classes).argmax(axis=1)
-
-
 def knn_votes(
-    train: np.ndarray, train_labels: np.ndarray, asked: np.ndarray, neighbours: int, num_classes: int
+    gallery: np.ndarray, gallery_labels: np.ndarray, queries: np.ndarray, neighbours: int, num_classes: int
 ) -> np.ndarray:
-    """Share of each class (m, C) among the nearest ``train`` rows; rows sum to 1.
+    """Share of each class (m, C) among the ``gallery`` rows nearest to each of ``queries`` (m, E); rows sum to 1.
 
     A vote is 1 and a thousandth of the cosine, so that of equal votes the greater sum of cosines wins.
     """
-    neighbours, database = min(neighbours, len(train)), normalised(train).T
-    out = np.empty((len(asked), num_classes))
+    neighbours, columns = min(neighbours, len(gallery)), normalised(gallery).T
+    out = np.empty((len(queries), num_classes))
 
     def vote(start: int) -> None:
-        cosine = normalised(asked[start : start + BLOCK]) @ database
+        cosine = normalised(queries[start : start + BLOCK]) @ columns
         nearest = _nearest(cosine, neighbours)
         near = np.take_along_axis(cosine, nearest, axis=1).astype(np.float64)  # 1 + 1e-3 * cosine needs the digits
-        cell = np.arange(len(cosine))[:, None] * num_classes + train_labels[nearest]
+        cell = np.arange(len(cosine))[:, None] * num_classes + gallery_labels[nearest]
         votes = np.bincount(cell.ravel(), (1 + 1e-3 * near / neighbours).ravel(), len(cosine) * num_classes)
         votes = votes.reshape(len(cosine), num_classes)
         out[start : start + len(cosine)] = votes / votes.sum(axis=1, keepdims=True)
 
     # A thread for each block, and not several for its product: what follows the product takes as long.
     with threadpool_limits(1), ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS)) as threads:
-        for _ in threads.map(vote, range(0, len(asked), BLOCK)):
+        for _ in threads.map(vote, range(0, len(queries), BLOCK)):
             pass
     return out
 
 
-def _asked(
+def _queries(
     embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Blocks of row numbers that can be asked, cosines to all rows (own group: -inf), and who is an answer."""
+    """Blocks of the rows that are queries: numbers, cosines to all rows (own group: -inf), which have their label."""
     z = normalised(embeddings)
     for start in range(0, len(z), BLOCK):
         cosine = z[start : start + BLOCK] @ z.T
@@ -140,11 +130,6 @@ def _asked(
         own = apart & (labels[rows][:, None] == labels[None, :])
         can = own.any(axis=1)
         yield rows[can], np.where(apart, cosine, -np.inf)[can], own[can]
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def _nearest(cosine: np.ndarray, most: int) -> np.ndarray:

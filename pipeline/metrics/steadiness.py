@@ -1,11 +1,9 @@
 """How steady embeddings and predictions are from one frame to the next."""
 
-from collections.abc import Callable
-
 import numpy as np
 
-from pipeline.metrics.grouped import Weights, squared, summed
-from pipeline.metrics.separation import cosines, normalised
+from pipeline.metrics.grouped import Measure, Weights, of_means, squared, summed
+from pipeline.metrics.vectors import cosines, normalised
 
 
 def neighbours(video: np.ndarray, frame: np.ndarray, step: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -22,37 +20,21 @@ def neighbours(video: np.ndarray, frame: np.ndarray, step: int | np.ndarray) -> 
 
 def steadiness(
     embeddings: np.ndarray,
-    predicted: np.ndarray,
     labels: np.ndarray,
     video: np.ndarray,
     frame: np.ndarray,
     step: int | np.ndarray,
-) -> dict[str, float]:
-    """Over neighbouring frames of one label (n rows): how alike they are, and how often the prediction flips.
+    groups: np.ndarray,
+) -> Measure:
+    """Measures how alike the embeddings of neighbouring frames of one label are (n rows, sorted by video and frame).
 
     ``cosine_neighbours`` says nothing by itself (a random network has 0.998): ``cosine_strangers`` is the mean cosine
     of all pairs of different videos, and ``steadiness`` is (neighbours - strangers) / (1 - strangers): 1 when
     neighbours are the same point, 0 when they are no nearer than strangers. ``cosine_same_video`` is that of a frame
     and another of its video, mean over frames; ``steadiness_in_video`` has it in the place of strangers. NaN where
     there are no such pairs, and where those compared with are the same point.
-    """
-    group = np.unique(video, return_inverse=True)[1]
-    measure = steadiness_by_group(embeddings, predicted, labels, video, frame, step, group)
-    return {name: float(value[0]) for name, value in measure(np.ones((1, group.max(initial=-1) + 1))).items()}
 
-
-def steadiness_by_group(
-    embeddings: np.ndarray,
-    predicted: np.ndarray,
-    labels: np.ndarray,
-    video: np.ndarray,
-    frame: np.ndarray,
-    step: int | np.ndarray,
-    groups: np.ndarray,
-) -> Callable[[Weights], dict[str, np.ndarray]]:
-    """Measures ``steadiness`` where group g of all G counts weights[r, g] times: weights (R, G) -> {name: (R,)}.
-
-    ``groups`` (n,) are codes from 0 that hold whole videos. Two copies of a group are no strangers to each other.
+    ``groups`` (n,) hold whole videos. Two copies of a group are no strangers to each other.
     """
     z, rows = normalised(embeddings), np.arange(len(video))
     num_groups = int(groups.max(initial=-1)) + 1
@@ -60,7 +42,6 @@ def steadiness_by_group(
     constant = labels[first] == labels[second]
     first, second = first[constant], second[constant]
     near = _totals(num_groups, groups[first], cosines(z, first, second), np.ones(len(first)))
-    flips = np.bincount(groups[first], predicted[first] != predicted[second], num_groups)
 
     starts = np.flatnonzero(np.diff(video, prepend=-1))
     size, owner = np.diff(np.append(starts, len(video))).astype(np.float64), groups[starts]
@@ -74,13 +55,13 @@ def steadiness_by_group(
     inside = _totals(num_groups, owner, pairs_of_video, np.square(size))  # pairs inside a video
     # All pairs of groups, each with each but not with a copy of itself; and those of two videos inside a group.
     own = np.stack([np.square(total[:, :-1]).sum(1), np.square(total[:, -1])], axis=1)
-    by_group = np.column_stack([near, flips, within, own - inside])
+    by_group = np.column_stack([near, within, own - inside])
 
     def measure(weights: Weights) -> dict[str, np.ndarray]:
         sums, drawn = summed(weights, by_group), summed(weights, total)
-        cosine, pairs, flipped, *same = sums[:, :5].T
+        cosine, pairs, *same = sums[:, :4].T
         apart = np.stack([np.square(drawn[:, :-1]).sum(1), np.square(drawn[:, -1])], axis=1)
-        apart = apart - summed(squared(weights), own) + sums[:, 5:]
+        apart = apart - summed(squared(weights), own) + sums[:, 4:]
         with np.errstate(invalid="ignore", divide="ignore"):
             near_mean, same_mean = cosine / pairs, same[0] / same[1]
             far = np.where(apart[:, 1] > 0.5, apart[:, 0] / apart[:, 1], np.nan)
@@ -90,10 +71,43 @@ def steadiness_by_group(
                 "cosine_same_video": same_mean,
                 "steadiness": _nearer(near_mean, far),
                 "steadiness_in_video": _nearer(near_mean, same_mean),
-                "flips_per_100": 100 * flipped / pairs,
             }
 
     return measure
+
+
+def flips(
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    video: np.ndarray,
+    frame: np.ndarray,
+    step: int | np.ndarray,
+    groups: np.ndarray,
+) -> Measure:
+    """Measures ``flips_per_100``: how often the prediction changes between 100 pairs of neighbours of one label."""
+    first, second = neighbours(video, frame, step)
+    constant = labels[first] == labels[second]
+    first, second = first[constant], second[constant]
+    flipped = {"flips_per_100": 100.0 * (predicted[first] != predicted[second])}
+    return of_means(flipped, groups[first], int(groups.max(initial=-1)) + 1)
+
+
+def lateness(
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    video: np.ndarray,
+    frame: np.ndarray,
+    step: int | np.ndarray,
+    groups: np.ndarray,
+) -> Measure:
+    """Measures ``switches_missed``, the share of true changes that the prediction never follows, and ``frames_late``.
+
+    ``frames_late`` is the mean over the changes that it follows, in frame numbers; see ``switches``. Read it beside
+    ``switches_missed``: who never switches is never late. NaN where there are no changes.
+    """
+    change = switches(predicted, labels, video, frame, step)
+    values = {"frames_late": change["late"], "switches_missed": np.isnan(change["late"]).astype(np.float64)}
+    return of_means(values, groups[change["row"]], int(groups.max(initial=-1)) + 1)
 
 
 def _nearer(near: np.ndarray, far: np.ndarray) -> np.ndarray:
@@ -138,19 +152,3 @@ def switches(
     run = np.maximum.accumulate(np.where(np.diff(predicted, prepend=-1) != 0, rows, 0))  # where this prediction began
     early = np.where(late == 0, frame[change] - frame[np.maximum(run[change], start)], np.nan)
     return {"row": change, "late": late, "early": early}
-
-
-def switch_scores(found: dict[str, np.ndarray]) -> dict[str, float]:
-    """Of ``switches``: how many, share missed, median and mean frames late of those caught, share of those early.
-
-    NaN where there are none. Late is a number to be read beside missed: who never switches is never late.
-    """
-    late, early = found["late"], found["early"]
-    caught = late[~np.isnan(late)]
-    return {
-        "switches": float(len(late)),
-        "switches_missed": float(np.isnan(late).mean()) if len(late) else float("nan"),
-        "frames_late_median": float(np.median(caught)) if len(caught) else float("nan"),
-        "frames_late": float(caught.mean()) if len(caught) else float("nan"),
-        "switches_early": float((early[~np.isnan(late)] > 0).mean()) if len(caught) else float("nan"),
-    }

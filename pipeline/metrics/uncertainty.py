@@ -1,21 +1,18 @@
 """How far a number would move with other videos and other seeds: intervals by resampling whole groups.
 
-A *measure* is a function ``weights (R, G) -> {name: (R,)}``: its metrics where group g counts weights[r, g] times. It
-keeps sums by group (a confusion matrix, moments, ...), so a thousand resamples of 280,000 frames are one matrix
-product. ``groups`` are codes 0 to G - 1 everywhere, the same for all metrics and runs that are compared. Sums are kept
-for the groups and classes that occur, and resamples are measured some at a time, so that memory grows with the number
-of groups and no faster.
+``groups`` are codes 0 to G - 1 everywhere, the same for all metrics and runs that are compared. Measures keep sums for
+the groups and classes that occur (``grouped``), and resamples are measured some at a time, so that memory grows with
+the number of groups and no faster.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.metrics.grouped import Weights, summed
+from pipeline.metrics.grouped import Measure
 
-Measure = Callable[[Weights], Mapping[str, np.ndarray]]
 MOST_AT_ONCE = 2**24  # weights in float64 that are measured at a time, 134 MB
 
 
@@ -116,42 +113,3 @@ def best_beyond_noise(runs: Mapping[str, Estimate], higher_is_better: bool = Tru
     others = [known[best] - run for name, run in known.items() if name != best]
     strict = 1 - (1 - level) / len(others)
     return best if all(difference.beyond_noise(strict) for difference in others) else None
-
-
-def of_means(values: Mapping[str, np.ndarray], groups: np.ndarray, num_groups: int | None = None) -> Measure:
-    """Measures the mean of values (n,) of rows: recall hits, kNN hits, ...; rows of NaN were not asked.
-
-    Where the rows are a sample, or the changes of label, ``num_groups`` says how many groups there are in all. Whom a
-    row was compared with is not resampled: the database of a retrieval is held.
-    """
-    size = int(groups.max(initial=-1)) + 1 if num_groups is None else num_groups
-    sums = {}
-    for name, value in values.items():
-        asked = ~np.isnan(value)
-        sums[name] = np.stack([np.bincount(groups[asked], x[asked], size) for x in (value, np.ones(len(value)))], 1)
-
-    def measure(weights: Weights) -> dict[str, np.ndarray]:
-        with np.errstate(invalid="ignore"):
-            totals = {name: summed(weights, s) for name, s in sums.items()}
-            return {name: total[:, 0] / total[:, 1] for name, total in totals.items()}
-
-    return measure
-
-
-def of_rows(metric: Callable[[np.ndarray], Mapping[str, float]], groups: np.ndarray) -> Measure:
-    """Measures any metric of row numbers, on the rows of the drawn groups; a group drawn twice has its rows twice.
-
-    For what has no sums by group; each resample costs a whole evaluation. A metric that compares rows must leave
-    out those of one group itself, as copies of a row are in it.
-    """
-    order = np.argsort(groups, kind="stable")
-    parts = np.split(order, np.searchsorted(groups[order], np.arange(1, int(groups.max(initial=0)) + 1)))
-
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        found = []
-        for row in weights.astype(np.int64):
-            chosen = [parts[g] for g in np.repeat(np.arange(len(row)), row)]
-            found.append(metric(np.concatenate([np.zeros(0, dtype=np.int64), *chosen])))
-        return {name: np.array([f[name] for f in found]) for name in found[0]}
-
-    return measure

@@ -49,8 +49,8 @@ from pipeline.core.seen import USES, refuse_seen, some
 from pipeline.core.store import FeatureStore, differences
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, STORE, of_fold
 from pipeline.metrics.protocol import on_every_frame
-from pipeline.metrics.separation import evenly, normalised
 from pipeline.metrics.smoothing import SMOOTHINGS, check_width, in_frames, smooth
+from pipeline.metrics.vectors import evenly, normalised
 from pipeline.submission.formats import FEATURES, FORMATS, TASKS, check_format, problems, read_list, shortened, write
 
 BY = ("loss", "knn")

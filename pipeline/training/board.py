@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
-from pipeline.metrics.separation import evenly, normalised
+from pipeline.metrics.catalogue import METRICS
+from pipeline.metrics.vectors import evenly, normalised
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,10 +65,18 @@ class Board:
     def __exit__(self, *error: object) -> None:
         self._writer.close()
 
-    def scalars(self, values: Mapping[str, float], part: str, epoch: int) -> None:
-        """A curve for each of ``values``."""
+    def scalars(self, values: Mapping[str, float], part: str, epoch: int, num_frames: int | None = None) -> None:
+        """A curve for each of ``values``.
+
+        A metric has a description, which TensorBoard shows beside its curve: what the catalogue says of it, and that it
+        was measured on ``num_frames`` frames of the part, where that is given.
+        """
         for name, value in values.items():
-            self._writer.add_scalar(f"{name}/{part}", value, epoch)
+            tag = f"{name}/{part}"
+            described = SummaryMetadata(summary_description=_description(name, part, num_frames))
+            described.plugin_data.plugin_name = "scalars"
+            point = Summary.Value(tag=tag, simple_value=float(value), metadata=described)
+            self._writer.file_writer.add_summary(Summary(value=[point]), epoch)
         self._writer.flush()
 
     def cosines(self, same: np.ndarray, different: np.ndarray, opposite: np.ndarray, part: str, epoch: int) -> None:
@@ -143,6 +152,17 @@ class Board:
 def hparams_of(params: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a run with these parameters in the table of hyperparameters."""
     return {name: params[name] for name in HPARAMS}
+
+
+def _description(name: str, part: str, num_frames: int | None) -> str:
+    """What a curve is of; nothing where it is no metric of the catalogue, such as a loss."""
+    try:
+        entry = METRICS.entry(name)
+    except KeyError:
+        return ""
+    better = "" if entry.metric.better == "neither" else f", {entry.metric.better} is better"
+    where = "" if num_frames is None else f" Measured on {num_frames:,} evenly spaced frames of the run's {part} part."
+    return f"{entry.title}{better}.{where}"
 
 
 def similarity_figure(z: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> "Figure":

@@ -13,7 +13,7 @@ from pipeline.training.data import TrainingData
 from pipeline.training.loop import Trainer
 
 # The result of a seed: its best epoch, the score that this was chosen by, and the score before training.
-RESULT = ("seed", "epoch", "select", "untrained")
+RESULT = ("seed", "epoch", "select_by", "select", "untrained")
 
 
 def finished(data: TrainingData, folder: Path) -> dict[str, Any] | None:

@@ -10,20 +10,14 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.adapter.heads import HEADS
+from pipeline.core.frame_set import FrameSet
 from pipeline.core.params import UserError
+from pipeline.metrics.catalogue import METRICS
 from pipeline.training.losses import LOSSES
 from pipeline.training.losses.build import target_of
 from pipeline.training.samplers import SAMPLERS
 
-# What a run's best epoch may be best at: of which labels, and what its losses must predict for it.
-SELECT_BY = {
-    "auc_same_different": ("expression", None),
-    "pair_f1": ("expression", None),
-    "macro_f1": ("expression", "classes"),
-    "rank_correlation_va": ("va", None),
-    "ccc": ("va", "va"),
-    "au_f1": ("aus", "aus"),
-}
+SELECT_BY = METRICS.shown("select")  # what a run's best epoch may be best at
 
 
 def names_of(loss: str | Mapping[str, Any]) -> list[str]:
@@ -42,12 +36,33 @@ def tracks_of(loss: str | Mapping[str, Any]) -> list[str]:
     return list(tracks)
 
 
-def select_by_of(loss: str | Mapping[str, Any]) -> str:
-    """What the best epoch is best at where ``select_by`` is null. The kind of the first labels decides."""
+def select_by_of(loss: str | Mapping[str, Any], pair_head: bool = False, named_pairs: bool = False) -> str:
+    """What the best epoch is best at where ``select_by`` is null. The kind of the first labels decides.
+
+    For expressions it is the AUC of same against different pairs: by the logits of a head for pairs, and with the pairs
+    that the label table names, where there are any.
+    """
     track = tracks_of(loss)[0]
     if track == "va" and all(LOSSES[name].predicts != "va" for name in names_of(loss)):
         return "rank_correlation_va"
-    return {"expression": "auc_same_different", "va": "ccc", "aus": "au_f1"}[track]
+    auc = ("pair_" if pair_head else "") + ("paired_auc" if named_pairs else "auc_same_different")
+    return {"expression": auc, "va": "ccc", "aus": "au_f1"}[track]
+
+
+def refuse_without_pairs(select_by: str | None, frames: FrameSet, dataset: str) -> None:
+    """Raises ``UserError`` where ``select_by`` needs pairs that the label table names, and the selection part has none.
+
+    An F1 at a logit of 0 needs same and different ones.
+    """
+    if select_by is None or not SELECT_BY[select_by].source.named_pairs:
+        return
+    pairs, same = frames.pairs_of("select")
+    if not len(pairs):
+        lacking = "none of them is in the selection part" if len(frames.pairs) else "names none"
+        raise UserError(f"select_by '{select_by}' needs pairs, and of data set '{dataset}' the label table {lacking}")
+    if select_by == "pair_f1" and (same.all() or not same.any()):
+        kinds = "same" if same.all() else "different"
+        raise UserError(f"select_by 'pair_f1' needs same and different pairs, and all of '{dataset}' are {kinds}")
 
 
 def without_effect(loss: str | Mapping[str, Any], given: Collection[str]) -> list[str]:
@@ -187,14 +202,22 @@ def positives_without_effect(c: Combination) -> str | None:
 
 
 def select_by_of_other_labels(c: Combination) -> str | None:
-    if c.select_by is not None and (track := SELECT_BY[c.select_by][0]) not in tracks_of(c.loss):
+    if c.select_by is not None and (track := SELECT_BY[c.select_by].source.track) not in tracks_of(c.loss):
         return f"select_by '{c.select_by}' needs labels that loss '{c.losses}' does not look at: {track}"
     return None
 
 
+def select_by_of_a_pair_head(c: Combination) -> str | None:
+    if c.select_by is not None and (of := SELECT_BY[c.select_by].source).needs == "pairs" and not c.head.pairs:
+        sources = {name: entry.source for name, entry in SELECT_BY.items()}
+        others = [name for name, other in sources.items() if other.track == of.track and other.needs is None]
+        return f"select_by '{c.select_by}' is of a head for pairs; of model '{c.model}' it may be {others}"
+    return None
+
+
 def select_by_of_what_is_not_predicted(c: Combination) -> str | None:
-    prediction = SELECT_BY[c.select_by][1] if c.select_by is not None else None
-    if prediction and prediction not in c.predicted:
+    prediction = SELECT_BY[c.select_by].source.needs if c.select_by is not None else None
+    if prediction not in (None, "pairs", *c.predicted):
         return f"loss '{c.losses}' predicts no {prediction}, so select_by cannot be '{c.select_by}'"
     return None
 
@@ -214,6 +237,7 @@ RULES: tuple[Callable[[Combination], str | None], ...] = (  # the first that app
     classes_that_the_loss_does_not_have,
     positives_without_effect,
     select_by_of_other_labels,
+    select_by_of_a_pair_head,
     select_by_of_what_is_not_predicted,
 )
 

@@ -9,6 +9,7 @@ import torch
 
 from pipeline.adapter import sources
 from pipeline.adapter.front import Front
+from pipeline.adapter.heads import HEADS
 from pipeline.adapter.windows import Window, held
 from pipeline.core import projection
 from pipeline.core.device import pick_device
@@ -19,7 +20,7 @@ from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, refuse_seen
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import Labels
-from pipeline.training.combinations import select_by_of, tracks_of
+from pipeline.training.combinations import refuse_without_pairs, select_by_of, tracks_of
 from pipeline.training.config import TrainConfig
 from pipeline.training.messages import counts_of_parts
 from pipeline.training.samplers import SAMPLERS
@@ -64,9 +65,7 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
         select_split=config.select_split, split_seed=config.split_seed,
     )  # fmt: skip
     print(counts_of_parts(frames, store, fold))
-    if config.select_by == "pair_f1" and not len(frames.pairs_of("select")[0]):
-        has = "none of them is in the selection part" if len(frames.pairs) else "names none"
-        raise UserError(f"select_by 'pair_f1' needs pairs, and of data set '{labels.dataset}' the label table {has}")
+    refuse_without_pairs(config.select_by, frames, labels.dataset)
     held_out = held_names(frames, labels, "val")
     front, fitted_on = _front(config, store, frames, held_out, fold)
     common = common_step(frames.video, frames.frame)
@@ -160,7 +159,7 @@ def _facts(
         "num_aus": len(frames.au_names) or None,
         "num_features": store.num_features,
         "num_components": len(front.components) if hasattr(front, "components") else None,
-        "select_by": config.select_by or select_by_of(config.loss),
+        "select_by": config.select_by or select_by_of(config.loss, HEADS[config.model].pairs, len(frames.pairs) > 0),
         **({} if fold is None else {"fold": fold}),
         "made_by": store.made_by,
     }

@@ -40,11 +40,9 @@ def progress_line(
     )
 
 
-def verdict(
-    config: TrainConfig, folder: Path, results: Sequence[Mapping[str, Any]], select_by: str, num_folds: int
-) -> str:
+def verdict(config: TrainConfig, folder: Path, results: Sequence[Mapping[str, Any]], num_folds: int) -> str:
     """How the training went, in a few lines: steps, the score against that of the untrained head, the best epochs."""
-    of_folds = f" of {num_folds} folds" if num_folds else ""
+    of_folds, select_by = f" of {num_folds} folds" if num_folds else "", results[0]["select_by"]
     score = f"{_mean_and_deviation([r['select'] for r in results])} {select_by} on the selection part{of_folds}"
     if not config.trains:
         return f"{folder}: {score}, nothing is trained"

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.adapter.adapter import Adapter
 from pipeline.core.join import frame_table
 from pipeline.core.tables import read_frames
-from pipeline.metrics.separation import evenly
+from pipeline.metrics.vectors import evenly
 from pipeline.training.board import Board
 from pipeline.training.data import TrainingData
 

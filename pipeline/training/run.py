@@ -91,7 +91,8 @@ def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
     adapter.front.load_state_dict(data.front.state_dict())
     adapter.modules().to(data.device)
     trainer = make_trainer(data, adapter, seed) if data.config.trains else None
-    result = {"seed": seed, "epoch": None, "select": math.nan, "untrained": math.nan}
+    select_by = data.facts["select_by"]
+    result = {"seed": seed, "epoch": None, "select_by": select_by, "select": math.nan, "untrained": math.nan}
     run = SeedRun(data, folder, adapter, trainer, result)
     if (folder / "state.safetensors").is_file():
         run.epoch, run.result, run.waited = checkpoints.restore(data, trainer, folder)
@@ -216,7 +217,7 @@ def _watch(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> fl
     for part, watched in data.watched.items():
         if len(watched.centres):
             scores, cosines, _ = watched.look(adapter, data.source)
-            board.scalars(scores, part, epoch)
+            board.scalars(scores, part, epoch, len(watched.centres))
             if cosines:
                 board.cosines(**cosines, part=part, epoch=epoch)
             if part == "select":

@@ -1,21 +1,22 @@
 import itertools
 import math
 
+import formulas
 import numpy as np
 import pytest
 from scipy.optimize import brentq
-from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from pipeline.metrics import separability as pairs
-from pipeline.metrics.separability import (
-    cosine_matrix,
+from pipeline.metrics import verification as verification_module
+from pipeline.metrics.verification import (
+    best_f1_of_named_pairs,
     counts_of,
-    mean_cosines,
+    exact_counts,
+    f1_of_named_pairs,
     pair_counts,
-    separability,
     threshold_scores,
+    verification,
 )
-from pipeline.metrics.separation import pair_cosines, separation
 
 # Videos of 5, 1 and 40 frames and two more, D = 4; three classes and one that no frame has; a row of zeros.
 GROUP = np.repeat([0, 1, 2, 3, 4], [5, 1, 40, 17, 30])
@@ -29,9 +30,8 @@ WEIGHTS = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 3, 1], [0, 0, 5, 0, 0], [0, 1, 0,
 
 @pytest.fixture(params=[7, 256], ids=["blocks_of_7", "one_block"])
 def block(request, monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK", request.param)
-    for name in ("PAIRS", "RESAMPLES", "ROWS"):
-        monkeypatch.setattr(pairs, name, request.param)
+    for name in ("BLOCK", "PAIRS", "RESAMPLES"):
+        monkeypatch.setattr(verification_module, name, request.param)
 
 
 def copies(weights):
@@ -39,39 +39,9 @@ def copies(weights):
     return np.concatenate([np.flatnonzero(g == GROUP) for g in np.repeat(np.arange(5), weights)])
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_mean_cosines_of_a_resample_are_those_of_all_pairs_of_the_rows_copied(weights):
-    rows = copies(weights)
-    cosines = pair_cosines(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES, most=10**6)
-    expected = {k: v for k, v in separation(cosines).items() if not k.startswith("auc")}
-    found = mean_cosines(ROWS, LABEL, GROUP, 4, OPPOSITES)(weights[None])
-    assert {k: float(v[0]) for k, v in found.items()} == pytest.approx(expected, abs=1e-6, nan_ok=True)
-    assert math.isnan(expected["cosine_same"]) == (weights.sum() == weights[2])
-
-
-def test_the_criterion_is_solved_by_hand():
-    rows = np.array([[1.0, 0], [0.6, 0.8], [0, 2]])
-    found = mean_cosines(rows, np.array([0, 0, 1]), np.array([0, 1, 2]), 2, [(0, 1)])(np.ones((1, 3)))
-    assert found["cosine_same"] == pytest.approx([0.6])
-    assert found["gap_same_opposite"] == pytest.approx([0.6 - (0 + 0.8) / 2])
-
-
-def test_the_matrix_has_the_mean_cosine_of_each_two_classes_by_a_double_loop():
-    found = cosine_matrix(ROWS, LABEL, GROUP, 4)
-    z = ROWS / np.maximum(np.linalg.norm(ROWS, axis=1, keepdims=True), 1e-12)
-    cells = {}
-    for i, j in itertools.permutations(range(93), 2):
-        if GROUP[i] != GROUP[j]:
-            cells.setdefault((LABEL[i], LABEL[j]), []).append(z[i] @ z[j])
-    expected = [[np.mean(cells[a, b]) for b in range(3)] for a in range(3)]
-    np.testing.assert_allclose(found[:3, :3], expected, atol=1e-6)
-    assert np.isnan(found[3]).all()
-    assert np.isnan(found[:, 3]).all()
-
-
 def test_the_counts_of_pairs_are_all_pairs_of_two_groups(block):
     counts = pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=64)
-    cosines = pair_cosines(ROWS, LABEL, GROUP, OPPOSITES)
+    cosines = formulas.cosines_of_pairs(ROWS, LABEL, GROUP, OPPOSITES)
     same, other, opposite = counts.histogram(ONCE)[0]
     np.testing.assert_array_equal(same, np.histogram(cosines["same"], counts.edges)[0])
     np.testing.assert_array_equal(other + opposite, np.histogram(cosines["different"], counts.edges)[0])
@@ -84,7 +54,7 @@ def test_the_counts_of_pairs_are_all_pairs_of_two_groups(block):
 def test_a_resample_counts_the_pairs_of_the_rows_copied(weights, block):
     counts = pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=64)
     rows = copies(weights)
-    cosines = pair_cosines(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES, most=10**6)
+    cosines = formulas.cosines_of_pairs(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES)
     expected = [np.histogram(cosines[kind], counts.edges)[0] for kind in ("same", "opposite")]
     np.testing.assert_array_equal(counts.histogram(WEIGHTS)[WEIGHTS.tolist().index(weights.tolist())][[0, 2]], expected)
 
@@ -97,22 +67,23 @@ def test_any_score_can_be_counted(block):
     every = [(i, j) for i, j in itertools.combinations(range(93), 2) if GROUP[i] != GROUP[j]]
     same = np.array([LABEL[i] == LABEL[j] for i, j in every])
     assert counts.histogram(ONCE)[0].sum(1)[0] == same.sum()
-    found = separability(counts)(ONCE)
+    found = verification(counts)(ONCE)
     expected = roc_auc_score(same, [table[i, j] for i, j in every])
     assert found["auc_same_different"] == pytest.approx([expected], abs=1e-4)
 
 
 def test_of_many_rows_the_evenly_spaced_ones_are_counted():
     counts = pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, most=20)
-    expected = pair_cosines(ROWS, LABEL, GROUP, OPPOSITES, most=20)
+    few = np.linspace(0, 92, 20).round().astype(int)
+    expected = formulas.cosines_of_pairs(ROWS[few], LABEL[few], GROUP[few], OPPOSITES)
     same, other, opposite = counts.histogram(ONCE)[0].sum(1)
     assert (same, other + opposite, opposite) == tuple(len(expected[k]) for k in ("same", "different", "opposite"))
     assert counts.num_frames == 20
 
 
 def test_with_fine_bins_the_scores_are_those_of_sklearn_on_the_cosines_themselves():
-    found = separability(pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=100_000))(ONCE)
-    cosines = pair_cosines(ROWS, LABEL, GROUP, OPPOSITES)
+    found = verification(pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES, bins=100_000))(ONCE)
+    cosines = formulas.cosines_of_pairs(ROWS, LABEL, GROUP, OPPOSITES)
     for other in ("different", "opposite"):
         p, n = cosines["same"], cosines[other]
         truth, score = np.r_[np.ones(len(p)), np.zeros(len(n))], np.r_[p, n]
@@ -136,13 +107,14 @@ def test_with_fine_bins_the_scores_are_those_of_sklearn_on_the_cosines_themselve
 def test_the_usual_bins_do_not_move_an_auc():
     rng = np.random.default_rng(3)
     label, group = rng.integers(0, 3, 400), np.arange(400) // 10
-    for spread in (1, 0.01, 0.001):  # a network whose cosines are all above 0.999 has bins of its own
+    # A network whose cosines are all above 0.999 has bins of its own; above 0.999999 the digits of float32 end.
+    for spread, tolerance in ((1, 1e-4), (0.01, 1e-4), (0.001, 1e-3)):
         rows = 1 + spread * (rng.standard_normal((400, 6)) + 0.7 * np.eye(6)[label])
-        expected = separation(pair_cosines(rows, label, group, OPPOSITES))
-        found = separability(pair_counts(rows, label, group, 3, OPPOSITES))(np.ones((1, 40)))
+        expected = formulas.separation(formulas.cosines_of_pairs(rows, label, group, OPPOSITES))
+        found = verification(pair_counts(rows, label, group, 3, OPPOSITES))(np.ones((1, 40)))
         assert 0.52 < expected["auc_same_different"] < 0.9
         for name in ("auc_same_different", "auc_same_opposite"):
-            assert found[name][0] == pytest.approx(expected[name], abs=1e-4)
+            assert found[name][0] == pytest.approx(expected[name], abs=tolerance)
 
 
 def test_threshold_scores_are_solved_by_hand():
@@ -169,7 +141,7 @@ def test_what_is_apart_altogether_has_no_errors():
 
 
 def test_one_point_for_everything_separates_nothing():
-    found = separability(pair_counts(np.ones((93, 4)), LABEL, GROUP, 4, OPPOSITES))(ONCE)
+    found = verification(pair_counts(np.ones((93, 4)), LABEL, GROUP, 4, OPPOSITES))(ONCE)
     assert found["auc_same_different"] == pytest.approx([0.5])
     assert found["eer_same_different"] == pytest.approx([0.5])
     assert found["tpr_at_fpr_1e-2_same_different"] == pytest.approx([0.01])
@@ -183,10 +155,55 @@ def test_one_point_for_everything_separates_nothing():
 def test_what_there_are_no_pairs_for_is_not_a_number(label, group):
     label, group = np.array(label, dtype=int), np.array(group, dtype=int)
     once = np.ones((1, len(np.unique(group))))
-    found = separability(pair_counts(ROWS[: len(label)], label, group, 4, OPPOSITES))(once)
+    found = verification(pair_counts(ROWS[: len(label)], label, group, 4, OPPOSITES))(once)
     assert all(np.isnan(value[0]) for value in found.values())
-    assert np.isnan(mean_cosines(ROWS[: len(label)], label, group, 4, OPPOSITES)(once)["gap_same_different"][0])
 
 
-def test_a_class_is_never_its_own_opposite():
-    assert np.isnan(mean_cosines(ROWS, LABEL, GROUP, 4, [(1, 1)])(ONCE)["cosine_opposite"][0])
+def test_each_listed_score_is_a_bin_of_its_own():
+    """With ties on both sides; opposite pairs are a part of the different ones."""
+    rng = np.random.default_rng(2)
+    scores = {"same": rng.integers(0, 9, 30) / 8, "different": rng.integers(0, 7, 50) / 8}
+    scores["opposite"] = scores["different"][::3]
+    counts = exact_counts(scores)
+    found = verification(counts)(np.ones((1, 2)))
+    for other in ("different", "opposite"):
+        wins = [(p > n) + 0.5 * (p == n) for p in scores["same"] for n in scores[other]]
+        assert found[f"auc_same_{other}"][0] == pytest.approx(np.mean(wins), abs=1e-12)
+    p, n = scores["same"], scores["different"]
+    assert found["d_prime_same_different"][0] == pytest.approx((p.mean() - n.mean()) / np.sqrt((p.var() + n.var()) / 2))
+
+
+def test_what_is_told_apart_altogether_has_an_auc_of_exactly_one():
+    """So that of two such epochs the first stays the best one, whatever their scores are."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        scores = {"same": 1 + rng.random(101), "different": rng.random(77), "opposite": np.zeros(0)}
+        assert verification(exact_counts(scores))(np.ones((1, 2)))["auc_same_different"][0] == 1
+
+
+@pytest.mark.parametrize("empty", ["same", "different"])
+def test_without_one_of_the_sides_there_is_no_auc(empty):
+    scores = {"same": np.array([0.9]), "different": np.array([0.1]), "opposite": np.zeros(0)} | {empty: np.zeros(0)}
+    found = verification(exact_counts(scores))(np.ones((1, 2)))
+    assert all(np.isnan(value[0]) for value in found.values())
+
+
+def test_the_f1_of_named_pairs_at_a_logit_of_0_is_that_of_sklearn_in_each_resample():
+    rng = np.random.default_rng(5)
+    logits, same, groups = rng.standard_normal(60), rng.random(60) < 0.4, rng.integers(0, 5, 60)
+    weights = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 3, 1], [0, 1, 0, 2, 1]])
+    found = f1_of_named_pairs(logits, same, groups)(weights)["f1"]
+    for row, value in zip(weights, found, strict=True):
+        assert value == pytest.approx(f1_score(same, logits > 0, sample_weight=row[groups]))
+
+
+def test_the_best_f1_is_of_as_many_same_as_different_pairs():
+    def best(same, different):
+        return best_f1_of_named_pairs(same, different)(np.ones((1, 2)))["paired_best_f1"][0]
+
+    positive, negative = np.array([0.9, 0.5]), np.array([0.1, 0.8, 0.7, 0.6, 0.2])
+    # two of the five, evenly spaced: 0.1 and 0.2; all of them would make it 2/3
+    assert best(positive, negative) == 1
+    # above 0.8: one of two found, none wrong, 2/3; at 0.5 and above: both found, two wrong, 2/3
+    assert best(positive, np.array([0.8, 0.6])) == pytest.approx(2 / 3)
+    assert np.isnan(best(positive, negative[:0]))

@@ -1,132 +1,25 @@
-"""How far emotions stand apart over all pairs of frames of two groups, ready to be resampled by groups.
+"""Whether a threshold on a score tells pairs of one emotion from others: ROC, AUC, EER, TPR at an FPR, F1.
 
-What is measured is a function of ``weights`` (R, G), the number of times that each of G groups counts in each of R
-resamples (``uncertainty``); ``np.ones((1, G))`` is the data as it is. A pair of groups g and h counts w_g · w_h times.
-Pairs inside a group, and between two copies of it, are left out: neighbouring frames of a video are twins under any
-network. ``groups`` (n,) are codes from 0.
+The pairs are those of frames of two groups, as in ``pair_cosines``. They are counted once, by the bin of their score,
+so that a resample of groups is a sum of counts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from sklearn.metrics import precision_recall_curve
 
-from pipeline.metrics.separation import evenly, normalised
+from pipeline.metrics.grouped import Measure, constant
+from pipeline.metrics.pair_cosines import opposite_table
+from pipeline.metrics.vectors import evenly, normalised
 
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of rows (r,) and (c,): how alike each pair is (r, c)
 KINDS = ("same", "other", "opposite")  # 'different' is other and opposite together
 FALSE_POSITIVE_RATES = {"1e-1": 0.1, "1e-2": 0.01, "1e-3": 0.001}
 BLOCK = 256
-ROWS = 8192
 PAIRS, RESAMPLES = 8192, 64  # of whose products is a block: it and what it is added to stay in the caches
-
-
-def mean_cosines(
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    num_classes: int,
-    opposites: Sequence[tuple[int, int]] = (),
-) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Measures cosine_same, _different, _opposite and both gaps (R,), exactly, of all rows (n, E).
-
-    ``gap_same_opposite`` >= 0 is the project's criterion: mean cosine(same) >= mean cosine(opposite). Linear in n: the
-    cosines of all pairs of two sets sum to the product of the sets' sums. NaN where there are no such pairs.
-    """
-    cells, opposite = _cells(embeddings, labels, groups), _opposite(opposites, num_classes)
-    inside = np.zeros((int(groups.max(initial=-1)) + 1, 3, 2))  # of the same class, of all, of opposite ones
-    for group, a, b, product in _inside(cells):
-        both = np.where(a == b, 1, 2)[:, None] * product
-        for kind, chosen in enumerate((a == b, np.ones(len(a), dtype=bool), opposite[a, b])):
-            np.add.at(inside, (group[chosen], kind), both[chosen])
-    inside = inside.reshape(-1, 6)
-
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        total, kept = np.zeros((len(weights), 3, 2)), {}
-        every = np.zeros((len(weights), cells.sums.shape[1]))
-        for code in np.unique(cells.label):
-            chosen = cells.label == code
-            drawn = weights[:, cells.group[chosen]] @ cells.sums[chosen]
-            total[:, 0] += _products(drawn, drawn)
-            every += drawn
-            if opposite[code].any():
-                total[:, 2] += sum(2 * _products(drawn, kept[c]) for c in kept if opposite[code, c])
-                kept[code] = drawn
-        total[:, 1] = _products(every, every)
-        same, all_, opposed = np.moveaxis(total - (np.square(weights) @ inside).reshape(-1, 3, 2), 1, 0)
-        mean = {kind: _mean(*x.T) for kind, x in (("same", same), ("different", all_ - same), ("opposite", opposed))}
-        return {
-            **{f"cosine_{kind}": value for kind, value in mean.items()},
-            "gap_same_different": mean["same"] - mean["different"],
-            "gap_same_opposite": mean["same"] - mean["opposite"],
-        }
-
-    return measure
-
-
-def cosine_matrix(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int) -> np.ndarray:
-    """Mean cosine (C, C) of every class with every class, pairs of two groups only; NaN where there are none."""
-    cells = _cells(embeddings, labels, groups)
-    drawn = np.zeros((num_classes, cells.sums.shape[1]))
-    np.add.at(drawn, cells.label, cells.sums)
-    total = np.stack([drawn[:, :-1] @ drawn[:, :-1].T, np.outer(drawn[:, -1], drawn[:, -1])], axis=2)
-    for _, a, b, product in _inside(cells):
-        np.subtract.at(total, (a, b), product)
-        np.subtract.at(total, (b[a != b], a[a != b]), product[a != b])
-    return _mean(total[..., 0], total[..., 1])
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """The classes ``label`` (K,) that each ``group`` (K,) has, sorted by both; each once.
-
-    ``sums`` (K, E + 1) are those of the normalised rows, and in the last column how many rows there are.
-    """
-
-    group: np.ndarray
-    label: np.ndarray
-    sums: np.ndarray
-
-
-def _cells(embeddings: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> _Cells:
-    size = int(labels.max(initial=0)) + 1
-    cells, cell = np.unique(groups.astype(np.int64) * size + labels, return_inverse=True)
-    sums = np.zeros((len(cells), embeddings.shape[1] + 1))
-    for start in range(0, len(cell), ROWS):  # rows of float64 would take twice the memory of the features
-        rows = slice(start, start + ROWS)
-        there, place = np.unique(cell[rows], return_inverse=True)
-        chosen = sparse.csr_array((np.ones(len(place)), (place, np.arange(len(place)))))
-        sums[there, :-1] += chosen @ normalised(embeddings[rows]).astype(np.float64)
-    sums[:, -1] = np.bincount(cell, minlength=len(cells))
-    return _Cells(cells // size, cells % size, sums)
-
-
-def _inside(cells: _Cells) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """All pairs of cells of one group, each cell with itself too: the group (k,), two classes (k,), their products."""
-    for apart in range(len(cells.group)):
-        first = np.flatnonzero(cells.group[: len(cells.group) - apart] == cells.group[apart:])
-        if len(first) == 0:
-            return
-        second = first + apart
-        product = _products(cells.sums[first], cells.sums[second])
-        yield cells.group[first], cells.label[first], cells.label[second], product
-
-
-def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of sums (k, E + 1), each with its own: total cosine of the pairs, and their number, (k, 2)."""
-    return np.stack([(a[:, :-1] * b[:, :-1]).sum(1), a[:, -1] * b[:, -1]], axis=1)
-
-
-def _mean(total: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    return np.where(pairs > 0, total / np.maximum(pairs, 1), np.nan)
-
-
-def _opposite(opposites: Sequence[tuple[int, int]], num_classes: int) -> np.ndarray:
-    table = np.zeros((num_classes, num_classes), dtype=bool)
-    for a, b in opposites:
-        table[a, b] = table[b, a] = a != b
-    return table
 
 
 @dataclass(frozen=True)
@@ -134,12 +27,19 @@ class PairCounts:
     """How many pairs of ``pairs`` (P, 2) of groups have a score (the cosine, say) between two of ``edges`` (bins + 1,).
 
     ``counts`` (P, 3 * bins) has the bins of each of ``KINDS`` one after the other. ``num_frames`` were compared.
+    ``values`` (bins,) are the scores that stand for the bins, None where those are their middles.
     """
 
     edges: np.ndarray
     pairs: np.ndarray
     counts: sparse.csr_array
     num_frames: int
+    values: np.ndarray | None = None
+
+    @property
+    def centres(self) -> np.ndarray:
+        """The score (bins,) that stands for each bin."""
+        return (self.edges[:-1] + self.edges[1:]) / 2 if self.values is None else self.values
 
     def histogram(self, weights: np.ndarray) -> np.ndarray:
         """Numbers of pairs (R, 3, bins)."""
@@ -194,7 +94,7 @@ def counts_of(
     edges = _edges(score, order[evenly(len(order), looked_at)], bins)
     names, group = np.unique(group, return_inverse=True)  # of many groups the sample may have few
     num_groups = len(names)
-    kind = np.where(np.eye(num_classes, dtype=bool), 0, np.where(_opposite(opposites, num_classes), 2, 1))
+    kind = np.where(np.eye(num_classes, dtype=bool), 0, np.where(opposite_table(opposites, num_classes), 2, 1))
     after = np.searchsorted(group, group, side="right")  # rows are sorted by group: the first of a later one
     keys, numbers = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for start in range(0, len(order), BLOCK):
@@ -225,21 +125,70 @@ def _edges(score: Score, few: np.ndarray, bins: int) -> np.ndarray:
     return np.linspace(low - margin, high + margin, bins + 1)
 
 
-def separability(pairs: PairCounts) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Measures how well a threshold on the cosine tells 'same' from 'different' and from 'opposite', each (R,).
+def exact_counts(scores: Mapping[str, np.ndarray]) -> PairCounts:
+    """Counts of listed ``scores`` of pairs, 'same', 'different' and 'opposite', in which each value is its own bin.
+
+    'opposite' is a part of 'different'. For a few pairs that nobody resamples: they count as those of two groups.
+    """
+    values, place = np.unique(np.concatenate([scores["same"], scores["different"]]), return_inverse=True)
+    values = values if len(values) else np.zeros(1)
+    same, different = (np.bincount(p, minlength=len(values)) for p in np.split(place, [len(scores["same"])]))
+    opposite = np.bincount(np.searchsorted(values, scores["opposite"]), minlength=len(values))
+    counts = sparse.csr_array(np.concatenate([same, different - opposite, opposite])[None].astype(np.float64))
+    edges = np.append(values, values[-1])
+    return PairCounts(edges, np.array([[0, 1]]), counts, 0, values)
+
+
+def verification(counts: PairCounts) -> Measure:
+    """Measures how well a threshold on the score tells 'same' from 'different' and from 'opposite', each (R,).
 
     ``auc``, ``eer``, ``best_f1``, ``d_prime`` and ``tpr_at_fpr_1e-1`` to ``1e-3`` (identification rate), as
-    ``threshold_scores`` has them.
+    ``threshold_scores`` has them, each with ``_same_different`` or ``_same_opposite`` behind it.
     """
-    centres = (pairs.edges[:-1] + pairs.edges[1:]) / 2
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        same, other, opposite = np.moveaxis(pairs.histogram(weights), 1, 0)
-        found = {}
+        same, other, opposite = np.moveaxis(counts.histogram(weights), 1, 0)
+        values = {}
         for name, negative in (("different", other + opposite), ("opposite", opposite)):
-            scores = threshold_scores(same, negative, centres)
-            found |= {f"{score}_same_{name}": value for score, value in scores.items()}
-        return found
+            scores = threshold_scores(same, negative, counts.centres)
+            values |= {f"{score}_same_{name}": value for score, value in scores.items()}
+        return values
+
+    return measure
+
+
+def auc_with_named_pairs(counts: PairCounts) -> Measure:
+    """Measures ``paired_auc``: the AUC of the same against different pairs, where named pairs are among both."""
+    return lambda weights: {"paired_auc": verification(counts)(weights)["auc_same_different"]}
+
+
+def best_f1_of_named_pairs(same_scores: np.ndarray, different_scores: np.ndarray) -> Measure:
+    """Measures ``paired_best_f1``: the F1 of calling 'the same' what is at a threshold or above, at the best threshold.
+
+    It is of as many same as different pairs, evenly spaced ones of the more frequent kind, since an F1 depends on how
+    many of each there are. NaN where one kind is empty.
+    """
+    count = min(len(same_scores), len(different_scores))
+    if not count:
+        return constant(paired_best_f1=float("nan"))
+    scores = np.concatenate([kind[evenly(len(kind), count)] for kind in (same_scores, different_scores)])
+    precision, recall, _ = precision_recall_curve(np.arange(2 * count) < count, scores)
+    best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
+    return constant(paired_best_f1=float(best))
+
+
+def f1_of_named_pairs(logits: np.ndarray, same: np.ndarray, groups: np.ndarray) -> Measure:
+    """Measures ``f1`` of the pairs that the label table names: 'the same' is said above a logit of 0.
+
+    ``logits``, ``same`` and ``groups`` (Q,) are those of each pair. NaN where no pair is the same.
+    """
+    predicted = logits > 0
+    kinds = np.stack([predicted & same, predicted, same], axis=1)
+    sums = np.stack([np.bincount(groups, kind, int(groups.max(initial=-1)) + 1) for kind in kinds.T], axis=1)
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        hits, positive, true = (weights @ sums).T
+        return {"f1": np.where(true > 0, 2 * hits / np.maximum(positive + true, 1), np.nan)}
 
     return measure
 
@@ -257,7 +206,9 @@ def threshold_scores(positive: np.ndarray, negative: np.ndarray, values: np.ndar
     total = positive.sum(1, keepdims=True), negative.sum(1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         p, n = positive / total[0], negative / total[1]
-        tpr, fpr = (np.pad(x[:, ::-1].cumsum(1), ((0, 0), (1, 0))) for x in (p, n))
+        # Summed as whole numbers and divided then: what is told apart altogether has an AUC of exactly 1.
+        passed = (np.pad(x[:, ::-1].cumsum(1), ((0, 0), (1, 0))) for x in (positive, negative))
+        tpr, fpr = (x / whole for x, whole in zip(passed, total, strict=True))
         f1 = 2 * tpr * total[0] / (tpr * total[0] + fpr * total[1] + total[0])
         mean = (p @ values)[:, None], (n @ values)[:, None]
         variance = sum((x * np.square(values - m)).sum(1) for x, m in zip((p, n), mean, strict=True)) / 2

@@ -1,0 +1,105 @@
+"""Every metric of the project, a line each. Nothing else lists metrics by name.
+
+To add one: write a function that takes arrays of a source by name and gives a measure, and a line that names it. Then
+it is in metrics.json, and wherever else the line says. What a line can say is in ``pipeline.metrics.metric``. The
+report's columns stand in the order of the lines.
+"""
+
+from pipeline.metrics.metric import Catalogue, Metric
+
+BOTH = "pairs pair_head"
+CLASSES = "classes classes_smoothed knn knn_smoothed"
+VA = "va va_smoothed"
+AUS = "aus aus_smoothed"
+
+METRICS = Catalogue(
+    {
+        # Pairs of frames of two groups, by the cosine of their embeddings or by the logit of a head for pairs
+        "auc_same_different": Metric(
+            "AUC same/different", "higher", "verification.verification", BOTH, report=BOTH, claims="pairs",
+            headline="pairs", terminal="pairs", board=BOTH, select=BOTH,
+        ),
+        "auc_same_opposite": Metric(
+            "AUC same/opposite", "higher", "verification.verification", BOTH, report="pairs", claims="pairs"
+        ),
+        "eer_same_{other}": Metric("EER", "lower", "verification.verification", BOTH),
+        "best_f1_same_{other}": Metric("F1 at the best threshold", "higher", "verification.verification", BOTH),
+        "d_prime_same_{other}": Metric("d'", "higher", "verification.verification", BOTH),
+        "tpr_at_fpr_{rate}_same_{other}": Metric("TPR at an FPR", "higher", "verification.verification", BOTH),
+        "gap_same_opposite": Metric(
+            "cosine same - opposite", "higher", "pair_cosines.mean_cosines", "embeddings", report="embeddings"
+        ),
+        "gap_same_different": Metric("cosine same - different", "higher", "pair_cosines.mean_cosines", "embeddings"),
+        "cosine_{kind}": Metric(
+            "mean cosine of pairs", "neither", "pair_cosines.mean_cosines", "embeddings", board="embeddings"
+        ),
+        # The pairs that a label table names
+        "paired_auc": Metric(
+            "AUC same/different, with named pairs", "higher", "verification.auc_with_named_pairs",
+            "pairs_with_named pair_head_with_named", board="pairs_with_named pair_head_with_named",
+            select="pairs_with_named pair_head_with_named",
+        ),
+        "paired_best_f1": Metric(
+            "F1 of named pairs at the best threshold", "higher", "verification.best_f1_of_named_pairs", "named_pairs",
+            board="named_pairs", select="named_pairs",
+        ),
+        # Neighbours
+        "recall_at_1": Metric(
+            "recall@1", "higher", "retrieval.recall", "gallery", report="gallery", terminal="gallery"
+        ),
+        "recall_at_{k}": Metric("recall@k", "higher", "retrieval.recall", "gallery"),
+        "map_at_r": Metric("mAP@R", "higher", "retrieval.mean_average_precision", "gallery", report="gallery"),
+        # Predictions
+        "macro_f1": Metric(
+            "macro-F1", "higher", "protocol.expression", f"probe {CLASSES}",
+            report="knn probe classes classes_smoothed", headline="knn", terminal="knn classes classes_smoothed",
+            board="classes", select="classes",
+        ),
+        "accuracy": Metric("accuracy", "higher", "protocol.expression", CLASSES),
+        "f1_{class}": Metric("F1 of a class", "higher", "protocol.expression", CLASSES, detail=True),
+        "ccc": Metric(
+            "CCC", "higher", "protocol.valence_arousal", VA, report=VA, headline="va", terminal="va", board="va",
+            select="va",
+        ),
+        "ccc_valence": Metric("CCC of valence", "higher", "protocol.valence_arousal", VA),
+        "ccc_arousal": Metric("CCC of arousal", "higher", "protocol.valence_arousal", VA),
+        "rank_correlation_va": Metric(
+            "rank correlation of cosine and nearness in valence and arousal", "higher",
+            "rank_correlation.rank_correlation", "va_embeddings", board="va_embeddings", select="va_embeddings",
+        ),
+        "au_f1": Metric(
+            "AU F1", "higher", "protocol.action_units", AUS, report=AUS, headline="aus", terminal="aus", board="aus",
+            select="aus",
+        ),
+        "f1_{unit}": Metric("F1 of an action unit", "higher", "protocol.action_units", AUS, detail=True),
+        # Partners of named pairs
+        "paired_recall_at_1": Metric(
+            "paired recall@1", "higher", "retrieval.paired_recall", "partners pair_head_partners",
+            report="partners pair_head_partners",
+        ),
+        "paired_recall_at_{k}": Metric(
+            "paired recall@k", "higher", "retrieval.paired_recall", "partners pair_head_partners"
+        ),
+        "f1": Metric(
+            "F1", "higher", "verification.f1_of_named_pairs", "pair_head_named", report="pair_head_named",
+            headline="pair_head_named", terminal="pair_head_named", board="pair_head_named", select="pair_head_named",
+        ),
+        # From one frame to the next
+        "cosine_neighbours": Metric("cosine of neighbours", "neither", "steadiness.steadiness", "sequences"),
+        "cosine_strangers": Metric("cosine of strangers", "neither", "steadiness.steadiness", "sequences"),
+        "cosine_same_video": Metric("cosine inside a video", "neither", "steadiness.steadiness", "sequences"),
+        "steadiness": Metric(
+            "steadiness", "higher", "steadiness.steadiness", "sequences", report="sequences", claims="sequences",
+            headline="sequences",
+        ),
+        "steadiness_in_video": Metric(
+            "steadiness in video", "higher", "steadiness.steadiness", "sequences", report="sequences",
+            claims="sequences",
+        ),
+        "flips_per_100": Metric("flips/100", "lower", "steadiness.flips", CLASSES, report="knn", claims="knn"),
+        "switches_missed": Metric(
+            "switches missed", "lower", "steadiness.lateness", CLASSES, report="knn", claims="knn"
+        ),
+        "frames_late": Metric("frames late", "lower", "steadiness.lateness", CLASSES),
+    }
+)  # fmt: skip

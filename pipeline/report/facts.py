@@ -1,0 +1,92 @@
+"""The report's first lines: what its numbers are of, and that its runs can be compared."""
+
+from collections.abc import Sequence
+
+from pipeline.core.params import UserError
+from pipeline.evaluation.files import Evaluation
+from pipeline.metrics.smoothing import worded
+
+
+def check(runs: Sequence[Evaluation]) -> None:
+    """Raises ``UserError`` where runs are of different data, features, frames or resamples, or have one name."""
+    facts = (
+        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_videos",
+        "compared", "neighbours", "window_stride", "smoothing", "opposites", "part",
+    )  # fmt: skip
+    first = runs[0]
+    for run in runs[1:]:
+        other = [
+            f"{k} {run.about.get(k)!r} and {first.about.get(k)!r}"
+            for k in facts
+            if run.about.get(k) != first.about.get(k)
+        ]
+        scored, of_first = run.about["frames_scored"], first.about["frames_scored"]
+        for what in scored.keys() & of_first.keys():  # one that predicts more is scored on more kinds of labels
+            if scored[what] != of_first[what]:
+                other.append(f"{what} frames scored {scored[what]:,} and {of_first[what]:,}")
+        if run.groups != first.groups:
+            other.append(f"{len(run.groups)} and {len(first.groups)} groups of other names")
+        sizes = [len(next(iter(r.estimates.values())).resampled) for r in (run, first)]
+        if sizes[0] != sizes[1]:
+            other.append(f"resamples {sizes[0]} and {sizes[1]}")
+        if other:
+            raise UserError(f"the runs {run.name} and {first.name} cannot stand in one table: {'; '.join(other)}")
+    names = [run.name for run in runs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"two evaluations are of a run called {twice[0]}: evaluate one of them under another name")
+
+
+def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
+    """What the numbers are of: data, backbone, frames, commit."""
+    about = runs[0].about
+    title = f"Adapters on {about['dataset']}, frozen {about['backbone']} at {about['input_size']} pixels"
+    facts = []
+    if about["dataset"].startswith("synthetic"):
+        facts.append(
+            "**The data are synthetic**, drawn faces: the numbers say that the pipeline works, nothing about people."
+        )
+    counts = {what: count for run in runs for what, count in run.about["frames_scored"].items()}
+    scored = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    split, within = f"{about['val_split']} split", ""
+    if about.get("folds"):
+        split, within = f"{about['val_split']}: each frame once, by networks not trained on its group", " of its fold"
+    if about.get("part") == "test":
+        facts.append(
+            f"Scored on {scored} frames of {about['val_videos']} **test** videos ({split}): nothing was chosen on them."
+        )
+    else:
+        facts.append(f"Scored on {scored} frames of {about['val_videos']} validation videos ({split}).")
+    if about["compared"]:
+        facts[-1] += (
+            f" Pairs and recall are of {about['compared']:,} evenly spaced ones; the {about['neighbours']} nearest "
+            f"neighbours are among {about['knn_candidates']:,} evenly spaced training frames{within}. Pairs and "
+            "neighbours of one person or video are left out."
+        )
+    for run in runs:
+        judged = run.about.get("judged", {})
+        phrases = {"frames": "compares {:,} evenly spaced frames", "pairs": "looks for the partners in {:,} pairs"}
+        words = [phrases[what].format(count) for what, count in judged.items() if count]
+        facts[-1] += f" {run.name} itself {' and '.join(words)}." if words else ""
+    if about.get("folds"):
+        facts[-1] += (
+            " Predictions are pooled over the folds; what compares embeddings (AUC, cosines, recall, mAP, steadiness) "
+            "is measured within each fold and averaged, a fold counting by its labelled frames."
+        )
+    resamples = len(next(iter(runs[0].estimates.values())).resampled)
+    facts.append(
+        f"In parentheses: 95 % intervals by {resamples:,} resamples of the {len(runs[0].groups)} persons or raw "
+        "videos, and of the seeds where there are several. " + _smoothing_of(runs)
+    )
+    commits = sorted({run.about["commit"] or "not known (no git)" for run in runs})
+    facts.append(f"Backbone's weights: {about['backbone_weights']}. Commit: {', '.join(commits)}.")
+    return title, facts
+
+
+def _smoothing_of(runs: Sequence[Evaluation]) -> str:
+    smoothing = runs[0].about["smoothing"]
+    is_there = any(name.endswith("_smoothed") for run in runs for name in run.estimates)
+    if smoothing["kind"] != "none" and not is_there and not any("smoothed_before" in run.about for run in runs):
+        return "Nothing is smoothed: no frame has another of its video near enough, as with single pictures."
+    width, of_units = worded(smoothing["width"]), worded(smoothing["width_aus"])
+    return f"Smoothed: {smoothing['kind']}, {width} wide, for action units {of_units}."

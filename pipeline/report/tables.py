@@ -1,0 +1,169 @@
+"""The report's tables: all runs, each adapter against the baselines, and what they show in words."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.evaluation import files
+from pipeline.evaluation.files import Evaluation
+from pipeline.metrics.catalogue import METRICS
+from pipeline.metrics.metric import Entry
+from pipeline.metrics.uncertainty import Estimate, best_beyond_noise
+from pipeline.report.page import Bold, Section
+
+
+def ordered(runs: Sequence[Evaluation]) -> list[Evaluation]:
+    """Adapters first, each part by the first column that any run has, the best first."""
+    columns = METRICS.shown("report")
+    metric = next((name for name in columns if any(name in run.estimates for run in runs)), None)
+
+    def key(run: Evaluation) -> tuple[bool, bool, float]:
+        value = run.estimates[metric].value if metric in run.estimates else np.nan
+        sign = 1 if metric is not None and columns[metric].metric.better == "lower" else -1
+        return run.about["baseline"], bool(np.isnan(value)), sign * value
+
+    return sorted(runs, key=key)
+
+
+def results(runs: Sequence[Evaluation]) -> Section:
+    """All runs and main metrics, the best in bold where it is beyond noise."""
+    shown = shown_in(runs, "report")
+    best = {name: _best_beyond_noise(runs, entry) for name, entry in shown.items()}
+    rows = []
+    for run in runs:
+        seeds = f" ({run.about['seeds']} seeds)" if run.about["seeds"] > 1 else ""
+        cells = [_cell(run.estimates.get(name)) for name in shown]
+        cells = [Bold(c) if best[name] == run.name else c for name, c in zip(shown, cells, strict=True)]
+        rows.append([f"{'baseline: ' if run.about['baseline'] else ''}{run.name}{seeds}", *cells])
+    words = "Bold: better than every other run beyond noise, each comparison paired and at 1 - 0.05 / number of others."
+    return Section("Results", [words], [["run", *(entry.title for entry in shown.values())], *rows])
+
+
+def gains(runs: Sequence[Evaluation]) -> Section | None:
+    """Each adapter against the best baseline of each metric; None without baselines or adapters."""
+    adapters, baselines = split_by_baseline(runs)
+    shown = _compared(adapters, baselines, "report")
+    if not shown:
+        return None
+    best = {name: _best(baselines, entry) for name, entry in shown.items()}
+    rows = [["best baseline", *(f"{best[name].name}: {_rounded(best[name].estimates[name].value)}" for name in shown)]]
+    for run in adapters:
+        cells = [_difference(run, best[name], entry) for name, entry in shown.items()]
+        rows.append([run.name, *cells])
+    words = "Gain over the baseline that is best at that metric, paired. Bold: better beyond noise; ~: within noise."
+    return Section("Gains", [words], [["run", *(entry.title for entry in shown.values())], *rows])
+
+
+def against(runs: Sequence[Evaluation]) -> Section | None:
+    """Each adapter against each baseline in what is claimed; None without baselines or adapters."""
+    adapters, baselines = split_by_baseline(runs)
+    shown = {name: entry for name, entry in shown_in(adapters, "claims").items() if entry.metric.better != "neither"}
+    if not adapters or not baselines or not shown:
+        return None
+    rows = [
+        [run.name, baseline.name, *(_difference(run, baseline, entry) for entry in shown.values())]
+        for run in adapters
+        for baseline in baselines
+    ]
+    words = (
+        "Difference of each adapter to each baseline, paired. Bold: better beyond noise; ~: within noise. Steadiness "
+        "and flips are to be read beside the switches missed: the wider the smoothing, the steadier, and the more true "
+        "changes it is deaf to."
+    )
+    head = ["run", "baseline", *(entry.title for entry in shown.values())]
+    return Section("Against each baseline", [words], [head, *rows], folded=True)
+
+
+def notes(runs: Sequence[Evaluation]) -> Section:
+    """In words: the project's criterion, what is best, and from what it cannot be told apart."""
+    lines = []
+    for run in runs:
+        if gap := files.criterion(run.estimates):
+            verdict = ("passed" if gap["passed"] else "failed") + ("" if gap["beyond_noise"] else ", within noise")
+            between = "" if np.isnan(gap["low"]) else f" ({gap['low']:.3f} to {gap['high']:.3f})"
+            lines.append(f"cosine(same) >= cosine(opposite), {run.name}: {verdict}; {gap['gap']:.3f}{between}.")
+    for name, entry in _compared(runs, runs, "report").items():
+        known = [run for run in runs if is_measured(run, name)]
+        best = _best(known, entry)
+        near = [
+            run.name for run in known
+            if run is not best and not (best.estimates[name] - run.estimates[name]).beyond_noise()
+        ]  # fmt: skip
+        if len(known) > 1:
+            tail = f"within noise of it: {', '.join(near)}" if near else "beyond noise of all others, one by one"
+            lines.append(f"{entry.title}: {best.name} is best; {tail}.")
+    return Section("In words", lines, [])
+
+
+def split_by_baseline(runs: Sequence[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:
+    return [r for r in runs if not r.about["baseline"]], [r for r in runs if r.about["baseline"]]
+
+
+def is_measured(run: Evaluation, name: str) -> bool:
+    return name in run.estimates and not np.isnan(run.estimates[name].value)
+
+
+def shown_in(runs: Sequence[Evaluation], place: str) -> dict[str, Entry]:
+    """What the catalogue shows in a place, as far as any of the runs has it."""
+    shown = METRICS.shown(place)
+    return {name: entry for name, entry in shown.items() if any(is_measured(run, name) for run in runs)}
+
+
+def _compared(runs: Sequence[Evaluation], others: Sequence[Evaluation], place: str) -> dict[str, Entry]:
+    """Of these, what both sides have, and of which one value is better than another."""
+    shown, known = shown_in(others, place), shown_in(runs, place)
+    return {name: entry for name, entry in shown.items() if name in known and entry.metric.better != "neither"}
+
+
+def _best_beyond_noise(runs: Sequence[Evaluation], entry: Entry) -> str | None:
+    if entry.metric.better == "neither":
+        return None
+    estimates = {run.name: run.estimates[entry.name] for run in runs if is_measured(run, entry.name)}
+    return best_beyond_noise(estimates, entry.metric.better == "higher")
+
+
+def _best(runs: Sequence[Evaluation], entry: Entry) -> Evaluation:
+    best = max if entry.metric.better == "higher" else min
+    return best((run for run in runs if is_measured(run, entry.name)), key=lambda run: run.estimates[entry.name].value)
+
+
+def _difference(run: Evaluation, other: Evaluation, entry: Entry) -> str:
+    name = entry.name
+    if not (is_measured(run, name) and is_measured(other, name)):
+        return ""
+    gain = run.estimates[name] - other.estimates[name]
+    if not gain.beyond_noise():
+        return f"~ {_rounded(gain.value, '+')}"
+    better = (gain.value > 0) == (entry.metric.better == "higher")
+    return (Bold if better else str)(_rounded(gain.value, "+"))
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None or np.isnan(estimate.value):
+        return ""
+    low, high = estimate.interval()
+    return _rounded(estimate.value) + ("" if np.isnan(low) else f" ({_rounded(low)} to {_rounded(high)})")
+
+
+def _rounded(value: float, sign: str = "") -> str:
+    """Three digits; one from 10 on, and more next to 1, where steadiness differs."""
+    digits = 1 if abs(value) >= 10 else 4 if 0.99 <= abs(value) < 1 or abs(value) < 0.01 else 3
+    return f"{value:{sign}.{digits}f}"
+
+
+def csv_text(runs: Sequence[Evaluation]) -> str:
+    """Every metric of every run, unrounded, with its interval; a line a run."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    metrics = sorted({name for run in runs for name in run.estimates})
+    writer.writerow(["run", "baseline", "seeds", *(c for m in metrics for c in (m, f"{m}_low", f"{m}_high"))])
+    for run in runs:
+        row = [run.name, int(run.about["baseline"]), run.about["seeds"]]
+        for name in metrics:
+            estimate = run.estimates.get(name)
+            values = (np.nan,) * 3 if estimate is None else (estimate.value, *estimate.interval())
+            row += ["" if np.isnan(value) else repr(float(value)) for value in values]
+        writer.writerow(row)
+    return text.getvalue()
