@@ -1,5 +1,6 @@
 """The whole pipeline under DVC, small: a tiny backbone with random weights on a few drawn clips."""
 
+import json
 import os
 import re
 import shutil
@@ -53,7 +54,9 @@ def dvc(place: Path, *words: str) -> str:
 
 
 def ran(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    """The stages that ran, in their order, without the one that hashes the code."""
+    stages = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+    return [stage for stage in stages if stage != "code"]
 
 
 def test_one_command_rebuilds_everything_and_nothing_twice(place):
@@ -71,6 +74,10 @@ def test_one_command_rebuilds_everything_and_nothing_twice(place):
     assert len(list((place / "runs").glob("*/seed_0/events.*"))) == 3
 
     assert ran(dvc(place, "repro")) == ["index"]  # which looks every time
+
+    comment(place / "pipeline/training/losses/supcon.py")
+    comment(place / "train.py")
+    assert ran(dvc(place, "repro")) == ["index"]
 
     change(place, runs={"tcn_supcon": {"model": "tcn", "loss": "triplet"}})
     assert ran(dvc(place, "repro")) == ["index", "train@tcn_supcon", "evaluate@tcn_supcon", "report"]
@@ -91,6 +98,39 @@ def test_one_command_rebuilds_everything_and_nothing_twice(place):
 
     change(place, extract={"batch_size": 8})  # decides nothing about the numbers: looked at, nothing extracted
     assert "0 frames extracted" in dvc(place, "repro", "extract")
+
+
+RUNS = ("frozen", "mlp_classifier", "tcn_supcon")
+TRAIN, EVALUATE = ({f"{stage}@{run}" for run in RUNS} for stage in ("train", "evaluate"))
+EDITS = {
+    "pipeline/training/losses/vicreg.py": set(),  # that no run uses
+    "pipeline/training/losses/triplet.py": {"train@tcn_supcon"},
+    "pipeline/adapter/heads/tcn.py": {"train@tcn_supcon", "evaluate@tcn_supcon"},
+    "pipeline/training/board.py": set(),
+    "pipeline/core/progress.py": set(),
+    "pipeline/evaluation/evaluate.py": {*EVALUATE, "baselines"},
+    "pipeline/report/page.py": {"report"},
+    "pipeline/training/loop.py": TRAIN,
+    "pipeline/extraction/forward.py": {"extract"},
+    "pipeline/core/store.py": {"extract", "reduce", *TRAIN, *EVALUATE, "baselines"},
+}
+
+
+def test_an_edit_of_the_code_makes_stale_what_runs_it_and_nothing_else(place):
+    dvc(place, "repro")
+    for path, stages in EDITS.items():
+        file = place / path
+        text = file.read_text(encoding="utf-8")
+        file.write_text(text + "\n\nEDITED = True\n", encoding="utf-8")
+        dvc(place, "repro", "code")
+        assert set(json.loads(dvc(place, "status", "--json"))) - {"index"} == stages, path
+        file.write_text(text, encoding="utf-8")
+    dvc(place, "repro", "code")
+    assert set(json.loads(dvc(place, "status", "--json"))) == {"index"}
+
+
+def comment(path: Path) -> None:
+    path.write_text(path.read_text(encoding="utf-8") + "\n# A line that says why.\n", encoding="utf-8")
 
 
 def test_the_metrics_are_what_dvc_reads(place):

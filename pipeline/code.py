@@ -1,0 +1,168 @@
+"""Which code each stage of dvc.yaml runs, as hashes: DVC makes a result again when that code changes, and only then.
+
+    python -m pipeline.code            writes data/code/STAGE, or data/code/STAGE/RUN for each run of params.yaml
+
+Such a file has a line for each source file that the command of the stage reaches by its imports: a hash and the path.
+The 'diff' of an old one and a new one says why a stage runs again. What is hashed is the parsed source: comments,
+docstrings, layout and the ``help`` of options do not count. Of a table of choices (``pipeline.core.choices``) only the
+entries that the run names count, with what they reach. Modules that only show how a run goes (``SHOWS``) do not count.
+"""
+
+import ast
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.files import write_text
+from pipeline.core.params import UserError, entry, read
+
+OUTPUT = Path("data/code")
+# The module that the command of each stage runs (DVC allows no stage to depend on dvc.yaml, so it is not read here).
+STAGES = {
+    "synthesize": "pipeline.datasets.synthetic.__main__",
+    "weights": "pipeline.extraction.weights.__main__",
+    "extract": "extract",
+    "reduce": "pipeline.extraction.reduce",
+    "baselines": "pipeline.evaluation.baselines",
+    "report": "pipeline.report.__main__",
+}
+STAGES_OF_RUNS = {"train": "train", "evaluate": "pipeline.evaluation.evaluate"}
+# The key of a run in params.yaml that names entries, and the module that holds the table of them.
+TABLES = {
+    "model": "pipeline.adapter.heads",
+    "loss": "pipeline.training.losses",
+    "sampler": "pipeline.training.samplers",
+}
+SHOWS = ("pipeline.core.children", "pipeline.core.progress", "pipeline.training.board", "pipeline.training.pictures")
+
+
+def main() -> None:
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    for name, lines in hashes(Path(), read(Path("params.yaml"), "")).items():
+        write_text(OUTPUT / name, "".join(f"{line}\n" for line in lines))
+
+
+def hashes(root: Path, params: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What each file in data/code holds: 'extract', ..., 'train/tcn_supcon', ..."""
+    known: dict[Path, list[str]] = {}
+    run = Path(params["baselines"]["run"]).name  # runs/NAME
+    names = chosen(params, params["runs"].get(run))
+    found = {stage: reached(root, module, names, known) for stage, module in STAGES.items()}
+    for name, changes in params["runs"].items():
+        names = chosen(params, changes)
+        found |= {f"{stage}/{name}": reached(root, module, names, known) for stage, module in STAGES_OF_RUNS.items()}
+    return found
+
+
+def chosen(params: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str, list[str] | None]:
+    """The entries of each table that a run of params.yaml names; None, which is all of them, where no run is known."""
+    if run is None:
+        return dict.fromkeys(TABLES)
+    values = {key: (params["train"] | run).get(key) for key in TABLES}
+    return {key: [value] if isinstance(value, str) else list(value or []) for key, value in values.items()}
+
+
+def reached(
+    root: Path, start: str, names: Mapping[str, list[str] | None], known: dict[Path, list[str]] | None = None
+) -> list[str]:
+    """A line for each source file that the module ``start`` reaches: the hash of its parsed source, and its path.
+
+    ``known`` keeps, between calls, what has been read of each file.
+    """
+    known = {} if known is None else known
+    tables = {module_file(root, module): key for key, module in TABLES.items()}
+    left_out = {module_file(root, module) for module in SHOWS}
+    lines, todo, done = {}, [module_file(root, start)], {None, *left_out}
+    while todo:
+        file = todo.pop()
+        if file in done:
+            continue
+        done.add(file)
+        path = file.relative_to(root).as_posix()
+        if file in tables:
+            places = entries(file)
+            picked = names[tables[file]]
+            for name in sorted(places) if picked is None else picked:
+                if name in places:  # an unknown name is refused by the command itself
+                    lines[f"{path} {name}"] = places[name]
+                    todo.append(module_file(root, places[name].rpartition(".")[0]))
+        else:
+            if file not in known:
+                tree = ast.parse(file.read_bytes(), file)
+                known[file] = [fingerprint(tree), *sorted(map(str, imported(root, file, tree)))]
+            lines[path], *imports = known[file]
+            todo += map(Path, imports)
+    return [f"{value}  {path}" for path, value in sorted(lines.items())]
+
+
+def module_file(root: Path, module: str) -> Path | None:
+    """The file of a module of this project; None where it has none, or an empty one."""
+    place = root / module.replace(".", "/")
+    files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+    return next((file for file in files if file.is_file() and file.stat().st_size), None)
+
+
+def imported(root: Path, file: Path, tree: ast.AST) -> set[Path]:
+    """The files of this project that a file imports anywhere in it, with the packages that they lie in."""
+    modules = set()
+    package = file.relative_to(root).parent.parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            modules |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    parts = [module.split(".") for module in modules]
+    every = {".".join(names[:n]) for names in parts for n in range(1, len(names) + 1)}
+    return {file for module in every if (file := module_file(root, module))}
+
+
+def entries(file: Path) -> dict[str, str]:
+    """The table in a module that holds one: names, and where each is defined.
+
+    Raises ``UserError`` where the module holds anything else, since that would not be hashed.
+    """
+    tables = []
+    for node in ast.parse(file.read_bytes(), file).body:
+        value = getattr(node, "value", None)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(value, ast.Call) and len(value.args) == 2:
+            tables.append(ast.literal_eval(value.args[1]))
+        elif not isinstance(node, ast.ImportFrom) and not _is_docstring(node):
+            raise UserError(f"{file}:{node.lineno}: a module that holds a table of choices holds nothing else")
+    if len(tables) != 1:
+        raise UserError(f"{file} must hold one table of choices, and holds {len(tables)}")
+    return tables[0]
+
+
+def fingerprint(tree: ast.AST) -> str:
+    """16 hex digits of the SHA-256 of a parsed source, without docstrings and the ``help`` of options."""
+    return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()[:16]
+
+
+def _plain(node: Any) -> Any:
+    """A tree as nested tuples. (``ast.dump`` prints empty fields in some versions of Python and not in others.)"""
+    if isinstance(node, list):
+        return [_plain(each) for each in node if not _is_docstring(each)]
+    if not isinstance(node, ast.AST):
+        return node
+    return (type(node).__name__, *((name, _plain(value)) for name, value in _fields(node) if value not in (None, [])))
+
+
+def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:
+    is_option = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "option"
+    for name, value in ast.iter_fields(node):
+        if is_option and name == "keywords":
+            value = [keyword for keyword in value if keyword.arg != "help"]
+        yield name, value
+
+
+def _is_docstring(node: Any) -> bool:
+    """Whether it is a string that stands by itself: of a module, class or function, or after a field."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+if __name__ == "__main__":
+    entry(main)
