@@ -1,5 +1,7 @@
-# make repro: everything from nothing. make test: the tests. Both set up .venv from requirements.lock first.
+# make repro: everything from nothing. make test: the tests, in JOBS processes. Both set up .venv from requirements.lock
+# first.
 PYTHON ?= python3
+JOBS ?= 2
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
@@ -18,7 +20,7 @@ repro: setup
 	dvc repro
 
 test: setup
-	python -m pytest
+	python -m pytest -n $(JOBS)
 
 lint: setup
 	ruff check . && ruff format --check .
