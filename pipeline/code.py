@@ -6,6 +6,7 @@ Such a file has a line for each source file that the command of the stage reache
 The 'diff' of an old one and a new one says why a stage runs again. What is hashed is the parsed source: comments,
 docstrings, layout and the ``help`` of options do not count. Of a table of choices (``pipeline.core.choices``) only the
 entries that the run names count, with what they reach. Modules that only show how a run goes (``SHOWS``) do not count.
+Of the catalogue of metrics, training is decided by those that can choose its best epoch; it only shows the others.
 """
 
 import ast
@@ -35,7 +36,14 @@ TABLES = {
     "loss": "pipeline.training.losses",
     "sampler": "pipeline.training.samplers",
 }
-SHOWS = ("pipeline.core.children", "pipeline.core.progress", "pipeline.training.board", "pipeline.training.pictures")
+METRICS = "pipeline.metrics.catalogue"
+SHOWS = (
+    "pipeline.core.children",
+    "pipeline.core.progress",
+    "pipeline.training.board",
+    "pipeline.training.messages",
+    "pipeline.training.pictures",
+)
 
 
 def main() -> None:
@@ -73,6 +81,7 @@ def reached(
     """
     known = {} if known is None else known
     tables = {module_file(root, module): key for key, module in TABLES.items()}
+    metrics = module_file(root, METRICS)
     left_out = {module_file(root, module) for module in SHOWS}
     lines, todo, done = {}, [module_file(root, start)], {None, *left_out}
     while todo:
@@ -92,8 +101,17 @@ def reached(
             if file not in known:
                 tree = ast.parse(file.read_bytes(), file)
                 known[file] = [fingerprint(tree), *sorted(map(str, imported(root, file, tree)))]
-            lines[path], *imports = known[file]
+            value, *imports = known[file]
             todo += map(Path, imports)
+            if file == metrics:
+                functions = functions_of_metrics(file, only_select=start == STAGES_OF_RUNS["train"])
+                todo += [
+                    module_file(root, f"pipeline.metrics.{place.rpartition('.')[0]}") for place in functions.values()
+                ]
+                if start == STAGES_OF_RUNS["train"]:
+                    lines |= {f"{path} {name}": place for name, place in functions.items()}
+                    continue
+            lines[path] = value
     return [f"{value}  {path}" for path, value in sorted(lines.items())]
 
 
@@ -135,6 +153,23 @@ def entries(file: Path) -> dict[str, str]:
     if len(tables) != 1:
         raise UserError(f"{file} must hold one table of choices, and holds {len(tables)}")
     return tables[0]
+
+
+def functions_of_metrics(file: Path, *, only_select: bool) -> dict[str, str]:
+    """The metrics in the catalogue, and 'module.function' below ``pipeline.metrics`` of each.
+
+    ``only_select``: those that can choose the best epoch.
+    """
+    functions = {}
+    for node in ast.walk(ast.parse(file.read_bytes(), file)):
+        for key, value in zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ():
+            if isinstance(value, ast.Call) and len(value.args) > 2:
+                selects = any(keyword.arg == "select" for keyword in value.keywords)
+                if selects or not only_select:
+                    functions[ast.literal_eval(key)] = ast.literal_eval(value.args[2])
+    if not functions:
+        raise UserError(f"{file} holds no metrics, each a line with a name and 'module.function'")
+    return functions
 
 
 def fingerprint(tree: ast.AST) -> str:
