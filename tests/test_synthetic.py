@@ -2,12 +2,15 @@
 
 import hashlib
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import ABAW_CLASSES
@@ -221,6 +224,12 @@ def test_nothing_is_drawn_where_the_data_set_in_use_is_another(tmp_path: Path, c
     assert "Nothing was drawn" in (out / "README.txt").read_text()
     assert "Nothing was drawn" in capsys.readouterr().out
     assert not (tmp_path / "licensed").exists()
+
+
+def test_help_says_how_the_package_is_started():
+    command = [sys.executable, "-m", "pipeline.datasets.synthetic", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.startswith("usage: python -m pipeline.datasets.synthetic [-h] [--out X]")
 
 
 def test_a_set_too_small_for_its_splits_is_refused(tmp_path: Path):

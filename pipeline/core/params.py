@@ -112,7 +112,10 @@ def parse(
     ``borrow`` names sections that belong to another script: of those only the keys that ``config`` has are taken.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=_program(),
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add_flags(parser, config)
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the parameter file (params.yaml)")
@@ -175,6 +178,12 @@ def entry(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _program() -> str | None:
+    """How a package was started, whose file is '__main__.py' as all others are; None for a file, which has a name."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.parent}" if spec and spec.name.endswith(".__main__") else None
 
 
 def _plain(hint: Any) -> Any:
