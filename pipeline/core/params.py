@@ -42,8 +42,8 @@ def option(
 ) -> Any:
     """A dataclass field with its command line: ``--field-name`` and the further ``flags``.
 
-    ``within`` is the interval of a number, or of each number in a list, such as '[0, 1)' or '[1, inf)'. Lists and dicts
-    are given as their defaults directly; each instance gets its own copy.
+    ``within`` is the interval of a number, or of each number in a list, such as '[0, 1)' or '[1, inf)'. A default may
+    be a list or a dict: each instance gets its own copy.
     """
     metadata = {"flags": flags, "help": help, "choices": choices, "within": within}
     if isinstance(default, list | dict):
@@ -163,8 +163,8 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
 def entry(main: Callable[[], int | None]) -> None:
     """Runs a script: a ``UserError`` is one line on stderr and exit status 2, Ctrl-C is status 130.
 
-    So is an ``OSError``: no step can go on where a disk is full or a right is missing. One that another of our commands
-    started ends with that one.
+    So is an ``OSError``: no step can go on where a disk is full or a right is missing. A script that another of our
+    commands started ends when that one does.
     """
     end_with_parent()
     try:

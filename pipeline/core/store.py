@@ -73,7 +73,7 @@ _REPLACE = (
 
 
 class StoreMismatch(UserError):
-    """The store was made by something else than what is to be added to it."""
+    """Something else made the store than what makes the features that are to be added to it."""
 
 
 class StoreDamaged(UserError):
@@ -344,7 +344,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing_store(path: Path) -> Iterator[None]:
-    """A failure of the disk as a ``UserError``."""
+    """Turns a failure of the disk into a ``UserError`` that names the store."""
     try:
         yield
     except OSError as error:

@@ -84,7 +84,7 @@ def write_frames(path: Path, frames: Frames) -> None:
 
 
 def read_frames(path: Path) -> Frames:
-    """Raises ``UserError`` where the file is missing, damaged or not a frame table."""
+    """The frame table of a file. Raises ``UserError`` where it is missing, damaged or not a frame table."""
     table, facts = _read(path, ["path", "size"], "frame table")
     return Frames(table, Path(facts["root"]), facts["dataset"], facts["crop_source"])
 
@@ -105,7 +105,7 @@ def write_labels(path: Path, labels: Labels) -> None:
 
 
 def read_labels(path: Path) -> Labels:
-    """Raises ``UserError`` where the file is missing, damaged or not a label table."""
+    """The label table of a file. Raises ``UserError`` where it is missing, damaged or not a label table."""
     table, facts = _read(path, ["group"], "label table")
     return Labels(table, facts["classes"], facts["dataset"])
 

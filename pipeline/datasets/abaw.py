@@ -70,7 +70,7 @@ Annotations = dict[str, dict[str, Annotation]]  # track -> video -> annotation
 
 
 def read(config: DatasetConfig) -> Dataset:
-    """Frames of ``config.crop_source`` only; a label row wherever one track at least is valid, with or without a frame.
+    """The frames of one crop source, and a label row wherever at least one track is valid, with or without a frame.
 
     Raises ``UserError`` where no frame is found, where a video or an annotation is found twice, and where a video
     stands in two splits of one track. Whatever else cannot be read is skipped and reported.
@@ -239,7 +239,7 @@ def find_annotations(
 
 
 def _nearest(around: list[str], words: dict[str, str]) -> str | None:
-    """What the innermost of the folders ``around`` says that says exactly one of the ``words``."""
+    """What the ``words`` in a folder's name stand for, of the innermost folder ``around`` whose name says one thing."""
     for folder in reversed(around):
         meanings = {words[w.lower()] for w in _WORD.findall(folder) if w.lower() in words}
         if len(meanings) == 1:

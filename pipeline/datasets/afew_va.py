@@ -52,7 +52,10 @@ class Clips:
 
 
 def read(config: DatasetConfig) -> Dataset:
-    """Raises ``UserError`` where no frame is found, or a clip or its annotation is found twice."""
+    """All clips, with the frames that their .json files label.
+
+    Raises ``UserError`` where no frame is found, or a clip or its annotation is found twice.
+    """
     check_config(config, WANTED, uses=["annotations", "frame_number"])
     scanned = scan(config.root, EXTENSIONS)
     folders = [folder for folder in frame_folders(config, scanned.folders) if folder.path]
@@ -87,7 +90,7 @@ def read(config: DatasetConfig) -> Dataset:
 
 
 def landmarks(config: DatasetConfig) -> dict[str, tuple[str, dict[int, np.ndarray]]]:
-    """Of each annotated video its .json file and, frame by frame, iBUG's 68 points (68, 2) in pixels.
+    """Annotated video -> its .json file, and frame -> iBUG's 68 points (68, 2) in pixels.
 
     A frame without 68 points is left out here and named in the report of ``read``.
     https://ibug.doc.ic.ac.uk/resources/facial-point-annotations/

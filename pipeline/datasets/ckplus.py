@@ -34,7 +34,10 @@ EMOTION = re.compile(r"((S\d+)_(\d+))_(\d{1,18})_emotion\.txt", re.IGNORECASE)
 
 
 def read(config: DatasetConfig) -> Dataset:
-    """Raises ``UserError`` where no image is found, both forms are, or one frame or label is found twice."""
+    """All sequences of CK+, or all images of CK+48.
+
+    Raises ``UserError`` where no image is found, where both forms are, and where a frame or a label is found twice.
+    """
     check_config(config, WANTED, uses=["annotations"])
     scanned = scan(config.root, EXTENSIONS)
     table, strays = _images(scanned)

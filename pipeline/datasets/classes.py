@@ -22,7 +22,7 @@ NO_LABELS = (*KEY, "group", "fold", "dataset", "pair", "side", "same")
 
 
 def alike(classes: list[str]) -> list[str]:
-    """The warning that names which differ by case or blanks alone are classes of their own; none where none do."""
+    """The warning that some classes differ by case or blanks alone; none where none do."""
     same: dict[str, list[str]] = {}
     for name in classes:
         same.setdefault(" ".join(name.split()).casefold(), []).append(name)

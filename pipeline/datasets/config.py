@@ -74,14 +74,14 @@ class DatasetConfig:
 
 
 def display_name(config: DatasetConfig) -> str:
-    """The data set's name wherever its numbers stand: that drawn faces are no data is said there too."""
+    """The data set's name as it stands beside its numbers; it says 'synthetic' of drawn faces."""
     readme = config.root / "README.txt"
     drawn = readme.is_file() and readme.read_text(encoding="utf-8", errors="replace").startswith(SYNTHETIC_MARKER)
     return f"synthetic {config.name}" if drawn else config.name
 
 
 def nothing_found(config: DatasetConfig, problem: str, wanted: str, unreadable: Sequence[str] = ()) -> UserError:
-    """The error for a root without a data set: what came, what was wanted, where to get it and how to point at it."""
+    """The error for a root without the data set: what is there, what was wanted, where to get it, how to name it."""
     if unreadable:
         problem += f" ({len(unreadable)} could not be read, such as '{unreadable[0]}')"
     return UserError(

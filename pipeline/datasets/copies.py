@@ -33,7 +33,7 @@ def copies(frames: Frames, labels: Labels, most: int) -> dict[str, Any]:
     """
     table, splits = _labelled(frames, labels)
     chosen = _of_equal_size(table)
-    read = _some(chosen, most).drop_duplicates()
+    read = _sample(chosen, most).drop_duplicates()
     digest = _digests(frames.root, read["path"].to_numpy(), read["size"].to_numpy())
     read = read.assign(digest=digest)[digest != ""].sort_values("path")
     in_splits, in_groups = [], []
@@ -97,8 +97,11 @@ def _of_equal_size(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["size"].isin(shared.index[shared > 1])]
 
 
-def _some(table: pd.DataFrame, most: int) -> pd.DataFrame:
-    """All rows of some sizes, at most ``most``; of a first size with more, some of its rows. The choice is fixed."""
+def _sample(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """All rows of as many sizes as make at most ``most``; where the first size has more, some of its rows.
+
+    The choice depends on the sizes and paths alone.
+    """
     if len(table) <= most:
         return table
     counts = table["size"].value_counts()

@@ -31,7 +31,10 @@ WANTED = "pairs of images: ROOT/left/00001.jpg and ROOT/right/00001.jpg, or a ta
 
 
 def read(config: DatasetConfig) -> Dataset:
-    """Raises ``UserError`` where no pair is found, a name stands twice, or a group stands in two splits."""
+    """All pairs of the folder or of the table, an image being a video of one frame.
+
+    Raises ``UserError`` where no pair is found, a name stands twice, or a group stands in two splits.
+    """
     check_config(config, WANTED, uses=["annotations", "columns", "missing"])
     if config.annotations is None:
         pairs, sizes, facts, skipped = _from_folders(config)

@@ -51,7 +51,10 @@ class Candidate:
 
 
 def survey_folder(root: Path) -> Survey:
-    """Links are followed, hidden folders not entered, as index does. Raises ``UserError`` where there is no folder."""
+    """The names below a folder. Links are followed and hidden folders left out, as the index stage does.
+
+    Raises ``UserError`` where there is no folder.
+    """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: {HOW_TO_POINT}")
     scanned = scan(root, IMAGES)

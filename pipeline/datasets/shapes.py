@@ -40,7 +40,7 @@ class ShapesConfig:
 
 
 def read(config: DatasetConfig) -> Dataset:
-    """Raises ``UserError`` where nothing was drawn yet."""
+    """The drawn pairs. Raises ``UserError`` where nothing was drawn yet."""
     check_config(config, WANTED)
     if not (config.root / TABLE).is_file():
         raise nothing_found(config, f"there is no {TABLE} in {config.root}", WANTED)

@@ -99,7 +99,7 @@ def rows_of(text: str, where: str) -> tuple[list[str], Iterator[tuple[int, list[
 
 
 def read_sheet(config: DatasetConfig, known: tuple[str, ...], needed: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The table's known columns under our names, as text, '' where there is none, with ``line``; lines cut short.
+    """The table's known columns under our names, as text, with the ``line`` of each row; and the lines cut short.
 
     Raises ``UserError`` for a file that is no such table.
     """

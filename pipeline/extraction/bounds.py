@@ -18,11 +18,11 @@ def most_bytes(size: int, ratio: int) -> int:
 
 
 def members(archive: zipfile.ZipFile, size: int, ratio: int) -> dict[str, zipfile.ZipInfo]:
-    """What lies in an archive of ``size`` bytes, by name.
+    """The members of an archive of ``size`` bytes, by name.
 
-    Raises ``UserError`` for a name that stands twice (which one is meant differs from reader to reader), for an
-    encrypted member, for one that is neither stored nor deflated (LZMA allocates whatever the file asks for), and where
-    all together would lie in more bytes than there are, or unpack to more than ``ratio`` times the archive.
+    Raises ``UserError`` for two members of one name (readers differ in which one they take), for an encrypted member,
+    and for one that is neither stored nor deflated (LZMA allocates whatever the file asks for). The same where all
+    members together claim more bytes than the archive has, or unpack to more than ``ratio`` times its size.
     """
     infos = archive.infolist()
     found = {info.filename: info for info in infos}
@@ -54,7 +54,7 @@ def some(names: Iterator[str] | list[str], most: int = 10) -> str:
 
 @contextmanager
 def border(start: str) -> Iterator[None]:
-    """Any error from reading as a ``UserError`` that begins with ``start``: a damaged file breaks a decoder anywhere.
+    """Turns any error inside into a ``UserError`` that begins with ``start``: a damaged file breaks a decoder anywhere.
 
     A ``UserError`` goes through as it is.
     """

@@ -71,7 +71,10 @@ class FeatureFile:
 
 @contextmanager
 def open_features(file: Path) -> Iterator[FeatureFile]:
-    """Raises ``UserError`` for a file that cannot be read or claims more than it can hold."""
+    """The features of a .h5, .hdf5, .npz or .npy file, open as long as the context lasts.
+
+    Raises ``UserError`` for a file that cannot be read, and for one that claims more than it can hold.
+    """
     way = {".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npz": _read_npz, ".npy": _read_npy}.get(file.suffix.lower())
     if way is None:
         raise UserError(f"cannot import {file}: the name must end in one of {', '.join(SUFFIXES)}")
@@ -232,7 +235,7 @@ def _column(file: Path, name: str, array: Any, heap: int) -> np.ndarray:
 
 
 def _texts(dataset: h5py.Dataset, heap: int) -> np.ndarray:
-    """Text of any length. Each row names a place among ``heap`` bytes, and all may name the same one."""
+    """Text of any length, not more of it than ``heap`` bytes: each row names a place in them, and all may name one."""
     rows, total = min(max((1 << 26) // max(heap, 1), 64), 4096), 0
     texts = np.empty(dataset.shape[0], dtype=object)
     for start in range(0, len(texts), rows):
@@ -262,7 +265,10 @@ def _whole(file: Path, name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _check_hdf5(file: Path, taken: Mapping[str, h5py.Dataset]) -> int:
-    """Bytes of the file that can hold text. Raises ``UserError`` for what reads another file or invents values."""
+    """How many bytes of the file can hold text.
+
+    Raises ``UserError`` for arrays whose values are in another file, or were never written and would be made up.
+    """
     size, claimed, stored = file.stat().st_size, 0, 0
     for name, dataset in taken.items():
         plist = dataset.id.get_create_plist()
@@ -405,7 +411,7 @@ class _Member:
 
 
 def _header(handle: Any, name: str, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether by columns, and type of a .npy of ``size`` bytes, which must be just what they come to."""
+    """Shape, whether by columns, and type of a .npy. They must come to just the ``size`` bytes that it has."""
     start = io.BytesIO(handle.read(1 << 14))  # numpy reads a header of any length before it says that it is too long
     version = np.lib.format.read_magic(start)
     if version not in _HEADERS:

@@ -126,7 +126,7 @@ def _bordered(image: np.ndarray, size: int, fill: tuple[int, int, int]) -> np.nd
 
 @functools.lru_cache(1024)
 def _weights(before: int, after: int, start: int, stop: int, interpolation: str) -> scipy.sparse.csr_array:
-    """(stop - start, before) float32: what of each old line is in new ones, as PIL shows where it resizes points.
+    """(stop - start, before) float32: how much of each old line is in each new one, which PIL shows by resizing points.
 
     ``start`` to ``stop`` are those of the ``after`` new lines that are wanted.
     """

@@ -63,12 +63,12 @@ def _fitted(config: ReduceConfig, store: FeatureStore, labels: Labels, whose: st
     rows = training_rows(store, labels)
     blocks = Blocks(store, _evenly(rows, config.most_rows))
     fitted = projection.fit(blocks, config.components)
-    number = len(fitted.components)
+    num_components = len(fitted.components)
     print(
-        f"{whose}{number:,} of {store.num_features:,} components keep {100 * fitted.explained.sum():.1f} % "
+        f"{whose}{num_components:,} of {store.num_features:,} components keep {100 * fitted.explained.sum():.1f} % "
         f"of {len(blocks.rows):,} rows' variance{_fewer(fitted.explained)}"
     )
-    if number < config.components:
+    if num_components < config.components:
         print(f"{whose}{config.components:,} components were asked for: so many rows and features have no more")
     if len(blocks.rows) < len(rows):
         print(f"fitted on {len(blocks.rows):,} of {len(rows):,} training rows, evenly spaced")
@@ -87,14 +87,14 @@ def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
 
 
 def _fewer(explained: np.ndarray) -> str:
-    """What a half and a quarter of the components would keep, for whoever chooses their number."""
+    """What half and a quarter of the components would keep: a help in choosing their number."""
     numbers = [n for n in (len(explained) // 2, len(explained) // 4) if n > 0]
     kept = [f"{n:,} of them {100 * explained[:n].sum():.1f} %" for n in numbers]
     return f" ({', '.join(kept)})" if kept else ""
 
 
 def training_rows(store: FeatureStore, labels: Labels) -> np.ndarray:
-    """Rows of the store whose frame is training data in one track, and whose group is held out in none."""
+    """Rows of the store whose frames are training data, see ``is_training``."""
     table, train = labels.table, is_training(labels)
     code = codes_of(store.keys, table["video"])[train]
     at = places_of(store.keys, code, table["frame"].to_numpy()[train])
@@ -107,9 +107,9 @@ def training_rows(store: FeatureStore, labels: Labels) -> np.ndarray:
 
 
 class Blocks:
-    """The rows' features in blocks (n, D) float16, from the store each time that they are gone through.
+    """The rows' features in blocks (n, D) float16, read from the store at each pass.
 
-    On a terminal it shows which time that is, and how far.
+    On a terminal it shows which pass that is, and how far it is.
     """
 
     def __init__(self, store: FeatureStore, rows: np.ndarray) -> None:

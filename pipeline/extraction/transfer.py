@@ -122,9 +122,9 @@ def _rows(array: FileArray, rows: np.ndarray) -> np.ndarray:
 
 
 def _refuse_other_features(file: Path, source: FeatureFile, store: FeatureStore, there: pd.Series) -> None:
-    """``there``: rows of the store, by the rows of the source that have the same frames. Its rows are of another file.
+    """Raises ``StoreMismatch`` where a frame of ``source`` has other features in the store: they would not be taken.
 
-    Raises ``StoreMismatch`` where a frame has other features in the two, for those of the file would not be taken.
+    ``there`` has the store's row of each frame that both have, by its row in the source.
     """
     other = np.zeros(len(there), dtype=bool)
     for name in {*source.arrays} & {*store.widths}:
@@ -191,7 +191,10 @@ _MOST_FAINT = 0.01  # of the rows; with more an import is refused, for it can be
 
 
 def _check_array(file: Path, name: str, array: FileArray, keys: pd.DataFrame) -> list[str]:
-    """Lines on rows and columns that float16 takes too much of; ``UserError`` where it takes the whole, or not finite.
+    """Lines on rows and columns that float16 is too coarse for.
+
+    Raises ``UserError`` for values that are not finite in float16, and where too many rows or all columns are lost in
+    it.
 
     Below 6e-5 the steps of float16 are 6e-8, whatever the value; and values that differ by less than 0.05 % come out
     the same, so that a column of 1000.0 to 1000.1 is a constant.

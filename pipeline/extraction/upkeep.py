@@ -130,7 +130,7 @@ def compact(path: Path, wanted: pd.DataFrame) -> Compacted:
 
     The new store is made beside the old one and takes its place once it is whole. Killed at any time, one of the two
     is whole, and the next writer puts it in its place. Raises ``StoreDamaged`` where a chunk is damaged, and
-    ``UserError`` where nothing would be left, or where something lies in the store that is none of its own.
+    ``UserError`` where nothing would be left, or where the store has files in it that it did not make.
     """
     path = resolved(path)
     with locked(path):

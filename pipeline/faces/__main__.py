@@ -228,7 +228,7 @@ def _check_settings(out: Path, settings: CutSettings, rebuild: bool) -> None:
 
 
 def _records(out: Path, videos: list[str]) -> dict[str, dict[str, Any]]:
-    """Those of the videos, in their order, then all others in ``out`` whose faces are still there."""
+    """The records of the videos, in their order, then all others in ``out`` whose faces are still there."""
     there = {path.relative_to(out / RECORDS).with_suffix("").as_posix() for path in (out / RECORDS).rglob("*.parquet")}
     order = [video for video in videos if video in there] + sorted(there.difference(videos))
     found = {video: find_record(out / RECORDS / f"{video}.parquet") for video in order}

@@ -53,7 +53,7 @@ class CutSettings:
 
 @dataclass(frozen=True)
 class FrameSequence:
-    """A video that is cut into images already: their paths below the root and their landmarks, by frame number.
+    """A video in the form of images: their paths below the root and their landmarks, by frame number.
 
     Without ``landmarks`` the faces are looked for. ``fps`` is None where it is not known.
     """
@@ -134,8 +134,9 @@ def stands(out: Path, record: dict[str, Any]) -> bool:
 def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -> str | None:
     """Cuts one video; why it could not, or None. ``step`` is called after each frame.
 
-    Everything is written aside. The record, which names the folders, comes before they are renamed into place: whatever
-    lies there unrecorded was not made here and is left alone, and what a killed run left is known and made again.
+    The faces are written into a folder aside. The record, which names the folders of faces, is written before they are
+    renamed into place. So a folder that no record names was not made here, and is left alone; and what a killed run
+    left is known and cut again.
     """
     damaged = task.record.is_file() and not remove(task)
     aside = task.out / PARTIAL / task.video

@@ -86,7 +86,10 @@ class Video:
 
 
 def read(path: Path) -> Video:
-    """Raises ``UnreadableVideo`` where there is nothing to decode; a file that breaks off later has a problem."""
+    """A video or picture, to be read frame by frame. A file that breaks off on the way has a problem.
+
+    Raises ``UnreadableVideo`` where there is nothing to decode.
+    """
     if path.suffix.lower() in STILLS:
         video = Video(float("nan"), 1, iter([Frame(1, 0.0, _still(path))]), {1: 0.0})
         if path.suffix.lower() in SEVERAL and (count := _pictures(path)) > 1:

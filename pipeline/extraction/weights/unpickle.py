@@ -170,10 +170,10 @@ _EFFECTS = {code.name: _effect(code) for code in pickletools.opcodes}
 
 
 def _check_pickle(stream: io.BytesIO | mmap.mmap, most: int) -> None:
-    """Reads over one pickle and refuses what would take memory or time beyond what its bytes say.
+    """Reads over one pickle, and refuses what would take far more memory or time than its size lets expect.
 
-    That is: more than ``most`` opcodes, a memo number far beyond those in use (the memo is a table that grows to it),
-    and a tuple of tuples named twice over and over that stands as a key, which Python hashes anew each time.
+    That is: more than ``most`` opcodes; a memo number far beyond those in use, since the memo is a table that grows to
+    it; and a key that is a tuple of tuples named twice over and over, since Python hashes them anew each time.
     """
     weights: list[int] = []  # for each value on the stack: 0, or how many values a tuple comes to when it is hashed
     marks: list[int] = []
