@@ -661,4 +661,4 @@ def test_verify_names_consolidated_metadata_and_what_others_put_there(frames, ca
     assert run("-s", "s.zarr", "--verify") == 0
     out = capsys.readouterr().out
     assert "s.zarr/zarr.json holds consolidated metadata, which other readers trust" in out
-    assert "none of the store's, and not looked at: notes.txt" in out
+    assert "not part of the store, and not checked: notes.txt" in out

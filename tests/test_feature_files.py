@@ -505,7 +505,7 @@ ODD_ARCHIVES = {
     "another name inside": (lambda m: patched(zipped(m), (30, b"X"), (0, b"P")), "differ"),
     "a packed size": (
         lambda m: patched(zipped(m), (18, b"\xf0\xff\xff\x7f"), (20, b"\xf0\xff\xff\x7f")),
-        "should lie in",
+        "claim to lie in",
     ),
     "empty": (lambda m: zipped([]), "."),
     "a tar": (tarred, "not a zip"),

@@ -237,7 +237,7 @@ def test_what_others_put_into_the_store_is_named_and_not_lost_by_compacting(tmp_
     (path / "notes.txt").write_text("mine")
     assert verify(path).foreign_files == ["notes.txt", "views/umap"]
     before = bytes_of(path)
-    with pytest.raises(UserError, match=r"\['notes.txt', 'views/umap'\] in .* would be lost: take them elsewhere"):
+    with pytest.raises(UserError, match=r"\['notes.txt', 'views/umap'\] in .* would be lost: move them away"):
         compact(path, keys("a", [1]))
     assert bytes_of(path) == before
 

@@ -280,7 +280,7 @@ def test_a_real_function_of_timm_or_torch_becomes_a_thing_that_does_nothing(tmp_
 def test_a_pickle_cannot_alter_what_stands_for_its_classes(target, tmp_path):
     data = b"\x80\x02" + target.encode() + b"N}" + text("__new__") + b"ctorch.nn\nLinear\ns\x86b."
     (tmp_path / "odd.pt").write_bytes(as_zip(data))
-    with pytest.raises(UserError, match="damaged or no file of weights"):
+    with pytest.raises(UserError, match="damaged or not a file of weights"):
         read_tensors(tmp_path / "odd.pt")
     assert isinstance(collections.OrderedDict(), dict)
 

@@ -35,12 +35,12 @@ def members(archive: zipfile.ZipFile, size: int, ratio: int) -> dict[str, zipfil
     if other := [name for name, info in found.items() if info.compress_type not in known]:
         raise UserError(f"the archive is compressed by a way other than deflate, save it without: {some(other)}")
     if (packed := sum(info.compress_size for info in infos)) > size:
-        raise UserError(f"the archive has {size:,} bytes, and its members should lie in {packed:,}")
+        raise UserError(f"the archive has {size:,} bytes, and its members claim to lie in {packed:,}")
     unpacked, most = sum(info.file_size for info in infos), most_bytes(size, ratio)
     if unpacked > most:
         raise UserError(
             f"the archive has {size:,} bytes and would unpack to {unpacked:,}, more than the {most:,} that are "
-            "believed of it; where that is right, save it uncompressed"
+            "plausible; where that is right, save it uncompressed"
         )
     return found
 

@@ -26,7 +26,7 @@ def verify(path: Path) -> int:
             "with the store; the next extraction takes it away"
         )
     if found.foreign_files:
-        print(f"none of the store's, and not looked at: {', '.join(found.foreign_files)}")
+        print(f"not part of the store, and not checked: {', '.join(found.foreign_files)}")
     print(f"{path}: {found.files:,} chunk files read, {len(found.damaged):,} chunks damaged")
     return 1 if found.damaged else 0
 

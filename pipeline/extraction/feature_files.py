@@ -195,7 +195,9 @@ def _feature_file(file: Path, found: Mapping[str, Any], facts: dict[str, Any], h
     for name in sorted(found):
         view = "flipped" if name == "flipped" else name.removeprefix("views/") if name.startswith("views/") else None
         if view in arrays or (view and "/" in view):
-            raise UserError(f"{file}: '{name}' would be the view '{view}', which cannot be")
+            raise UserError(
+                f"{file}: '{name}' cannot be the view '{view}': another is called so, or the name has a slash"
+            )
         if view:
             arrays[view] = FileArray(file, name, found[name])
     if "logits" in found:
@@ -283,7 +285,7 @@ def _check_hdf5(file: Path, taken: Mapping[str, h5py.Dataset]) -> int:
         claimed += _claimed(dataset.shape, dataset.dtype)
         stored += dataset.id.get_storage_size()
     if stored > size:
-        raise UserError(f"{file}: its arrays should lie in {stored:,} bytes, and the file has {size:,}")
+        raise UserError(f"{file}: its arrays claim to lie in {stored:,} bytes, and the file has {size:,}")
     _check_claim(file, size, claimed)
     for name, dataset in taken.items():
         _check_filters(file, name, dataset, size)
@@ -433,7 +435,7 @@ def _claimed(shape: Sequence[int], dtype: np.dtype) -> int:
 def _check_claim(file: Path, size: int, claimed: int) -> None:
     if claimed > most_bytes(size, _RATIO):
         raise UserError(
-            f"{file} has {size:,} bytes, and its arrays would have {claimed:,}, more than is believed of it; "
+            f"{file} has {size:,} bytes, and its arrays would have {claimed:,}, more than is plausible; "
             "where that is right, save it uncompressed"
         )
 

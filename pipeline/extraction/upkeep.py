@@ -55,7 +55,7 @@ class Verified:
 
     ``unfinished`` counts the chunks at the end without commit mark: a run was cut off in them, or is writing them now.
     They count for nothing, and the next run does them again. ``consolidated`` are the groups with consolidated
-    metadata, from which other readers see fewer rows once the store grows; ``foreign_files`` are none of the store's.
+    metadata, from which other readers see fewer rows once the store grows; ``foreign_files`` are not part of the store.
     """
 
     files: int
@@ -136,7 +136,7 @@ def compact(path: Path, wanted: pd.DataFrame) -> Compacted:
     with locked(path):
         store = FeatureStore(path)
         if others := foreign_files(path):
-            raise UserError(f"{others} in {path} are none of the store's and would be lost: take them elsewhere first")
+            raise UserError(f"{others} in {path} are not part of the store and would be lost: move them away first")
         with writing_store(path):
             tidy(path, store.group)
         frames_before, rows_before, bytes_before = len(store.keys), store.group["frame"].shape[0], folder_bytes(path)

@@ -22,7 +22,7 @@ def naming(name: str) -> Iterator[None]:
     except UserError as error:
         raise UserError(f"weights: {name}: {' '.join(str(error).split())}") from error  # names in it may be anything
     except Exception as error:
-        raise UserError(f"weights: {name} is damaged or no file of weights: {one_line(error)}") from error
+        raise UserError(f"weights: {name} is damaged or not a file of weights: {one_line(error)}") from error
 
 
 def fault(what: str, names: list[str]) -> list[str]:
