@@ -55,6 +55,7 @@ def evaluate(config: TrainConfig, folder: Path, params: list[str]) -> None:
     """In a process of its own: training that imported the evaluation would be trained again whenever that is edited."""
     command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder), "--data", str(config.data)]
     command += ["--labels", str(config.labels), "--output", str(folder), "--device", config.device]
+    command += ["--alike", *config.alike] if config.alike else []
     command += ["--top-k", *map(str, config.top_k)] + (["--frames", str(config.frames)] if config.frames else [])
     command += ["--fps", str(config.fps)] if config.fps is not None else []
     command += [*(["--all"] if config.all else []), *params]

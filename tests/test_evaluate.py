@@ -553,6 +553,20 @@ def test_an_adapter_of_another_backbone_is_refused(place):
         evaluated(place)
 
 
+def test_other_crops_are_scored_where_the_user_calls_them_alike_and_that_is_written(place, capsys):
+    run(place, made_by=MADE_BY | {"crop_source": "loose"})
+    with pytest.raises(UserError, match=r"crop_source 'loose' there, .* --alike crop_source"):
+        evaluated(place)
+    metrics, details = evaluated(place, "--alike", "crop_source")
+    said = "crop_source 'loose' there, None here"
+    assert details["about"]["vouched"] == {"the adapter": said}
+    assert f"alike by your word (--alike), the adapter and the store: {said}\n" in capsys.readouterr().out
+    run(place)
+    own, details = evaluated(place, "--alike", "crop_source")
+    assert own == metrics
+    assert "vouched" not in details["about"]
+
+
 def test_an_adapter_of_other_classes_is_refused(place):
     run(place, classes=CLASSES[:3])
     with pytest.raises(UserError, match=r"knows the classes .*, and labels.parquet has .*'Fear'"):

@@ -9,6 +9,8 @@ from sklearn.utils import check_random_state
 from pipeline.core import params
 from pipeline.core.params import UserError, option
 from pipeline.datasets.config import DatasetConfig
+from pipeline.evaluation.baselines import BaselinesConfig
+from pipeline.evaluation.evaluate import EvaluateConfig
 from train import TrainConfig
 
 FILE = """
@@ -74,6 +76,14 @@ def test_items_of_a_list_may_be_of_two_kinds(file, tmp_path):
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", "+1e-3"])
 def test_a_number_with_an_exponent_is_a_number_though_yaml_reads_a_string(tmp_path, text):
     assert parse(written(tmp_path, f"train:\n  lr: {text}\n")).lr == 0.001
+
+
+@pytest.mark.parametrize("config", [TrainConfig, EvaluateConfig, BaselinesConfig])
+def test_each_item_of_a_list_must_be_a_choice_so_nobody_can_vouch_for_backbone_weights_or_size(config):
+    assert params.build(config, {"alike": ["crop_source"]}, "").alike == ["crop_source"]
+    for name in ("backbone", "source_sha256", "input_size", "fit"):
+        with pytest.raises(UserError, match=rf"^alike '{name}' is not one of \['crop_source'\]"):
+            params.build(config, {"alike": ["crop_source", name]}, "")
 
 
 def test_an_integer_is_good_for_a_float_and_a_word_is_not(tmp_path):

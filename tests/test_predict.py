@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -6,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import zarr
 from conftest import ROOT, draw_folder
 
 import extract
 from pipeline.adapter.adapter import build_adapter, save_adapter
+from pipeline.core.files import digest_of
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreWriter
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, Labels, write_labels
@@ -351,6 +354,45 @@ def test_neighbours_of_other_features_are_refused(place):
     store(place / "other.zarr", KEYS, FEATURES, MADE_BY | {"input_size": 64})
     with pytest.raises(UserError, match=r"other features than other\.zarr has: input_size 32 there, 64 here"):
         predicted("--task", "va", "--by", "knn", "--labelled", "other.zarr")
+
+
+def test_other_crops_are_predicted_from_where_the_user_calls_them_alike_and_that_is_written(place, capsys):
+    run(place, made_by=MADE_BY | {"crop_source": "cropped"})
+    with pytest.raises(UserError, match=r"there, None here. If these are alike all the same, .* --alike crop_source"):
+        predicted("--task", "va")
+    vouched = predicted("--task", "va", "--alike", "crop_source")
+    said = "crop_source 'cropped' there, None here"
+    assert f"alike by your word (--alike), the adapter and the store: {said}" in capsys.readouterr().out
+    assert json.loads(Path("out/vouched.json").read_text()) == {"the adapter": said}
+    run(place)
+    assert predicted("--task", "va", "--alike", "crop_source", out="same") == vouched
+    assert not Path("same/vouched.json").exists()  # nothing differs
+    with pytest.raises(UserError, match=r"alike 'backbone' is not one of \['crop_source'\]"):
+        predicted("--task", "va", "--alike", "backbone", out="other")
+
+
+def test_what_was_vouched_for_is_no_part_of_a_submission_of_files_per_video(place):
+    run(place, made_by=MADE_BY | {"crop_source": "cropped"})
+    common = ["--list", "list.txt", "--task", "va", "--format", "per-video"]
+    more = ["--alike", "crop_source", "--most-extrapolated", "1", "--device", "cpu"]
+    predict.main(["--run", "run", "-o", "out", *common, *more])
+    assert Path("out/vouched.json").is_file()
+    assert predict.main(["--validate", "out", *common]) == 0
+
+
+def test_neighbours_of_other_crops_count_where_the_user_calls_them_alike(place):
+    run(place)
+    labels(place)
+    knn = ["--task", "va", "--by", "knn", "--labels", "labels.parquet", "--labelled", "labelled.zarr"]
+    mine = predicted(*knn)
+    attributes = zarr.open_group("labelled.zarr").attrs
+    facts = {"made_by": MADE_BY | {"crop_source": "cropped"}, "arrays": attributes["arrays"]}
+    attributes.update(facts | {"sha256": digest_of(facts)})
+    with pytest.raises(UserError, match=r"other features than labelled\.zarr has: .* --alike crop_source"):
+        predicted(*knn, out="two")
+    assert predicted(*knn, "--alike", "crop_source", out="two") == mine
+    there = json.loads(Path("two/vouched.json").read_text())
+    assert there == {"the adapter's training": "crop_source None there, 'cropped' here"}
 
 
 def test_a_class_that_abaw_lacks_or_misses_is_named(place):

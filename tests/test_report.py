@@ -1,5 +1,6 @@
 import base64
 import csv
+import html
 import json
 import re
 from html.parser import HTMLParser
@@ -356,3 +357,14 @@ def test_where_nothing_could_be_smoothed_the_report_says_so(place):
     assert "Smoothed: box, 101 frames wide, for action units 11 frames." in (place / "report/report.md").read_text(
         "utf-8"
     )
+
+
+def test_what_the_user_vouched_for_stands_on_the_page(place):
+    said = "crop_source 'loose' there, 'cropped' here"
+    evaluated("frozen", FROZEN, baseline=True, vouched={"the adapter": said})
+    evaluated("adapter", ADAPTER, seeds=3, vouched={"the adapter": said, "the projection": said})
+    report.main([])
+    for name in ("report.md", "index.html"):
+        page = html.unescape(Path("report", name).read_text(encoding="utf-8"))
+        for whose in ("the adapter", "the projection"):
+            assert page.count(f"Alike by the user's word (--alike), {whose} and the store: {said}.") == 1

@@ -28,6 +28,7 @@ from pipeline.core.store import (
     StoreWriter,
     all_finite,
     differences,
+    vouched_for,
 )
 
 MADE_BY = {"backbone": "tiny", "input_size": 32, "mean": [0.5, 0.5, 0.5]}
@@ -138,6 +139,21 @@ def test_equal_facts_as_tuples_and_lists_are_no_difference(tmp_path):
     with StoreWriter(path, MADE_BY | {"mean": (0.5, 0.5, 0.5)}, WIDTHS):
         pass
     assert differences({"a": 1}, {"a": 1}) == ""
+
+
+def test_what_the_user_vouches_for_is_taken_as_alike_and_nothing_else_is():
+    mine = {"backbone": "tiny", "input_size": 32, "crop_source": "cropped"}
+    said = "crop_source 'cropped' there, {} here"
+    assert vouched_for("no", mine, dict(mine), []) == vouched_for("no", mine, dict(mine), ["crop_source"]) == ""
+    for other, there in ((mine | {"crop_source": "loose"}, "'loose'"), ({**mine, "crop_source": None}, "None")):
+        assert vouched_for("no", mine, other, ["crop_source"]) == said.format(there)
+        with pytest.raises(UserError, match=rf"^no: {said.format(there)}\. If these are .* --alike crop_source$"):
+            vouched_for("no", mine, other, [])
+    lacking = {"backbone": "tiny", "input_size": 32}  # an import that does not say how its images were cut
+    assert vouched_for("no", lacking, mine, ["crop_source"]) == "crop_source None there, 'cropped' here"
+    for alike in ([], ["crop_source"]):  # then the user's word is no way out, and is not named as one
+        with pytest.raises(UserError, match=r"^no: .*input_size 32 there, 64 here$"):
+            vouched_for("no", mine, mine | {"crop_source": "loose", "input_size": 64}, alike)
 
 
 def test_a_second_writer_is_refused_at_once_and_told_who_writes(tmp_path):

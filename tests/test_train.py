@@ -27,6 +27,7 @@ from pipeline.core.params import UserError
 from pipeline.core.seen import Seen
 from pipeline.core.store import FeatureStore, StoreWriter
 from pipeline.core.tables import Labels, of_fold, read_labels, write_labels
+from pipeline.extraction import reduce
 from pipeline.training import run as run_module
 from pipeline.training.board import HPARAMS, Board
 from pipeline.training.config import from_flags
@@ -432,11 +433,39 @@ def test_a_run_that_cannot_go_on_is_answered_in_words(place, flags, words):
         train.main(flags)
 
 
+def made_otherwise(**changes) -> None:
+    attributes = zarr.open_group("data/features.zarr").attrs
+    facts = {"made_by": attributes["made_by"] | changes, "arrays": attributes["arrays"]}
+    attributes.update(facts | {"sha256": digest_of(facts)})
+
+
+def test_a_run_goes_on_with_other_crops_where_the_user_calls_them_alike(place, monkeypatch):
+    whole = run("-e", "5", "--name", "whole")
+    folder = killed_after(2, monkeypatch, "-e", "5", "--name", "cut")
+    made_otherwise(crop_source="loose")
+    with pytest.raises(UserError, match=r"crop_source None there, 'loose' here. .* --alike crop_source"):
+        train.main(["--resume", str(folder)])
+    train.main(["--resume", str(folder), "--alike", "crop_source"])
+    one, two = (load_file(f / "seed_0/last.safetensors") for f in (whole, folder))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    last = load_adapter(folder / "seed_0/last.safetensors", FeatureStore(Path("data/features.zarr")).made_by)
+    assert last.facts["vouched"] == {"the epochs before": "crop_source None there, 'loose' here"}
+    train.main(["--resume", str(folder)])  # config.json holds the user's word from now on
+
+
+def test_a_projection_of_other_crops_is_taken_where_the_user_calls_them_alike(place):
+    reduce.main(["-n", "4", "-d", "data/features.zarr", "--labels", "data/labels.parquet"])
+    made_otherwise(crop_source="loose")
+    with pytest.raises(UserError, match=r"the projection .* crop_source None there, 'loose' here. .* --alike"):
+        run("--reduce")
+    folder = run("--reduce", "--alike", "crop_source", "--evaluate")
+    said = {"the projection": "crop_source None there, 'loose' here"}
+    assert json.loads((folder / "details.json").read_text())["about"]["vouched"] == said
+
+
 def test_a_run_does_not_go_on_with_features_of_another_backbone(place, monkeypatch):
     folder = killed_after(2, monkeypatch, "-e", "5", "--name", "cut")
-    attributes = zarr.open_group("data/features.zarr").attrs
-    facts = {"made_by": attributes["made_by"] | {"backbone": "huge"}, "arrays": attributes["arrays"]}
-    attributes.update(facts | {"sha256": digest_of(facts)})
+    made_otherwise(backbone="huge")
     with pytest.raises(UserError, match="backbone 'tiny' there, 'huge' here"):
         train.main(["--resume", str(folder)])
 

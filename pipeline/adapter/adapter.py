@@ -1,6 +1,7 @@
 """A trained adapter: everything between a stored feature and an embedding, in one file without pickles."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from pipeline.adapter.windows import Window
 from pipeline.core.files import load_tensors, save_tensors
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, from_arrays, to_arrays
-from pipeline.core.store import differences
+from pipeline.core.store import vouched_for
 from pipeline.training.losses.build import WeightedSum, build_loss
 
 # Of checkpoints: one more whenever their facts or tensors mean something else than before, so that older ones are
@@ -39,8 +40,9 @@ class Adapter:
     """``front``, ``head`` and ``loss`` (for its class weights), and what it takes to make them again.
 
     ``facts``: model, loss and their arguments, window (the fields of ``Window``), pooling, classes, made_by of the
-    features, ... ``seen`` says which videos it was made with, by use ('train', 'select', 'val', 'projection'); None
-    where its file does not say.
+    features, vouched (whose features were made otherwise and are alike by the user's word, and what differs), ...
+    ``seen`` says which videos it was made with, by use ('train', 'select', 'val', 'projection'); None where its file
+    does not say.
     """
 
     front: Front
@@ -123,20 +125,21 @@ def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
     save_tensors(path, {**adapter.modules().state_dict(), **tensors}, adapter.facts | said | more | {"format": FORMAT})
 
 
-def load_adapter(path: str | Path, made_by: dict[str, Any]) -> Adapter:
+def load_adapter(path: str | Path, made_by: dict[str, Any], alike: Collection[str] = ()) -> Adapter:
     """The adapter in a file, in the folder of a seed (its best epoch), or in that of a run that has one seed.
 
-    ``made_by`` is that of the store whose features it will be given. Raises ``UserError`` where there is no adapter, or
-    more than one, where it is damaged or of another format, and where it was trained on features that something else
-    made.
+    ``made_by`` is that of the store whose features it will be given, ``alike`` what the user vouches for where the two
+    differ (``store.vouched_for``). Raises ``UserError`` where there is no adapter, or more than one, where it is
+    damaged or of another format, and where it was trained on features that something else made.
     """
     path = _adapter_file(Path(path))
     tensors, facts = load_tensors(path, "a trained adapter", _way_out(path), "pt")
     if "model" not in facts:
         raise UserError(f"{path} is not a trained adapter: it does not say what it is")
     _check_format(path, facts)
-    if other := differences(facts["made_by"], made_by):
-        raise UserError(f"the adapter {path} was trained on other features than this store has: {other}")
+    refusal = f"the adapter {path} was trained on other features than this store has"
+    said = vouched_for(refusal, facts["made_by"], made_by, alike)
+    facts["vouched"] = facts.get("vouched", {}) | ({"the adapter": said} if said else {})
     tensors, seen = _without_seen(tensors, facts)
     adapter = build_adapter(facts)
     adapter.seen = seen

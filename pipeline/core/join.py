@@ -22,6 +22,7 @@ from pipeline.core.tables import DATA, Labels, beside_store, read_frames, read_l
 T = TypeVar("T")
 FILES = {"frames": "frames.parquet", "labels": "labels.parquet", "projection": "projection.safetensors"}
 LABELS = "the label table; default: the one beside the store"
+ALIKE_HELP = "what the store's features may differ in from those of training and be alike all the same, by your word"
 FRAMES = "the frame table, which says which frames of the store count; default: the one beside the store"
 
 

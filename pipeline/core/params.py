@@ -95,7 +95,8 @@ def build(config: type[T], values: dict[str, Any], where: str) -> T:
         metadata = fields[key].metadata
         _check_numbers(f"{at}{key}", checked[key], metadata.get("within") or "(-inf, inf)")
         if metadata.get("choices") and value is not None:
-            one_of(f"{at}{key}", value, metadata["choices"])
+            for each in value if isinstance(value, list) else [value]:
+                one_of(f"{at}{key}", each, metadata["choices"])
     return config(**checked)
 
 

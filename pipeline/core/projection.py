@@ -7,7 +7,7 @@ Halko, Martinsson and Tropp 2011, https://arxiv.org/abs/0909.4061). In memory ar
 bytes, 260 MB for 256 of 20,480, however many rows there are.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.core.files import load_tensors, save_tensors
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, from_arrays, to_arrays
-from pipeline.core.store import differences
+from pipeline.core.store import vouched_for
 
 EXACT = 4096
 MOST_TURNS = 20
@@ -31,13 +31,15 @@ class Projection:
     """``(x - mean) @ components.T``: ``mean`` (D,), ``components`` (K, D) orthonormal rows, float32.
 
     ``explained`` (K,) is each component's share of the total variance, in falling order. ``seen`` says which groups and
-    videos it was fitted on; None where that is not known.
+    videos it was fitted on; None where that is not known. ``vouched`` says what it was taken for alike in when it was
+    read.
     """
 
     mean: np.ndarray
     components: np.ndarray
     explained: np.ndarray
     seen: Seen | None = None
+    vouched: str = ""
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """Features (n, D) -> (n, K) float32."""
@@ -136,8 +138,12 @@ def save(path: Path, fitted: Projection | Mapping[int, Projection], made_by: dic
     save_tensors(path, tensors, {"made_by": made_by})
 
 
-def load(path: Path, made_by: dict[str, Any], fold: int | None = None) -> Projection | None:
+def load(
+    path: Path, made_by: dict[str, Any], fold: int | None = None, alike: Collection[str] = ()
+) -> Projection | None:
     """The projection for a fold, or the only one; None where the file says that features are kept (``nothing``).
+
+    ``alike`` is what the user vouches for where the makings differ (``store.vouched_for``).
 
     Whether it has seen what is held out now is for the caller to ask, of its ``seen``. Raises ``UserError`` where there
     is none, where it is damaged, where it was fitted on features that something else made, and where the labels are cut
@@ -151,12 +157,11 @@ def load(path: Path, made_by: dict[str, Any], fold: int | None = None) -> Projec
     of = f"fold_{fold}/" if folds else ""
     if not folds and not set(tensors) >= set(NAMES):
         raise UserError(f"{path} is not a projection: it holds other tensors. Fit it again with '{_REDUCE}'")
-    found = None
+    found, refusal = None, f"the projection {path} was fitted on other features than this store has"
+    vouched = vouched_for(refusal, facts["made_by"], made_by, alike)
     if not folds or fold in folds:
         seen = from_arrays(tensors, f"{of}seen.").get("projection")
-        found = Projection(**{name: tensors[f"{of}{name}"] for name in NAMES}, seen=seen)
-    if other := differences(facts["made_by"], made_by):
-        raise UserError(f"the projection {path} was fitted on other features than this store has: {other}")
+        found = Projection(**{name: tensors[f"{of}{name}"] for name in NAMES}, seen=seen, vouched=vouched)
     if found is not None and not len(found.components):
         return None
     if found is None or (fold is not None and not folds):

@@ -37,7 +37,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -57,6 +57,9 @@ from pipeline.core.params import UserError
 CHUNK_ROWS = 4096
 _RAW = (BytesCodec(endian="little"), Crc32cCodec())
 _KEY = (ZstdCodec(level=3), Crc32cCodec())
+# What may differ between two makings that the user calls alike: where the images came from, and never by which network,
+# weights or size they became features.
+ALIKE = ("crop_source",)
 _MOST_MAPS = 4096  # open memory maps a store; Linux allows a process 65,530
 _STREAM_BYTES = 1 << 18  # a run of rows this long is read faster through read() than through page faults
 _CHECK_BYTES = 1 << 19  # read at a time where a checksum is computed: they stay in the processor's cache
@@ -457,7 +460,26 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     'provenance' (files and their digests, of features that say what made them) is kept, and not compared.
     """
     keys = [k for k in sorted({*there, *here} - {"provenance"}) if there.get(k) != here.get(k)]
-    return "; ".join(f"{k} {there.get(k)!r} there, {here.get(k)!r} here" for k in keys)
+    return "; ".join(_sides(k, there, here) for k in keys)
+
+
+def _sides(key: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    return f"{key} {there.get(key)!r} there, {here.get(key)!r} here"
+
+
+def vouched_for(refusal: str, there: Mapping[str, Any], here: Mapping[str, Any], alike: Collection[str]) -> str:
+    """Both sides of those entries of two ``made_by`` that differ and that the user calls ``alike``; '' where none does.
+
+    Raises ``UserError``, which begins with ``refusal``, where they differ in anything else. It names the way out where
+    that is the user's word.
+    """
+    said = {k: there.get(k) for k in alike if there.get(k) != here.get(k)}
+    if other := differences(there, {**here, **said}):
+        asked = [k for k in ALIKE if there.get(k) != here.get(k)]
+        by_word = not differences(there, {**here, **{k: there.get(k) for k in asked}})
+        way_out = f". If these are alike all the same, say so with --alike {' '.join(asked)}" if by_word else ""
+        raise UserError(f"{refusal}: {other}{way_out}")
+    return "; ".join(_sides(k, there, here) for k in said)
 
 
 def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> zarr.Group:

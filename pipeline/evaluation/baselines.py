@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = with_files(config, config.data, "labels")
     store, labels = open_both(config.data, config.labels, config.frames)
     device = pick_device(config.device)
-    folds = load_run(config.run, store, labels)
+    folds = load_run(config.run, store, labels, config.alike)
     facts = folds[0][0].facts
     if (num_frames := folds[0][0].window.frames) != 1 or not folds[0][0].head.framewise:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {num_frames}")

@@ -25,13 +25,13 @@ from pipeline.core.device import pick_device
 from pipeline.core.emotions import opposites
 from pipeline.core.files import all_or_none
 from pipeline.core.frame_set import FrameSet, frame_set, held_names
-from pipeline.core.join import FRAMES, LABELS, frame_table, open_both, with_files
+from pipeline.core.join import ALIKE_HELP, FRAMES, LABELS, frame_table, open_both, with_files
 from pipeline.core.numbering import numbered_alike
 from pipeline.core.params import UserError, entry, option, parse
 from pipeline.core.progress import Line
 from pipeline.core.rates import FPS, frame_rates
 from pipeline.core.seen import refuse_seen
-from pipeline.core.store import FeatureStore
+from pipeline.core.store import ALIKE, FeatureStore
 from pipeline.core.tables import KEY, STORE, Labels, of_fold, read_frames
 from pipeline.evaluation import files
 from pipeline.evaluation.drawing import drawn, thumbnail
@@ -67,6 +67,7 @@ class EvaluateConfig:
     data: Path = option(STORE, "-d", help="the feature store")
     labels: Path | None = option(None, help=LABELS)
     frames: Path | None = option(None, help=FRAMES)
+    alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     part: str = option("val", help="what is scored; nothing of a run is ever chosen on test", choices=PART_WORDS)
     top_k: list[int] = option([1, 5, 10], "-k", help="recall at these", within="[1, inf)")
     neighbours: int = option(20, help="that vote on a frame's class", within="[1, inf)")
@@ -124,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = with_files(config, config.data, "labels")
     store, labels = open_both(config.data, config.labels, config.frames)
     device = pick_device(config.device)
-    folds = load_run(config.run, store, labels)
+    folds = load_run(config.run, store, labels, config.alike)
     data = [fold_data(config, store, labels, adapters) for adapters in folds]
     del labels  # 0.2 GB of three million frames
     outputs: list[list[Outputs]] = [[] for _ in folds]
@@ -154,8 +155,8 @@ def refuse_other_part(part: str, folders: Sequence[Path]) -> None:
             )
 
 
-def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Adapter]]:
-    """The trained adapters of a run: those of each fold, or of the only split, by seed.
+def load_run(folder: Path, store: FeatureStore, labels: Labels, alike: Collection[str] = ()) -> list[list[Adapter]]:
+    """The trained adapters of a run: those of each fold, or of the only split, by seed; ``alike`` as ``load_adapter``.
 
     Raises ``UserError`` where there is none, where they are not of one kind, and where they are not of the folds that
     the labels are cut into, all with the same seeds.
@@ -164,7 +165,7 @@ def load_run(folder: Path, store: FeatureStore, labels: Labels) -> list[list[Ada
     paths = sorted(checkpoints, key=lambda p: [int(place[5:]) for place in p.relative_to(folder).parts[:-1]])
     if not paths:
         raise UserError(f"no trained run in {folder}: seed_*/best.safetensors is what train.py makes")
-    adapters = [load_adapter(path, store.made_by) for path in paths]
+    adapters = [load_adapter(path, store.made_by, alike) for path in paths]
     for path, adapter in zip(paths, adapters, strict=True):
         adapter.facts["seed"] = int(path.parent.name[5:])
         first = adapters[0].facts
@@ -241,6 +242,8 @@ def fold_data(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapt
         fps=frame_rates(config.fps, videos, video),
     )
     about = _about(config, facts, labels, subset, len(val), len(train))
+    if vouched := {k: said for adapter in adapters for k, said in adapter.facts["vouched"].items()}:
+        about["vouched"] = vouched
     if config.part == "val":
         about |= _since(adapters[0], frames)
     if adapters[0].head.pairs:
@@ -384,6 +387,8 @@ def report(
             f"  not the validation part of its training: {about['val_videos_new']:,} videos are new to it, "
             f"{about['val_videos_gone']:,} are gone; it has seen none of them"
         )
+    for whose, said in about.get("vouched", {}).items():
+        print(f"  alike by your word (--alike), {whose} and the store: {said}")
     known = [name for name, e in estimated.items() if not np.isnan(e.value) and not files.is_detail(name)]
     for name in known if config.all else [name for name in METRICS.shown("terminal") if name in known]:
         low, high = estimated[name].interval()

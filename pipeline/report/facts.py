@@ -68,6 +68,8 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
         phrases = {"frames": "compares {:,} evenly spaced frames", "pairs": "looks for the partners in {:,} pairs"}
         words = [phrases[what].format(count) for what, count in judged.items() if count]
         facts[-1] += f" {run.name} itself {' and '.join(words)}." if words else ""
+    for whose, said in {(whose, said): None for run in runs for whose, said in run.about.get("vouched", {}).items()}:
+        facts[-1] += f" Alike by the user's word (--alike), {whose} and the store: {said}."
     if about.get("folds"):
         facts[-1] += (
             " Predictions are pooled over the folds; what compares embeddings (AUC, cosines, recall, mAP, steadiness) "

@@ -24,6 +24,7 @@ from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES
 FORMATS = ("per-video", "single")
 PREDICTIONS = "predictions.txt"
 FEATURES = "features"  # the folder for what was extracted on the way, which is no part of a submission
+VOUCHED = "vouched.json"  # features that differ and that the user called alike; no part of a submission
 # What a task predicts, in the order of its columns.
 TASKS = {"expr": ("classes",), "va": ("va",), "au": ("aus",), "mtl": ("va", "classes", "aus")}
 # The columns as a header says them. A class is one number, whatever the header of the expressions looks like.
@@ -146,7 +147,7 @@ def problems(path: Path, wanted: pd.DataFrame, task: str, form: str) -> list[str
         return [f"{path}: not a folder of files, one a video"]
     counts = wanted.groupby("video", sort=False).size()
     files = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
-    files = {file for file in files if not file.startswith(f"{FEATURES}/")}
+    files = {file for file in files if file != VOUCHED and not file.startswith(f"{FEATURES}/")}
     strays = sorted(files - {f"{video}.txt" for video in counts.index})
     found = [f"{path / file}: no video of the list" for file in strays]
     for video, count in counts.items():

@@ -38,20 +38,30 @@ from pipeline.adapter.inference import BLOCK, WINDOW_STRIDE, per_frame
 from pipeline.adapter.windows import held
 from pipeline.core import children
 from pipeline.core.device import pick_device
-from pipeline.core.files import all_or_none, writing
+from pipeline.core.files import all_or_none, write_json, writing
 from pipeline.core.frame_set import frame_set, held_names
-from pipeline.core.join import FRAMES, open_both, open_store, with_files
+from pipeline.core.join import ALIKE_HELP, FRAMES, open_both, open_store, with_files
 from pipeline.core.numbering import numbered_alike, spacing
 from pipeline.core.params import UserError, entry, given_params, one_of, option, parse
 from pipeline.core.progress import Line
 from pipeline.core.rates import FPS, frame_rates
 from pipeline.core.seen import USES, refuse_seen, some
-from pipeline.core.store import FeatureStore, differences
+from pipeline.core.store import ALIKE, FeatureStore, vouched_for
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, STORE, of_fold
 from pipeline.metrics.protocol import on_every_frame
 from pipeline.metrics.smoothing import SMOOTHINGS, check_width, in_frames, smooth
 from pipeline.metrics.vectors import evenly, normalised
-from pipeline.submission.formats import FEATURES, FORMATS, TASKS, check_format, problems, read_list, shortened, write
+from pipeline.submission.formats import (
+    FEATURES,
+    FORMATS,
+    TASKS,
+    VOUCHED,
+    check_format,
+    problems,
+    read_list,
+    shortened,
+    write,
+)
 
 BY = ("loss", "knn")
 MOST = 10  # wrong lines that are printed
@@ -75,6 +85,7 @@ class PredictConfig:
     data: Path | None = option(None, "-d", help=f"the feature store; default: {STORE}")
     frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT/features")
     table: Path | None = option(None, help=FRAMES)
+    alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
@@ -160,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = open_store(config.store, config.table)
     rows = _rows(store, wanted, config)
     beyond = _check_reach(config, rows, wanted)
-    said, trained_at = _mean_of_seeds(config, checkpoints, store, rows)
+    said, trained_at, vouched = _mean_of_seeds(config, checkpoints, store, rows)
     rows = replace(rows, trained_at=trained_at)
     _check_width(config, rows)
     code = rows.videos.get_indexer(wanted["video"])
@@ -171,7 +182,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(folder, wanted, values, config.task, config.format)
         if found := problems(folder, wanted, config.task, config.format):
             raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(found[:MOST])}")
+        if vouched:
+            write_json(folder / VOUCHED, vouched)
     _tell(config, rows, wanted, code, beyond)
+    for whose, what in vouched.items():
+        print(f"  alike by your word (--alike), {whose} and the store: {what}")
     if config.frames and not config.data:
         with writing(config.output):
             config.aside.rename(config.output / FEATURES)
@@ -250,22 +265,25 @@ def _shares(share: pd.Series) -> str:
 
 def _mean_of_seeds(
     config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
-) -> tuple[dict[str, np.ndarray], int | None]:
+) -> tuple[dict[str, np.ndarray], int | None, dict[str, str]]:
     """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12).
 
-    And how far apart the frames of most videos were that the run was trained on, None where it does not say.
+    And how far apart the frames of most videos were that the run was trained on, None where it does not say; and what
+    the user vouched for.
     """
     device, total, known, line = pick_device(config.device), {}, set(), Line()
+    vouched: dict[str, str] = {}
     predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
     for number, path in enumerate(checkpoints, 1):
         line.say(f"{config.run}: network {number} of {len(checkpoints)}, {len(rows.row):,} frames")
-        adapter = load_adapter(path, store.made_by)
+        adapter = load_adapter(path, store.made_by, config.alike)
         adapter.modules().to(device)
         known.update(_known(adapter, rows.videos))
         predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
         if path == checkpoints[0]:
             _check_spacing(config, adapter, store, rows)
         found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
+        vouched |= adapter.facts["vouched"]
         for what, predict in predictors.items():
             total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
     line.end()
@@ -277,7 +295,7 @@ def _mean_of_seeds(
     for what, said in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
-    return total, adapter.window.spacing
+    return total, adapter.window.spacing, vouched
 
 
 def _known(adapter: Adapter, videos: pd.Index) -> list[str]:
@@ -377,8 +395,9 @@ def _others(config: PredictConfig, made_by: dict[str, Any]) -> str:
 def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
     """Means over the nearest frames by cosine, out of all that were not held out: of classes, the shares of votes."""
     facts = adapter.facts
-    if other := differences(facts["made_by"], FeatureStore(config.labelled).made_by):
-        raise UserError(f"{config.run} was trained on other features than {config.labelled} has: {other}")
+    refusal = f"{config.run} was trained on other features than {config.labelled} has"
+    said = vouched_for(refusal, facts["made_by"], FeatureStore(config.labelled).made_by, config.alike)
+    facts["vouched"] |= {"the adapter's training": said} if said else {}
     store, labels = open_both(config.labelled, config.labels, None)
     labels = of_fold(labels, facts.get("fold"))
     frames = frame_set(

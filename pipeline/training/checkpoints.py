@@ -8,7 +8,7 @@ from pipeline.adapter.adapter import load_adapter, load_state
 from pipeline.core.files import write_json
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, refuse_seen, some
-from pipeline.core.store import differences
+from pipeline.core.store import vouched_for
 from pipeline.training.data import TrainingData
 from pipeline.training.loop import Trainer
 
@@ -23,22 +23,26 @@ def finished(data: TrainingData, folder: Path) -> dict[str, Any] | None:
     """
     if not (folder / "last.safetensors").is_file() or (folder / "state.safetensors").is_file():
         return None
-    best = load_adapter(folder / "best.safetensors", data.facts["made_by"])
+    best = load_adapter(folder / "best.safetensors", data.facts["made_by"], data.config.alike)
     _refuse_other_parts(data, folder, best.seen)
-    last = load_adapter(folder / "last.safetensors", data.facts["made_by"]).facts
+    last = load_adapter(folder / "last.safetensors", data.facts["made_by"], data.config.alike).facts
     result = _with_nan({name: best.facts[name] for name in RESULT})
     return result | {"epochs": last["epoch"], "steps": last["steps"]}
 
 
-def restore(data: TrainingData, trainer: Trainer, folder: Path) -> tuple[int, dict[str, Any], int]:
-    """Puts the stored state of a seed back; gives its epoch, its best epoch so far, and the epochs since that one."""
+def restore(data: TrainingData, trainer: Trainer, folder: Path) -> tuple[int, dict[str, Any], int, dict[str, str]]:
+    """Puts the stored state of a seed back.
+
+    Gives its epoch, its best epoch so far, the epochs since that one, and what the user vouched for until then and now.
+    """
     tensors, facts, seen = load_state(folder / "state.safetensors")
-    if other := differences(facts["made_by"], data.facts["made_by"]):
-        raise UserError(f"{folder} was trained on other features than this store has: {other}")
+    refusal = f"{folder} was trained on other features than this store has"
+    said = vouched_for(refusal, facts["made_by"], data.facts["made_by"], data.config.alike)
+    vouched = facts.get("vouched", {}) | ({"the epochs before": said} if said else {})
     _refuse_other_parts(data, folder, seen)
     trainer.restore(tensors)
     print(f"{folder}: goes on after epoch {facts['epoch']}")
-    return facts["epoch"], _with_nan(facts["best"]), facts["waited"]
+    return facts["epoch"], _with_nan(facts["best"]), facts["waited"], vouched
 
 
 def _with_nan(result: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import POOLINGS
 from pipeline.adapter.windows import EDGES, Window
 from pipeline.core.files import read_json, write_json
-from pipeline.core.join import FRAMES, LABELS
+from pipeline.core.join import ALIKE_HELP, FRAMES, LABELS
 from pipeline.core.params import UserError, build, one_of, option, parse, read
 from pipeline.core.rates import FPS
+from pipeline.core.store import ALIKE
 from pipeline.core.tables import STORE
 from pipeline.training.combinations import SELECT_BY, Combination, names_of, refuse_combination, without_effect
 from pipeline.training.loop import DECAYS, PRECISIONS
@@ -71,6 +72,7 @@ class TrainConfig:
     normalise: str = option("centre", help="of the head's inputs, on training frames", choices=NORMALISATIONS)
     reduce: bool = option(True, help="project the features with --projection first")
     projection: Path | None = option(None, help="what the reduce stage made; default: the one beside the store")
+    alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     test_split: float | None = option(
         None, help="hold out this share of groups, instead of the official validation", within="(0, 1)"
     )
@@ -146,9 +148,15 @@ def from_flags(argv: Sequence[str], description: str) -> tuple[TrainConfig, Path
     early.add_argument("--resume", type=Path)
     known, flags = early.parse_known_args(argv)
     if known.resume:
+        word = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        word.add_argument("--alike", nargs="+")
+        said, flags = word.parse_known_args(flags)
         if known.run or flags:
-            raise UserError("--resume takes everything from the run's own config.json: give no other flags")
-        return read_config(known.resume), known.resume
+            raise UserError(
+                "--resume takes everything from the run's own config.json: give no other flags (but --alike, for a "
+                "store that was made again)"
+            )
+        return read_config(known.resume, vars(said)), known.resume
     sections = ["train"] + ([f"runs.{known.run}"] if known.run else [])
     short = {"--gpu": ["--device", "cuda"], "--cpu": ["--device", "cpu"]}
     flags = [word for flag in flags for word in short.get(flag, [flag])]
@@ -201,13 +209,13 @@ def _either_epochs_or_steps(layers: Layers) -> list[str]:
     return ["--epochs", "null"] if counts == "steps" else ["--steps", "null"]
 
 
-def read_config(folder: Path) -> TrainConfig:
-    """The config of a run that was begun in ``folder``; raises ``UserError`` where there is none."""
+def read_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
+    """The config of a run that was begun in ``folder``, with what is ``said`` now. ``UserError``: there is none."""
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"no run to go on with in {folder}: there is no {path}")
     values = read_json(path, "the parameters of a run", "Put back a copy, or train the run again")
-    return build(TrainConfig, values, str(path))
+    return build(TrainConfig, values | said, str(path))
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:

@@ -67,7 +67,7 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     print(counts_of_parts(frames, store, fold))
     refuse_without_pairs(config.select_by, frames, labels.dataset)
     held_out = held_names(frames, labels, "val")
-    front, fitted_on = _front(config, store, frames, held_out, fold)
+    front, fitted_on, vouched = _front(config, store, frames, held_out, fold)
     common = common_step(frames.video, frames.frame)
     alike = numbered_alike(frames.video, frames.frame, common)
     window = Window(config.window, config.step, config.edge, common)
@@ -85,6 +85,7 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     if incomplete := held((rows >= 0).sum(axis=1), config.window, frames.video[train], frames.videos):
         print(incomplete)
     facts, seen = _facts(config, frames, store, front, window, fold), _seen(config, frames) | fitted_on
+    facts["vouched"] = {"the projection": vouched} if vouched else {}
     return TrainingData(
         config, facts, frames, alike, front, source, views, device, rows, watched, opposite, seen, held_out
     )
@@ -115,22 +116,24 @@ def _seen(config: TrainConfig, frames: FrameSet) -> dict[str, Seen]:
 
 def _front(
     config: TrainConfig, store: FeatureStore, frames: FrameSet, held_out: tuple[list[str], list[str]], fold: int | None
-) -> tuple[Front, dict[str, Seen]]:
-    """What stands before the head, and what a projection of the reduce stage was fitted on."""
+) -> tuple[Front, dict[str, Seen], str]:
+    """What stands before the head, what a projection of the reduce stage was fitted on, and what is vouched for."""
     train = sources.Blocks(store, frames.row[frames.centres("train")])
-    components, fitted_on = projection.load(config.projection, store.made_by, fold) if config.reduce else None, {}
+    components, fitted_on, vouched = None, {}, ""
+    if config.reduce:
+        components = projection.load(config.projection, store.made_by, fold, config.alike)
     if components and config.test_split is not None:  # the stored one has seen frames that are now held out
         components = _fitted_again(train, len(components.components))
     elif components:
         seen = None if components.seen is None else {"fitted": components.seen}
         way_out = f"Fit it again with 'python -m pipeline.extraction.reduce -d {config.data}'"
         refuse_seen(f"the projection {config.projection}", seen, held_out, "validation", way_out)
-        fitted_on = {"projection": components.seen}
+        fitted_on, vouched = {"projection": components.seen}, components.vouched
     front = Front(store.num_features, len(components.components) if components else None)
     if components:
         front.project_with(components)
     front.fit(train, config.normalise)
-    return front, fitted_on
+    return front, fitted_on, vouched
 
 
 def _fitted_again(train: sources.Blocks, num_components: int) -> projection.Projection:

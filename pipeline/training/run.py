@@ -95,7 +95,8 @@ def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
     result = {"seed": seed, "epoch": None, "select_by": select_by, "select": math.nan, "untrained": math.nan}
     run = SeedRun(data, folder, adapter, trainer, result)
     if (folder / "state.safetensors").is_file():
-        run.epoch, run.result, run.waited = checkpoints.restore(data, trainer, folder)
+        run.epoch, run.result, run.waited, vouched = checkpoints.restore(data, trainer, folder)
+        adapter.facts["vouched"] = adapter.facts["vouched"] | vouched
     return run
 
 
@@ -145,8 +146,8 @@ def _keep_best(run: SeedRun) -> None:
 
 
 def _store_state(run: SeedRun) -> None:
-    made_by = run.data.facts["made_by"]
-    facts = {"epoch": run.epoch, "best": run.result, "waited": run.waited, "made_by": made_by}
+    of_features = {name: run.adapter.facts[name] for name in ("made_by", "vouched")}
+    facts = {"epoch": run.epoch, "best": run.result, "waited": run.waited, **of_features}
     save_state(run.folder / "state.safetensors", run.trainer.state(), facts, run.data.seen)
 
 
@@ -155,7 +156,7 @@ def _finish(run: SeedRun, board: Board) -> None:
     last = {"epoch": run.epoch, "select": run.score, "steps": _steps(run)}
     save_adapter(run.folder / "last.safetensors", run.adapter, **last)
     (run.folder / "state.safetensors").unlink(missing_ok=True)
-    best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"])
+    best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"], run.data.config.alike)
     show(run.data, best, board, run.result["epoch"])
 
 
