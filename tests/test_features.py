@@ -118,12 +118,33 @@ def test_blocks_hold_every_row_once_in_the_order_of_the_store_and_can_be_had_aga
     blocks = Blocks(store, rows, "flipped", size)
     for _ in range(2):
         np.testing.assert_array_equal(np.concatenate(list(blocks)), values[np.sort(rows)])
-    places, parts = zip(*blocks.placed(), strict=True)
+    places = list(blocks.places())
+    parts = list(map(blocks.read, places))
     assert max(len(part) for part in parts) <= max(size // (2 * D), 1)
     assert all(np.ptp(rows[p]) < features.SPREAD * max(size // (2 * D), 1) for p in places)
     np.testing.assert_array_equal(np.concatenate(parts), values[rows[np.concatenate(places)]])
     assert sorted(np.concatenate(places)) == list(range(len(rows)))
     assert list(Blocks(store, rows[:0])) == []
+
+
+@pytest.mark.parametrize("rows", [np.arange(2 * N), np.r_[3:9, 12:20, N + 1], np.r_[7, 2, N + 4, 3, 3]])
+@pytest.mark.parametrize("size", [3, 10**6])
+def test_frames_are_held_in_the_order_asked_for_be_they_read_in_place_or_moved_there(store, rows, size, monkeypatch):
+    monkeypatch.setattr(features, "BLOCK_BYTES", 2 * D * size)
+    stored = np.concatenate([store.group[f"views/{name}"][:][STORE_ROWS] for name in VIEWS])
+    for given in (None, torch.full((2 * N, D), -1, dtype=torch.float16)):
+        held = FromDisk(store, STORE_ROWS, front("none"), CPU, VIEWS).hold(rows, given)
+        np.testing.assert_array_equal(held.values.numpy(), stored[rows])
+        assert given is None or (given[len(rows) :] == -1).all()
+
+
+def test_rows_of_the_store_that_follow_each_other_are_read_to_their_place_at_once(store, monkeypatch):
+    def moved(*_):
+        raise AssertionError("a block was copied once more")
+
+    monkeypatch.setattr(torch.Tensor, "index_copy_", moved)
+    rows = np.arange(20, 50)
+    np.testing.assert_array_equal(load(store, rows, front("none"), CPU).values.numpy(), store.read(rows))
 
 
 def test_a_front_fitted_on_blocks_is_fitted_on_all_their_rows(store):

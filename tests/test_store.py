@@ -141,6 +141,18 @@ def test_equal_facts_as_tuples_and_lists_are_no_difference(tmp_path):
     assert differences({"a": 1}, {"a": 1}) == ""
 
 
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3], [2, 3, 9, 11], [11, 2, 2, 9]])
+def test_rows_are_read_into_the_array_that_is_given(tmp_path, rows):
+    path = written(tmp_path / "s.zarr", keys("a", list(range(8))), keys("b", list(range(4))))
+    whole = np.full((6, 4), -1, np.float16)
+    store = FeatureStore(path)
+    for _ in range(2):  # when a chunk is first read, and again
+        whole[1:5] = -1
+        assert store.read(np.array(rows), out=whole[1:5]).base is whole
+        np.testing.assert_array_equal(whole[1:5], zarr.open_group(path)["views/original"][:][rows])
+        assert (whole[[0, 5]] == -1).all()
+
+
 def test_what_the_user_vouches_for_is_taken_as_alike_and_nothing_else_is():
     mine = {"backbone": "tiny", "input_size": 32, "crop_source": "cropped"}
     said = "crop_source 'cropped' there, {} here"

@@ -78,14 +78,21 @@ class FromDisk:
         view, frame = np.divmod(rows, len(self.store_rows))
         for number, name in enumerate(self.views):
             of_view = np.flatnonzero(view == number)
-            for places, block in Blocks(self.store, self.store_rows[frame[of_view]], name, self._block_bytes).placed():
-                values = torch.from_numpy(block).to(self.device)
+            blocks = Blocks(self.store, self.store_rows[frame[of_view]], name, self._block_bytes)
+            for places in blocks.places():
+                at = of_view[places]
+                if self._as_stored and (np.diff(at) == 1).all():  # read to where they are to be
+                    blocks.read(places, out[at[0] : at[-1] + 1].numpy())
+                    continue
+                values = torch.from_numpy(blocks.read(places)).to(self.device)
                 values = self.front(values) if self._projected else values
-                out.index_copy_(0, torch.from_numpy(of_view[places]).to(self.device), values)
+                out.index_copy_(0, torch.from_numpy(at).to(self.device), values)
         return InMemory(out, None if self._projected else self.front)
 
     def empty(self, num_rows: int) -> torch.Tensor:
         """Room on the device for as many rows."""
+        if self._as_stored:  # numpy asks for large pages: to touch the memory first is most of what a load costs
+            return torch.from_numpy(np.empty((num_rows, self.front.num_inputs), np.float16))
         dtype = torch.float32 if self._projected else torch.float16
         return torch.empty((num_rows, self.front.num_inputs), dtype=dtype, device=self.device)
 
@@ -105,6 +112,11 @@ class FromDisk:
         return working_bytes(self.room) // BLOCK_COPIES
 
     @property
+    def _as_stored(self) -> bool:
+        """Whether the rows are kept in main memory, float16, as they are in the store."""
+        return self.device.type == "cpu" and not self._projected
+
+    @property
     def _projected(self) -> bool:
         return hasattr(self.front, "components")
 
@@ -120,18 +132,22 @@ class Blocks:
         self._most = max(1, size // (2 * store.widths[view]))
 
     def __iter__(self) -> Iterator[NDArray[np.float16]]:
-        return (block for _, block in self.placed())
+        return map(self.read, self.places())
 
-    def placed(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-        """Each block (m, D), and which of ``rows`` they are: their places (m,)."""
+    def places(self) -> Iterator[NDArray[np.int64]]:
+        """Which of ``rows`` each block is of: their places (m,)."""
         order = np.argsort(self.rows, kind="stable")
         # Of rows far apart fewer are a block: what is read through memory maps takes memory with all around it.
         stretch = self.rows[order] // (SPREAD * self._most)
         for near in np.split(order, np.flatnonzero(np.diff(stretch)) + 1):
             for start in range(0, len(near), self._most):
-                places = near[start : start + self._most]
-                yield places, self.store.read(self.rows[places], self.view)
-                self.store.let_go(self.rows[places], self.view)
+                yield near[start : start + self._most]
+
+    def read(self, places: NDArray[np.int64], out: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
+        """The block (m, D) at ``places`` (m,); in ``out``, where given."""
+        block = self.store.read(self.rows[places], self.view, out)
+        self.store.let_go(self.rows[places], self.view)
+        return block
 
 
 def load(

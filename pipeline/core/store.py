@@ -117,14 +117,15 @@ class FeatureStore:
         self.num_features = self.widths["original"]
         self.chunk_rows = int(self.group["frame"].chunks[0])
 
-    def read(self, rows: np.ndarray, name: str = "original") -> np.ndarray:
+    def read(self, rows: np.ndarray, name: str = "original", out: np.ndarray | None = None) -> np.ndarray:
         """Rows (n,) of a view, or of ``logits``, as an (n, D) float16 array, in the order asked for.
 
-        Raises ``StoreDamaged`` where a chunk that they lie in is not what was written.
+        They are read into ``out`` (n, D), C-contiguous float16, where it is given. Raises ``StoreDamaged`` where a
+        chunk that they lie in is not what was written.
         """
         array = self._array(name)
         rows = np.asarray(rows, dtype=np.int64)
-        out = np.empty((len(rows), array.shape[1]), dtype=array.dtype)
+        out = np.empty((len(rows), array.shape[1]), dtype=array.dtype) if out is None else out
         if len(rows) == 0:
             return out
         chunk_of = rows // self.chunk_rows
