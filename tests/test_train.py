@@ -379,8 +379,8 @@ def killed_after(epoch: int, monkeypatch, *flags: str) -> Path:
     """A run that is cut off when it has shown the scores of an epoch, with a state stored after each epoch."""
     plain = Board.scalars
 
-    def cut(self, values, part, at):
-        plain(self, values, part, at)
+    def cut(self, values, part, at, *more):
+        plain(self, values, part, at, *more)
         if part == "val" and at == epoch:
             raise Killed
 
