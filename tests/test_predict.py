@@ -12,7 +12,7 @@ from conftest import ROOT, draw_folder
 
 import extract
 from pipeline.adapter.adapter import build_adapter, save_adapter
-from pipeline.core.files import digest_of
+from pipeline.core.files import digest_of, write_json
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreWriter
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, Labels, write_labels
@@ -378,6 +378,24 @@ def test_what_was_vouched_for_is_no_part_of_a_submission_of_files_per_video(plac
     predict.main(["--run", "run", "-o", "out", *common, *more])
     assert Path("out/vouched.json").is_file()
     assert predict.main(["--validate", "out", *common]) == 0
+
+
+def test_neighbours_are_by_default_the_frames_that_the_run_was_trained_on(place, capsys):
+    run(place)
+    labels(place)
+    knn = ["--task", "va", "--by", "knn"]
+    given = predicted(*knn, "--labels", "labels.parquet", "--labelled", "labelled.zarr")
+    with pytest.raises(UserError, match=r"data/labels\.parquet"):  # no config.json: what lies in data/
+        predicted(*knn, out="two")
+    plain = {"data": "labelled.zarr", "labels": "labels.parquet"}
+    write_json(place / "run/config.json", plain, sealed=True)
+    assert predicted(*knn, out="two") == given
+    assert "run/config.json: labelled frames are those of labelled.zarr\n" in capsys.readouterr().out
+    write_json(place / "run/config.json", plain | {"labels": "other.parquet"}, sealed=True)
+    assert predicted(*knn, "--labels", "labels.parquet", out="three") == given
+    (place / "run/config.json").write_text(json.dumps(plain | {"sha256": "0"}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"config\.json"):
+        predicted(*knn, out="four")
 
 
 def test_neighbours_of_other_crops_count_where_the_user_calls_them_alike(place):

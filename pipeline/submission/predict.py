@@ -38,7 +38,7 @@ from pipeline.adapter.inference import BLOCK, WINDOW_STRIDE, per_frame
 from pipeline.adapter.windows import held
 from pipeline.core import children
 from pipeline.core.device import pick_device
-from pipeline.core.files import all_or_none, write_json, writing
+from pipeline.core.files import all_or_none, read_json, write_json, writing
 from pipeline.core.frame_set import frame_set, held_names
 from pipeline.core.join import ALIKE_HELP, FRAMES, open_both, open_store, with_files
 from pipeline.core.numbering import numbered_alike, spacing
@@ -99,7 +99,10 @@ class PredictConfig:
     )
     by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
     labels: Path | None = option(None, help="with --by knn: the label table; default: the one beside --labelled")
-    labelled: Path = option(STORE, help="with --by knn: the store of the labelled frames")
+    labelled: Path | None = option(
+        None,
+        help=f"with --by knn: the store of the labelled frames; default: the run's own, of its config.json, or {STORE}",
+    )
     neighbours: int = option(
         20, help="with --by knn: training frames that a frame's prediction is the mean of", within="[1, inf)"
     )
@@ -163,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{config.output} is there already: give another --output, or delete it")
     checkpoints = _checkpoints(config)
     if config.by == "knn":
+        config = _with_labelled(config)
         config = with_files(config, config.labelled, "labels")
     if config.frames:
         _extract(config, given_params(argv))
@@ -192,6 +196,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             config.aside.rename(config.output / FEATURES)
         print(f"  the new features: {config.output / FEATURES / STORE.name}, for another --task with -d")
     return 0
+
+
+def _with_labelled(config: PredictConfig) -> PredictConfig:
+    """With the store and, where none are given, the labels that the run was trained on, as its config.json says."""
+    if config.labelled is not None:
+        return config
+    path = config.run / "config.json"
+    if not path.is_file():
+        return replace(config, labelled=STORE)
+    trained = read_json(path, "the parameters of a run", "Put back a copy, or give --labelled")
+    labels = config.labels or (Path(trained["labels"]) if trained["labels"] else None)
+    print(f"{path}: labelled frames are those of {trained['data']}")
+    return replace(config, labelled=Path(trained["data"]), labels=labels)
 
 
 def _checkpoints(config: PredictConfig) -> list[Path]:
