@@ -89,10 +89,9 @@ def main() -> None:
 
 def tcn(width: int) -> dict[str, Any]:
     return {
-        "model": "tcn", "model_options": {}, "loss": "cross_entropy", "loss_options": {}, "num_features": width,
-        "num_components": None, "embedding_size": 128, "dropout": 0.0, "classes": CLASSES, "temperature": 15.0,
-        "margin": None, "window": {"frames": 31, "step": 1}, "pooling": "mean", "class_counts": None, "num_aus": None,
-        "made_by": {},
+        "model": "tcn", "model_options": {}, "num_features": width, "num_components": None, "embedding_size": 128,
+        "dropout": 0.0, "classes": CLASSES, "window": {"frames": 31, "step": 1}, "pooling": "mean", "made_by": {},
+        "predictors": {"cross_entropy": {"kind": "linear", "num_outputs": len(CLASSES)}},
     }  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def step_of(width: int, device: torch.device) -> Callable[[Batch], None]:
 
     def step(batch: Batch) -> None:
         features, valid, labels = batch
-        total, _ = loss(mean(head(features, valid), valid), {"labels": labels})
+        total, _ = loss(mean(head(features, valid), valid), {"labels": labels}, {})
         optimizer.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

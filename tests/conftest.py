@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,6 +58,24 @@ def content() -> dict[str, np.ndarray]:
         "views/dark": rng.standard_normal((11, 3)).astype(np.float16),
         "logits": rng.standard_normal((11, 2)).astype(np.float16),
     }
+
+
+def loss_of(facts: dict[str, Any]) -> torch.nn.Module:
+    """The loss that an adapter with these facts is trained by."""
+    from pipeline.training.losses.build import build_loss  # here: most tests need no loss
+
+    given = {"class_counts": None, "num_aus": None, "temperature": None, "margin": None, "loss_options": {}} | facts
+    return build_loss(
+        given["loss"], given["loss_options"], num_classes=len(given["classes"]) or None, embedding_size=8,
+        **{name: given[name] for name in ("class_counts", "num_aus", "temperature", "margin")},
+    )  # fmt: skip
+
+
+def adapter_of(facts: dict[str, Any]) -> Any:
+    """An untrained adapter with the predictors that its loss trains."""
+    from pipeline.adapter.adapter import build_adapter
+
+    return build_adapter(facts | {"predictors": loss_of(facts).trains})
 
 
 LIMITED = """

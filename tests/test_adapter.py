@@ -4,10 +4,11 @@ import formulas
 import numpy as np
 import pytest
 import torch
+from conftest import adapter_of, loss_of
 from safetensors.torch import save_file
 
 from pipeline.adapter import front as module
-from pipeline.adapter.adapter import FORMAT, build_adapter, load_adapter, load_state, save_adapter, save_state
+from pipeline.adapter.adapter import FORMAT, load_adapter, load_state, save_adapter, save_state
 from pipeline.adapter.front import Front
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.sources import InMemory
@@ -116,12 +117,12 @@ def auc_of_new_people(monkeypatch, floor):
     monkeypatch.setattr(module, "DEVIATION_FLOOR", floor)
     (features, label, _), (others, other_label, other_video) = people(0), people(1)
     torch.manual_seed(0)
-    adapter = build_adapter(facts(num_features=34, loss="supcon", dropout=0.0, embedding_size=16))
+    adapter = adapter_of(facts(num_features=34, loss="supcon", dropout=0.0, embedding_size=16))
     adapter.front.fit([features], "standardise")
     alone = torch.arange(192)[:, None]
     shard = Shard(np.arange(192), alone.numpy(), InMemory(through(adapter.front, features)), 192)
     trainer = loop.Trainer(
-        adapter, loop.Schedule(30, 1e-2), lambda epoch: [shard],
+        adapter, loss_of(adapter.facts), loop.Schedule(30, 1e-2), lambda epoch: [shard],
         lambda windows: build_sampler("uniform", labels=label, videos=label, batch_size=192, seed=0),
         {"labels": torch.from_numpy(label)}, 192,
     )  # fmt: skip
@@ -167,7 +168,7 @@ def by_hand(adapter, features, centre, num_frames, step):
 @pytest.mark.parametrize("pooling", ["mean", "centre"])
 @pytest.mark.parametrize(("num_frames", "step"), [(1, 1), (4, 1), (15, 1), (5, 2)])
 def test_embeddings_are_those_of_each_window_by_itself_gaps_included(head, pooling, num_frames, step):
-    adapter = build_adapter(facts(model=head, pooling=pooling))
+    adapter = adapter_of(facts(model=head, pooling=pooling))
     adapter.head.train()  # dropout must not reach an embedding
     adapter.front.fit([FEATURES], "standardise")
     features = through(adapter.front, FEATURES)
@@ -182,7 +183,7 @@ def test_embeddings_are_those_of_each_window_by_itself_gaps_included(head, pooli
 
 @pytest.mark.parametrize("pooling", ["mean", "centre"])
 def test_no_windows_have_no_embeddings(head, pooling):
-    adapter = build_adapter(facts(model=head, pooling=pooling))
+    adapter = adapter_of(facts(model=head, pooling=pooling))
     embedded = adapter.embed(InMemory(torch.from_numpy(FEATURES)), torch.empty((0, 5), dtype=torch.int64))
     assert embedded.shape == (0, adapter.head.embedding_size)
 
@@ -192,7 +193,7 @@ def test_no_windows_have_no_embeddings(head, pooling):
 
 def trained(num_components=None, **changes):
     torch.manual_seed(5)
-    adapter = build_adapter(facts(num_components=num_components, **changes))
+    adapter = adapter_of(facts(num_components=num_components, **changes))
     if num_components:
         adapter.front.project_with(projection.fit([FEATURES], num_components))
     adapter.front.fit([FEATURES], "standardise")
@@ -210,17 +211,15 @@ def test_a_loaded_adapter_gives_the_same_embeddings_and_logits(head, num_compone
     rows = torch.from_numpy(Window(5, 1).over(VIDEO, FRAME).centred(np.arange(46)))
     one, two = (a.embed(InMemory(through(a.front, FEATURES)), rows) for a in (adapter, loaded))
     torch.testing.assert_close(two, one, rtol=0, atol=0)
-    torch.testing.assert_close(
-        loaded.loss.predict("classes", two), adapter.loss.predict("classes", one), rtol=0, atol=0
-    )
+    torch.testing.assert_close(loaded.predict("classes", two), adapter.predict("classes", one), rtol=0, atol=0)
 
 
 def test_a_gate_over_places_knows_the_grid_from_the_features_and_has_none_behind_a_projection():
     made_by = MADE_BY | {"pooling": "grid 3 x 3"}
     of_cells = facts(model="pair_gate", loss="pair_bce", num_features=9 * 4, made_by=made_by)
-    assert build_adapter(of_cells).head.grid == 3
-    assert build_adapter(of_cells | {"num_components": 5}).head.grid == 1
-    assert build_adapter(of_cells | {"made_by": MADE_BY | {"pooling": "average"}}).head.grid == 1
+    assert adapter_of(of_cells).head.grid == 3
+    assert adapter_of(of_cells | {"num_components": 5}).head.grid == 1
+    assert adapter_of(of_cells | {"made_by": MADE_BY | {"pooling": "average"}}).head.grid == 1
 
 
 def test_what_is_saved_later_does_not_change_the_facts_of_the_adapter(tmp_path):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import adapter_of
 from sklearn.metrics import f1_score
 from test_evaluate import (
     CLASSES,
@@ -21,7 +22,6 @@ from test_evaluate import (
     table,
 )
 
-from pipeline.adapter.adapter import build_adapter
 from pipeline.core.params import UserError
 from pipeline.core.store import StoreWriter
 from pipeline.core.tables import Labels, write_labels
@@ -60,13 +60,13 @@ def test_probabilities_of_single_frames_are_averaged_over_the_box(place, made): 
     found = made()["tried_box_5"]
     frames, _ = probabilities_of_seed(0)
     torch.manual_seed(0)
-    adapter = build_adapter(FACTS | SINGLE)
+    adapter = adapter_of(FACTS | SINGLE)
     adapter.front.fit([FEATURES], "standardise")
     val = (table()["expression_split"] == "val").to_numpy()
     x = adapter.front(torch.from_numpy(FEATURES[val]))[:, None]
     with torch.inference_mode():
         z = adapter.head.eval()(x, torch.ones(len(x), 1, dtype=torch.bool))[:, 0]
-        probability = adapter.loss.predict("classes", z).softmax(1).numpy()
+        probability = adapter.predict("classes", z).softmax(1).numpy()
     mean = pd.DataFrame(probability).groupby(frames["video"]).rolling(5, center=True, min_periods=1).mean().to_numpy()
     has = frames["expression"].notna().to_numpy()
     truth = frames["expression"][has].map(CLASSES.index).to_numpy()

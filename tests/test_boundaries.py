@@ -20,7 +20,7 @@ def body(stage: dict) -> dict:
 
 BELOW = {
     "core": set(),
-    "adapter": {"core", "training"},  # a loss still predicts; the next step takes that out
+    "adapter": {"core"},
     "metrics": {"core"},
     "datasets": {"core"},
     "faces": {"core", "datasets"},

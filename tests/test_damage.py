@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import draw_folder
+from conftest import adapter_of, draw_folder, loss_of
 from test_tables import frame_table, labels
 
-from pipeline.adapter.adapter import build_adapter, load_adapter, load_state, save_adapter, save_state
+from pipeline.adapter.adapter import load_adapter, load_state, save_adapter, save_state
 from pipeline.core import files, projection, tables
 from pipeline.core.params import UserError
 from pipeline.core.rates import frame_rates
@@ -45,12 +45,14 @@ def projection_of(path):
 
 
 def checkpoint_of(path):
-    save_adapter(path, build_adapter(FACTS), epoch=3)
+    save_adapter(path, adapter_of(FACTS), epoch=3)
     return lambda: load_adapter(path, MADE_BY)
 
 
 def state_of(path):
-    trainer = Trainer(build_adapter(FACTS), Schedule(3, 1e-3), lambda epoch: [], lambda windows: None, {}, 1)
+    trainer = Trainer(
+        adapter_of(FACTS), loss_of(FACTS), Schedule(3, 1e-3), lambda epoch: [], lambda windows: None, {}, 1
+    )
     facts = {"epoch": 1, "best": {"select": float("nan")}, "waited": 0, "made_by": MADE_BY}
     save_state(path, trainer.state(), facts, {})
     return lambda: load_state(path)

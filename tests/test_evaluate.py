@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import adapter_of
 from sklearn.metrics import f1_score, roc_auc_score
 
-from pipeline.adapter.adapter import build_adapter, load_adapter, save_adapter
+from pipeline.adapter.adapter import load_adapter, save_adapter
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen
 from pipeline.core.store import FeatureStore, StoreWriter
@@ -60,7 +61,7 @@ def run(place, seeds=(0, 1), **changes):
         folder = place / f"runs/tried/seed_{seed}"
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
-        adapter = build_adapter(FACTS | changes)
+        adapter = adapter_of(FACTS | changes)
         adapter.front.fit([FEATURES], "standardise")
         save_adapter(folder / "best.safetensors", adapter, epoch=2)
 
@@ -106,7 +107,7 @@ def embeddings_by_hand(adapter, chosen):
 
 def expected_of_seed(seed, train_chosen):
     torch.manual_seed(seed)
-    adapter = build_adapter(FACTS)
+    adapter = adapter_of(FACTS)
     adapter.front.fit([FEATURES], "standardise")
     frames = table()
     label = frames["expression"].map({c: i for i, c in enumerate(CLASSES)}).fillna(-1).to_numpy(dtype=int)
@@ -119,7 +120,7 @@ def expected_of_seed(seed, train_chosen):
     sixty = np.linspace(0, val.sum() - 1, 60).round().astype(int)
     y, who = label[val], video[val]  # a person has one video here
     knn = formulas.knn(database, label[train], z.numpy(), 5, 4)
-    probability = adapter.loss.terms["cross_entropy"].classifier(z).softmax(1).detach().numpy()
+    probability = adapter.predictors["cross_entropy"](z).softmax(1).detach().numpy()
     frame, few = frames["frame"].to_numpy()[val], (z.numpy()[sixty], y[sixty], who[sixty])
     of_few = formulas.separation(formulas.cosines_of_pairs(*few, [(1, 2)]))
     every = formulas.separation(formulas.cosines_of_pairs(z.numpy(), y, who, [(1, 2)]))  # of means, all pairs are taken
@@ -175,11 +176,11 @@ def test_the_metrics_are_those_of_the_functions_called_by_hand(place, capsys):
 def probabilities_of_seed(seed):
     """Of all frames of the validation videos, unlabelled ones too."""
     torch.manual_seed(seed)
-    adapter = build_adapter(FACTS)
+    adapter = adapter_of(FACTS)
     adapter.front.fit([FEATURES], "standardise")
     frames = table()
     val = (frames["expression_split"] == "val").to_numpy()
-    logits = adapter.loss.terms["cross_entropy"].classifier(embeddings_by_hand(adapter, val))
+    logits = adapter.predictors["cross_entropy"](embeddings_by_hand(adapter, val))
     return frames[val].reset_index(drop=True), logits.softmax(1).detach().numpy()
 
 
@@ -236,7 +237,7 @@ def test_with_a_window_stride_a_frame_is_between_the_windows_next_to_it(place):
     evaluated(place, "--window-stride", "3")
     frames = table()
     torch.manual_seed(0)
-    adapter = build_adapter(FACTS | {"model": "tcn"})
+    adapter = adapter_of(FACTS | {"model": "tcn"})
     adapter.front.fit([FEATURES], "standardise")
     x, expected = adapter.front(torch.from_numpy(FEATURES)), []
     for video in ("v07", "v08", "v09", "v10"):  # of 1, 40, 5 and 30 frames, without gaps
@@ -249,7 +250,7 @@ def test_with_a_window_stride_a_frame_is_between_the_windows_next_to_it(place):
                     mine[0, j], valid[0, j] = x[rows[centre + j - 2]], True
             with torch.inference_mode():
                 z = adapter.head.eval()(mine, valid)[0][valid[0]].mean(0, keepdim=True)
-                said.append(adapter.loss.predict("classes", z).softmax(1)[0].numpy())
+                said.append(adapter.predict("classes", z).softmax(1)[0].numpy())
         every = np.arange(len(rows))
         expected += np.stack([np.interp(every, centres, column) for column in np.array(said).T], axis=1).tolist()
     found = pd.read_parquet(place / "out/predictions.parquet")
@@ -350,7 +351,7 @@ def test_pairs_are_found_from_either_side(place):
     assert set(metrics) == {"paired_recall_at_1", "paired_recall_at_2"}
     assert details["about"]["frames_scored"] == {"paired": 8}
     torch.manual_seed(0)
-    adapter = build_adapter(FACTS | {"model": "identity", "loss": "triplet"})
+    adapter = adapter_of(FACTS | {"model": "identity", "loss": "triplet"})
     adapter.front.fit([FEATURES], "standardise")
     z = adapter.front(torch.from_numpy(features[8:])).numpy()
     z /= np.linalg.norm(z, axis=1, keepdims=True)
@@ -368,7 +369,7 @@ GATE = {"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs", "window": 
 def logits_by_hand(features, **changes):
     """(n, n) of an untrained gate, a pair at a time."""
     torch.manual_seed(0)
-    adapter = build_adapter(FACTS | GATE | changes)
+    adapter = adapter_of(FACTS | GATE | changes)
     adapter.front.fit([FEATURES], "standardise")
     adapter.head.eval()
     x, there = adapter.front(torch.from_numpy(features))[:, None, None], torch.ones(1, 1, dtype=torch.bool)
@@ -473,16 +474,16 @@ def test_valence_arousal_and_action_units_are_evaluated_where_a_loss_predicts_th
     metrics, _ = evaluated(place)
 
     torch.manual_seed(0)
-    adapter = build_adapter(FACTS | more)
+    adapter = adapter_of(FACTS | more)
     adapter.front.fit([FEATURES], "standardise")
     val = (frames["expression_split"] == "val").to_numpy()
     z = embeddings_by_hand(adapter, val)
-    said = adapter.loss.predict("va", z).detach().numpy()
+    said = adapter.predict("va", z).detach().numpy()
     for number, name in enumerate(("valence", "arousal")):
         x, y = frames.loc[val, name].to_numpy(), said[:, number]
         ccc = 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
         assert metrics[f"ccc_{name}"] == pytest.approx(ccc, abs=1e-4)
-    units = adapter.loss.predict("aus", z).detach().numpy() >= 0
+    units = adapter.predict("aus", z).detach().numpy() >= 0
     f1s = [f1_score(frames.loc[val, name], units[:, k]) for k, name in enumerate(("au1", "au12"))]
     assert metrics["au_f1"] == pytest.approx(np.mean(f1s), abs=1e-6)
     assert {"ccc_smoothed", "au_f1_smoothed"} <= set(metrics)

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import adapter_of
 from sklearn.metrics import accuracy_score, f1_score
 from test_evaluate import CLASSES, FACTS, FEATURES, MADE_BY, SECTION, place, table  # noqa: F401 - a fixture
 
-from pipeline.adapter.adapter import build_adapter, load_adapter, save_adapter
+from pipeline.adapter.adapter import load_adapter, save_adapter
 from pipeline.core.params import UserError
 from pipeline.core.tables import Labels, of_fold, write_labels
 from pipeline.evaluation import baselines, evaluate, files
@@ -40,7 +41,7 @@ def trained(place, seeds=(0, 1), folds=range(FOLDS), **changes):  # noqa: F811
             folder = place / f"runs/tried/fold_{fold}/seed_{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             torch.manual_seed(10 * fold + seed)
-            adapter = build_adapter(FACTS | changes | {"fold": fold})
+            adapter = adapter_of(FACTS | changes | {"fold": fold})
             adapter.front.fit([FEATURES], "standardise")
             save_adapter(folder / "best.safetensors", adapter, epoch=2)
 
@@ -62,7 +63,7 @@ def alone(place, fold):  # noqa: F811
     for path in place.glob(f"runs/tried/fold_{fold}/seed_*/best.safetensors"):
         seed = int(path.parent.name[5:])
         torch.manual_seed(10 * fold + seed)
-        adapter = build_adapter(FACTS)
+        adapter = adapter_of(FACTS)
         adapter.front.fit([FEATURES], "standardise")
         (place / f"runs/{fold}/seed_{seed}").mkdir(parents=True)
         save_adapter(place / f"runs/{fold}/seed_{seed}/best.safetensors", adapter, epoch=2)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from conftest import adapter_of
 
 from pipeline.adapter import inference
-from pipeline.adapter.adapter import build_adapter
 from pipeline.adapter.inference import Some, judge, per_frame
 from pipeline.adapter.sources import InMemory
 from pipeline.adapter.windows import Window
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 def adapter(**changes):
     torch.manual_seed(0)
-    return build_adapter(FACTS | changes)
+    return adapter_of(FACTS | changes)
 
 
 def found(made, stride, rows=None, source=None):
@@ -32,7 +32,7 @@ def found(made, stride, rows=None, source=None):
 
 
 def said_of(made, z):
-    of = made.loss.predict
+    of = made.predict
     return {"classes": of("classes", z).softmax(1), "va": of("va", z), "aus": of("aus", z).sigmoid()}
 
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pytorch_metric_learning import losses as peers
 from pytorch_metric_learning.miners import DistanceWeightedMiner
+from torch import nn
 
+from pipeline.adapter.predictors import Predictors
 from pipeline.core.params import UserError
 from pipeline.training.losses import LOSSES
 from pipeline.training.losses.build import build_loss, target_of
@@ -31,10 +34,25 @@ def draw(seed=0, size=(B, E)):
     return torch.randn(size, generator=torch.Generator().manual_seed(seed))
 
 
+class Made(nn.Module):
+    """A loss and the predictors that it trains."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss, self.predictors = loss, Predictors(loss.trains, E)
+
+    def forward(self, embeddings, batch):
+        return self.loss(embeddings, batch, self.predictors)
+
+    def predict(self, what, embeddings):
+        return self.predictors.by_what[what].predict(embeddings)
+
+
 def make(name, num_classes=C, **values):
     torch.manual_seed(0)
     options = {k: values.pop(k) for k in list(values) if k not in ("class_counts", "temperature", "margin")}
-    return build_loss(name, options, **{"num_classes": num_classes, "embedding_size": E, "num_aus": A, **values})
+    given = {"num_classes": num_classes, "embedding_size": E, "num_aus": A, **values}
+    return Made(build_loss(name, options, **given))
 
 
 def batch_of(embeddings, labels=LABELS, groups=None, **entries):
@@ -409,7 +427,7 @@ def test_rank_n_contrast_where_all_targets_are_one_wants_all_cosines_equal():
 @pytest.mark.parametrize(("t", "margin"), [(30.0, 0.5), (15.0, 0.0), (8.0, 1.2)])
 def test_arcface_is_its_formula_with_the_margin_in_radians(t, margin):
     loss = make("arcface", temperature=t, margin=margin)
-    weights = parameters(loss)["W"].T
+    weights = parameters(loss)["weight"].T
     embeddings = draw()
     embeddings[0] = -weights[LABELS[0]] + 0.1 * embeddings[0]  # θ + margin beyond π
     expected = arcface_by_hand(embeddings, LABELS, weights, t, margin)
@@ -431,7 +449,7 @@ def test_arcface_on_its_own_class_weight_has_a_finite_gradient(sign, monkeypatch
 @pytest.mark.parametrize(("t", "margin"), [(30.0, 0.35), (15.0, 0.0)])
 def test_cosface_is_its_formula(t, margin):
     loss = make("cosface", temperature=t, margin=margin)
-    expected = own_class_by_hand(draw(), LABELS, parameters(loss)["W"].T, t, lambda cosine: cosine - margin)
+    expected = own_class_by_hand(draw(), LABELS, parameters(loss)["weight"].T, t, lambda cosine: cosine - margin)
     assert value(loss, draw()).item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -443,12 +461,36 @@ def test_proxy_anchor_is_its_formula(t, margin, labels):
     assert value(loss, draw(), labels).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("name", "weights"), [("arcface", "W"), ("cosface", "W"), ("proxy_anchor", "proxies")])
+@pytest.mark.parametrize(
+    ("name", "weights"), [("arcface", "weight"), ("cosface", "weight"), ("proxy_anchor", "proxies")]
+)
 def test_classes_are_predicted_by_cosine_without_the_margin(name, weights):
     loss = make(name, temperature=10.0)
     classes = parameters(loss)[weights]
     expected = 10 * torch.tensor(cosines(draw(), classes if weights == "proxies" else classes.T))
     torch.testing.assert_close(loss.predict("classes", draw()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [LABELS, SAME], ids=["four_classes", "one_class"])
+@pytest.mark.parametrize(
+    ("name", "options", "peer"),
+    [
+        ("arcface", {"temperature": 30.0, "margin": 0.5}, peers.ArcFaceLoss(C, E, math.degrees(0.5), 30.0)),
+        ("cosface", {"temperature": 15.0, "margin": 0.35}, peers.CosFaceLoss(C, E, margin=0.35, scale=15.0)),
+        ("proxy_anchor", {"temperature": 32.0, "margin": 0.1}, peers.ProxyAnchorLoss(C, E, 0.1, 32.0)),
+    ],
+)
+def test_losses_of_class_weights_and_their_gradients_are_those_of_pytorch_metric_learning(name, options, peer, labels):
+    loss, embeddings = make(name, **options), draw().requires_grad_()
+    (weights,) = loss.parameters()
+    (theirs,) = peer.parameters()
+    theirs.data.copy_(weights)
+    total = value(loss, embeddings, labels)
+    gradients = torch.autograd.grad(total, [embeddings, weights])
+    again = draw().requires_grad_()
+    expected = peer(again, labels)
+    torch.testing.assert_close(total, expected, rtol=0, atol=0)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected, [again, theirs]), rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -526,7 +568,7 @@ def test_bce_is_its_formula_over_the_known_cells():
 
 def test_simsiam_is_its_formula():
     loss = make("simsiam")
-    p = {name: weight.double() for name, weight in loss.terms["simsiam"].predictor.state_dict().items()}
+    p = {name: weight.double() for name, weight in loss.loss.terms["simsiam"].predictor.state_dict().items()}
     hidden = draw().double() @ p["0.weight"].T
     hidden = (hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt() * p["1.weight"] + p["1.bias"]
     predicted = hidden.clamp(min=0) @ p["3.weight"].T + p["3.bias"]
@@ -537,7 +579,7 @@ def test_simsiam_is_its_formula():
 
 def test_simsiam_has_no_gradient_but_through_the_predictor():
     loss, embeddings = make("simsiam"), draw().requires_grad_()
-    for parameter in loss.terms["simsiam"].predictor[:3].parameters():
+    for parameter in loss.loss.terms["simsiam"].predictor[:3].parameters():
         parameter.data.zero_()
     value(loss, embeddings).backward()
     assert (embeddings.grad == 0).all()
@@ -621,13 +663,15 @@ def test_the_gradient_is_finite_and_reaches_embeddings_and_weights(name):
 )
 def test_a_loss_that_predicts_says_what_and_gives_it(name, what, size):
     loss = make(name)
-    assert loss.predictors == {what: name}
+    assert loss.predictors.by_what == {what: loss.predictors[name]}
+    assert LOSSES[name].predicts == what
     assert loss.predict(what, draw()).shape == (B, size)
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {*WITH_CLASSES, "ccc", "bce"}))
 def test_all_other_losses_predict_nothing(name):
-    assert make(name).predictors == {}
+    assert make(name).loss.trains == {}
+    assert LOSSES[name].predicts is None
 
 
 @pytest.mark.parametrize("name", BY_COSINE)
@@ -642,11 +686,10 @@ def test_the_length_of_embeddings_does_not_matter_where_cosines_are_compared(nam
 def test_autocast_does_not_reach_into_a_loss(name):
     loss, embeddings = make(name).eval(), draw()
     batch = batch_of(embeddings)
-    expected, predictions = loss(embeddings, batch)[0], [loss.predict(x, embeddings) for x in loss.predictors]
+    expected = loss(embeddings, batch)[0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside, again = loss(embeddings, batch)[0], [loss.predict(x, embeddings) for x in loss.predictors]
+        inside = loss(embeddings, batch)[0]
     torch.testing.assert_close(inside, expected, rtol=0, atol=0)
-    torch.testing.assert_close(again, predictions, rtol=0, atol=0)
     assert inside.dtype == torch.float32
 
 
@@ -784,9 +827,9 @@ def test_a_sum_is_weighted_and_gives_its_terms_unweighted_and_detached():
 
 def test_a_sum_takes_what_its_terms_take_and_predicts_what_they_predict():
     loss = make({"triplet": 1.0, "cosface": 1.0, "cross_entropy": 1.0, "ccc": 1.0})
-    assert loss.takes == ("labels", "groups", "va")
-    assert loss.predictors == {"classes": "cosface", "va": "ccc"}
-    torch.testing.assert_close(loss.predict("classes", draw()), loss.terms["cosface"].predict(draw()))
+    assert loss.loss.takes == ("labels", "groups", "va")
+    assert list(loss.loss.trains) == ["cosface", "cross_entropy", "ccc"]
+    assert loss.predictors.by_what == {"classes": loss.predictors["cosface"], "va": loss.predictors["ccc"]}
 
 
 def test_a_term_of_its_own_target_does_not_see_the_rows_of_another():
@@ -807,18 +850,18 @@ def test_options_go_to_the_terms_that_name_them_and_a_terms_own_come_first():
     spec = {"triplet": {"margin": 0.7}, "cosface": 1.0}
     terms = build_loss(spec, {"margin": 0.4}, num_classes=C, embedding_size=E, margin=0.1, temperature=9.0).terms
     assert terms["triplet"].loss.margin == 0.7
-    assert (terms["cosface"].loss.margin, terms["cosface"].loss.scale) == (0.4, 9.0)
+    assert (terms["cosface"].margin, terms["cosface"].temperature) == (0.4, 9.0)
 
 
 def test_none_is_the_default_of_the_loss_and_what_it_does_not_know_is_left_out():
     values = {"num_classes": C, "embedding_size": E, "temperature": None, "margin": None, "class_counts": [1] * C}
     assert build_loss("triplet", {}, **values).terms["triplet"].loss.margin == 0.2
-    assert build_loss("arcface", {}, **values).terms["arcface"].loss.margin == pytest.approx(0.5)
+    assert build_loss("arcface", {}, **values).terms["arcface"].margin == 0.5
     assert build_loss("contrastive_cross_entropy", {}, **values).terms["contrastive_cross_entropy"].temperature == 15
 
 
 def test_temperature_is_the_scale_on_cosines():
-    assert make("supcon", temperature=20.0).terms["supcon"].loss.temperature == pytest.approx(1 / 20)
+    assert make("supcon", temperature=20.0).loss.terms["supcon"].loss.temperature == pytest.approx(1 / 20)
 
 
 def test_a_loss_of_ones_own_is_a_class_and_a_line(monkeypatch):

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 import zarr
-from conftest import ROOT, draw_folder
+from conftest import ROOT, adapter_of, draw_folder
 
 import extract
-from pipeline.adapter.adapter import build_adapter, save_adapter
+from pipeline.adapter.adapter import save_adapter
 from pipeline.core.files import digest_of, write_json
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreWriter
@@ -37,7 +37,7 @@ FACTS = {
 
 def untrained(seed, **changes):
     torch.manual_seed(seed)
-    return build_adapter(FACTS | changes)
+    return adapter_of(FACTS | changes)
 
 
 def run(place, seeds=(0,), **changes):
@@ -75,7 +75,7 @@ def logits(what, seed=0, features=FEATURES, **changes):
     """By hand, for window 1 and model 'identity': the loss's linear map of each row of features."""
     adapter = untrained(seed, **changes)
     with torch.inference_mode():
-        return adapter.loss.predict(what, torch.from_numpy(features).float()).double().numpy()
+        return adapter.predict(what, torch.from_numpy(features).float()).double().numpy()
 
 
 def on_all(values):
@@ -193,7 +193,7 @@ def test_a_window_is_of_the_frames_that_are_there_and_mean_pooled(place):
         x = torch.from_numpy(FEATURES[window]).float()[None]
         with torch.inference_mode():
             z = adapter.head.eval()(x, torch.ones(1, len(window), dtype=torch.bool))[0].mean(0, keepdim=True)
-            said.append(adapter.loss.predict("va", z)[0].numpy())
+            said.append(adapter.predict("va", z)[0].numpy())
     for video, expected in on_all(np.array(said)).items():
         np.testing.assert_allclose(np.array(by_video(found, video), dtype=float), expected, atol=2e-6)
 
@@ -209,7 +209,7 @@ def test_with_a_window_stride_a_frame_is_between_the_windows_next_to_it(place):
         x = torch.from_numpy(FEATURES[:4]).float()
         held = [x[:2], x[2:3], x[3:]]  # without what is missing, which a GRU steps over
         z = [adapter.head(some[None], torch.ones(1, len(some), dtype=torch.bool))[0].mean(0) for some in held]
-        first, second, last = adapter.loss.predict("va", torch.stack(z)).numpy()
+        first, second, last = adapter.predict("va", torch.stack(z)).numpy()
     np.testing.assert_allclose(found[[1, 4, 8]], [first, second, last], atol=2e-6)
     np.testing.assert_allclose(found[2], (2 * first + second) / 3, atol=2e-6)
     with pytest.raises(UserError, match="window_stride must be at least 1, and is 0"):

@@ -1,4 +1,5 @@
 import dataclasses
+from types import SimpleNamespace
 
 import formulas
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.metrics import f1_score
 from torch import nn
 
 from pipeline.adapter.adapter import Adapter
+from pipeline.adapter.predictors import Predictor, Predictors
 from pipeline.core.frame_set import FrameSet
 from pipeline.metrics.vectors import evenly
 from pipeline.training.watch import Watched, watched_frames
@@ -40,10 +42,6 @@ class Plain(Nearness):
     pairs = False
 
 
-class NoLoss(nn.Module):
-    predictors = ()
-
-
 def frame_set(label, group, pairs=(), same=()) -> FrameSet:
     """All frames in ``val``, a video each."""
     n = len(label)
@@ -59,7 +57,7 @@ def frame_set(label, group, pairs=(), same=()) -> FrameSet:
 def look(frames: FrameSet, features, head: nn.Module):
     centres = watched_frames(frames, "val", 1000)
     scores, cosines, _ = Watched(frames, centres, torch.from_numpy(centres)[:, None], []).look(
-        Adapter(nn.Identity(), head, NoLoss(), {}), Rows(features)
+        Adapter(nn.Identity(), head, Predictors({}, 1), {}), Rows(features)
     )
     return scores, cosines
 
@@ -140,12 +138,10 @@ def test_without_named_pairs_there_is_no_f1_of_pairs():
     assert set(scores) == {"auc_same_different", "cosine_same", "cosine_different"}
 
 
-class Predicts(nn.Module):
+class Echo(Predictor):
     """The features are the predictions: classes, valence and arousal, or the logits of two action units."""
 
-    predictors = ("classes", "va", "aus")
-
-    def predict(self, what, embeddings):
+    def forward(self, embeddings):
         return embeddings
 
 
@@ -159,7 +155,8 @@ def test_the_numbers_are_those_of_the_catalogue_on_the_watched_frames():
     )
     centres = watched_frames(frames, "val", 20)
     assert len(centres) == 20
-    adapter = Adapter(nn.Identity(), Plain(), Predicts(), {})
+    predictors = SimpleNamespace(by_what=dict.fromkeys(("classes", "va", "aus"), Echo()))
+    adapter = Adapter(nn.Identity(), Plain(), predictors, {})
     watched = Watched(frames, centres, torch.from_numpy(centres)[:, None], [])
     scores, _, _ = watched.look(adapter, Rows(features))
     y, x, v = label[centres], features[centres].astype(np.float32), va[centres]

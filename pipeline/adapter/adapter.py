@@ -12,13 +12,13 @@ from torch import nn
 from pipeline.adapter.front import Front
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import POOLINGS
+from pipeline.adapter.predictors import Predictors
 from pipeline.adapter.sources import InMemory
 from pipeline.adapter.windows import Window
 from pipeline.core.files import load_tensors, save_tensors
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, from_arrays, to_arrays
 from pipeline.core.store import vouched_for
-from pipeline.training.losses.build import WeightedSum, build_loss
 
 # Of checkpoints: one more whenever their facts or tensors mean something else than before, so that older ones are
 # refused. 2: a window is one value, with its edge; predictors are part of the adapter.
@@ -37,26 +37,36 @@ class Source(Protocol):
 
 @dataclass
 class Adapter:
-    """``front``, ``head`` and ``loss`` (for its class weights), and what it takes to make them again.
+    """``front``, ``head`` and ``predictors``, and what it takes to make them again.
 
-    ``facts``: model, loss and their arguments, window (the fields of ``Window``), pooling, classes, made_by of the
-    features, vouched (whose features were made otherwise and are alike by the user's word, and what differs), ...
-    ``seen`` says which videos it was made with, by use ('train', 'select', 'val', 'projection'); None where its file
-    does not say.
+    ``facts``: model and its arguments, predictors (what each of them is), window (the fields of ``Window``), pooling,
+    classes, made_by of the features, vouched (whose features were made otherwise and are alike by the user's word, and
+    what differs), ... ``seen`` says which videos it was made with, by use ('train', 'select', 'val', 'projection');
+    None where its file does not say.
     """
 
     front: Front
     head: nn.Module
-    loss: WeightedSum
+    predictors: Predictors
     facts: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, Seen] | None = field(default_factory=dict)
 
     def modules(self) -> nn.ModuleDict:
-        return nn.ModuleDict({"front": self.front, "head": self.head, "loss": self.loss})
+        return nn.ModuleDict({"front": self.front, "head": self.head, "predictors": self.predictors})
 
     @property
     def window(self) -> Window:
         return Window(**self.facts["window"])
+
+    @property
+    def predicts(self) -> tuple[str, ...]:
+        """What is predicted: some of 'classes', 'va' and 'aus', or nothing."""
+        return tuple(self.predictors.by_what)
+
+    def predict(self, what: str, embeddings: torch.Tensor) -> torch.Tensor:
+        """Float32 logits (B, C) for 'classes', values (B, 2) for 'va', logits (B, A) for 'aus'."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return self.predictors.by_what[what].predict(embeddings.float())
 
     def pool(self, out: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, E) from what the head gives, (B, T, E), or (B, E) already."""
@@ -99,18 +109,13 @@ class Adapter:
 
 
 def build_adapter(facts: dict[str, Any]) -> Adapter:
-    """An untrained adapter; ``facts`` as in ``Adapter``. Raises ``UserError`` for an unknown head or loss."""
+    """An untrained adapter; ``facts`` as in ``Adapter``. Raises ``UserError`` for an unknown head."""
     front = Front(facts["num_features"], facts["num_components"])
     head = build_head(
         facts["model"], num_features=front.num_inputs, embedding_size=facts["embedding_size"], dropout=facts["dropout"],
         grid=_grid(facts), **facts["model_options"],
     )  # fmt: skip
-    loss = build_loss(
-        facts["loss"], facts["loss_options"], num_classes=len(facts["classes"]) or None, num_aus=facts["num_aus"],
-        class_counts=facts["class_counts"], embedding_size=head.embedding_size, temperature=facts["temperature"],
-        margin=facts["margin"],
-    )  # fmt: skip
-    return Adapter(front, head, loss, facts)
+    return Adapter(front, head, Predictors(facts["predictors"], head.embedding_size), facts)
 
 
 def _grid(facts: dict[str, Any]) -> int:

@@ -74,15 +74,15 @@ def per_frame(
         else:
             several = _over_windows if by_frame else _between_windows
             parts.append(several(adapter, source, windows, block, min(stride, windows.num_frames), device))
-    said = {what: np.concatenate([p[what].cpu().numpy() for _, p in parts]) for what in adapter.loss.predictors}
+    said = {what: np.concatenate([p[what].cpu().numpy() for _, p in parts]) for what in adapter.predicts}
     return np.concatenate([z.cpu().numpy() for z, _ in parts]), said
 
 
 def predictions(adapter: Adapter, z: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the loss says of embeddings (n, E), float64: probabilities of classes and action units, values of VA."""
+    """What is predicted of embeddings (n, E), float64: probabilities of classes and action units, values of VA."""
     to_values = {"classes": lambda x: x.softmax(1), "va": lambda x: x, "aus": torch.sigmoid}
     with torch.inference_mode():
-        return {what: to_values[what](adapter.loss.predict(what, z).double()) for what in adapter.loss.predictors}
+        return {what: to_values[what](adapter.predict(what, z).double()) for what in adapter.predicts}
 
 
 def judge(

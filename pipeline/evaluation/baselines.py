@@ -155,7 +155,7 @@ def _means(
     out = np.empty((len(rows), adapter.head.embedding_size), np.float32)
     for each in np.unique(half):
         windows = Window(int(2 * each + 1), spacing=data.subset.step).over(frames.video, frames.frame)
-        pooling = Adapter(adapter.front, adapter.head, adapter.loss, adapter.facts | {"pooling": POOLINGS[kind]})
+        pooling = Adapter(adapter.front, adapter.head, adapter.predictors, adapter.facts | {"pooling": POOLINGS[kind]})
         some = half == each
         out[some] = per_frame(pooling, source, windows, rows[some], None, device)[0]
     return out

@@ -387,7 +387,7 @@ def _scaled(width: int, factor: np.ndarray | float) -> np.ndarray:
 
 def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
     facts = adapter.facts
-    if what not in adapter.loss.predictors:
+    if what not in adapter.predicts:
         raise UserError(
             f"{config.run} predicts no {WORDS[what]}, for its loss is {facts['loss']}: take "
             f"{_others(config, facts['made_by'])}, or --by knn, which asks the labels of the nearest training frames"
@@ -404,7 +404,7 @@ def _others(config: PredictConfig, made_by: dict[str, Any]) -> str:
     for run in sorted(path for path in config.run.absolute().parent.iterdir() if path.is_dir()):
         paths = [*run.glob("seed_*/best.safetensors"), *run.glob("fold_*/seed_*/best.safetensors")]
         with suppress(UserError):  # of other features
-            if paths and set(config.wants) <= set(load_adapter(paths[0], made_by).loss.predictors):
+            if paths and set(config.wants) <= set(load_adapter(paths[0], made_by).predicts):
                 found.append(str(config.run.parent / run.name))
     return shortened(found) if found else f"a run whose loss does (there is none beside {config.run})"
 

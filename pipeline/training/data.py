@@ -22,6 +22,7 @@ from pipeline.core.store import FeatureStore
 from pipeline.core.tables import Labels
 from pipeline.training.combinations import refuse_without_pairs, select_by_of, tracks_of
 from pipeline.training.config import TrainConfig
+from pipeline.training.losses.build import WeightedSum, build_loss
 from pipeline.training.messages import counts_of_parts
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.watch import Watched, watched_frames
@@ -152,7 +153,7 @@ def _facts(
 ) -> dict[str, Any]:
     """All that it takes to use the adapter without its command line."""
     label = frames.label[frames.centres("train")]
-    return {
+    facts = {
         **{name: getattr(config, name) for name in FACTS},
         "window": dataclasses.asdict(window),
         "tracks": tracks_of(config.loss),
@@ -166,3 +167,13 @@ def _facts(
         **({} if fold is None else {"fold": fold}),
         "made_by": store.made_by,
     }
+    return facts | {"predictors": loss_of(facts, config.embedding_size).trains}
+
+
+def loss_of(facts: dict[str, Any], embedding_size: int) -> WeightedSum:
+    """The loss of a run, with its first weights where it has any."""
+    return build_loss(
+        facts["loss"], facts["loss_options"], num_classes=len(facts["classes"]) or None, num_aus=facts["num_aus"],
+        class_counts=facts["class_counts"], embedding_size=embedding_size, temperature=facts["temperature"],
+        margin=facts["margin"],
+    )  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 
 from pipeline.adapter.adapter import Adapter
 from pipeline.core.params import UserError
+from pipeline.training.losses.build import WeightedSum
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class NotFinite(UserError):
 
 
 class Trainer:
-    """Head and loss of ``adapter`` in training, one ``epoch`` after another.
+    """Head and predictors of ``adapter`` in training by ``loss``, one ``epoch`` after another.
 
     ``shards(epoch)`` gives the shards of an epoch, ``make_sampler(windows)`` what draws batches from a shard's windows.
     ``targets`` are the labels of all windows (W, ...), by the names that the losses take; ``embed()`` gives the present
@@ -75,15 +76,16 @@ class Trainer:
     """
 
     def __init__(
-        self, adapter: Adapter, schedule: Schedule, shards: Callable[[int], Iterable[Shard]],
+        self, adapter: Adapter, loss: WeightedSum, schedule: Schedule, shards: Callable[[int], Iterable[Shard]],
         make_sampler: Callable[[np.ndarray], Any], targets: Mapping[str, torch.Tensor], num_windows: int,
         embed: Callable[[], np.ndarray] | None = None,
     ) -> None:  # fmt: skip
-        self.adapter, self.schedule, self.shards, self.targets, self.embed = adapter, schedule, shards, targets, embed
+        self.adapter, self.loss = adapter, loss
+        self.schedule, self.shards, self.targets, self.embed = schedule, shards, targets, embed
         self.num_windows = num_windows
         self._make_sampler, self._sampler, self._sampled = make_sampler, None, None
         self.steps = 0  # of the optimiser, so far
-        self.parameters = [p for module in (adapter.head, adapter.loss) for p in module.parameters()]
+        self.parameters = [p for module in (adapter.head, adapter.predictors, loss) for p in module.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay
         )
@@ -99,7 +101,7 @@ class Trainer:
         Raises ``NotFinite``, when the epoch is over, for the first batch whose loss or gradient is not finite.
         """
         self.adapter.head.train()
-        self.adapter.loss.train()
+        self.loss.train()
         drawn, values = [], []  # looked at when the epoch is over: a look at each would be a wait for the device
         for shard, sampler, numbers, progress, share in self._batches(epoch):
             self._set_rate(progress, share)
@@ -118,6 +120,7 @@ class Trainer:
     def state(self) -> dict[str, torch.Tensor]:
         """Weights, the optimiser's moments, the random state and what the sampler remembers."""
         tensors = {f"weights.{name}": value for name, value in self.adapter.modules().state_dict().items()}
+        tensors |= {f"loss.{name}": value for name, value in self.loss.state_dict().items()}
         for number, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{number}.{name}"] = value
@@ -130,11 +133,12 @@ class Trainer:
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         """Puts back what ``state`` gave."""
-        of = {kind: {} for kind in ("weights", "optimizer", "random", "sampler")}
+        of = {kind: {} for kind in ("weights", "loss", "optimizer", "random", "sampler")}
         for name, value in state.items():
             kind, rest = name.split(".", 1)
             of[kind][rest] = value
         self.adapter.modules().load_state_dict(of["weights"])
+        self.loss.load_state_dict(of["loss"])
         for name, value in of["optimizer"].items():
             number, key = name.split(".")
             value = value if key == "step" else value.to(self._device)
@@ -153,7 +157,7 @@ class Trainer:
         return self.parameters[0].device
 
     def _step(self, shard: Shard, numbers: np.ndarray, windows: np.ndarray, pairs: bool) -> dict[str, torch.Tensor]:
-        head, takes = self.adapter.head, self.adapter.loss.takes
+        head, takes = self.adapter.head, self.loss.takes
         features, valid = shard.batch(numbers)
         device = features.device
         chosen = torch.from_numpy(windows).to(device, non_blocking=True)
@@ -167,7 +171,7 @@ class Trainer:
                 batch["pair_logits"] = head.pair(features[0::2], valid[0::2], features[1::2], valid[1::2])
         if "frames" in takes:
             batch |= {"frames": out, "valid": valid}
-        loss, terms = self.adapter.loss(self.adapter.pool(out, valid), batch)
+        loss, terms = self.loss(self.adapter.pool(out, valid), batch, self.adapter.predictors)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         limit = self.schedule.clip_norm or math.inf

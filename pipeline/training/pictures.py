@@ -26,7 +26,7 @@ def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None
     if frames.classes:
         labelled = label >= 0
         board.similarity(z[labelled], label[labelled], video[labelled], frames.classes, "val", epoch)
-        if "classes" in adapter.loss.predictors:
+        if "classes" in adapter.predicts:
             predicted = watched.predicted(adapter, "classes", embeddings).argmax(1)
             board.confusion(label[labelled], predicted[labelled], frames.classes, "val", epoch)
     some = evenly(len(z), SHOWN)

@@ -18,9 +18,10 @@ from pipeline.training import checkpoints
 from pipeline.training.board import Board, hparams_of
 from pipeline.training.combinations import SELECT_BY
 from pipeline.training.config import TrainConfig, write_config
-from pipeline.training.data import TrainingData, load_data
+from pipeline.training.data import TrainingData, load_data, loss_of
 from pipeline.training.feed import feed
 from pipeline.training.loop import NotFinite, Schedule, Trainer
+from pipeline.training.losses.build import WeightedSum
 from pipeline.training.messages import how_far, progress_line
 from pipeline.training.pictures import show
 from pipeline.training.positives import groups_apart
@@ -87,10 +88,11 @@ def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
     """The seed with its first weights, or as it was when its state was stored last."""
     torch.manual_seed(seed)
     adapter = build_adapter(data.facts | {"seed": seed})
+    loss = loss_of(data.facts, adapter.head.embedding_size)
     adapter.seen = data.seen
     adapter.front.load_state_dict(data.front.state_dict())
     adapter.modules().to(data.device)
-    trainer = make_trainer(data, adapter, seed) if data.config.trains else None
+    trainer = make_trainer(data, adapter, loss.to(data.device), seed) if data.config.trains else None
     select_by = data.facts["select_by"]
     result = {"seed": seed, "epoch": None, "select_by": select_by, "select": math.nan, "untrained": math.nan}
     run = SeedRun(data, folder, adapter, trainer, result)
@@ -164,7 +166,7 @@ def _steps(run: SeedRun) -> int:
     return run.trainer.steps if run.trainer else 0
 
 
-def make_trainer(data: TrainingData, adapter: Adapter, seed: int) -> Trainer:
+def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: int) -> Trainer:
     """The trainer of one seed, at its first epoch."""
     config, frames = data.config, data.frames
     train = frames.centres("train")
@@ -173,10 +175,10 @@ def make_trainer(data: TrainingData, adapter: Adapter, seed: int) -> Trainer:
     groups = groups_apart(config.positives, SAMPLERS[config.sampler].positives, frames.video, frames.group)
     if groups is not None:
         targets["groups"] = groups[train]
-    if "frame_labels" in adapter.loss.takes:
+    if "frame_labels" in loss.takes:
         labels = frames.label if frames.classes else np.zeros_like(frames.label)
         targets["frame_labels"] = np.where(data.rows < 0, -1, labels[data.rows])
-    targets = {k: torch.from_numpy(v).to(data.device) for k, v in targets.items() if k in adapter.loss.takes}
+    targets = {k: torch.from_numpy(v).to(data.device) for k, v in targets.items() if k in loss.takes}
 
     def make_sampler(windows: np.ndarray) -> Any:
         at = train[windows]
@@ -195,7 +197,7 @@ def make_trainer(data: TrainingData, adapter: Adapter, seed: int) -> Trainer:
         precision=config.precision,
     )  # fmt: skip
     shards = feed(data.source, data.rows, len(frames.row), seed)
-    return Trainer(adapter, schedule, shards, make_sampler, targets, len(train), embed)
+    return Trainer(adapter, loss, schedule, shards, make_sampler, targets, len(train), embed)
 
 
 def _epoch(trainer: Trainer, epoch: int, data: TrainingData) -> dict[str, float]:

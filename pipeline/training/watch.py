@@ -63,9 +63,9 @@ class Watched:
         return METRICS.numbers(inputs, "board"), cosines, embeddings
 
     def predicted(self, adapter: Adapter, what: str, embeddings: torch.Tensor) -> np.ndarray:
-        """What the loss that predicts ``what`` makes of the embeddings: logits (n, C) or (n, A), or values (n, 2)."""
+        """What the adapter predicts of the embeddings: logits (n, C) or (n, A), or values (n, 2)."""
         with torch.inference_mode():
-            return adapter.loss.predict(what, embeddings).cpu().numpy()
+            return adapter.predict(what, embeddings).cpu().numpy()
 
     def _add_pairs(self, inputs: Inputs, z: np.ndarray) -> dict[str, np.ndarray]:
         """Adds what is measured of the embeddings (n, E) of pairs, and gives the cosines."""
@@ -110,19 +110,19 @@ class Watched:
 
     def _add_predictions(self, inputs: Inputs, adapter: Adapter, embeddings: torch.Tensor) -> None:
         """Adds what is measured of the adapter's predictions, and of embeddings against valence and arousal."""
-        frames, predictors = self.frames, adapter.loss.predictors
+        frames, predicts = self.frames, adapter.predicts
         label, va, aus = frames.label[self.centres], frames.va[self.centres], frames.aus[self.centres]
         together = np.zeros(len(label), dtype=np.int64)  # nothing is resampled here: all frames are one group
-        if (label >= 0).any() and "classes" in predictors:
+        if (label >= 0).any() and "classes" in predicts:
             predicted = self.predicted(adapter, "classes", embeddings).argmax(1)
             inputs["classes"] = {"labels": label, "predicted": predicted, "groups": together, "classes": frames.classes}
         if (known := np.isfinite(va).all(axis=1)).any():
             z, group = embeddings.cpu().numpy(), frames.group[self.centres]
             inputs["va_embeddings"] = {"embeddings": z[known], "truth": va[known], "groups": group[known]}
-            if "va" in predictors:
+            if "va" in predicts:
                 predicted = self.predicted(adapter, "va", embeddings)
                 inputs["va"] = {"truth": va, "predicted": predicted, "groups": together}
-        if aus.shape[1] and "aus" in predictors:
+        if aus.shape[1] and "aus" in predicts:
             probabilities = expit(self.predicted(adapter, "aus", embeddings).astype(np.float64))
             inputs["aus"] = {"truth": aus, "probabilities": probabilities, "groups": together, "units": frames.au_names}
 

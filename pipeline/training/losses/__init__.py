@@ -4,9 +4,9 @@ Each has a file of its own, or shares one with its family; what several share is
 loss of a run: always a ``WeightedSum`` of terms, also of one. The sum hands over float32 outside of autocast, and only
 the rows that have the term's target. What a class says of itself: see ``common.Loss``.
 
-Embeddings need not be normalised: a loss that compares by cosine normalises them itself. Class weights, proxies and
-predictors are ordinary parameters: they are optimised and saved with those of the head. A batch without any positive
-pair gives zero, with a gradient of zeros.
+Embeddings need not be normalised: a loss that compares by cosine normalises them itself. A loss does not predict: one
+that needs a prediction (of the class, say) names the predictor that it ``trains``, which is part of the adapter, and is
+given its outputs instead of the embeddings. A batch without any positive pair gives zero, with a gradient of zeros.
 
 ``temperature`` is the *scale* t on cosines everywhere: logits = t · cos. The literature's τ, and
 pytorch-metric-learning's ``temperature``, is 1/t.
@@ -27,12 +27,12 @@ LOSSES = Choices(
         "circle": "pipeline.training.losses.circle.Circle",
         "pair_bce": "pipeline.training.losses.pair_bce.PairBCE",
         "rank_n_contrast": "pipeline.training.losses.rank_n_contrast.RankNContrast",
-        "arcface": "pipeline.training.losses.predictors.ArcFace",
-        "cosface": "pipeline.training.losses.predictors.CosFace",
-        "proxy_anchor": "pipeline.training.losses.predictors.ProxyAnchor",
-        "cross_entropy": "pipeline.training.losses.predictors.CrossEntropy",
-        "ccc": "pipeline.training.losses.predictors.CCC",
-        "bce": "pipeline.training.losses.predictors.BCE",
+        "arcface": "pipeline.training.losses.angular.ArcFace",
+        "cosface": "pipeline.training.losses.angular.CosFace",
+        "proxy_anchor": "pipeline.training.losses.proxy_anchor.ProxyAnchor",
+        "cross_entropy": "pipeline.training.losses.cross_entropy.CrossEntropy",
+        "ccc": "pipeline.training.losses.ccc.CCC",
+        "bce": "pipeline.training.losses.bce.BCE",
         "simsiam": "pipeline.training.losses.simsiam.SimSiam",
         "vicreg": "pipeline.training.losses.vicreg.VICReg",
         "steadiness": "pipeline.training.losses.steadiness.Steadiness",

@@ -37,24 +37,27 @@ class WeightedSum(nn.Module):
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
         self.takes = tuple(dict.fromkeys(entry for term in terms.values() for entry in term.takes))
-        # What can be predicted -> the first term that does.
-        self.predictors = {term.predicts: name for name, term in reversed(terms.items()) if term.predicts}
+        # What the predictors are that the terms train, by the names of the terms: see adapter.predictors.Predictors.
+        self.trains = {name: term.trains for name, term in terms.items() if term.trains}
 
     def forward(
-        self, embeddings: torch.Tensor, batch: Mapping[str, torch.Tensor]
+        self, embeddings: torch.Tensor, batch: Mapping[str, torch.Tensor], predictors: Mapping[str, nn.Module]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The sum, and each term's unweighted value, detached. ``batch`` has what ``takes`` names."""
+        """The sum, and each term's unweighted value, detached.
+
+        ``batch`` has what ``takes`` names, ``predictors`` what ``trains`` names.
+        """
         with torch.autocast(embeddings.device.type, enabled=False):
-            values = {name: self._value(term, embeddings, batch) for name, term in self.terms.items()}
+            values = {
+                name: self._value(term, embeddings, batch, predictors[name] if term.trains else None)
+                for name, term in self.terms.items()
+            }
             total = sum(self.weights[name] * value for name, value in values.items())
         return total, {name: value.detach() for name, value in values.items()}
 
-    def predict(self, what: str, embeddings: torch.Tensor) -> torch.Tensor:
-        """Float32 logits (B, C) for 'classes', values (B, 2) for 'va', logits (B, A) for 'aus': see ``predictors``."""
-        with torch.autocast(embeddings.device.type, enabled=False):
-            return self.terms[self.predictors[what]].predict(embeddings.float())
-
-    def _value(self, term: Loss, embeddings: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _value(
+        self, term: Loss, embeddings: torch.Tensor, batch: Mapping[str, torch.Tensor], predictor: nn.Module | None
+    ) -> torch.Tensor:
         given = {"embeddings": embeddings} | {name: batch[name] for name in term.takes if name not in OPTIONAL}
         given |= {name: batch[name] for name in OPTIONAL if name in term.takes and batch.get(name) is not None}
         given = {name: x.float() if x.is_floating_point() else x for name, x in given.items()}
@@ -69,7 +72,8 @@ class WeightedSum(nn.Module):
             if len(rows) < len(embeddings):
                 pairs = rows[1::2] // 2
                 given = {name: x[pairs if name == "pair_logits" else rows] for name, x in given.items()}
-        return term(*(given.get(name) for name in ("embeddings", *term.takes)))
+        compared = given["embeddings"] if predictor is None else predictor(given["embeddings"])
+        return term(compared, *(given.get(name) for name in term.takes))
 
 
 def build_loss(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,10 @@ class Loss(nn.Module):
     """
 
     takes: tuple[str, ...] = ("labels",)
-    # 'classes', 'va' or 'aus': then predict(embeddings) gives logits (B, C), values (B, 2) or logits (B, A).
+    # 'classes', 'va' or 'aus', for a loss that ``trains`` a predictor of them. Its first argument is then the outputs
+    # of this predictor, and not the embeddings.
     predicts: str | None = None
+    trains: dict[str, Any] | None = None  # what the predictor is: see adapter.predictors.Predictors
     positional: bool = False  # anchors at even, partners at odd positions; the last row of an odd batch is left out
     source: str = ""  # one line: paper and link
 
