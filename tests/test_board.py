@@ -80,7 +80,10 @@ def test_a_metric_says_beside_its_curve_what_it_is_of_and_on_how_many_frames(wri
         b.scalars({"macro_f1": 0.5, "cosine_same": 0.9}, "val", 1, 1000)
         b.scalars({"loss": 1.0}, "train", 1)
 
-    events, where = write(what), "Measured on 1,000 evenly spaced frames of the run's val part."
+    events, where = (
+        write(what),
+        "Measured on 1,000 evenly spaced frames of the run's val part, those with labels for it.",
+    )
     assert {tag: events.summary_metadata[tag].summary_description for tag in events.Tags()["scalars"]} == {
         "macro_f1/val": f"classifier macro-F1, higher is better. {where}",
         "cosine_same/val": f"mean cosine of pairs. {where}",

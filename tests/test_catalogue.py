@@ -11,11 +11,17 @@ import torch
 import yaml
 from sklearn.metrics import balanced_accuracy_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_evaluate import evaluated, place, run  # noqa: F401 - a fixture
+from test_evaluate import MADE_BY, evaluated, place, run  # noqa: F401 - a fixture
 from test_watch import Plain, Rows, frame_set
 from torch import nn
 
-from pipeline.adapter.adapter import Adapter
+from pipeline.adapter.adapter import Adapter, load_adapter
+from pipeline.adapter.sources import open_inputs
+from pipeline.core.emotions import opposites
+from pipeline.core.frame_set import PARTS
+from pipeline.core.frame_set import frame_set as frame_set_of
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import read_labels
 from pipeline.metrics import protocol
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.grouped import Measure, summed, sums_by
@@ -99,9 +105,25 @@ def test_the_same_line_is_a_curve_of_tensorboard(tmp_path, added):
     expected = balanced_accuracy_score(label[centres], features[centres].argmax(1))
     assert [e.value for e in events.Scalars("mean_recall/val")] == pytest.approx([expected])
     description = events.summary_metadata["mean_recall/val"].summary_description
-    assert description == (
-        "classifier mean recall, higher is better. Measured on 20 evenly spaced frames of the run's val part."
-    )
+    assert description.startswith("classifier mean recall, higher is better. Measured on 20 evenly spaced frames of")
+
+
+def test_where_all_frames_are_watched_tensorboard_has_the_numbers_of_the_evaluation(place):  # noqa: F811
+    run(place, seeds=[0])
+    metrics, _ = evaluated(place, "--most-pairs-of", "4000")
+    adapter = load_adapter(Path("runs/tried/seed_0/best.safetensors"), MADE_BY)
+    store = FeatureStore(place / "features.zarr")
+    frames = frame_set_of(store, read_labels(place / "labels.parquet"), test_split=None, select_split=0.2, split_seed=0)
+    centres = watched_frames(frames, "val", 1000)
+    assert len(centres) == (frames.part == PARTS.index("val")).sum()
+    rows = torch.from_numpy(adapter.window.over(frames.video, frames.frame).centred(centres))
+    source = open_inputs(store, frames.row, adapter.front, torch.device("cpu"))
+    watched = Watched(frames, centres, rows, opposites(["plutchik"], frames.classes))
+    scores, _, _ = watched.look(adapter, source)
+    assert set(scores) == {"auc_same_different", "macro_f1", "cosine_same", "cosine_different", "cosine_opposite"}
+    for name, value in scores.items():
+        # The AUC of an evaluation, which is resampled, is counted in bins.
+        assert metrics[name] == pytest.approx(value, abs=2e-4 if name.startswith("auc") else 1e-5), name
 
 
 def test_every_number_of_an_evaluation_has_a_line_and_every_line_a_function(place):  # noqa: F811

@@ -142,9 +142,9 @@ def fit_class_bias(
 
 
 def _macro_f1(predicted: np.ndarray, truth: np.ndarray, num_classes: int, present: np.ndarray) -> float:
-    true, said = np.bincount(truth, minlength=num_classes), np.bincount(predicted, minlength=num_classes)
+    true, positive = np.bincount(truth, minlength=num_classes), np.bincount(predicted, minlength=num_classes)
     hits = np.bincount(truth[predicted == truth], minlength=num_classes)
-    return float((2 * hits[present] / (true + said)[present]).mean())
+    return float((2 * hits[present] / (true + positive)[present]).mean())
 
 
 def _best_value(
@@ -167,11 +167,11 @@ def _best_value(
     f1 = np.zeros(len(order) + 1)  # after the first 0, 1, ..., n rows went over
     for k in present:
         if k == c:
-            said, hits = np.arange(len(order) + 1), _running(truth == c)
+            positive, hits = np.arange(len(order) + 1), _running(truth == c)
         else:
             lost, lost_hits = _running(loser == k), _running((loser == k) & (truth == k))
-            said, hits = lost[-1] - lost, lost_hits[-1] - lost_hits
-        f1 += 2 * hits / (true[k] + said)
+            positive, hits = lost[-1] - lost, lost_hits[-1] - lost_hits
+        f1 += 2 * hits / (true[k] + positive)
     f1 /= len(present)
 
     low, high = np.append(lacking[0] - 2, lacking), np.append(lacking, lacking[-1] + 2)

@@ -128,9 +128,9 @@ def _inline(path: Path) -> str:
 
 
 def terminal(title: str, facts: Sequence[str], sections: Sequence[Section]) -> str:
-    """The first table without its intervals, and what is said of it."""
+    """The first table without its intervals, and the sections in words."""
     table = [[re.sub(r" \([-\d. ]+ to [-\d. ]+\)", "", cell) for cell in row] for row in sections[0].table]
     wide = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in table]
-    said = [line for section in sections if not section.table for line in section.words]
-    return "\n".join([title, *(fact.replace("**", "") for fact in facts), "", *lines, "", *said])
+    words = [line for section in sections if not section.table for line in section.words]
+    return "\n".join([title, *(fact.replace("**", "") for fact in facts), "", *lines, "", *words])

@@ -34,7 +34,7 @@ HEADERS = {
     "au": ",".join(unit.upper() for unit in ABAW_AUS),
     "mtl": "valence,arousal,expression,aus",
 }
-HEADS = ("image_location", "image", "video", "")  # what the first column is called, where it has a name
+FIRST_COLUMNS = ("image_location", "image", "video", "")  # what the first column is called, where it has a name
 NUM_COLUMNS = {"classes": 1, "va": 2, "aus": len(ABAW_AUS)}
 
 _FRAME = re.compile(r"(.+)/(\d{1,7})\.(?:jpg|jpeg|png)", re.IGNORECASE)
@@ -58,7 +58,7 @@ def read_list(path: Path, store: Path) -> pd.DataFrame:
     for number, line in enumerate(_text(path).splitlines(), 1):
         name, *rest = (field.strip(" \t\"'") for field in _SEPARATOR.split(line))
         name, rest = name.replace("\\", "/").removeprefix("./").rstrip("/"), rest[0] if rest else ""
-        if not line.strip() or (not rows and name in HEADS and not _COUNT.fullmatch(rest)):
+        if not line.strip() or (not rows and name in FIRST_COLUMNS and not _COUNT.fullmatch(rest)):
             continue
         if match := _FRAME.fullmatch(name):
             kinds.add("frames")
@@ -142,47 +142,47 @@ def problems(path: Path, wanted: pd.DataFrame, task: str, form: str) -> list[str
     """
     if form == "single":
         file = path / PREDICTIONS if path.is_dir() else path
-        return _of_file(file, wanted["name"].tolist(), len(wanted), task, form)
+        return _problems_of_file(file, wanted["name"].tolist(), len(wanted), task, form)
     if not path.is_dir():
         return [f"{path}: not a folder of files, one a video"]
     counts = wanted.groupby("video", sort=False).size()
     files = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()}
     files = {file for file in files if file != VOUCHED and not file.startswith(f"{FEATURES}/")}
     strays = sorted(files - {f"{video}.txt" for video in counts.index})
-    found = [f"{path / file}: no video of the list" for file in strays]
+    wrong = [f"{path / file}: no video of the list" for file in strays]
     for video, count in counts.items():
-        found += _of_file(path / f"{video}.txt", None, count, task, form)
-    return found
+        wrong += _problems_of_file(path / f"{video}.txt", None, count, task, form)
+    return wrong
 
 
-def _of_file(path: Path, names: list[str] | None, count: int, task: str, form: str) -> list[str]:
+def _problems_of_file(path: Path, names: list[str] | None, count: int, task: str, form: str) -> list[str]:
     if not path.is_file():
         return [f"{path}: there is no such file"]
     first, *lines = _read(path).removesuffix("\n").split("\n")
     wanted = header(task, form)
-    found = [] if first == wanted else [f"{path}:1: the header is {_cut(first)}, and must be '{wanted}'"]
+    wrong = [] if first == wanted else [f"{path}:1: the header is {_cut(first)}, and must be '{wanted}'"]
     if len(lines) != count:
-        found.append(f"{path}: {len(lines):,} lines after the header, and {count:,} frames want one")
+        wrong.append(f"{path}: {len(lines):,} lines after the header, and {count:,} frames want one")
     rules = [RULES[what] for what in TASKS[task] for _ in range(NUM_COLUMNS[what])]
     before: dict[str, int] = {}
     for number, line in enumerate(lines, 2):
         fields = line.split(",")
         if names is not None:
             name = fields.pop(0)
-            problem = _of_name(name, names[number - 2] if number - 2 < len(names) else None, before.get(name))
+            problem = _problem_of_name(name, names[number - 2] if number - 2 < len(names) else None, before.get(name))
             before.setdefault(name, number)
-            found += [f"{path}:{number}: {problem}"] if problem else []
+            wrong += [f"{path}:{number}: {problem}"] if problem else []
         if len(fields) != len(rules):
-            found.append(f"{path}:{number}: {len(fields)} values instead of {len(rules)}: {_cut(line)}")
+            wrong.append(f"{path}:{number}: {len(fields)} values instead of {len(rules)}: {_cut(line)}")
             continue
         for field, (good, words) in zip(fields, rules, strict=True):
             if not good(field):
-                found.append(f"{path}:{number}: {_cut(field)} is not {words}")
+                wrong.append(f"{path}:{number}: {_cut(field)} is not {words}")
                 break
-    return found
+    return wrong
 
 
-def _of_name(name: str, wanted: str | None, before: int | None) -> str | None:
+def _problem_of_name(name: str, wanted: str | None, before: int | None) -> str | None:
     if before is not None:
         return f"{_cut(name)} is there already, in line {before}"
     if name != wanted:

@@ -64,12 +64,12 @@ from pipeline.submission.formats import (
 )
 
 BY = ("loss", "knn")
-MOST = 10  # wrong lines that are printed
+MOST_PROBLEMS = 10  # of a submission that are printed
 OFFICIAL = {"classes": ABAW_CLASSES, "va": ["valence", "arousal"], "aus": ABAW_AUS}
 TRACKS = {"classes": "expression", "va": "va", "aus": "aus"}
 WORDS = {"classes": "classes", "va": "valence and arousal", "aus": "action units"}
 
-# Embeddings (n, E) and what the loss says of them -> values (n, C), in ABAW's order.
+# Embeddings (n, E) and the adapter's predictions of them -> values (n, C), in ABAW's order.
 Predictor = Callable[[np.ndarray, dict[str, np.ndarray]], np.ndarray]
 
 
@@ -175,20 +175,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = open_store(config.store, config.table)
     rows = _rows(store, wanted, config)
     beyond = _check_reach(config, rows, wanted)
-    said, trained_at, vouched = _mean_of_seeds(config, checkpoints, store, rows)
+    predictions, trained_at, vouched = _mean_of_seeds(config, checkpoints, store, rows)
     rows = replace(rows, trained_at=trained_at)
     _check_width(config, rows)
     code = rows.videos.get_indexer(wanted["video"])
     frame = wanted["frame"].to_numpy()
-    values = {what: _decided(what, _at(config, what, rows, said[what], code, frame)) for what in config.wants}
+    values = {what: _decided(what, _at(config, what, rows, predictions[what], code, frame)) for what in config.wants}
     with all_or_none(config.output.parent, config.output.name) as aside:
         folder = aside / config.output.name
         write(folder, wanted, values, config.task, config.format)
-        if found := problems(folder, wanted, config.task, config.format):
-            raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(found[:MOST])}")
+        if wrong := problems(folder, wanted, config.task, config.format):
+            raise UserError(f"the predictions make no submission, and are not kept: {'; '.join(wrong[:MOST_PROBLEMS])}")
         if vouched:
             write_json(folder / VOUCHED, vouched)
-    _tell(config, rows, wanted, code, beyond)
+    _print_gaps(config, rows, wanted, code, beyond)
     for whose, what in vouched.items():
         print(f"  alike by your word (--alike), {whose} and the store: {what}")
     if config.frames and not config.data:
@@ -213,16 +213,16 @@ def _with_labelled(config: PredictConfig) -> PredictConfig:
 
 def _checkpoints(config: PredictConfig) -> list[Path]:
     folds = sorted(config.run.glob("fold_*"), key=lambda p: int(p.name[5:])) or [config.run]
-    found: dict[int, list[Path]] = {}
+    of_seed: dict[int, list[Path]] = {}
     for path in (path for fold in folds for path in fold.glob("seed_*/best.safetensors")):
-        found.setdefault(int(path.parent.name[5:]), []).append(path)
-    if not found:
+        of_seed.setdefault(int(path.parent.name[5:]), []).append(path)
+    if not of_seed:
         raise UserError(f"no trained run in {config.run}: seed_*/best.safetensors is what train.py makes")
     if config.seed is None:
-        return [path for seed in sorted(found) for path in found[seed]]
-    if config.seed not in found:
-        raise UserError(f"{config.run} has no seed {config.seed}, but {sorted(found)}")
-    return found[config.seed]
+        return [path for seed in sorted(of_seed) for path in of_seed[seed]]
+    if config.seed not in of_seed:
+        raise UserError(f"{config.run} has no seed {config.seed}, but {sorted(of_seed)}")
+    return of_seed[config.seed]
 
 
 def _extract(config: PredictConfig, params: Sequence[str]) -> None:
@@ -283,40 +283,40 @@ def _shares(share: pd.Series) -> str:
 def _mean_of_seeds(
     config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
 ) -> tuple[dict[str, np.ndarray], int | None, dict[str, str]]:
-    """What is wanted of each frame in ``rows``: probabilities (n, 8) of the classes, (n, 2), probabilities (n, 12).
+    """Predictions of each frame in ``rows``: probabilities of classes (n, 8) and units (n, 12), or values (n, 2).
 
     And how far apart the frames of most videos were that the run was trained on, None where it does not say; and what
     the user vouched for.
     """
-    device, total, known, line = pick_device(config.device), {}, set(), Line()
+    device, total, seen_videos, line = pick_device(config.device), {}, set(), Line()
     vouched: dict[str, str] = {}
     predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
     for number, path in enumerate(checkpoints, 1):
         line.say(f"{config.run}: network {number} of {len(checkpoints)}, {len(rows.row):,} frames")
         adapter = load_adapter(path, store.made_by, config.alike)
         adapter.modules().to(device)
-        known.update(_known(adapter, rows.videos))
+        seen_videos.update(_seen_videos(adapter, rows.videos))
         predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
         if path == checkpoints[0]:
             _check_spacing(config, adapter, store, rows)
-        found = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
+        z, predictions = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
         vouched |= adapter.facts["vouched"]
         for what, predict in predictors.items():
-            total[what] = total.get(what, 0) + predict(*found) / len(checkpoints)
+            total[what] = total.get(what, 0) + predict(z, predictions) / len(checkpoints)
     line.end()
-    if known:
+    if seen_videos:
         print(
-            f"{config.run} has seen {len(known):,} of the {len(rows.videos):,} videos in training or selection "
-            f"({some(sorted(known))}): what it says of them is no test of it"
+            f"{config.run} has seen {len(seen_videos):,} of the {len(rows.videos):,} videos in training or selection "
+            f"({some(sorted(seen_videos))}): what it says of them is no test of it"
         )
-    for what, said in total.items():
-        if len(bad := np.unique(rows.video[~np.isfinite(said).all(axis=1)])):
+    for what, values in total.items():
+        if len(bad := np.unique(rows.video[~np.isfinite(values).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
     return total, adapter.window.spacing, vouched
 
 
-def _known(adapter: Adapter, videos: pd.Index) -> list[str]:
-    """Those of the videos that the adapter was made with."""
+def _seen_videos(adapter: Adapter, videos: pd.Index) -> list[str]:
+    """Those of the videos that the adapter was made with, in any of ``USES``."""
     parts = [adapter.seen[part] for part in USES if adapter.seen and part in adapter.seen]
     return [video for part in parts for video in part.known([], list(videos))[1]]
 
@@ -360,8 +360,8 @@ def _check_spacing(config: PredictConfig, adapter: Adapter, store: FeatureStore,
             )
         else:
             print(f"the run looks at {apart}")
-    if said := held(count, window.frames, rows.video, rows.videos):
-        print(said)
+    if incomplete := held(count, window.frames, rows.video, rows.videos):
+        print(incomplete)
 
 
 def _check_width(config: PredictConfig, rows: Rows) -> None:
@@ -395,18 +395,18 @@ def _by_loss(config: PredictConfig, adapter: Adapter, what: str, device: torch.d
     names = {"classes": facts["classes"], "va": OFFICIAL["va"], "aus": facts.get("au_names")}[what]
     order = _order(what, names, config.run)
 
-    return lambda z, said: said[what][:, order]
+    return lambda z, predictions: predictions[what][:, order]
 
 
 def _others(config: PredictConfig, made_by: dict[str, Any]) -> str:
     """The runs beside this one that predict all that is wanted, in words."""
-    found = []
+    others = []
     for run in sorted(path for path in config.run.absolute().parent.iterdir() if path.is_dir()):
         paths = [*run.glob("seed_*/best.safetensors"), *run.glob("fold_*/seed_*/best.safetensors")]
         with suppress(UserError):  # of other features
             if paths and set(config.wants) <= set(load_adapter(paths[0], made_by).predicts):
-                found.append(str(config.run.parent / run.name))
-    return shortened(found) if found else f"a run whose loss does (there is none beside {config.run})"
+                others.append(str(config.run.parent / run.name))
+    return shortened(others) if others else f"a run whose loss does (there is none beside {config.run})"
 
 
 def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
@@ -452,33 +452,33 @@ def _order(what: str, names: Sequence[str], whose: Path) -> list[int]:
     lacking = [name for name in OFFICIAL[what] if name not in names]
     foreign = [name for name in names if name not in OFFICIAL[what]] if what == "classes" else []
     if lacking or foreign:
-        found = [f"lacks {', '.join(lacking)}"] if lacking else []
-        found += [f"has {', '.join(foreign)}, which ABAW has not"] if foreign else []
+        differs = [f"lacks {', '.join(lacking)}"] if lacking else []
+        differs += [f"has {', '.join(foreign)}, which ABAW has not"] if foreign else []
         hint = "; index the data set with --class-map abaw" if what == "classes" else ""
-        raise UserError(f"{whose} has not ABAW's {WORDS[what]}: it {' and it '.join(found)}{hint}")
+        raise UserError(f"{whose} has not ABAW's {WORDS[what]}: it {' and it '.join(differs)}{hint}")
     return [list(names).index(name) for name in OFFICIAL[what]]
 
 
 def _at(
-    config: PredictConfig, what: str, rows: Rows, said: np.ndarray, video: np.ndarray, frame: np.ndarray
+    config: PredictConfig, what: str, rows: Rows, predictions: np.ndarray, video: np.ndarray, frame: np.ndarray
 ) -> np.ndarray:
-    """``said`` (n, C) of ``rows`` at wanted frames (m,): interpolated and smoothed; NaN where ``video`` is -1.
+    """``predictions`` (n, C) of ``rows`` at wanted frames (m,), interpolated and smoothed; NaN where ``video`` is -1.
 
     Smoothed is over all frames that are wanted or have features, so that a sparse list loses nothing.
     """
     stretch = int(max(rows.frame.max(), frame.max())) + 1
-    has, known = rows.video * stretch + rows.frame, video >= 0
+    key, known = rows.video * stretch + rows.frame, video >= 0
     wanted = (video * stretch + frame)[known]
-    axis = np.union1d(has, wanted)
+    axis = np.union1d(key, wanted)
     of_video, number = np.divmod(axis, stretch)
-    every = on_every_frame(rows.video, rows.frame, said, of_video, number)
+    every = on_every_frame(rows.video, rows.frame, predictions, of_video, number)
     width = config.width_aus if what == "aus" else config.width
     if isinstance(width, str):
         width = in_frames(width, rows.fps[of_video])
     elif rows.trained_at is not None:  # as many frames in every video
         width = _scaled(width, rows.step[of_video] / spacing(of_video, number))
         number = numbered_alike(of_video, number, rows.trained_at)
-    out = np.full((len(video), said.shape[1]), np.nan)
+    out = np.full((len(video), predictions.shape[1]), np.nan)
     out[known] = smooth(every, of_video, number, config.smoothing, width)[np.searchsorted(axis, wanted)]
     return out
 
@@ -491,7 +491,7 @@ def _decided(what: str, values: np.ndarray) -> np.ndarray:
     return (values >= 0.5).astype(int) if what == "aus" else values
 
 
-def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray, beyond: pd.Series) -> None:
+def _print_gaps(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray, beyond: pd.Series) -> None:
     print(f"{config.output}: {len(wanted):,} frames of {wanted['video'].nunique():,} videos, checked")
     keys = pd.MultiIndex.from_arrays([video, wanted["frame"]])
     gap = (video >= 0) & ~keys.isin(pd.MultiIndex.from_arrays([rows.video, rows.frame]))
@@ -509,8 +509,8 @@ def _tell(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.nda
 def _validate(config: PredictConfig, path: Path) -> int:
     wanted = read_list(config.list_of, config.store)
     check_format(wanted, config.task, config.format)
-    if found := problems(path, wanted, config.task, config.format):
-        print("\n".join([f"{path}: {len(found):,} problems", *(f"  {problem}" for problem in found[:MOST])]))
+    if wrong := problems(path, wanted, config.task, config.format):
+        print("\n".join([f"{path}: {len(wrong):,} problems", *(f"  {problem}" for problem in wrong[:MOST_PROBLEMS])]))
         return 1
     print(f"{path}: as it must be, {len(wanted):,} frames of {wanted['video'].nunique():,} videos")
     return 0

@@ -161,8 +161,12 @@ def _description(name: str, part: str, num_frames: int | None) -> str:
     except KeyError:
         return ""
     better = "" if entry.metric.better == "neither" else f", {entry.metric.better} is better"
-    where = "" if num_frames is None else f" Measured on {num_frames:,} evenly spaced frames of the run's {part} part."
-    return f"{entry.title}{better}.{where}"
+    words = f"{entry.title}{better}."
+    if num_frames is None:
+        return words
+    return (
+        f"{words} Measured on {num_frames:,} evenly spaced frames of the run's {part} part, those with labels for it."
+    )
 
 
 def similarity_figure(z: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> "Figure":
