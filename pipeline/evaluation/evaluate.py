@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def refuse_other_part(part: str, folders: Sequence[Path]) -> None:
     """Raises ``UserError`` where a folder holds the evaluation of another part, which would be written over."""
     for folder in folders:
-        about = files.about(folder)
+        about = files.read_about(folder)
         if about is not None and (there := about.get("part", "val")) != part:
             raise UserError(
                 f"{folder} holds the numbers of the {PART_WORDS[there]} part: give another --output for the "
@@ -406,7 +406,7 @@ def _baseline(config: EvaluateConfig, about: dict[str, Any], metric: str) -> str
     same = ("dataset", "part", "backbone", "input_size", "val_split", "val_frames", "val_videos")
     values = []
     for folder in sorted({path.parent for place in places for path in place.glob("*/details.json")}):
-        there, value = files.about(folder), files.value(folder, metric)
+        there, value = files.read_about(folder), files.read_value(folder, metric)
         if there and there.get("baseline") and value is not None and all(there.get(k) == about.get(k) for k in same):
             values.append((value, there["run"]))
     best = min if METRICS.entry(metric).metric.better == "lower" else max
@@ -478,7 +478,7 @@ def frames_scored(subset: Subset, whats: Collection[str]) -> dict[str, int]:
 
 
 def _about_all(data: Sequence[FoldData]) -> dict[str, Any]:
-    """What is said of all folds: sums over them, of training frames means."""
+    """The facts of all folds together: counts are sums over them, those of training frames are means."""
     about = [of.about for of in data]
     if len(about) == 1:
         return about[0]

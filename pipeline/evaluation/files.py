@@ -106,12 +106,12 @@ def read(folder: Path) -> Evaluation:
     return Evaluation(folder, about, {n: Estimate(v, resampled[n]) for n, v in values.items()}, seeds, groups)
 
 
-def about(folder: Path) -> dict[str, Any] | None:
+def read_about(folder: Path) -> dict[str, Any] | None:
     """What was evaluated into ``folder``; None where there is no such file, or it is damaged or somebody else's."""
     return _detail(folder, "about")
 
 
-def value(folder: Path, metric: str) -> float | None:
+def read_value(folder: Path, metric: str) -> float | None:
     """A number of the evaluation in ``folder``; None where it is not there or not measured."""
     return ((_detail(folder, "estimates") or {}).get(metric) or {}).get("value")
 

@@ -80,9 +80,9 @@ def estimates(run: str, seeds: Sequence[Measure], weights: np.ndarray) -> dict[s
         # By columns: products with sparse sums take the weights of a group, those of all resamples, one after another.
         some = np.asfortranarray(weights[rows], dtype=np.float64)
         for measure, kept in zip(seeds, resampled, strict=True):
-            found = measure(some)
+            drawn_values = measure(some)
             for name in names:
-                kept[name].append(found[name])
+                kept[name].append(drawn_values[name])
     rng = np.random.default_rng(zlib.crc32(run.encode()))
     drawn = rng.multinomial(max(1, num_seeds - 1), np.full(num_seeds, 1 / num_seeds), size=len(weights))
     share = drawn / drawn.sum(1, keepdims=True)

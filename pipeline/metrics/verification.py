@@ -178,7 +178,7 @@ def best_f1_of_named_pairs(same_scores: np.ndarray, different_scores: np.ndarray
 
 
 def f1_of_named_pairs(logits: np.ndarray, same: np.ndarray, groups: np.ndarray) -> Measure:
-    """Measures ``f1`` of the pairs that the label table names: 'the same' is said above a logit of 0.
+    """Measures ``f1`` of the pairs that the label table names: 'the same' is predicted above a logit of 0.
 
     ``logits``, ``same`` and ``groups`` (Q,) are those of each pair. NaN where no pair is the same.
     """
@@ -214,14 +214,14 @@ def threshold_scores(positive: np.ndarray, negative: np.ndarray, values: np.ndar
         variance = sum((x * np.square(values - m)).sum(1) for x, m in zip((p, n), mean, strict=True)) / 2
         d_prime = (mean[0] - mean[1])[:, 0] / np.sqrt(variance)
         auc = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1]) / 2).sum(1)
-        found = {
+        scores = {
             "auc": auc,
             "eer": _crossing(fpr + tpr - 1, 0, fpr),
             "best_f1": np.where(np.isnan(auc), np.nan, f1.max(1)),
             "d_prime": np.where(variance > 0, d_prime, np.nan),
         }
         rates = {f"tpr_at_fpr_{name}": _crossing(fpr, rate, tpr) for name, rate in FALSE_POSITIVE_RATES.items()}
-    return found | rates
+    return scores | rates
 
 
 def _crossing(x: np.ndarray, at: float, y: np.ndarray) -> np.ndarray:
