@@ -243,6 +243,57 @@ def test_every_chunk_file_ends_in_a_checksum(tmp_path):
         assert type(store.group[name].metadata.codecs[-1]).__name__ == "Crc32cCodec", name
 
 
+def names_of_chunks() -> dict[str, list[str]]:
+    """The names of 300 rows: what decoding by stretches of equal names could get wrong."""
+    rng = random.Random(0)
+    return {
+        "one video": ["v"] * 300,
+        "some videos": ["aa"] * 100 + ["a"] * 1 + ["aaaa"] * 150 + ["aa"] * 49,
+        "a name of zeros": ["\0"] * 150 + ["\0\0\0\0\0"] * 150,
+        "a name like its own length": ["\1\0\0\0\1"] * 200 + ["\1"] * 100,
+        "no letters of ASCII": ["é ü"] * 100 + ["日本"] * 200,
+        "each its own, of one length": [f"{n:03}" for n in rng.sample(range(300), 300)],
+        "each its own": [str(n) for n in rng.sample(range(300), 300)],
+        "turns": ["a", "b"] * 150,
+    }
+
+
+@pytest.mark.parametrize("names", names_of_chunks().values(), ids=names_of_chunks())
+def test_keys_are_those_that_zarr_reads(tmp_path, names):
+    """``FeatureStore`` decodes the chunks of keys itself; the last one is not full."""
+    frame = np.random.default_rng(0).permutation(300)
+    table = pd.DataFrame({"video": names, "frame": frame, "size": frame + 10})
+    path = written(tmp_path / "s.zarr", table[:128], table[128:256], table[256:], chunk_rows=128)
+    group = zarr.open_group(path, mode="r")
+    there = np.flatnonzero(group["frame"][:] >= 0)
+    columns = {name: group[name][:][there] for name in ("video", "frame", "size")}
+    expected = sorted(zip(*(columns[name].tolist() for name in columns), there.tolist(), strict=True))
+    found = FeatureStore(path).keys
+    assert list(zip(*(found[name].tolist() for name in found), strict=True)) == expected
+    assert found["video"].cat.categories.tolist() == sorted(set(names))
+    assert found["video"].cat.ordered
+
+
+def test_keys_of_a_store_with_other_codecs_are_read_by_zarr(tmp_path):
+    """As a copy made by another tool may have."""
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]), keys("b", [7]))
+    expected = FeatureStore(path).keys
+    group = zarr.open_group(path, mode="r+")
+    for name in ("video", "frame", "size"):
+        values, array = group[name][:], group[name]
+        fill = {"fill_value": array.fill_value, "dtype": array.dtype if name != "video" else str}
+        group.create_array(name, shape=values.shape, chunks=array.chunks, compressors=None, overwrite=True, **fill)
+        group[name].with_config({"write_empty_chunks": True})[:] = values
+    pd.testing.assert_frame_equal(FeatureStore(path).keys, expected)
+
+
+def test_opening_asks_zarr_for_no_chunk_of_keys(tmp_path, monkeypatch):
+    """It takes zarr a millisecond a chunk: 2 s for the 2,200 of 3 M frames."""
+    path = written(tmp_path / "s.zarr", keys("a", [1, 2]), keys("b", [7]))
+    monkeypatch.setattr(zarr.Array, "__getitem__", lambda *_: pytest.fail("a chunk was read by zarr"))
+    assert FeatureStore(path).keys["frame"].tolist() == [1, 2, 7]
+
+
 def test_a_store_keeps_the_chunk_rows_that_it_was_made_with(tmp_path):
     path = written(tmp_path / "s.zarr", keys("a", [1, 2]), chunk_rows=4)
     written(path, keys("b", [1, 2, 3, 4]), chunk_rows=100)

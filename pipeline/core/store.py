@@ -37,7 +37,7 @@ import socket
 import sys
 import time
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -49,7 +49,8 @@ import google_crc32c
 import numpy as np
 import pandas as pd
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+from numcodecs import zstd
+from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 
 from pipeline.core.files import digest_of
 from pipeline.core.params import UserError
@@ -60,6 +61,7 @@ _KEY = (ZstdCodec(level=3), Crc32cCodec())
 # What may differ between two makings that the user calls alike: where the images came from, and never by which network,
 # weights or size they became features.
 ALIKE = ("crop_source",)
+_MOST_RUNS = 32  # of equal texts in a chunk: each of more costs more than all texts of a chunk
 _MOST_MAPS = 4096  # open memory maps a store; Linux allows a process 65,530
 _STREAM_BYTES = 1 << 18  # a run of rows this long is read faster through read() than through page faults
 _CHECK_BYTES = 1 << 19  # read at a time where a checksum is computed: they stay in the processor's cache
@@ -305,7 +307,7 @@ class StoreWriter:
             beside(self.path, "new").rename(self.path)
             self.group = open_group(self.path, "r+")
         self.chunk_rows = int(self.group["frame"].chunks[0])
-        committed = np.flatnonzero(_column(self.path, self.group["frame"]) >= 0)
+        committed = np.flatnonzero(_numbers(self.path, self.group["frame"]) >= 0)
         self._next = 0 if len(committed) == 0 else int(committed[-1]) // self.chunk_rows + 1
         _cut(self.path, self.group, self._next * self.chunk_rows)
 
@@ -707,39 +709,103 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _column(path: Path, array: zarr.Array) -> np.ndarray:
-    """All of a key array; where that fails, the error names the chunk."""
+def _numbers(path: Path, array: zarr.Array) -> np.ndarray:
+    """All of a key array of numbers (N,); the fill value where a chunk has no file.
+
+    Raises ``StoreDamaged`` where a chunk is not what was written.
+    """
+    out = np.full(array.shape, array.fill_value, dtype=array.dtype)
+    plain = tuple(array.metadata.codecs) == (BytesCodec(endian="little"), *_KEY) and array.dtype.isnative
+    for index in range(array.shape[0] // array.chunks[0]):
+        part = out[index * array.chunks[0] : (index + 1) * array.chunks[0]]
+        content = _decoded(path, array, index) if plain else None
+        if content is not None and len(content) == part.nbytes:
+            part[:] = np.frombuffer(content, dtype=array.dtype)
+        elif chunk_file(path, array, index).is_file():
+            part[:] = read_chunk(path, array, index)
+    return out
+
+
+def _texts(path: Path, array: zarr.Array, index: int) -> tuple[np.ndarray, Sequence[str]]:
+    """Codes (rows,) of a chunk of texts, and the texts that they stand for.
+
+    Raises ``StoreDamaged`` where the chunk is missing, or is not what was written.
+    """
+    plain = tuple(array.metadata.codecs) == (VLenUTF8Codec(), *_KEY)
+    content = _decoded(path, array, index) if plain else None
+    found = _runs(content) if content is not None else None
+    if found is not None and sum(found[1]) == array.chunks[0]:
+        return np.repeat(np.arange(len(found[0])), found[1]), found[0]
+    return pd.factorize(read_chunk(path, array, index).astype(object))
+
+
+def _decoded(path: Path, array: zarr.Array, index: int) -> bytes | None:
+    """The bytes that a key chunk held before ``_KEY``; None where its file is missing, or not what was written.
+
+    Zarr takes a millisecond a chunk for the same, most of it for handing work to another thread: 3 M rows have 2,200.
+    """
     try:
-        return np.asarray(array[:])
-    except Exception:
-        for index in range(array.shape[0] // array.chunks[0]):
-            if chunk_file(path, array, index).is_file():
-                read_chunk(path, array, index)
-        raise
+        content = chunk_file(path, array, index).read_bytes()
+        if google_crc32c.value(content[:-4]).to_bytes(4, "little") != content[-4:]:
+            return None
+        return zstd.decompress(content[:-4])
+    except (OSError, RuntimeError, ValueError):  # zarr, which is asked next, says what is wrong
+        return None
+
+
+def _runs(content: bytes) -> tuple[list[str], list[int]] | None:
+    """The texts of a decoded chunk, equal neighbours once, and how many of each there are; None where it has too many.
+
+    A chunk is the number of its texts, then each text's length in bytes (four bytes each, little-endian) and its UTF-8.
+    The names of most chunks are a few videos' own, each thousands of times: a repeated text is found as a stretch that
+    equals itself one text later, which no text has to be made for.
+    """
+    data, at, texts, counts = np.frombuffer(content, np.uint8), 4, [], []
+    while at < len(data):
+        if len(texts) == _MOST_RUNS:
+            return None
+        length = 4 + int.from_bytes(content[at : at + 4], "little")
+        alike, most, ahead = 0, len(data) - at - length, 64 * length
+        while alike < most:
+            ahead = min(4 * ahead, most - alike)
+            other = data[at + alike : at + alike + ahead] != data[at + alike + length :][:ahead]
+            first = int(other.argmax())
+            if other[first]:
+                alike += first
+                break
+            alike += ahead
+        texts.append(content[at + 4 : at + length].decode(errors="replace"))
+        counts.append(1 + alike // length)
+        at += counts[-1] * length
+    return texts, counts
 
 
 def _keys(path: Path, group: zarr.Group) -> pd.DataFrame:
     chunk = int(group["frame"].chunks[0])
-    frame = _column(path, group["frame"])
-    size, video = _column(path, group["size"]), group["video"]
+    frame = _numbers(path, group["frame"])
+    size, video = _numbers(path, group["size"]), group["video"]
     rows = np.flatnonzero(frame >= 0)
-    names, codes = [], np.empty(len(rows), dtype=np.int64)
     place: dict[str, int] = {}
+    codes = np.empty(len(rows), dtype=np.int64)
     bounds = np.searchsorted(rows, np.arange(0, len(frame) + chunk, chunk))
-    for index, (start, end) in enumerate(itertools.pairwise(bounds)):  # strings a chunk at a time
+    for index, (start, end) in enumerate(itertools.pairwise(bounds)):
         if start == end:
             continue
         if (size[rows[start:end]] < 0).any():
             read_chunk(path, group["size"], index)
-        text = read_chunk(path, video, index)
-        local, unique = pd.factorize(text[rows[start:end] - index * chunk].astype(object))
-        for name in unique:
-            if name not in place:
-                place[name] = len(names)
-                names.append(name)
-        codes[start:end] = np.array([place[name] for name in unique])[local]
-    categories = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype="str"))
-    categories = categories.reorder_categories(sorted(names), ordered=True)
-    keys = pd.DataFrame({"video": categories, "frame": frame[rows], "size": size[rows], "row": rows})
-    keys = keys.drop_duplicates(["video", "frame"], keep="last")
-    return keys.sort_values(["video", "frame"], ignore_index=True)
+        local, names = _texts(path, video, index)
+        local = local[rows[start:end] - index * chunk]
+        known = np.full(len(names), -1)
+        for code in np.flatnonzero(np.bincount(local)):  # not the text of rows that are not there
+            known[code] = place.setdefault(names[code], len(place))
+        codes[start:end] = known[local]
+    names = sorted(place)
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[[place[name] for name in names]] = np.arange(len(names))
+    codes, frame, size = rank[codes], frame[rows], size[rows]
+    order = np.lexsort((frame, codes))
+    codes, frame = codes[order], frame[order]
+    last = np.append((np.diff(codes) != 0) | (np.diff(frame) != 0), True)[: len(order)]  # of a key, the latest row
+    order, codes = order[last], codes[last]
+    categories = pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype="str"), ordered=True)
+    return pd.DataFrame({"video": categories, "frame": frame[last], "size": size[order], "row": rows[order]})
