@@ -206,7 +206,7 @@ def test_a_loaded_adapter_gives_the_same_embeddings_and_logits(head, num_compone
     save_adapter(path, adapter, epoch=7, select=0.5)
     torch.manual_seed(99)
     loaded = load_adapter(path, dict(MADE_BY))
-    assert loaded.facts == adapter.facts | {"epoch": 7, "select": 0.5}
+    assert loaded.facts == adapter.facts | {"epoch": 7, "select": 0.5, "vouched": {}}
     assert [p.name for p in tmp_path.iterdir()] == ["best.safetensors"]
     rows = torch.from_numpy(Window(5, 1).over(VIDEO, FRAME).centred(np.arange(46)))
     one, two = (a.embed(InMemory(through(a.front, FEATURES)), rows) for a in (adapter, loaded))
