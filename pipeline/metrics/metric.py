@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pipeline.metrics.grouped import Measure
+if TYPE_CHECKING:  # who only names metrics, such as the flags of training, shall not wait for scipy
+    from pipeline.metrics.grouped import Measure
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class Catalogue(Mapping[str, Metric]):
         _, source, metric = max(fitting, key=lambda each: each[0])  # the pattern that says most
         return Entry(name, metric, SOURCES[source])
 
-    def measure(self, inputs: Mapping[str, Mapping[str, Any]], place: str | None = None) -> Measure:
+    def measure(self, inputs: Mapping[str, Mapping[str, Any]], place: str | None = None) -> "Measure":
         """One measure of all metrics of these sources, or of those that a place shows, under their full names.
 
         ``inputs`` are the arrays of each source, by name.
@@ -182,12 +183,12 @@ class Catalogue(Mapping[str, Metric]):
         return {name: float(value[0]) for name, value in once.items() if np.isfinite(value[0])}
 
 
-def joined(measures: Collection[Measure]) -> Measure:
+def joined(measures: Collection["Measure"]) -> "Measure":
     """All of them as one."""
     return lambda weights: {name: value for measure in measures for name, value in measure(weights).items()}
 
 
-def _called(function: str, source: str, arrays: Mapping[str, Any]) -> Measure:
+def _called(function: str, source: str, arrays: Mapping[str, Any]) -> "Measure":
     """The measure that a metric's function gives for those arrays of a source that it takes."""
     module, _, name = function.rpartition(".")
     metric = getattr(import_module(f"pipeline.metrics.{module}"), name)
@@ -198,7 +199,7 @@ def _called(function: str, source: str, arrays: Mapping[str, Any]) -> Measure:
     return metric(**{key: arrays[key] for key in parameters if key in arrays})
 
 
-def _named(measure: Measure, groups: np.ndarray, lines: Collection[str], source: Source) -> Measure:
+def _named(measure: "Measure", groups: np.ndarray, lines: Collection[str], source: Source) -> "Measure":
     """Those numbers of a measure that ``lines`` name, under their full names.
 
     ``groups`` may be only the first of all groups: the others have no such rows.

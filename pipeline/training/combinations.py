@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.adapter.heads import HEADS
-from pipeline.core.frame_set import FrameSet
 from pipeline.core.params import UserError
 from pipeline.metrics.catalogue import METRICS
 from pipeline.training.losses import LOSSES
@@ -47,22 +46,6 @@ def select_by_of(loss: str | Mapping[str, Any], pair_head: bool = False, named_p
         return "rank_correlation_va"
     auc = ("pair_" if pair_head else "") + ("paired_auc" if named_pairs else "auc_same_different")
     return {"expression": auc, "va": "ccc", "aus": "au_f1"}[track]
-
-
-def refuse_without_pairs(select_by: str | None, frames: FrameSet, dataset: str) -> None:
-    """Raises ``UserError`` where ``select_by`` needs pairs that the label table names, and the selection part has none.
-
-    An F1 at a logit of 0 needs same and different ones.
-    """
-    if select_by is None or not SELECT_BY[select_by].source.named_pairs:
-        return
-    pairs, same = frames.pairs_of("select")
-    if not len(pairs):
-        lacking = "none of them is in the selection part" if len(frames.pairs) else "names none"
-        raise UserError(f"select_by '{select_by}' needs pairs, and of data set '{dataset}' the label table {lacking}")
-    if select_by == "pair_f1" and (same.all() or not same.any()):
-        kinds = "same" if same.all() else "different"
-        raise UserError(f"select_by 'pair_f1' needs same and different pairs, and all of '{dataset}' are {kinds}")
 
 
 def without_effect(loss: str | Mapping[str, Any], given: Collection[str]) -> list[str]:

@@ -20,7 +20,7 @@ from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, refuse_seen
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import Labels
-from pipeline.training.combinations import refuse_without_pairs, select_by_of, tracks_of
+from pipeline.training.combinations import SELECT_BY, select_by_of, tracks_of
 from pipeline.training.config import TrainConfig
 from pipeline.training.losses.build import WeightedSum, build_loss
 from pipeline.training.messages import counts_of_parts
@@ -66,7 +66,7 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
         select_split=config.select_split, split_seed=config.split_seed,
     )  # fmt: skip
     print(counts_of_parts(frames, store, fold))
-    refuse_without_pairs(config.select_by, frames, labels.dataset)
+    _refuse_without_pairs(config.select_by, frames, labels.dataset)
     held_out = held_names(frames, labels, "val")
     front, fitted_on, vouched = _front(config, store, frames, held_out, fold)
     common = common_step(frames.video, frames.frame)
@@ -90,6 +90,22 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     return TrainingData(
         config, facts, frames, alike, front, source, views, device, rows, watched, opposite, seen, held_out
     )
+
+
+def _refuse_without_pairs(select_by: str | None, frames: FrameSet, dataset: str) -> None:
+    """Raises ``UserError`` where ``select_by`` needs pairs that the label table names, and the selection part has none.
+
+    An F1 at a logit of 0 needs same and different ones.
+    """
+    if select_by is None or not SELECT_BY[select_by].source.named_pairs:
+        return
+    pairs, same = frames.pairs_of("select")
+    if not len(pairs):
+        lacking = "none of them is in the selection part" if len(frames.pairs) else "names none"
+        raise UserError(f"select_by '{select_by}' needs pairs, and of data set '{dataset}' the label table {lacking}")
+    if select_by == "pair_f1" and (same.all() or not same.any()):
+        kinds = "same" if same.all() else "different"
+        raise UserError(f"select_by 'pair_f1' needs same and different pairs, and all of '{dataset}' are {kinds}")
 
 
 def _source(
