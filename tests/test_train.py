@@ -379,8 +379,8 @@ def killed_after(epoch: int, monkeypatch, *flags: str) -> Path:
     """A run that is cut off when it has shown the scores of an epoch, with a state stored after each epoch."""
     plain = Board.scalars
 
-    def cut(self, values, part, at, *more):
-        plain(self, values, part, at, *more)
+    def cut(self, values, part, at, *num_frames):
+        plain(self, values, part, at, *num_frames)
         if part == "val" and at == epoch:
             raise Killed
 
@@ -578,7 +578,15 @@ def test_training_ends_when_nothing_gets_better(place, monkeypatch):
     monkeypatch.setattr(run_module, "_watch", lambda *_: next(scores))
     folder = run("-e", "50", "--patience", "2")
     assert json.loads((folder / "summary.json").read_text())["seeds"] == [
-        {"epoch": 2, "epochs": 4, "seed": 0, "select": 0.7, "steps": 20, "untrained": 0.5}
+        {
+            "epoch": 2,
+            "epochs": 4,
+            "seed": 0,
+            "select": 0.7,
+            "select_by": "auc_same_different",
+            "steps": 20,
+            "untrained": 0.5,
+        }
     ]
     assert len(EventAccumulator(str(folder / "seed_0")).Reload().Scalars("loss/train")) == 4
 
