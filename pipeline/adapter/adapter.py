@@ -72,6 +72,12 @@ class Adapter:
         """Embeddings (B, E) from what the head gives, (B, T, E), or (B, E) already."""
         return out if self.head.pools else POOLINGS[self.facts["pooling"]](out, valid)
 
+    def windows(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, E) of windows (B, T, K): ``pool`` of what the head gives, but for rounding."""
+        if self.head.pools:
+            return self.head(features, valid)
+        return self.head.pooled(features, valid, POOLINGS[self.facts["pooling"]])
+
     def embed(self, source: Source, rows: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
         """Embeddings (W, E) float32 of windows ``rows`` (W, T) into ``source``."""
         self.head.eval()
@@ -90,8 +96,7 @@ class Adapter:
                     out.append(self.pool(*embedded.gather(part)))
             else:
                 for part in rows.split(batch_size):
-                    features, valid = source.gather(part)
-                    out.append(self.pool(self.head(features, valid), valid))
+                    out.append(self.windows(*source.gather(part)))
         return torch.cat(out)
 
     def embed_frames(self, source: Source, rows: torch.Tensor) -> torch.Tensor:

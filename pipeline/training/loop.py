@@ -87,8 +87,9 @@ class Trainer:
         self.steps = 0  # of the optimiser, so far
         self.parameters = [p for module in (adapter.head, adapter.predictors, loss) for p in module.parameters()]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay
-        )
+            self.parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay,
+            fused=True,
+        )  # fmt: skip
 
     def share_done(self, epochs: int) -> float:
         """The share of the training that is over after ``epochs`` epochs; 1 at its end."""
@@ -141,8 +142,7 @@ class Trainer:
         self.loss.load_state_dict(of["loss"])
         for name, value in of["optimizer"].items():
             number, key = name.split(".")
-            value = value if key == "step" else value.to(self._device)
-            self.optimizer.state[self.parameters[int(number)]][key] = value
+            self.optimizer.state[self.parameters[int(number)]][key] = value.to(self._device)
         self.steps = int(max(state["step"] for state in self.optimizer.state.values()))
         torch.set_rng_state(of["random"]["cpu"])
         if self._device.type == "cuda":
@@ -166,12 +166,14 @@ class Trainer:
             batch["labels"] = torch.arange(len(numbers), device=device) // 2
         half = torch.autocast(device.type, torch.bfloat16) if self.schedule.precision == "bfloat16" else nullcontext()
         with half:
-            out = head(features, valid)
+            if "frames" in takes:
+                batch |= {"frames": head(features, valid), "valid": valid}
+                embeddings = self.adapter.pool(batch["frames"], valid)
+            else:
+                embeddings = self.adapter.windows(features, valid)
             if head.pairs:
                 batch["pair_logits"] = head.pair(features[0::2], valid[0::2], features[1::2], valid[1::2])
-        if "frames" in takes:
-            batch |= {"frames": out, "valid": valid}
-        loss, terms = self.loss(self.adapter.pool(out, valid), batch, self.adapter.predictors)
+        loss, terms = self.loss(embeddings, batch, self.adapter.predictors)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         limit = self.schedule.clip_norm or math.inf

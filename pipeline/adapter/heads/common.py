@@ -1,9 +1,12 @@
 """What heads share: what is known of one before it runs, the mask, and the checks of their options."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+
+Pooling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of (B, T, C) and valid (B, T): (B, C)
 
 MOST = 1000  # of layers, attention heads and frames of distance: far above any use, and still made in seconds
 
@@ -23,10 +26,44 @@ class Head(nn.Module):
         self.num_features, self.embedding_size = num_features, embedding_size
         self.num_channels = num_features  # of what a head for pairs compares
 
+    def pooled(self, features: torch.Tensor, valid: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+        """Embeddings (B, E) of windows (B, T, D), by a head that gives one for each frame."""
+        return pooling(self(features, valid), valid)
+
+
+class Projected(Head):
+    """A head whose last step, ``project``, is an affine map of each frame alone; ``hidden`` is all before it.
+
+    A weighted mean of frames may be taken before such a map as well as after it: so a window is projected and not each
+    of its frames. ``hidden`` (B, T, H) must be finite where ``valid`` is False too, and may be anything there.
+    """
+
+    def hidden(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return mask(self.project(self.hidden(features, valid)), valid)
+
+    def pooled(self, features: torch.Tensor, valid: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+        """The same embeddings, but for rounding, by a product of B rows and not of B * T."""
+        counted = pooling(valid.unsqueeze(-1).float(), valid).squeeze(-1) > 0  # the pooling's frames are not all absent
+        return mask(self.project(pooling(self.hidden(features, valid), valid)), counted)
+
 
 def mask(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(..., C) with zeros where ``valid`` (...) is False, NaN included; no gradient passes there."""
-    return values.masked_fill(~valid.unsqueeze(-1), 0.0)
+    """(..., C) with zeros where ``valid`` (...) is False, NaN included; no gradient passes there.
+
+    Where all is valid these are the ``values`` themselves.
+    """
+    if values.is_cuda:  # counting what is missing would mean waiting for the device
+        return values.masked_fill(~valid.unsqueeze(-1), 0.0)
+    missing = (~valid).flatten().nonzero().flatten()
+    if not len(missing):
+        return values
+    return values.reshape(-1, values.shape[-1]).index_fill(0, missing, 0.0).view(values.shape)
 
 
 def check_count(**named: Any) -> None:

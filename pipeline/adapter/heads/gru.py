@@ -4,10 +4,10 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pipeline.adapter.heads.common import Head, check_count, mask
+from pipeline.adapter.heads.common import Projected, check_count, mask
 
 
-class GRU(Head):
+class GRU(Projected):
     """A bidirectional GRU of E units a direction over the valid frames, then dropout and linear 2E -> E.
 
     Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation", EMNLP
@@ -28,14 +28,17 @@ class GRU(Head):
         self.dropout = nn.Dropout(dropout)
         self.project_out = nn.Linear(2 * embedding_size, embedding_size)
 
-    def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def hidden(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         places = torch.argsort(~valid, dim=1, stable=True)  # of the valid frames, in their order, then of the others
         frames = _take(mask(features.float(), valid), places)
         lengths = valid.sum(dim=1).clamp(min=1).cpu()  # packing knows no empty sequence; the last mask empties it
         packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
         hidden, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=valid.shape[1])
         hidden = _take(hidden, torch.argsort(places, dim=1))
-        return mask(self.project_out(self.dropout(hidden)), valid)
+        return self.dropout(hidden)
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.project_out(hidden)
 
 
 def _take(frames: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from pipeline.adapter.heads.common import Head, mask
+from pipeline.adapter.heads.common import Projected, mask
 
 
-class MLP(Head):
+class MLP(Projected):
     """Linear D -> E, LayerNorm, GELU, dropout, linear E -> E.
 
     LayerNorm and not BatchNorm: statistics over a batch would mix frames, padded ones among them, and a batch holds
@@ -26,5 +26,8 @@ class MLP(Head):
             nn.Linear(embedding_size, embedding_size),
         )
 
-    def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-        return mask(self.layers(mask(features.float(), valid)), valid)
+    def hidden(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        return self.layers[:-1](mask(features.float(), valid))
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.layers[-1](hidden)

@@ -3,12 +3,12 @@
 import torch
 from torch import nn
 
-from pipeline.adapter.heads.common import Head, check_count, mask
+from pipeline.adapter.heads.common import Projected, check_count, mask
 
 MOST_DILATED = 20  # layers: then the receptive field is two million frames
 
 
-class TCN(Head):
+class TCN(Projected):
     """Dilated residual convolutions over time: linear D -> E, ``num_layers`` layers of E channels, linear E -> E.
 
     One stage of MS-TCN (Farha and Gall, CVPR 2019, section 3.1, https://arxiv.org/abs/1903.01945), whose layer l is
@@ -30,11 +30,14 @@ class TCN(Head):
         self.layers = nn.ModuleList(_DilatedResidual(embedding_size, 2**i, dropout) for i in range(num_layers))
         self.project_out = nn.Linear(embedding_size, embedding_size)
 
-    def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def hidden(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         hidden = mask(self.project_in(mask(features.float(), valid)), valid)
         for layer in self.layers:
             hidden = mask(layer(hidden), valid)
-        return mask(self.project_out(hidden), valid)
+        return hidden
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.project_out(hidden)
 
 
 class _DilatedResidual(nn.Module):

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.adapter.heads.common import Head, check_count, mask
+from pipeline.adapter.heads.common import Projected, check_count, mask
 
 
-class Transformer(Head):
+class Transformer(Projected):
     """Linear D -> E, pre-norm self-attention layers over the valid frames, LayerNorm, linear E -> E.
 
     A layer is ``h + drop(attention(norm(h)))``, then ``h + drop(W2 GELU(W1 norm(h)))`` with 4E hidden units (Vaswani et
@@ -53,7 +53,7 @@ class Transformer(Head):
         self.norm = nn.LayerNorm(embedding_size)
         self.project_out = nn.Linear(embedding_size, embedding_size)
 
-    def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    def hidden(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         hidden = self.project_in(mask(features.float(), valid))
         if self.positions == "sinusoidal":
             hidden = hidden + sinusoids(hidden.shape[1], self.embedding_size, hidden.device)
@@ -61,7 +61,10 @@ class Transformer(Head):
         logits = self._added_logits(valid)
         for layer in self.layers:
             hidden = layer(hidden, logits)
-        return mask(self.project_out(self.norm(hidden)), valid)
+        return self.norm(hidden)
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.project_out(hidden)
 
     def _added_logits(self, valid: torch.Tensor) -> torch.Tensor:
         """(B, heads or 1, T or 1, T): what attention from frame i to frame j has added; -inf where j is not valid."""
