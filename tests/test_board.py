@@ -89,6 +89,7 @@ def test_a_metric_says_beside_its_curve_what_it_is_of_and_on_how_many_frames(wri
         "cosine_same/val": f"mean cosine of pairs. {where}",
         "loss/train": "",
     }
+    assert {events.summary_metadata[tag].plugin_data.plugin_name for tag in events.Tags()["scalars"]} == {"scalars"}
 
 
 def test_what_was_given_is_on_disk_before_the_board_is_closed(tmp_path):
