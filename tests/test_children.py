@@ -77,7 +77,8 @@ def test_a_child_ends_with_its_parent_and_its_own_child_with_it(workplace, how):
 
 def test_the_exit_status_is_the_childs_and_no_more_is_handed_on(monkeypatch):
     monkeypatch.setenv(children.PARENT, "1")  # of somebody else: nobody's child takes it for its own
-    look = f"import os, sys; from pipeline.core import children; sys.exit(os.environ['{children.PARENT}'] != '{os.getpid()}')"
+    is_handed_on = f"os.environ['{children.PARENT}'] == '{os.getpid()}'"
+    look = f"import os, sys; from pipeline.core import children; sys.exit(not {is_handed_on})"
     monkeypatch.chdir(ROOT)
     assert children.run([sys.executable, "-c", look]) == 0
     assert children.run([sys.executable, "-c", "raise SystemExit(7)"]) == 7
