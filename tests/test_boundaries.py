@@ -1,6 +1,8 @@
 """Which room may import which, and what dvc.yaml must name. (Which code a stage depends on: test_code.py.)"""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,23 @@ def test_raw_frames_of_the_users_are_no_dependency():
 
 def test_the_package_itself_is_empty():
     assert (ROOT / "pipeline" / "__init__.py").read_text() == ""
+
+
+# Libraries that take longer to import than a small command takes to run.
+SLOW = {"cv2", "matplotlib", "onnxruntime", "pytorch_metric_learning", "scipy.stats", "sklearn", "tensorboard", "timm"}
+
+
+@pytest.mark.parametrize(
+    ("commands", "slow"),
+    [
+        (["pipeline.extraction.reduce", "pipeline.datasets.index", "pipeline.report.__main__"], SLOW | {"torch"}),
+        (
+            ["train", "pipeline.evaluation.evaluate", "pipeline.evaluation.baselines", "pipeline.submission.predict"],
+            SLOW,
+        ),
+    ],
+)
+def test_slow_libraries_are_imported_where_they_are_used_and_not_at_the_start(commands, slow):
+    code = f"import sys, {', '.join(commands)}; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not slow & set(modules.stdout.split())

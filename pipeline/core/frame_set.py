@@ -275,7 +275,7 @@ def folds_of(label: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.
     counts = np.bincount(of_group * num_classes + of_class, minlength=num_groups * num_classes)
     counts = counts.reshape(num_groups, num_classes).astype(np.float64)
     shuffled = np.arange(num_groups)
-    check_random_state(seed).shuffle(shuffled)
+    np.random.RandomState(seed).shuffle(shuffled)  # scikit-learn's own draws
     order = shuffled[np.argsort(-np.std(counts[shuffled], axis=1), kind="stable")]
     dealt, dealt_shares = np.zeros((folds, num_classes)), np.zeros((folds, num_classes))
     sizes, sizes_of_groups = [0.0] * folds, counts.sum(axis=1).tolist()

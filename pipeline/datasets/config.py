@@ -22,6 +22,7 @@ SYNTHETIC_MARKER = (
 CUT_FIRST = (
     "these are videos: cut faces out of them first (python -m pipeline.faces), and name the folder that it wrote"
 )
+AUTO = "auto"  # the name of a data set that is to be recognised
 HOW_TO_POINT = "name its folder as dataset.root in params.yaml, or with --root FOLDER"
 
 

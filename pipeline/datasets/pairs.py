@@ -12,8 +12,6 @@ The group is all pairs that share an image, so that no image is on both sides of
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import Frames, Labels
@@ -161,6 +159,9 @@ def _images(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _components(left: np.ndarray, right: np.ndarray, number: int) -> np.ndarray:
     """(number,) which component of the graph with these edges each node is in."""
+    from scipy.sparse import coo_array  # here: other data sets shall not wait for it, each time they are looked at
+    from scipy.sparse.csgraph import connected_components
+
     edges = coo_array((np.ones(len(left)), (left, right)), shape=(number, number))
     return connected_components(edges, directed=False)[1]
 

@@ -1,20 +1,18 @@
 """The readers of data sets by name, and what is done to whatever they found: splits, several at once, class maps."""
 
 import os
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from pipeline.core.choices import Choices
 from pipeline.core.params import UserError, build, one_of
 from pipeline.core.tables import Frames, Labels
-from pipeline.datasets import abaw, afew_va, ckplus, csv_table, folder, pairs, ravdess, shapes
 from pipeline.datasets.classes import alike, mapped
-from pipeline.datasets.config import DatasetConfig
+from pipeline.datasets.config import AUTO, DatasetConfig
 from pipeline.datasets.dataset import Dataset
-from pipeline.datasets.recognise import AUTO, recognised
 from pipeline.datasets.splits import with_split, without_val
 
 OF_A_DATA_SET = ("annotations", "columns", "crop_source", "frame_number", "first_frame", "missing")
@@ -41,6 +39,8 @@ def read(config: DatasetConfig) -> Dataset:
 def _read_one(config: DatasetConfig) -> Dataset:
     recognised_as = {}
     if config.name == AUTO or (config.name == "csv" and config.annotations is None):
+        from pipeline.datasets.recognise import recognised  # here, since it imports a reader for each guess
+
         config = recognised(config)
         settings = {"name": config.name, "annotations": config.annotations, "columns": config.columns}
         recognised_as = {"recognised": ", ".join(f"{key} {value}" for key, value in settings.items() if value)}
@@ -100,13 +100,16 @@ def _distinct(names: list[str]) -> list[str]:
     return [f"{name}-{n + 1}" if n else name for name, n in zip(names, earlier, strict=True)]
 
 
-READERS: dict[str, Callable[[DatasetConfig], Dataset]] = {
-    "abaw": abaw.read,
-    "afew_va": afew_va.read,
-    "ckplus": ckplus.read,
-    "csv": csv_table.read,
-    "folder": folder.read,
-    "pairs": pairs.read,
-    "ravdess": ravdess.read,
-    "shapes": shapes.read,
-}
+READERS = Choices(
+    "data set",
+    {
+        "abaw": "pipeline.datasets.abaw.read",
+        "afew_va": "pipeline.datasets.afew_va.read",
+        "ckplus": "pipeline.datasets.ckplus.read",
+        "csv": "pipeline.datasets.csv_table.read",
+        "folder": "pipeline.datasets.folder.read",
+        "pairs": "pipeline.datasets.pairs.read",
+        "ravdess": "pipeline.datasets.ravdess.read",
+        "shapes": "pipeline.datasets.shapes.read",
+    },
+)

@@ -7,13 +7,12 @@ from typing import Any
 
 from pipeline.core.params import UserError
 from pipeline.datasets import abaw, ckplus, ravdess, shapes
-from pipeline.datasets.config import HOW_TO_POINT, VIDEO_SUFFIXES, DatasetConfig
+from pipeline.datasets.config import AUTO, HOW_TO_POINT, VIDEO_SUFFIXES, DatasetConfig
 from pipeline.datasets.folder import SPLIT_FOLDERS
 from pipeline.datasets.numbered import frame_digits
 from pipeline.datasets.scan import Scan, scan
 from pipeline.datasets.sheet import read_head, rows_of
 
-AUTO = "auto"
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _FRAME = re.compile(r"\d{5,}\.\w+", re.ASCII)  # as frames of a video are called; images of a class seldom are
 _AFEW = re.compile(r"(?:.*/)?(\d+)/\1\.json")

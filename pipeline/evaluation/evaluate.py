@@ -34,7 +34,6 @@ from pipeline.core.seen import refuse_seen
 from pipeline.core.store import ALIKE, FeatureStore
 from pipeline.core.tables import KEY, STORE, Labels, of_fold, read_frames
 from pipeline.evaluation import files
-from pipeline.evaluation.drawing import drawn, thumbnail
 from pipeline.evaluation.folds import FoldResult, pooled, together
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.measures import (
@@ -367,11 +366,13 @@ def report(
     seeds = [pooled(subsets, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
     weights = group_weights(len(subset.groups), config.resamples)
     estimated = estimates(about["run"], [measure for measure, _ in seeds], weights)
-    thumbnails = _thumbnails(frame_table(config.data, config.frames))
-    pictures = drawn(subset, folds, seeds[0][1], estimated, about, thumbnails, config.timelines)
     with all_or_none(config.output, files.NAME) as folder:
         files.write(folder, subset, folds, seeds, estimated, about)
         (folder / "plots").mkdir()
+        from pipeline.evaluation import drawing  # here: matplotlib takes most of a second to import
+
+        thumbnails = _thumbnails(frame_table(config.data, config.frames), drawing.thumbnail)
+        pictures = drawing.drawn(subset, folds, seeds[0][1], estimated, about, thumbnails, config.timelines)
         for name, figure in pictures:
             figure.savefig(folder / "plots" / f"{name}.png")
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
@@ -413,8 +414,10 @@ def _baseline(config: EvaluateConfig, about: dict[str, Any], metric: str) -> str
     return "{:.3f} of {}".format(*best(values)) if values else ""
 
 
-def _thumbnails(path: Path | None) -> Callable[[str, int], np.ndarray | None]:
-    """A picture by video and frame number; None for those that are not there."""
+def _thumbnails(
+    path: Path | None, read: Callable[[Path], np.ndarray | None]
+) -> Callable[[str, int], np.ndarray | None]:
+    """A picture by video and frame number, as ``read`` gives it; None for those that are not there."""
     if path is None:
         return lambda video, frame: None
     frames = read_frames(path)
@@ -426,7 +429,7 @@ def _thumbnails(path: Path | None) -> Callable[[str, int], np.ndarray | None]:
 
     def picture(video: str, frame: int) -> np.ndarray | None:
         own = of_video(video).get(frame)
-        return None if own is None else thumbnail(frames.root / own)
+        return None if own is None else read(frames.root / own)
 
     return picture
 

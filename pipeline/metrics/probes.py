@@ -3,10 +3,6 @@
 import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from pipeline.metrics.vectors import BLOCK, evenly
@@ -21,6 +17,11 @@ def linear_probe(
     standardised by train, each class of equal total weight. A constant column becomes 0. With one class in train that
     is the answer to everything. Where ``most_iterations`` do not suffice a line says so.
     """
+    from sklearn.exceptions import ConvergenceWarning  # here: scikit-learn takes a second to import
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     chosen = evenly(len(train), most)
     x, y = train[chosen].astype(np.float32), train_labels[chosen]
     if len(np.unique(y)) == 1:

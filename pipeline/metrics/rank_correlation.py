@@ -1,7 +1,6 @@
 """Whether frames that are near in valence and arousal are near as embeddings."""
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from pipeline.metrics.grouped import Measure, constant
 from pipeline.metrics.vectors import normalised
@@ -13,6 +12,8 @@ def rank_correlation(embeddings: np.ndarray, truth: np.ndarray, groups: np.ndarr
     It is of all pairs from two ``groups`` (n,) of rows of ``embeddings`` (n, E) and ``truth`` (n, 2). NaN with fewer
     than two pairs, and where all cosines or all distances are the same.
     """
+    from scipy.stats import spearmanr  # here: it takes longer to import than all else of a run without such labels
+
     first, second = np.triu_indices(len(truth), k=1)
     apart = groups[first] != groups[second]
     first, second = first[apart], second[apart]

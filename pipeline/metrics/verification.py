@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from sklearn.metrics import precision_recall_curve
 
 from pipeline.metrics.grouped import Measure, constant
 from pipeline.metrics.pair_cosines import opposite_table
@@ -172,7 +171,11 @@ def best_f1_of_named_pairs(same_scores: np.ndarray, different_scores: np.ndarray
     if not count:
         return constant(paired_best_f1=float("nan"))
     scores = np.concatenate([kind[evenly(len(kind), count)] for kind in (same_scores, different_scores)])
-    precision, recall, _ = precision_recall_curve(np.arange(2 * count) < count, scores)
+    order = np.argsort(scores)[::-1]
+    last = np.append(np.diff(scores[order]) != 0, True)  # of equal scores, which a threshold passes together
+    passed = (np.flatnonzero(last) + 1).astype(np.float64)
+    hits = np.cumsum(order < count)[last]
+    precision, recall = hits / passed, hits / count
     best = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
     return constant(paired_best_f1=float(best))
 

@@ -18,7 +18,6 @@ from pipeline.core.params import UserError, entry, option, parse
 from pipeline.evaluation import files
 from pipeline.report.facts import check, headline
 from pipeline.report.page import html_page, markdown_page, terminal
-from pipeline.report.pictures import figure, pictures
 from pipeline.report.tables import against, csv_text, gains, notes, ordered, results
 
 
@@ -43,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     title, facts = headline(runs)
     sections = [results(runs), gains(runs), against(runs), notes(runs)]
     sections = [section for section in sections if section is not None]
+    from pipeline.report.pictures import figure, pictures  # here: matplotlib takes most of a second to import
+
     with all_or_none(config.output, "report") as folder:
         write_text(folder / "metrics.csv", csv_text(runs))
         figure(runs, title).savefig(folder / "runs.png")

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.neighbors import KNeighborsRegressor
 
 from pipeline.adapter import sources as features
 from pipeline.adapter.adapter import Adapter, load_adapter
@@ -411,6 +410,8 @@ def _others(config: PredictConfig, made_by: dict[str, Any]) -> str:
 
 def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: torch.device) -> Predictor:
     """Means over the nearest frames by cosine, out of all that were not held out: of classes, the shares of votes."""
+    from sklearn.neighbors import KNeighborsRegressor  # here: scikit-learn takes a second to import
+
     facts = adapter.facts
     refusal = f"{config.run} was trained on other features than {config.labelled} has"
     said = vouched_for(refusal, facts["made_by"], FeatureStore(config.labelled).made_by, config.alike)
