@@ -98,6 +98,26 @@ def by_video(found, video):
     return [fields for name, fields in found.items() if name.startswith(f"{video}/")]
 
 
+@pytest.mark.parametrize("by", ["loss", "knn"])
+def test_predictions_are_made_a_block_of_frames_at_a_time_and_are_the_same(place, monkeypatch, by):
+    """The embeddings of 3 M frames are never in memory together."""
+    run(place, (0, 1))
+    labels(place)
+    knn = ["--by", "knn", "--labels", "labels.parquet", "--labelled", "labelled.zarr", "--neighbours", "3"]
+    more = knn if by == "knn" else []
+    whole = predicted("--task", "expr", *more)
+    sizes, per_frame = [], predict.per_frame
+
+    def noted(adapter, source, windows, rows, *rest):
+        sizes.append(len(rows))
+        return per_frame(adapter, source, windows, rows, *rest)
+
+    monkeypatch.setattr(predict, "BLOCK", 7)
+    monkeypatch.setattr(predict, "per_frame", noted)
+    assert predicted("--task", "expr", *more, out="again") == whole
+    assert max(sizes) == 7
+
+
 def test_every_listed_frame_gets_its_own_or_its_neighbours_valence_and_arousal(place, capsys):
     run(place)
     found = predicted("--task", "va")

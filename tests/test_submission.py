@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.core.params import UserError
 from pipeline.core.store import StoreWriter
+from pipeline.submission import formats
 from pipeline.submission.formats import FORMATS, TASKS, check_format, problems, read_list, write
 
 NAMES = [f"7_left/0000{i}.jpg" for i in (1, 2, 3)] + [f"10-60-1280x720/0000{i}.jpg" for i in (1, 2)]
@@ -256,3 +257,23 @@ def test_faults_of_files_per_video_are_named(tmp_path):
     (found,) = problems(tmp_path / "7.txt", WANTED, "au", "per-video")
     assert found == f"{tmp_path}/7.txt: not a folder of files, one a video"
     assert problems(tmp_path, WANTED, "au", "single") == [f"{tmp_path}/predictions.txt: there is no such file"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_whole_columns_and_single_lines_agree_on_what_is_right(tmp_path, task, monkeypatch):
+    """``problems`` looks at lines where a file is not right by its columns: 3,000 files with a byte changed."""
+    write(tmp_path, WANTED, VALUES, task, "single")
+    file, rng = tmp_path / "predictions.txt", np.random.default_rng(0)
+    whole, verdicts = file.read_bytes(), set()
+    for _ in range(750):
+        at, byte = rng.integers(len(whole)), rng.choice([*b'0178.,-+e"\n\r x', 0xFF])
+        file.write_bytes(whole[:at] + bytes([byte]) * rng.integers(3) + whole[at + 1 :])
+        found = problems(file, WANTED, task, "single")
+        by_columns = formats._is_right(file, WANTED["name"], len(WANTED), task, "single")
+        with monkeypatch.context() as patch:
+            patch.setattr(formats, "_is_right", lambda *_: False)
+            assert problems(file, WANTED, task, "single") == found
+        verdicts.add((not found, by_columns))
+    assert (False, False) in verdicts
+    assert (True, True) in verdicts
+    assert (False, True) not in verdicts

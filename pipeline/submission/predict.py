@@ -21,7 +21,7 @@ name: a folder that is there is finished.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -177,8 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     predictions, trained_at, vouched = _mean_of_seeds(config, checkpoints, store, rows)
     rows = replace(rows, trained_at=trained_at)
     _check_width(config, rows)
-    code = rows.videos.get_indexer(wanted["video"])
-    frame = wanted["frame"].to_numpy()
+    code, frame = _codes(rows, wanted), wanted["frame"].to_numpy()
     values = {what: _decided(what, _at(config, what, rows, predictions[what], code, frame)) for what in config.wants}
     with all_or_none(config.output.parent, config.output.name) as aside:
         folder = aside / config.output.name
@@ -234,11 +233,13 @@ def _extract(config: PredictConfig, params: Sequence[str]) -> None:
 
 
 def _rows(store: FeatureStore, wanted: pd.DataFrame, config: PredictConfig) -> Rows:
-    keys = store.keys.astype({"video": "str"})
-    keys = keys[keys["video"].isin(wanted["video"].unique())]
+    names = store.keys["video"].cat.categories
+    is_listed = names.isin(wanted["video"].unique())
+    keys = store.keys[is_listed[store.keys["video"].cat.codes]]
     if keys.empty:
         raise UserError(f"none of the {wanted['video'].nunique():,} videos in {config.list_of} is in {store.path}")
-    video, videos = pd.factorize(keys["video"])
+    video, known = pd.factorize(keys["video"].cat.codes.to_numpy())
+    videos = names[known]
     fps = frame_rates(config.fps, videos, video)
     return _as_rows(keys["row"].to_numpy(), video, keys["frame"].to_numpy(), videos, fps)
 
@@ -250,19 +251,25 @@ def _as_rows(
     return Rows(row, video, frame, pd.Index(videos), step, fps)
 
 
+def _codes(rows: Rows, wanted: pd.DataFrame) -> np.ndarray:
+    """The code (m,) of each wanted frame's video among ``rows.videos``, -1 where it has no features."""
+    code, names = pd.factorize(wanted["video"])
+    return rows.videos.get_indexer(names)[code]
+
+
 def _check_reach(config: PredictConfig, rows: Rows, wanted: pd.DataFrame) -> pd.Series:
     """The share of each video's listed frames that lie beyond its first and last frame with features, largest first.
 
     There the prediction of that frame is held. Videos without any such frame are left out. Raises ``UserError`` where
     it is more than ``most_extrapolated`` in a video that has features at all: of most such lists the numbers are wrong.
     """
-    code = rows.videos.get_indexer(wanted["video"])
-    known, frame = wanted[code >= 0], wanted["frame"].to_numpy()[code >= 0]
-    code = code[code >= 0]
+    code = _codes(rows, wanted)
+    frame, code = wanted["frame"].to_numpy()[code >= 0], code[code >= 0]
     first = np.flatnonzero(np.diff(rows.video, prepend=-1))
     last = np.append(first[1:], len(rows.video)) - 1
     outside = (frame < rows.frame[first][code]) | (frame > rows.frame[last][code])
-    share = pd.Series(outside, index=known["video"].to_numpy()).groupby(level=0).mean()
+    share = pd.Series(outside).groupby(code).mean()
+    share = share.set_axis(rows.videos[share.index]).sort_index()
     share = share[share > 0].sort_values(ascending=False, kind="stable")
     if len(too_far := share[share > config.most_extrapolated]):
         video = too_far.index[0]
@@ -298,10 +305,11 @@ def _mean_of_seeds(
         predictors = {what: predictor(config, adapter, what, device) for what in config.wants}
         if path == checkpoints[0]:
             _check_spacing(config, adapter, store, rows)
-        z, predictions = _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device)
         vouched |= adapter.facts["vouched"]
-        for what, predict in predictors.items():
-            total[what] = total.get(what, 0) + predict(z, predictions) / len(checkpoints)
+        for block, z, predictions in _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device):
+            for what, predict in predictors.items():
+                values = predict(z, predictions)
+                total.setdefault(what, np.zeros((len(rows.row), values.shape[1])))[block] += values / len(checkpoints)
     line.end()
     if seen_videos:
         print(
@@ -322,11 +330,15 @@ def _seen_videos(adapter: Adapter, videos: pd.Index) -> list[str]:
 
 def _per_frame(
     config: PredictConfig, adapter: Adapter, store: FeatureStore, rows: Rows, wanted: np.ndarray, device: torch.device
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Embeddings and predictions, as ``per_frame`` has them, of ``wanted`` (m,), which are numbers into ``rows``."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """Embeddings and predictions, as ``per_frame`` has them, of ``wanted`` (m,), which are numbers into ``rows``.
+
+    A block of ``wanted`` at a time, which comes with them: the embeddings of 3 M frames take 1.5 GB.
+    """
     source = features.open_inputs(store, rows.row, adapter.front, device)
     windows = adapter.window.over(rows.video, rows.frame, rows.videos, config.fps)
-    return per_frame(adapter, source, windows, wanted, config.window_stride, device)
+    for block in np.split(wanted, range(BLOCK, len(wanted), BLOCK)):
+        yield block, *per_frame(adapter, source, windows, block, config.window_stride, device)
 
 
 def _check_spacing(config: PredictConfig, adapter: Adapter, store: FeatureStore, rows: Rows) -> None:
@@ -435,17 +447,12 @@ def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: t
     if len(train) == 0:
         raise UserError(f"no training frame in {config.labels} has all of ABAW's {WORDS[what]}")
     rows = _as_rows(frames.row, frames.video, frames.frame, frames.videos)
-    database, _ = _per_frame(config, adapter, store, rows, train, device)
+    database = np.concatenate([z for _, z, _ in _per_frame(config, adapter, store, rows, train, device)])
     # Of rows of length one the nearest by distance is the nearest by cosine.
     nearest = KNeighborsRegressor(min(config.neighbours, len(train)), algorithm="brute")
     nearest.fit(normalised(database), target[train])
 
-    def predict(z: np.ndarray, _: dict[str, np.ndarray]) -> np.ndarray:
-        return np.concatenate(
-            [nearest.predict(normalised(block)) for block in np.split(z, range(BLOCK, len(z), BLOCK))]
-        )
-
-    return predict
+    return lambda z, said: nearest.predict(normalised(z))
 
 
 def _order(what: str, names: Sequence[str], whose: Path) -> list[int]:
@@ -470,7 +477,8 @@ def _at(
     stretch = int(max(rows.frame.max(), frame.max())) + 1
     key, known = rows.video * stretch + rows.frame, video >= 0
     wanted = (video * stretch + frame)[known]
-    axis = np.union1d(key, wanted)
+    axis = np.sort(np.concatenate([key, wanted]), kind="stable")  # two sorted halves, mostly, which it merges
+    axis = axis[np.diff(axis, prepend=-1) != 0]
     of_video, number = np.divmod(axis, stretch)
     every = on_every_frame(rows.video, rows.frame, predictions, of_video, number)
     width = config.width_aus if what == "aus" else config.width
@@ -494,8 +502,10 @@ def _decided(what: str, values: np.ndarray) -> np.ndarray:
 
 def _print_gaps(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray, beyond: pd.Series) -> None:
     print(f"{config.output}: {len(wanted):,} frames of {wanted['video'].nunique():,} videos, checked")
-    keys = pd.MultiIndex.from_arrays([video, wanted["frame"]])
-    gap = (video >= 0) & ~keys.isin(pd.MultiIndex.from_arrays([rows.video, rows.frame]))
+    frame = wanted["frame"].to_numpy()
+    stretch = int(max(rows.frame.max(), frame.max())) + 1
+    has, keys = rows.video * stretch + rows.frame, video * stretch + frame
+    gap = (video >= 0) & (has[np.searchsorted(has, keys).clip(max=len(has) - 1)] != keys)
     if gap.any():
         print(f"  {int(gap.sum()):,} frames of {len(np.unique(video[gap])):,} videos have no features: interpolated")
     if len(beyond):
