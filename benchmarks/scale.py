@@ -30,8 +30,12 @@ sys.path.append(str(Path(__file__).parent.parent))  # behind PYTHONPATH, by whic
 import numpy as np
 import pandas as pd
 
-from pipeline.core.store import CHUNK_ROWS, FeatureStore, StoreWriter, chunk_file
-from pipeline.core.tables import ABAW_CLASSES, Frames, Labels, write_frames, write_labels
+try:
+    from pipeline.core.store import CHUNK_ROWS, FeatureStore, StoreWriter, chunk_file
+    from pipeline.core.tables import ABAW_CLASSES, Frames, Labels, write_frames, write_labels
+except ModuleNotFoundError:  # an older checkout, that draws its own data
+    from pipeline.store import CHUNK_ROWS, FeatureStore, StoreWriter, chunk_file
+    from pipeline.tables import ABAW_CLASSES, Frames, Labels, write_frames, write_labels
 
 ROOT = Path(__file__).resolve().parent.parent
 SEGMENT = 150  # frames of one expression
@@ -181,7 +185,14 @@ def prepared(name: str, root: Path, place: Path, like: Path) -> dict[str, list[s
     if not (place / "runs/drawn").is_dir():
         timed(["train.py", "-e", "0", "-r", "1", "--no-reduce", "--no-evaluate", *data, *kind, "-s", f"{place}/runs",
                "--name", "drawn"], root)  # fmt: skip
-    store = f"from pathlib import Path; from pipeline.core.store import FeatureStore; FeatureStore(Path('{data[1]}'))"
+    store = f"from scale import FeatureStore, Path; FeatureStore(Path('{data[1]}'))"
+    report, predict = (
+        next(name for name in names if (root / name.replace(".", "/")).with_suffix(".py").is_file())
+        for names in (
+            ("pipeline.report.__main__", "pipeline.evaluation.report"),
+            ("pipeline.submission.predict", "pipeline.evaluation.predict"),
+        )
+    )
     params, videos = place / "report.yaml", place / "list.txt"
     params.write_text("report: {}\nruns: {drawn: {}}\n", encoding="utf-8")
     videos.write_text("\n".join(FeatureStore(Path(data[1])).keys["video"].cat.categories) + "\n", encoding="utf-8")
@@ -190,9 +201,9 @@ def prepared(name: str, root: Path, place: Path, like: Path) -> dict[str, list[s
         "reduce": ["-m", "pipeline.extraction.reduce", "-n", "64", *data, "-o", f"{place}/p.st"],
         "evaluate": ["-m", "pipeline.evaluation.evaluate", "--run", f"{place}/runs/drawn", *data,
                      "-o", f"{place}/evaluation/drawn"],
-        "report": ["-m", "pipeline.report", "--params", str(params), "-i", f"{place}/evaluation",
+        "report": ["-m", report.removesuffix(".__main__"), "--params", str(params), "-i", f"{place}/evaluation",
                    "-o", f"{place}/report"],
-        "predict": ["-m", "pipeline.submission.predict", "--run", f"{place}/runs/drawn", "-d", data[1], "--list",
+        "predict": ["-m", predict, "--run", f"{place}/runs/drawn", "-d", data[1], "--list",
                     str(videos), "--task", "expr", "--format", "single", "-o", f"{place}/predictions"],
     }  # fmt: skip
     if SCALES[name].pairs:
