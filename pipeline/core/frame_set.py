@@ -267,8 +267,6 @@ def folds_of(label: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.
     The groups are dealt out one after another, those of the most uneven classes first, each to the fold that leaves the
     least mean deviation of a class's share over the folds; among equal ones, to that of the fewest rows.
     """
-    from sklearn.utils import check_random_state  # here: it takes a second to load, and a wrong flag shall not wait
-
     of_class, num_of_class = np.unique(label, return_inverse=True, return_counts=True)[1:]
     of_group = np.unique(group, return_inverse=True)[1]
     num_classes, num_groups = len(num_of_class), int(of_group.max()) + 1
