@@ -112,7 +112,7 @@ EDITS = {
     "pipeline/report/page.py": {"report"},
     "pipeline/training/loop.py": TRAIN,
     "pipeline/extraction/forward.py": {"extract"},
-    "pipeline/core/store.py": {"extract", "reduce", *TRAIN, *EVALUATE, "baselines"},
+    "pipeline/core/store.py": {"extract", "reduce", *TRAIN, *EVALUATE, "baselines", "report"},
 }
 
 
