@@ -311,7 +311,7 @@ def test_extraction_killed_at_random_ends_with_the_same_keys_and_bytes_and_compu
 def test_dvc_repro_killed_in_the_middle_goes_on_when_called_again(tmp_path):
     pytest.importorskip("dvc")
     place = tmp_path / "place"
-    for name in ["dvc.yaml", "params.yaml", "extract.py", ".dvcignore", ".dvc/config", "pipeline"]:
+    for name in ["dvc.yaml", "params.yaml", "extract.py", "train.py", ".dvcignore", ".dvc/config", "pipeline"]:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, place / name)
     params = yaml.safe_load((place / "params.yaml").read_text())
