@@ -70,7 +70,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("data/scale"), help="holds a folder for each scale")
     parser.add_argument("--width", type=int, help="columns of the features")
     parser.add_argument("--chunks", type=int, help="that are drawn; the others are links to them")
-    parser.add_argument("--only", nargs="*", help="these of open, reduce, evaluate, report, predict; none: draw alone")
+    parser.add_argument(
+        "--only", nargs="*", help="these of torch, import, open, reduce, evaluate, report, predict; none: draw alone"
+    )
     parser.add_argument("--checkout", type=Path, help="another checkout of this project, to compare with")
     parser.add_argument("--turns", type=int, default=1, help="of each command; the fastest counts")
     given = parser.parse_args()
@@ -197,6 +199,8 @@ def prepared(name: str, root: Path, place: Path, like: Path) -> dict[str, list[s
     params.write_text("report: {}\nruns: {drawn: {}}\n", encoding="utf-8")
     videos.write_text("\n".join(FeatureStore(Path(data[1])).keys["video"].cat.categories) + "\n", encoding="utf-8")
     commands = {
+        "torch": ["-c", "import torch"],  # which no command but reduce and report can do without
+        "import": ["-c", "import pipeline.evaluation.evaluate"],
         "open": ["-c", store],
         "reduce": ["-m", "pipeline.extraction.reduce", "-n", "64", *data, "-o", f"{place}/p.st"],
         "evaluate": ["-m", "pipeline.evaluation.evaluate", "--run", f"{place}/runs/drawn", *data,

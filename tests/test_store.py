@@ -656,6 +656,20 @@ def test_a_reader_never_takes_some_of_the_old_store_and_some_of_the_new(tmp_path
     assert (store.keys["frame"].tolist(), store.chunk_rows, rows_of(store)) == ([2], 4, [2])
 
 
+def test_a_store_that_is_replaced_as_soon_as_it_is_open_keeps_its_own_chunk_rows(tmp_path, monkeypatch):
+    path = written(tmp_path / "s.zarr", keys("a", [1]))
+    new = written(tmp_path / "new.zarr", keys("b", [2]), chunk_rows=4)
+    real = pipeline.core.store._opened
+
+    def then_replaced(*what):
+        found = real(*what)
+        replace(path, new)
+        return found
+
+    monkeypatch.setattr("pipeline.core.store._opened", then_replaced)
+    assert FeatureStore(path).chunk_rows == 8
+
+
 def test_a_reader_that_opens_in_the_gap_waits_for_the_new_store(tmp_path):
     path = written(tmp_path / "s.zarr", keys("a", [1]))
     path.rename(tmp_path / ".s.zarr.old")

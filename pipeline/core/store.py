@@ -117,7 +117,9 @@ class FeatureStore:
         self._checked: set[tuple[str, int]] = set()
         self.widths = {name: int(array.shape[1]) for name, array in self._arrays.items()}
         self.num_features = self.widths["original"]
-        self.chunk_rows = int(self.group["frame"].chunks[0])
+        self.chunk_rows = int(
+            self._arrays["original"].chunks[0]
+        )  # of the store that was opened, whatever now stands there
 
     def read(self, rows: np.ndarray, name: str = "original", out: np.ndarray | None = None) -> np.ndarray:
         """Rows (n,) of a view, or of ``logits``, as an (n, D) float16 array, in the order asked for.
