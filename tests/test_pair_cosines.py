@@ -5,8 +5,7 @@ import formulas
 import numpy as np
 import pytest
 
-from pipeline.metrics.pair_cosines import cosine_matrix, mean_cosines, pair_cosines
-from pipeline.metrics.vectors import evenly
+from pipeline.metrics.pair_cosines import cosine_matrix, mean_cosines, pair_cosines, pairs_by_kind
 
 # Videos of 5, 1 and 40 frames and two more, D = 4; three classes and one that no frame has; a row of zeros.
 GROUP = np.repeat([0, 1, 2, 3, 4], [5, 1, 40, 17, 30])
@@ -23,9 +22,13 @@ def copies(weights):
     return np.concatenate([np.flatnonzero(g == GROUP) for g in np.repeat(np.arange(5), weights)])
 
 
+def cosines(rows, label, group, opposites=()):
+    return pair_cosines(rows, pairs_by_kind(label, group, opposites))
+
+
 def test_the_cosines_of_pairs_are_those_found_on_paper():
     rows = np.array([[2.0, 0], [0, 3], [5, 5], [-1, 0]])
-    found = pair_cosines(rows, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 2]), [(0, 1)])
+    found = cosines(rows, np.array([0, 1, 0, 1]), np.array([0, 0, 1, 2]), [(0, 1)])
     half = math.sqrt(0.5)
     np.testing.assert_allclose(found["same"], [half, 0], atol=1e-6)  # rows 0 and 2, 1 and 3
     np.testing.assert_allclose(found["different"], [-1, half, -half], atol=1e-6)  # 0 and 3, 1 and 2, 2 and 3
@@ -34,7 +37,7 @@ def test_the_cosines_of_pairs_are_those_found_on_paper():
 
 @pytest.mark.parametrize("opposites", [[], [(0, 2)], [(2, 0), (1, 2)]])
 def test_pairs_inside_a_group_are_left_out_and_all_others_are_compared(opposites):
-    found = pair_cosines(ROWS, LABEL, GROUP, opposites)
+    found = cosines(ROWS, LABEL, GROUP, opposites)
     expected = formulas.cosines_of_pairs(ROWS, LABEL, GROUP, opposites)
     sizes = [5, 1, 40, 17, 30]
     assert sum(map(len, (found["same"], found["different"]))) == (sum(sizes) ** 2 - sum(n**2 for n in sizes)) / 2
@@ -43,33 +46,24 @@ def test_pairs_inside_a_group_are_left_out_and_all_others_are_compared(opposites
 
 
 def test_a_row_of_zeros_has_the_cosine_zero_to_everything():
-    found = pair_cosines(np.array([[0, 0], [1, 0]]), np.array([0, 0]), np.array([0, 1]))
+    found = cosines(np.array([[0, 0], [1, 0]]), np.array([0, 0]), np.array([0, 1]))
     assert found["same"].tolist() == [0]
 
 
 def test_opposites_of_a_class_that_no_row_has_give_no_pairs():
-    found = pair_cosines(ROWS, LABEL, GROUP, [(0, 7), (8, 9)])
+    found = cosines(ROWS, LABEL, GROUP, [(0, 7), (8, 9)])
     assert len(found["opposite"]) == 0
 
 
 def test_a_class_is_never_its_own_opposite():
-    assert len(pair_cosines(ROWS, LABEL, GROUP, [(1, 1)])["opposite"]) == 0
-
-
-def test_of_many_rows_only_the_evenly_spaced_ones_are_compared():
-    chosen = evenly(93, 20)
-    found = pair_cosines(ROWS, LABEL, GROUP, [(0, 1)], most=20)
-    expected = pair_cosines(ROWS[chosen], LABEL[chosen], GROUP[chosen], [(0, 1)])
-    for kind in expected:
-        np.testing.assert_array_equal(found[kind], expected[kind])
-    assert len(found["same"]) < len(pair_cosines(ROWS, LABEL, GROUP)["same"])
+    assert len(cosines(ROWS, LABEL, GROUP, [(1, 1)])["opposite"]) == 0
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_mean_cosines_of_a_resample_are_those_of_all_pairs_of_the_rows_copied(weights):
     rows = copies(weights)
-    cosines = formulas.cosines_of_pairs(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES)
-    expected = {k: v for k, v in formulas.separation(cosines).items() if not k.startswith("auc")}
+    of_pairs = formulas.cosines_of_pairs(ROWS[rows], LABEL[rows], GROUP[rows], OPPOSITES)
+    expected = {k: v for k, v in formulas.separation(of_pairs).items() if not k.startswith("auc")}
     found = mean_cosines(ROWS, LABEL, GROUP, 4, OPPOSITES)(weights[None])
     assert {k: float(v[0]) for k, v in found.items()} == pytest.approx(expected, abs=1e-6, nan_ok=True)
     assert math.isnan(expected["cosine_same"]) == (weights.sum() == weights[2])
@@ -101,7 +95,7 @@ def test_the_mean_cosine_of_a_class_with_its_own_opposite_is_none():
 
 def test_no_rows_at_all_give_no_pairs_and_no_error():
     nothing = np.zeros(0, dtype=int)
-    found = pair_cosines(np.zeros((0, 4)), nothing, nothing, [(0, 1)])
+    found = cosines(np.zeros((0, 4)), nothing, nothing, [(0, 1)])
     assert [len(found[kind]) for kind in ("same", "different", "opposite")] == [0, 0, 0]
 
 

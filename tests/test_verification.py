@@ -8,10 +8,12 @@ from scipy.optimize import brentq
 from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from pipeline.metrics import verification as verification_module
+from pipeline.metrics.pair_cosines import pair_cosines, pairs_by_kind
 from pipeline.metrics.verification import (
+    ListedScores,
+    auc,
     best_f1_of_named_pairs,
     counts_of,
-    exact_counts,
     f1_of_named_pairs,
     pair_counts,
     threshold_scores,
@@ -159,33 +161,34 @@ def test_what_there_are_no_pairs_for_is_not_a_number(label, group):
     assert all(np.isnan(value[0]) for value in found.values())
 
 
-def test_each_listed_score_is_a_bin_of_its_own():
-    """With ties on both sides; opposite pairs are a part of the different ones."""
+def test_the_auc_of_listed_scores_is_the_share_of_comparisons_won_with_ties_half():
     rng = np.random.default_rng(2)
-    scores = {"same": rng.integers(0, 9, 30) / 8, "different": rng.integers(0, 7, 50) / 8}
-    scores["opposite"] = scores["different"][::3]
-    counts = exact_counts(scores)
-    found = verification(counts)(np.ones((1, 2)))
-    for other in ("different", "opposite"):
-        wins = [(p > n) + 0.5 * (p == n) for p in scores["same"] for n in scores[other]]
-        assert found[f"auc_same_{other}"][0] == pytest.approx(np.mean(wins), abs=1e-12)
-    p, n = scores["same"], scores["different"]
-    assert found["d_prime_same_different"][0] == pytest.approx((p.mean() - n.mean()) / np.sqrt((p.var() + n.var()) / 2))
+    for top in (9, 3):  # the highest scores are of the same, of the different pairs
+        same, different = rng.integers(0, top, 30) / 8, rng.integers(0, 7, 50) / 8
+        wins = [(p > n) + 0.5 * (p == n) for p in same for n in different]
+        found = verification(ListedScores(same, different))(np.ones((1, 2)))
+        assert found == {"auc_same_different": [np.mean(wins)]}
+        assert auc(same, different) == pytest.approx(roc_auc_score(np.arange(80) < 30, [*same, *different]), abs=1e-12)
+
+
+def test_the_auc_of_listed_scores_is_that_of_their_counts():
+    """But for the bins: so a curve of TensorBoard tells what evaluation will say."""
+    kinds = pairs_by_kind(LABEL, GROUP, OPPOSITES)
+    cosines = pair_cosines(ROWS, kinds)
+    counted = verification(pair_counts(ROWS, LABEL, GROUP, 4, OPPOSITES))(ONCE)["auc_same_different"]
+    assert auc(cosines["same"], cosines["different"]) == pytest.approx(counted[0], abs=1e-3)
 
 
 def test_what_is_told_apart_altogether_has_an_auc_of_exactly_one():
     """So that of two such epochs the first stays the best one, whatever their scores are."""
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        scores = {"same": 1 + rng.random(101), "different": rng.random(77), "opposite": np.zeros(0)}
-        assert verification(exact_counts(scores))(np.ones((1, 2)))["auc_same_different"][0] == 1
+        assert auc(1 + rng.random(101), rng.random(77)) == 1
 
 
-@pytest.mark.parametrize("empty", ["same", "different"])
-def test_without_one_of_the_sides_there_is_no_auc(empty):
-    scores = {"same": np.array([0.9]), "different": np.array([0.1]), "opposite": np.zeros(0)} | {empty: np.zeros(0)}
-    found = verification(exact_counts(scores))(np.ones((1, 2)))
-    assert all(np.isnan(value[0]) for value in found.values())
+@pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (0, 0)])
+def test_without_one_of_the_sides_there_is_no_auc(sizes):
+    assert np.isnan(auc(*map(np.zeros, sizes)))
 
 
 def test_the_f1_of_named_pairs_at_a_logit_of_0_is_that_of_sklearn_in_each_resample():

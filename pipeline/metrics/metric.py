@@ -112,11 +112,15 @@ class Metric:
 
 @dataclass(frozen=True)
 class Entry:
-    """A metric of one source, under its full name."""
+    """A metric of one source, under its full name; ``of`` is the name of the source."""
 
     name: str
     metric: Metric
-    source: Source
+    of: str
+
+    @property
+    def source(self) -> Source:
+        return SOURCES[self.of]
 
     @property
     def title(self) -> str:
@@ -144,7 +148,7 @@ class Catalogue(Mapping[str, Metric]):
         for line, metric in self._lines.items():
             for source in getattr(metric, place).split():
                 name = _full(line, SOURCES[source])
-                entries[name] = Entry(name, metric, SOURCES[source])
+                entries[name] = Entry(name, metric, source)
         return entries
 
     def entry(self, name: str) -> Entry:
@@ -158,7 +162,7 @@ class Catalogue(Mapping[str, Metric]):
         if not fitting:
             raise KeyError(f"no line of the catalogue is called '{name}'")
         _, source, metric = max(fitting, key=lambda each: each[0])  # the pattern that says most
-        return Entry(name, metric, SOURCES[source])
+        return Entry(name, metric, source)
 
     def measure(self, inputs: Mapping[str, Mapping[str, Any]], place: str | None = None) -> "Measure":
         """One measure of all metrics of these sources, or of those that a place shows, under their full names.

@@ -5,14 +5,14 @@ network. ``groups`` (n,) are codes from 0. A measure is a function of ``weights`
 groups g and h counts w_g * w_h times.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
 from pipeline.metrics.grouped import Measure
-from pipeline.metrics.vectors import evenly, normalised
+from pipeline.metrics.vectors import normalised
 
 ROWS = 8192
 
@@ -117,29 +117,29 @@ def _mean(total: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return np.where(pairs > 0, total / np.maximum(pairs, 1), np.nan)
 
 
-def pair_cosines(
-    embeddings: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    opposites: Sequence[tuple[int, int]] = (),
-    most: int = 2000,
+def pairs_by_kind(
+    labels: np.ndarray, groups: np.ndarray, opposites: Sequence[tuple[int, int]] = ()
 ) -> dict[str, np.ndarray]:
-    """Cosines of all pairs of rows (n, E) from two ``groups`` (n,): 'same', 'different' and 'opposite' ``labels``.
+    """All pairs of n rows from two ``groups`` (n,): those of the 'same', of 'different' and of 'opposite' ``labels``.
 
-    Pairs inside a group are left out: neighbouring frames of a video are twins under any network. 'opposite' is the
-    part of 'different' whose classes are a pair of ``opposites``. Of more than ``most`` rows, ``most`` evenly spaced
-    ones are taken.
+    Pair i < j is the number i * n + j. Pairs inside a group are left out: neighbouring frames of a video are twins
+    under any network. 'opposite' is the part of 'different' whose classes are a pair of ``opposites``.
     """
-    chosen = evenly(len(labels), most)
-    z, label, group = normalised(embeddings[chosen]), labels[chosen], groups[chosen]
-    first, second = np.triu_indices(len(chosen), k=1)
-    apart = group[first] != group[second]
+    first, second = np.triu_indices(len(labels), k=1)
+    apart = groups[first] != groups[second]
     first, second = first[apart], second[apart]
-    cosine = (z @ z.T)[first, second]
-    same = label[first] == label[second]
-    num_classes = 1 + max([int(label.max(initial=0)), *(code for pair in opposites for code in pair)])
-    opposite = opposite_table(opposites, num_classes)[label[first], label[second]]
-    return {"same": cosine[same], "different": cosine[~same], "opposite": cosine[~same & opposite]}
+    number = first * len(labels) + second
+    same = labels[first] == labels[second]
+    num_classes = 1 + max([int(labels.max(initial=0)), *(code for pair in opposites for code in pair)])
+    opposite = opposite_table(opposites, num_classes)[labels[first], labels[second]]
+    return {"same": number[same], "different": number[~same], "opposite": number[~same & opposite]}
+
+
+def pair_cosines(embeddings: np.ndarray, pairs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The cosines of ``pairs_by_kind`` of rows (n, E). Memory grows with n * n."""
+    z = normalised(embeddings)
+    cosines = (z @ z.T).ravel()
+    return {kind: cosines[numbers] for kind, numbers in pairs.items()}
 
 
 def opposite_table(opposites: Sequence[tuple[int, int]], num_classes: int) -> np.ndarray:

@@ -4,7 +4,7 @@ The pairs are those of frames of two groups, as in ``pair_cosines``. They are co
 so that a resample of groups is a sum of counts.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,19 +26,17 @@ class PairCounts:
     """How many pairs of ``pairs`` (P, 2) of groups have a score (the cosine, say) between two of ``edges`` (bins + 1,).
 
     ``counts`` (P, 3 * bins) has the bins of each of ``KINDS`` one after the other. ``num_frames`` were compared.
-    ``values`` (bins,) are the scores that stand for the bins, None where those are their middles.
     """
 
     edges: np.ndarray
     pairs: np.ndarray
     counts: sparse.csr_array
     num_frames: int
-    values: np.ndarray | None = None
 
     @property
     def centres(self) -> np.ndarray:
-        """The score (bins,) that stands for each bin."""
-        return (self.edges[:-1] + self.edges[1:]) / 2 if self.values is None else self.values
+        """The score (bins,) that stands for each bin: its middle."""
+        return (self.edges[:-1] + self.edges[1:]) / 2
 
     def histogram(self, weights: np.ndarray) -> np.ndarray:
         """Numbers of pairs (R, 3, bins)."""
@@ -124,26 +122,38 @@ def _edges(score: Score, few: np.ndarray, bins: int) -> np.ndarray:
     return np.linspace(low - margin, high + margin, bins + 1)
 
 
-def exact_counts(scores: Mapping[str, np.ndarray]) -> PairCounts:
-    """Counts of listed ``scores`` of pairs, 'same', 'different' and 'opposite', in which each value is its own bin.
+@dataclass(frozen=True)
+class ListedScores:
+    """Scores of pairs, each by itself: ``same`` (p,) and ``different`` (q,). For pairs that nobody resamples."""
 
-    'opposite' is a part of 'different'. For a few pairs that nobody resamples: they count as those of two groups.
+    same: np.ndarray
+    different: np.ndarray
+
+
+def auc(positive: np.ndarray, negative: np.ndarray) -> float:
+    """The probability that one of ``positive`` (p,) is above one of ``negative`` (q,), ties half; NaN without both.
+
+    Counted in whole numbers and divided once: what is told apart altogether has an AUC of exactly 1.
     """
-    values, place = np.unique(np.concatenate([scores["same"], scores["different"]]), return_inverse=True)
-    values = values if len(values) else np.zeros(1)
-    same, different = (np.bincount(p, minlength=len(values)) for p in np.split(place, [len(scores["same"])]))
-    opposite = np.bincount(np.searchsorted(values, scores["opposite"]), minlength=len(values))
-    counts = sparse.csr_array(np.concatenate([same, different - opposite, opposite])[None].astype(np.float64))
-    edges = np.append(values, values[-1])
-    return PairCounts(edges, np.array([[0, 1]]), counts, 0, values)
+    pairs = len(positive) * len(negative)
+    if not pairs:
+        return float("nan")
+    positive, negative = np.sort(positive), np.sort(negative)  # both: a search for rising values stays in the caches
+    below = np.searchsorted(negative, positive)
+    tied = negative[np.minimum(below, len(negative) - 1)] == positive
+    not_above = np.searchsorted(negative, positive[tied], "right")
+    return (int(below.sum()) + int(below[~tied].sum()) + int(not_above.sum())) / (2 * pairs)
 
 
-def verification(counts: PairCounts) -> Measure:
+def verification(counts: PairCounts | ListedScores) -> Measure:
     """Measures how well a threshold on the score tells 'same' from 'different' and from 'opposite', each (R,).
 
     ``auc``, ``eer``, ``best_f1``, ``d_prime`` and ``tpr_at_fpr_1e-1`` to ``1e-3`` (identification rate), as
-    ``threshold_scores`` has them, each with ``_same_different`` or ``_same_opposite`` behind it.
+    ``threshold_scores`` has them, each with ``_same_different`` or ``_same_opposite`` behind it. Of listed scores the
+    AUC of same and different ones alone, exactly.
     """
+    if isinstance(counts, ListedScores):
+        return constant(auc_same_different=auc(counts.same, counts.different))
 
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
         same, other, opposite = np.moveaxis(counts.histogram(weights), 1, 0)
@@ -156,7 +166,7 @@ def verification(counts: PairCounts) -> Measure:
     return measure
 
 
-def auc_with_named_pairs(counts: PairCounts) -> Measure:
+def auc_with_named_pairs(counts: PairCounts | ListedScores) -> Measure:
     """Measures ``paired_auc``: the AUC of the same against different pairs, where named pairs are among both."""
     return lambda weights: {"paired_auc": verification(counts)(weights)["auc_same_different"]}
 

@@ -86,6 +86,11 @@ class TrainConfig:
     patience: int | None = option(
         None, help="epochs without a better score after which training ends", within="[1, inf)"
     )
+    look_every: int = option(
+        10,
+        help="epochs between two looks at all that TensorBoard shows; what selects is measured after each",
+        within="[1, inf)",
+    )
     top_k: list[int] = option(
         [1, 5, 10], "-k", help="recall at these, in the evaluation after the training", within="[1, inf)"
     )

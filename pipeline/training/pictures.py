@@ -1,4 +1,4 @@
-"""What is shown of a run's best epoch: matrices of similarity and confusion, and a projector with faces."""
+"""What is shown of a run's best epoch: histograms of cosines, matrices of similarity and confusion, a projector."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +21,10 @@ def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None
     """Puts the validation windows of epoch ``epoch``, whose ``adapter`` this is, onto the board."""
     watched, frames = data.watched["val"], data.frames
     adapter.modules().to(data.device)
-    _, _, embeddings = watched.look(adapter, data.source)
+    _, cosines, embeddings = watched.look(adapter, data.source)
     z, label, video = embeddings.cpu().numpy(), frames.label[watched.centres], frames.video[watched.centres]
+    if cosines:
+        board.cosines(**cosines, part="val", epoch=epoch)
     if frames.classes:
         labelled = label >= 0
         board.similarity(z[labelled], label[labelled], video[labelled], frames.classes, "val", epoch)

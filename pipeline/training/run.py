@@ -104,7 +104,8 @@ def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
 
 def _score_untrained(run: SeedRun, board: Board) -> None:
     """Scores the head as it starts: a baseline, and the result where nothing is to be trained."""
-    run.score = run.result["untrained"] = _watch(run.data, run.adapter, board, 0)
+    run.score = run.result["untrained"] = _selected(run)
+    _look(run, board)
     if run.trainer is None:
         run.result |= {"epoch": 0, "select": run.score}
         save_adapter(run.folder / "best.safetensors", run.adapter, **run.result)
@@ -124,15 +125,20 @@ def _train(run: SeedRun, board: Board) -> None:
             means = _epoch(trainer, run.epoch, run.data)
             done = trainer.share_done(run.epoch)
             board.scalars(means, "train", run.epoch)
-            run.score = _watch(run.data, run.adapter, board, run.epoch)
+            run.score = _selected(run)
             _keep_best(run)
+            over = done >= 1 or (config.patience is not None and run.waited >= config.patience)
+            if over or run.epoch % config.look_every == 0:
+                _look(run, board)
+            elif not math.isnan(run.score):
+                board.scalars({run.data.facts["select_by"]: run.score}, "select", run.epoch, _watched(run, "select"))
             left = (time.monotonic() - started) / (done - before) * (1 - done)
             select_by = run.data.facts["select_by"]
             where = how_far(config, run.epoch, trainer.steps)
             line.say(progress_line(run.folder, where, means["loss"], select_by, run.score, run.result, left))
-            if config.patience and run.waited >= config.patience:
+            if over:
                 break
-            if time.monotonic() - stored >= STATE_EVERY and done < 1:
+            if time.monotonic() - stored >= STATE_EVERY:
                 _store_state(run)
                 stored = time.monotonic()
 
@@ -214,15 +220,21 @@ def _epoch(trainer: Trainer, epoch: int, data: TrainingData) -> dict[str, float]
         ) from None
 
 
-def _watch(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> float:
-    """Shows the scores of the selection and validation parts; gives the one that the best epoch is chosen by."""
-    chosen_by = math.nan
-    for part, watched in data.watched.items():
+def _selected(run: SeedRun) -> float:
+    """The score that the best epoch is chosen by; NaN where the selection part is too small for it."""
+    watched = run.data.watched["select"]
+    if not len(watched.centres):
+        return math.nan
+    return watched.select(run.adapter, run.data.source, run.data.facts["select_by"])
+
+
+def _look(run: SeedRun, board: Board) -> None:
+    """Shows all that is measured of the selection and validation parts."""
+    for part, watched in run.data.watched.items():
         if len(watched.centres):
-            scores, cosines, _ = watched.look(adapter, data.source)
-            board.scalars(scores, part, epoch, len(watched.centres))
-            if cosines:
-                board.cosines(**cosines, part=part, epoch=epoch)
-            if part == "select":
-                chosen_by = scores.get(adapter.facts["select_by"], math.nan)
-    return chosen_by
+            numbers, _, _ = watched.look(run.adapter, run.data.source)
+            board.scalars(numbers, part, run.epoch, _watched(run, part))
+
+
+def _watched(run: SeedRun, part: str) -> int:
+    return len(run.data.watched[part].centres)

@@ -1,11 +1,12 @@
-"""What is looked at after each epoch: evenly spaced frames of a part, through the adapter as it is.
+"""What is looked at while a run trains: evenly spaced frames of a part, through the adapter as it is.
 
 The numbers are those that the catalogue of metrics shows on TensorBoard, by the functions that evaluation uses, on the
-watched frames alone.
+watched frames alone. After each epoch it is only the one that the best epoch is chosen by.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from scipy.special import expit
 from pipeline.adapter.adapter import Adapter, Source
 from pipeline.core.frame_set import FrameSet
 from pipeline.metrics.catalogue import METRICS
-from pipeline.metrics.pair_cosines import pair_cosines
+from pipeline.metrics.pair_cosines import pair_cosines, pairs_by_kind
 from pipeline.metrics.vectors import evenly, normalised
-from pipeline.metrics.verification import exact_counts
+from pipeline.metrics.verification import ListedScores
 
 MOST_PAIRS = 4000  # of each kind, whose logits a head for pairs is asked for
 
-Inputs = dict[str, dict[str, Any]]  # of the catalogue's functions, by source
+# The catalogue's sources of what is looked at.
+_OF_COSINES = ("embeddings", "pairs", "pairs_with_named", "named_pairs")
+_OF_PAIR_HEADS = ("pair_head", "pair_head_with_named", "pair_head_named")
+_SOURCES = (*_OF_COSINES, *_OF_PAIR_HEADS, "classes", "va_embeddings", "va", "aus")
 
 
 def watched_frames(frames: FrameSet, part: str, most: int) -> np.ndarray:
@@ -52,80 +56,135 @@ class Watched:
         neighbouring frames of a video are twins; the cosines have those that the label table names as well.
         """
         embeddings = adapter.embed(source, self.rows)
-        z, label = embeddings.cpu().numpy(), self.frames.label[self.centres]
-        inputs: Inputs = {}
-        cosines: dict[str, np.ndarray] = {}
-        if (label >= 0).any():
-            cosines = self._add_pairs(inputs, z)
-            if adapter.head.pairs:
-                self._add_logits_of_pairs(inputs, adapter, source)
-        self._add_predictions(inputs, adapter, embeddings)
-        return METRICS.numbers(inputs, "board"), cosines, embeddings
+        cosines = self._cosines(embeddings)
+        inputs = {name: self._input(name, adapter, source, embeddings, cosines) for name in _SOURCES}
+        numbers = METRICS.numbers({name: arrays for name, arrays in inputs.items() if arrays}, "board")
+        return numbers, cosines | self._cosines_with_named(embeddings, cosines), embeddings
+
+    def select(self, adapter: Adapter, source: Source, name: str) -> float:
+        """One metric of those that a best epoch can be chosen by, as ``look`` has it; NaN where it has none."""
+        of = METRICS.shown("select")[name].of
+        embeddings = adapter.embed(source, self.rows)
+        cosines = self._cosines(embeddings) if of in _OF_COSINES else {}
+        arrays = self._input(of, adapter, source, embeddings, cosines)
+        return METRICS.numbers({of: arrays}, "select").get(name, float("nan")) if arrays else float("nan")
 
     def predicted(self, adapter: Adapter, what: str, embeddings: torch.Tensor) -> np.ndarray:
         """What the adapter predicts of the embeddings: logits (n, C) or (n, A), or values (n, 2)."""
         with torch.inference_mode():
             return adapter.predict(what, embeddings).cpu().numpy()
 
-    def _add_pairs(self, inputs: Inputs, z: np.ndarray) -> dict[str, np.ndarray]:
-        """Adds what is measured of the embeddings (n, E) of pairs, and gives the cosines."""
-        frames = self.frames
-        rows = np.flatnonzero(frames.label[self.centres] >= 0)
-        labels, groups = frames.label[self.centres[rows]], frames.group[self.centres[rows]]
-        classes = {"num_classes": len(frames.classes), "opposites": self.opposites}
-        inputs["embeddings"] = {"embeddings": z[rows], "labels": labels, "groups": groups} | classes
-        cosines = pair_cosines(z[rows], labels, groups, self.opposites, most=len(rows))
-        inputs["pairs"] = _counted(cosines)
-        if not len(frames.pairs):
-            return cosines
-        named, same = self._named_pairs()
-        left, right = (normalised(z[named[:, side]]) for side in (0, 1))
-        cosine = (left * right).sum(axis=1)
-        for kind, of_named in (("same", cosine[same]), ("different", cosine[~same])):
-            cosines[kind] = np.concatenate([cosines[kind], of_named])
-        inputs["pairs_with_named"] = _counted(cosines)
-        if len(named):
-            both = same.any() and not same.all()  # else those of two groups are among them
-            kinds = (cosine[same], cosine[~same]) if both else (cosines["same"], cosines["different"])
-            inputs["named_pairs"] = dict(zip(("same_scores", "different_scores"), kinds, strict=True))
-            inputs["named_pairs"]["groups"] = np.arange(2)
-        return cosines
+    def _input(
+        self, name: str, adapter: Adapter, source: Source, embeddings: torch.Tensor, cosines: dict[str, np.ndarray]
+    ) -> dict[str, Any] | None:
+        """The arrays of one source of the catalogue; None where there are no labels or no predictions for it."""
+        if name in _OF_COSINES:
+            return self._of_cosines(name, embeddings, cosines) if len(self._labelled) else None
+        if name in _OF_PAIR_HEADS:
+            return self._of_pair_head(name, adapter, source) if adapter.head.pairs and len(self._labelled) else None
+        return self._of_predictions(name, adapter, embeddings)
 
-    def _add_logits_of_pairs(self, inputs: Inputs, adapter: Adapter, source: Source) -> None:
-        """Adds what is measured of the logits of a head for pairs."""
-        label, group = self.frames.label[self.centres], self.frames.group[self.centres]
-        first, second = np.triu_indices(len(label), k=1)
-        apart = (group[first] != group[second]) & (label[first] >= 0) & (label[second] >= 0)
-        pairs = np.stack([first[apart], second[apart]], axis=1)
-        same = label[pairs[:, 0]] == label[pairs[:, 1]]
-        inputs["pair_head"] = _counted(self._logits_by_kind(adapter, source, pairs, same))
+    def _of_cosines(self, name: str, embeddings: torch.Tensor, cosines: dict[str, np.ndarray]) -> dict[str, Any] | None:
+        if name == "embeddings":
+            z, labels = embeddings.cpu().numpy()[self._labelled], self._label[self._labelled]
+            classes = {"num_classes": len(self.frames.classes), "opposites": self.opposites}
+            return {"embeddings": z, "labels": labels, "groups": self._group[self._labelled]} | classes
+        if name == "pairs":
+            return _listed(cosines)
         if not len(self.frames.pairs):
-            return
-        named, named_same = self._named_pairs()
-        every, every_same = np.concatenate([named, pairs]), np.concatenate([named_same, same])
-        inputs["pair_head_with_named"] = _counted(self._logits_by_kind(adapter, source, every, every_same))
-        if named_same.any() and not named_same.all():
-            logits, groups = self._logits(adapter, source, named), np.zeros(len(named), dtype=np.int64)
-            inputs["pair_head_named"] = {"logits": logits, "same": named_same, "groups": groups}
+            return None
+        if name == "pairs_with_named":
+            return _listed(self._cosines_with_named(embeddings, cosines))
+        named, same = self._named_cosines(embeddings)
+        if not len(named):
+            return None
+        every = {"same": named[same], "different": named[~same]}
+        if same.all() or not same.any():  # then those of two groups are among them
+            every = self._cosines_with_named(embeddings, cosines)
+        return {"same_scores": every["same"], "different_scores": every["different"], "groups": np.arange(2)}
 
-    def _add_predictions(self, inputs: Inputs, adapter: Adapter, embeddings: torch.Tensor) -> None:
-        """Adds what is measured of the adapter's predictions, and of embeddings against valence and arousal."""
+    def _of_pair_head(self, name: str, adapter: Adapter, source: Source) -> dict[str, Any] | None:
+        """What is measured of the logits of a head for pairs."""
+        pairs, same = self._pairs_of_groups
+        if name == "pair_head":
+            return _listed(self._logits_by_kind(adapter, source, pairs, same))
+        if not len(self.frames.pairs):
+            return None
+        named, named_same = self._named_pairs
+        if name == "pair_head_with_named":
+            every, every_same = np.concatenate([named, pairs]), np.concatenate([named_same, same])
+            return _listed(self._logits_by_kind(adapter, source, every, every_same))
+        if not named_same.any() or named_same.all():
+            return None
+        logits = self._logits(adapter, source, named)
+        return {"logits": logits, "same": named_same, "groups": np.zeros(len(named), dtype=np.int64)}
+
+    def _of_predictions(self, name: str, adapter: Adapter, embeddings: torch.Tensor) -> dict[str, Any] | None:
+        """The adapter's predictions, and embeddings against valence and arousal."""
         frames, predicts = self.frames, adapter.predicts
-        label, va, aus = frames.label[self.centres], frames.va[self.centres], frames.aus[self.centres]
-        together = np.zeros(len(label), dtype=np.int64)  # nothing is resampled here: all frames are one group
-        if (label >= 0).any() and "classes" in predicts:
+        va, aus = frames.va[self.centres], frames.aus[self.centres]
+        together = np.zeros(len(self.centres), dtype=np.int64)  # nothing is resampled here: all frames are one group
+        known = np.isfinite(va).all(axis=1)
+        if name == "classes" and len(self._labelled) and "classes" in predicts:
             predicted = self.predicted(adapter, "classes", embeddings).argmax(1)
-            inputs["classes"] = {"labels": label, "predicted": predicted, "groups": together, "classes": frames.classes}
-        if (known := np.isfinite(va).all(axis=1)).any():
-            z, group = embeddings.cpu().numpy(), frames.group[self.centres]
-            inputs["va_embeddings"] = {"embeddings": z[known], "truth": va[known], "groups": group[known]}
-            if "va" in predicts:
-                predicted = self.predicted(adapter, "va", embeddings)
-                inputs["va"] = {"truth": va, "predicted": predicted, "groups": together}
-        if aus.shape[1] and "aus" in predicts:
+            return {"labels": self._label, "predicted": predicted, "groups": together, "classes": frames.classes}
+        if name == "va_embeddings" and known.any():
+            z = embeddings.cpu().numpy()[known]
+            return {"embeddings": z, "truth": va[known], "groups": self._group[known]}
+        if name == "va" and known.any() and "va" in predicts:
+            return {"truth": va, "predicted": self.predicted(adapter, "va", embeddings), "groups": together}
+        if name == "aus" and aus.shape[1] and "aus" in predicts:
             probabilities = expit(self.predicted(adapter, "aus", embeddings).astype(np.float64))
-            inputs["aus"] = {"truth": aus, "probabilities": probabilities, "groups": together, "units": frames.au_names}
+            return {"truth": aus, "probabilities": probabilities, "groups": together, "units": frames.au_names}
+        return None
 
+    def _cosines(self, embeddings: torch.Tensor) -> dict[str, np.ndarray]:
+        """The cosines of pairs of two groups, by kind; empty where no frame has an expression."""
+        if not len(self._labelled):
+            return {}
+        return pair_cosines(embeddings.cpu().numpy()[self._labelled], self._kinds)
+
+    def _cosines_with_named(self, embeddings: torch.Tensor, cosines: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The same, and those of the pairs that the label table names."""
+        if not cosines or not len(self.frames.pairs):
+            return cosines
+        named, same = self._named_cosines(embeddings)
+        more = {"same": named[same], "different": named[~same]}
+        return cosines | {kind: np.concatenate([cosines[kind], values]) for kind, values in more.items()}
+
+    def _named_cosines(self, embeddings: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The cosines (p,) of the pairs that the label table names, and whether each is the same."""
+        named, same = self._named_pairs
+        left, right = (normalised(embeddings.cpu().numpy()[named[:, side]]) for side in (0, 1))
+        return (left * right).sum(axis=1), same
+
+    @cached_property
+    def _label(self) -> np.ndarray:
+        return self.frames.label[self.centres]
+
+    @cached_property
+    def _group(self) -> np.ndarray:
+        return self.frames.group[self.centres]
+
+    @cached_property
+    def _labelled(self) -> np.ndarray:
+        """Which of ``centres`` have an expression."""
+        return np.flatnonzero(self._label >= 0)
+
+    @cached_property
+    def _kinds(self) -> dict[str, np.ndarray]:
+        """The pairs of the labelled frames: found once, since labels and groups never change."""
+        return pairs_by_kind(self._label[self._labelled], self._group[self._labelled], self.opposites)
+
+    @cached_property
+    def _pairs_of_groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs (P, 2) of labelled ``centres`` from two groups, and whether each is the same."""
+        first, second = np.triu_indices(len(self._label), k=1)
+        apart = (self._group[first] != self._group[second]) & (self._label[first] >= 0) & (self._label[second] >= 0)
+        pairs = np.stack([first[apart], second[apart]], axis=1)
+        return pairs, self._label[pairs[:, 0]] == self._label[pairs[:, 1]]
+
+    @cached_property
     def _named_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """The pairs (p, 2) that the label table names, as numbers into ``centres``, and whether each is the same."""
         there = np.isin(self.frames.pairs, self.centres).all(axis=1)
@@ -139,7 +198,7 @@ class Watched:
         count = min(MOST_PAIRS, *map(len, kinds))
         chosen = np.concatenate([kind[evenly(len(kind), count)] for kind in kinds])
         logits = self._logits(adapter, source, chosen)
-        return {"same": logits[:count], "different": logits[count:], "opposite": logits[:0]}
+        return {"same": logits[:count], "different": logits[count:]}
 
     def _logits(self, adapter: Adapter, source: Source, pairs: np.ndarray) -> np.ndarray:
         if not len(pairs):
@@ -147,6 +206,6 @@ class Watched:
         return adapter.compare(source, self.rows[pairs[:, 0]], self.rows[pairs[:, 1]]).cpu().numpy()
 
 
-def _counted(scores: dict[str, np.ndarray]) -> dict[str, Any]:
+def _listed(scores: dict[str, np.ndarray]) -> dict[str, Any]:
     """Scores of pairs as the catalogue's functions take them; all pairs count as those of two groups."""
-    return {"counts": exact_counts(scores), "groups": np.arange(2)}
+    return {"counts": ListedScores(scores["same"], scores["different"]), "groups": np.arange(2)}
