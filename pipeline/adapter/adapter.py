@@ -78,6 +78,10 @@ class Adapter:
             return self.head(features, valid)
         return self.head.pooled(features, valid, POOLINGS[self.facts["pooling"]])
 
+    def windows_of(self, frames: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """The same of windows whose frames are the rows ``place`` (B, T) of (n, K), by a head that takes them once."""
+        return self.head.pooled_frames(frames, place, POOLINGS[self.facts["pooling"]])
+
     def embed(self, source: Source, rows: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
         """Embeddings (W, E) float32 of windows ``rows`` (W, T) into ``source``."""
         self.head.eval()

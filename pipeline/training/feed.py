@@ -30,12 +30,23 @@ class Shard:
 
     def batch(self, numbers: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, T, K) float32 and valid (B, T). Number v * W' + w is window w of the shard in view v."""
+        return self.inputs.gather(self._rows_of(numbers))
+
+    def frames(self, numbers: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same windows as features (n, K) of their frames, each once, and place (B, T) in these; -1 is missing."""
+        rows = self._rows_of(numbers)
+        kept, place = torch.unique(rows, return_inverse=True)
+        if len(kept) > 1 and kept[0] < 0:
+            kept, place = kept[1:], place - 1
+        return self.inputs.take(kept.clamp(min=0)), place.where(rows >= 0, -1)
+
+    def _rows_of(self, numbers: NDArray) -> torch.Tensor:
         view, window = np.divmod(numbers, len(self.windows))
         rows = self.rows[torch.from_numpy(window).to(self.rows.device, non_blocking=True)]
         if view.any():
             offset = torch.from_numpy(view * self.num_frames).to(self.rows.device, non_blocking=True)
             rows = torch.where(rows >= 0, rows + offset[:, None], rows)
-        return self.inputs.gather(rows)
+        return rows
 
 
 # The shards of an epoch, by its number from 0: a pure function of the seed and of that number.

@@ -57,6 +57,9 @@ class Shard(Protocol):
     def batch(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, T, K) and valid (B, T); ``numbers`` count within the shard, from W' on in the next view."""
 
+    def frames(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same as features (n, K) of each frame once, and place (B, T) in these, -1 where a frame is missing."""
+
 
 class NotFinite(UserError):
     """A loss or its gradient is not a number; ``windows`` are the numbers of the batch's windows."""
@@ -158,8 +161,10 @@ class Trainer:
 
     def _step(self, shard: Shard, numbers: np.ndarray, windows: np.ndarray, pairs: bool) -> dict[str, torch.Tensor]:
         head, takes = self.adapter.head, self.loss.takes
-        features, valid = shard.batch(numbers)
-        device = features.device
+        device = self._device
+        # On a CUDA device finding them would mean waiting for it.
+        once = head.frames_once and "frames" not in takes and device.type != "cuda"
+        features, valid = shard.frames(numbers) if once else shard.batch(numbers)
         chosen = torch.from_numpy(windows).to(device, non_blocking=True)
         batch = {name: target[chosen] for name, target in self.targets.items()}
         if pairs:
@@ -170,7 +175,7 @@ class Trainer:
                 batch |= {"frames": head(features, valid), "valid": valid}
                 embeddings = self.adapter.pool(batch["frames"], valid)
             else:
-                embeddings = self.adapter.windows(features, valid)
+                embeddings = (self.adapter.windows_of if once else self.adapter.windows)(features, valid)
             if head.pairs:
                 batch["pair_logits"] = head.pair(features[0::2], valid[0::2], features[1::2], valid[1::2])
         loss, terms = self.loss(embeddings, batch, self.adapter.predictors)

@@ -1,12 +1,12 @@
 """What heads share: what is known of one before it runs, the mask, and the checks of their options."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-Pooling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of (B, T, C) and valid (B, T): (B, C)
+if TYPE_CHECKING:
+    from pipeline.adapter.pooling import Pooling
 
 MOST = 1000  # of layers, attention heads and frames of distance: far above any use, and still made in seconds
 
@@ -15,6 +15,9 @@ class Head(nn.Module):
     """What is known of a head before it runs; D is ``num_features``, E ``embedding_size``."""
 
     framewise = False  # the embedding of a frame depends on that frame alone
+    frames_once = (
+        False  # framewise, and trains with each frame of a batch once: has pooled_frames(frames, place, pooling)
+    )
     pools = False  # gives (B, E)
     # Has pair(left, left_valid, right, right_valid) -> logits (P,) of 'same', in two steps: side, then judge.
     pairs = False
@@ -26,7 +29,7 @@ class Head(nn.Module):
         self.num_features, self.embedding_size = num_features, embedding_size
         self.num_channels = num_features  # of what a head for pairs compares
 
-    def pooled(self, features: torch.Tensor, valid: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    def pooled(self, features: torch.Tensor, valid: torch.Tensor, pooling: "Pooling") -> torch.Tensor:
         """Embeddings (B, E) of windows (B, T, D), by a head that gives one for each frame."""
         return pooling(self(features, valid), valid)
 
@@ -47,10 +50,14 @@ class Projected(Head):
     def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         return mask(self.project(self.hidden(features, valid)), valid)
 
-    def pooled(self, features: torch.Tensor, valid: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    def pooled(self, features: torch.Tensor, valid: torch.Tensor, pooling: "Pooling") -> torch.Tensor:
         """The same embeddings, but for rounding, by a product of B rows and not of B * T."""
-        counted = pooling(valid.unsqueeze(-1).float(), valid).squeeze(-1) > 0  # the pooling's frames are not all absent
-        return mask(self.project(pooling(self.hidden(features, valid), valid)), counted)
+        return self._projected(self.hidden(features, valid), pooling.weights(valid))
+
+    def _projected(self, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, E) of hidden (B, T, H) and the weights (B, T) of a pooling; zeros where no frame counts."""
+        pooled = (weights.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1)
+        return mask(self.project(pooled), weights.any(dim=1))
 
 
 def mask(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
