@@ -51,7 +51,10 @@ def made(tmp_path_factory):
     return place
 
 
-@pytest.mark.parametrize(("stage", "limit"), [*((stage, 40) for stage in COMMANDS), ("train", 6000)])
+@pytest.mark.parametrize(
+    ("stage", "limit"),
+    [*((stage, 40) for stage in COMMANDS), *(("train", limit) for limit in (1500, 6000, 19_000, 24_000))],
+)
 def test_a_full_disk_is_one_line_and_nothing_made_is_lost(made, stage, limit):
     """A limit on the size of files stands for the disk: the kernel fails the write in the same place."""
     before = hashes(made)

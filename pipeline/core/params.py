@@ -10,11 +10,12 @@ import difflib
 import math
 import re
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 
@@ -166,21 +167,38 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
 def entry(main: Callable[[], int | None]) -> None:
     """Runs a script: a ``UserError`` is one line on stderr and exit status 2, Ctrl-C is status 130.
 
-    So is an ``OSError``: no step can go on where a disk is full or a right is missing. A script that another of our
-    commands started ends when that one does.
+    So is an ``OSError``, also one of a thread: no step can go on where a disk is full or a right is missing. A script
+    that another of our commands started ends when that one does.
     """
     end_with_parent()
+    of_threads: list[OSError] = []
+
+    def keep(failed: threading.ExceptHookArgs) -> None:
+        if isinstance(failed.exc_value, OSError):
+            of_threads.append(failed.exc_value)
+        else:
+            threading.__excepthook__(failed)
+
+    threading.excepthook = keep
     try:
-        sys.exit(main())
+        status = main()
+        if of_threads:
+            raise of_threads[0]
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
     except OSError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _fail(" ".join(str(error).split()))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    sys.exit(status)
+
+
+def _fail(why: str) -> NoReturn:
+    """Ends with one line; a file that cannot be closed after that, since the disk is full, is not said again."""
+    print(f"error: {why}", file=sys.stderr)
+    sys.unraisablehook = lambda _: None
+    sys.exit(2)
 
 
 def _program() -> str | None:
