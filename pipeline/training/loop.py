@@ -162,8 +162,8 @@ class Trainer:
     def _step(self, shard: Shard, numbers: np.ndarray, windows: np.ndarray, pairs: bool) -> dict[str, torch.Tensor]:
         head, takes = self.adapter.head, self.loss.takes
         device = self._device
-        # On a CUDA device finding them would mean waiting for it.
-        once = head.frames_once and "frames" not in takes and device.type != "cuda"
+        # Single frames are hardly ever twice in a batch; on a CUDA device finding them would mean waiting for it.
+        once = head.frames_once and "frames" not in takes and device.type != "cuda" and self.adapter.window.frames > 1
         features, valid = shard.frames(numbers) if once else shard.batch(numbers)
         chosen = torch.from_numpy(windows).to(device, non_blocking=True)
         batch = {name: target[chosen] for name, target in self.targets.items()}

@@ -56,7 +56,7 @@ class ContrastiveCrossEntropy(Loss):
             positives = positives & torch.eye(n, dtype=torch.bool, device=labels.device)
         if groups is not None:
             positives = positives & (groups[even, None] != groups[None, odd])
-        logits = self.temperature * (cosines - self.margin * positives)
+        logits = self.temperature * (cosines - self.margin * positives if self.margin else cosines)
         rows, columns = negatives, negatives.T
         if self.negatives_per_class:
             rows = rows & _nearest_of_each_class(cosines, labels[odd], self.negatives_per_class)
@@ -85,6 +85,11 @@ def _multi_positive_cross_entropy(
     """
     num_positives = positives.sum(dim=1)
     # Not -inf, whose gradient is NaN in a row that has neither.
-    log_total = logits.masked_fill(~(positives | negatives), torch.finfo(logits.dtype).min).logsumexp(dim=1)
-    per_row = (positives * (log_total[:, None] - logits)).sum(dim=1) / num_positives.clamp(min=1)
-    return per_row.sum() / (num_positives > 0).sum().clamp(min=1)
+    left_out = ~(positives | negatives)
+    if logits.is_cuda or left_out.any():
+        log_total = logits.masked_fill(left_out, torch.finfo(logits.dtype).min).logsumexp(dim=1)
+    else:
+        log_total = logits.logsumexp(dim=1)
+    weights = positives / num_positives.clamp(min=1)[:, None]
+    has_positive = num_positives > 0
+    return (log_total * has_positive - (weights * logits).sum(dim=1)).sum() / has_positive.sum().clamp(min=1)
