@@ -10,6 +10,7 @@ from pipeline.adapter import pooling
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.heads.attention_pool import AttentionPool
 from pipeline.adapter.heads.build import build_head
+from pipeline.adapter.heads.dropout import Dropout
 from pipeline.adapter.heads.gru import GRU
 from pipeline.adapter.heads.original import Original
 from pipeline.adapter.heads.pair_gate import PairGate
@@ -671,3 +672,56 @@ def test_an_option_that_the_head_does_not_take_is_refused_with_those_it_takes():
 def test_an_option_reaches_the_head_and_none_is_its_default():
     assert len(build_head("transformer", D, E, num_layers=2).layers) == 2
     assert len(build_head("transformer", D, E, num_layers=None).layers) == 4
+
+
+# --- windows at once
+
+
+@pytest.mark.parametrize("pooling_name", pooling.POOLINGS)
+@pytest.mark.parametrize("name", [name for name in HEADS if HEADS[name].learns and not HEADS[name].pools])
+def test_a_pooled_window_is_the_pooling_of_its_frames_and_so_are_the_gradients(name, pooling_name, window):
+    """In training too: with the same random state dropout is the same."""
+    features, valid = window
+    features[~valid] = math.nan
+    pool, head = pooling.POOLINGS[pooling_name], made(name)
+    found = {}
+    for way in ("slow", "fast"):
+        torch.manual_seed(3)
+        head.zero_grad()
+        out = pool(head(features, valid), valid) if way == "slow" else head.pooled(features, valid, pool)
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        found[way] = [out.detach(), *(p.grad for p in head.parameters() if p.grad is not None)]
+    assert len(found["slow"]) == len(found["fast"])
+    for slow, fast in zip(found["slow"], found["fast"], strict=True):
+        torch.testing.assert_close(slow, fast, atol=1e-5, rtol=1e-4)
+    assert (found["fast"][0][3] == 0).all()  # a window without any frame
+
+
+@pytest.mark.parametrize("name", [name for name in HEADS if HEADS[name].frames_once])
+def test_windows_of_frames_that_are_there_once_are_those_of_frames_that_are_repeated(name):
+    frames, pool = torch.randn(9, D, generator=torch.Generator().manual_seed(1)), pooling.mean
+    place = torch.tensor([[0, 1, 2, 3], [2, 3, 4, -1], [8, 8, 8, 8], [-1, -1, -1, -1]])
+    valid, head, found = place >= 0, made(name), {}
+    for way in ("repeated", "once"):
+        torch.manual_seed(3)
+        head.zero_grad()
+        repeated = frames[place.clamp(min=0)] * valid[..., None]
+        out = head.pooled(repeated, valid, pool) if way == "repeated" else head.pooled_frames(frames, place, pool)
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum().backward()
+        found[way] = [out.detach(), *(p.grad for p in head.parameters())]
+    for repeated, once in zip(found["repeated"], found["once"], strict=True):
+        torch.testing.assert_close(repeated, once, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 311, 312, 313, 40_000])
+@pytest.mark.parametrize("p", [0.1, 0.4, 0.5])
+def test_dropout_is_pytorchs_to_the_last_bit_and_leaves_its_random_state(size, p):
+    found = []
+    for kind in (nn.Dropout, Dropout):
+        torch.manual_seed(5)
+        torch.rand(7, dtype=torch.float64)
+        found.append([kind(p)(torch.linspace(-1, 1, size)), torch.get_rng_state(), torch.rand(700), torch.randn(20)])
+    for theirs, ours in zip(*found, strict=True):
+        assert torch.equal(theirs, ours)
+    values = torch.ones(3)
+    assert Dropout(p).eval()(values) is values

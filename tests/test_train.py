@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from pipeline.adapter.adapter import load_adapter
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.sources import InMemory
 from pipeline.core import projection
-from pipeline.core.files import digest_of
+from pipeline.core.files import digest_of, load_tensors
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen
 from pipeline.core.store import FeatureStore, StoreWriter
@@ -31,7 +32,7 @@ from pipeline.extraction import reduce
 from pipeline.training import run as run_module
 from pipeline.training.board import HPARAMS, Board
 from pipeline.training.config import from_flags
-from pipeline.training.loop import Schedule
+from pipeline.training.loop import Schedule, Trainer
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import build_sampler
@@ -219,6 +220,54 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(place):
     )
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert not torch.equal(one["head.layers.0.weight"], three["head.layers.0.weight"])
+
+
+@pytest.mark.parametrize("model", ["mlp", "tcn", "gru", "transformer"])
+def test_a_run_ends_in_the_weights_of_plain_steps_but_for_rounding(place, monkeypatch, model):
+    """A plain step takes every frame of every window, PyTorch's dropout and its AdamW. Tolerance: 1e-4 of a weight."""
+    flags = ["--model", model, "--window", "5", "--dropout", "0.3", "-e", "5"]
+    fast = run("--name", "fast", *flags) / "seed_0"
+
+    def plain_step(self, shard, numbers, windows, pairs):
+        if not hasattr(self, "plain"):
+            schedule = self.schedule
+            self.plain = torch.optim.AdamW(
+                self.parameters, betas=schedule.betas, weight_decay=schedule.weight_decay, foreach=False
+            )
+            for module in self.adapter.head.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.forward = functools.partial(torch.nn.Dropout.forward, module)
+        self.plain.param_groups[0]["lr"] = self.optimizer.learning_rate
+        features, valid = shard.batch(numbers)
+        frames = self.adapter.head(features, valid)
+        embeddings = frames.where(valid[..., None], 0).sum(1) / valid.sum(1, keepdim=True)
+        loss, _ = self.adapter.loss(embeddings, {k: v[torch.from_numpy(windows)] for k, v in self.targets.items()})
+        self.plain.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm)
+        self.plain.step()
+        return {"loss": loss.detach(), "gradient_norm": norm.detach()}
+
+    monkeypatch.setattr(Trainer, "_step", plain_step)
+    slow = run("--name", "slow", *flags) / "seed_0"
+    one, two = (load_file(folder / "last.safetensors") for folder in (fast, slow))
+    for name in one:
+        if name.endswith("queries_keys_values.bias"):  # attention does not depend on that of the keys: its gradient is
+            one[name][8:16] = two[name][8:16]  # rounding, which AdamW scales up
+        torch.testing.assert_close(one[name], two[name], atol=1e-4, rtol=0)
+    summaries = [json.loads((folder.parent / "summary.json").read_text()) for folder in (fast, slow)]
+    assert summaries[0]["seeds"][0]["epoch"] == summaries[1]["seeds"][0]["epoch"]
+
+
+def test_all_is_looked_at_at_some_epochs_and_what_selects_at_each(place):
+    folder = run("-e", "5", "--look-every", "2") / "seed_0"
+    events = EventAccumulator(str(folder), size_guidance={"histograms": 0, "scalars": 0}).Reload()
+    steps = {tag: [e.step for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert steps["auc_same_different/select"] == [0, 1, 2, 3, 4, 5]
+    assert steps["auc_same_different/val"] == steps["cosine_same/select"] == [0, 2, 4, 5]
+    assert steps["loss/train"] == [1, 2, 3, 4, 5]
+    best = load_tensors(folder / "best.safetensors", "a trained adapter", "", "pt")[1]["epoch"]
+    assert {e.step for e in events.Histograms("cosines/same/val")} == {best}
 
 
 def test_another_seed_draws_other_batches_from_the_first_epoch_on(place):

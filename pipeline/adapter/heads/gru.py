@@ -29,13 +29,24 @@ class GRU(Projected):
         self.project_out = nn.Linear(2 * embedding_size, embedding_size)
 
     def hidden(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        frames = mask(features.float(), valid)
+        complete = valid.all(dim=1)
+        one_draw = self.gru.num_layers == 1 or not self.training  # between layers dropout is drawn for a whole batch
+        if valid.is_cuda or not one_draw or not complete.any():
+            return self.dropout(self._packed(frames, valid))
+        if complete.all():
+            return self.dropout(self.gru(frames)[0])
+        # Packing is for windows of different lengths, and slow: most windows have all their frames.
+        whole, partial = complete.nonzero().squeeze(1), (~complete).nonzero().squeeze(1)
+        hidden = torch.cat([self.gru(frames[whole])[0], self._packed(frames[partial], valid[partial])])
+        return self.dropout(hidden[torch.argsort(torch.cat([whole, partial]))])
+
+    def _packed(self, frames: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         places = torch.argsort(~valid, dim=1, stable=True)  # of the valid frames, in their order, then of the others
-        frames = _take(mask(features.float(), valid), places)
         lengths = valid.sum(dim=1).clamp(min=1).cpu()  # packing knows no empty sequence; the last mask empties it
-        packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(_take(frames, places), lengths, batch_first=True, enforce_sorted=False)
         hidden, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=valid.shape[1])
-        hidden = _take(hidden, torch.argsort(places, dim=1))
-        return self.dropout(hidden)
+        return _take(hidden, torch.argsort(places, dim=1))
 
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.project_out(hidden)
