@@ -3,6 +3,8 @@
     python benchmarks/training.py                                    50,000 frames, frames and windows of 15
     python benchmarks/training.py --frames 587000 --windows 15       ABAW's labelled training frames (1.5 GB)
     python benchmarks/training.py --device cuda --frames 587000 --batches 200
+    python benchmarks/training.py --checkout ../old --models mlp tcn gru             beside another checkout, in turns
+    python benchmarks/training.py --checkout ../old --epochs 150                     the whole command
 
 The same head (mlp), loss (SupCon) and update (AdamW, gradients clipped) three times:
 
@@ -12,10 +14,19 @@ The same head (mlp), loss (SupCon) and update (AdamW, gradients clipped) three t
 
 (c) is spared the centring. The rounds of the three alternate and the median counts, since other work on the machine
 comes and goes; the ratios are medians of the rounds' own ratios. The workers' start is not timed.
+
+With ``--checkout`` it is ``train.py`` of both checkouts, each on the store, tables and projection in its own folder
+``--data`` (made by 'dvc repro reduce', say), without evaluation, one seed and one thread. Of its epochs the fastest
+counts, and processor seconds, which other work on the machine disturbs less. Looking is what is measured of watched
+frames while it trains, spread over the epochs.
 """
 
 import argparse
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,7 +64,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--workers", type=int, default=2, help="processes of the DataLoader")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--checkout", type=Path, help="another checkout of this project, to compare 'train.py' with")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="in both checkouts: features.zarr and tables")
+    parser.add_argument("--models", nargs="+", default=["mlp"], help="heads that are compared")
+    parser.add_argument("--epochs", type=int, default=5, help="of each run that is compared")
+    parser.add_argument("--turns", type=int, default=3, help="of each run that is compared")
     given = parser.parse_args()
+    if given.checkout:
+        return compare(given)
     device = pick_device(given.device)
     features = made(given.frames, given.width)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
@@ -69,6 +87,79 @@ def main() -> None:
         hours[length] = EPOCHS * ABAW_WINDOWS / rate["b"] / 3600
     print(f"\n{EPOCHS} epochs of {ABAW_WINDOWS:,} windows at the rate of (b): ", end="")
     print(", ".join(f"{took:.2g} hours with windows of {length}" for length, took in hours.items()))
+
+
+# Runs train.py of the checkout it is started in, and says what its epochs and looks took; both have had these names
+# since there was a benchmark.
+PROBE = """
+import json, sys, time
+sys.path.insert(0, ".")
+import train
+from pipeline.training.loop import Trainer
+from pipeline.training.watch import Watched
+
+took = {"epoch": [], "look": [], "windows": 0}
+
+def timed(function, key):
+    def run(self, *given, **named):
+        start = time.process_time()
+        result = function(self, *given, **named)
+        took[key].append(time.process_time() - start)
+        took["windows"] = getattr(self, "num_windows", took["windows"])
+        return result
+    return run
+
+Trainer.epoch = timed(Trainer.epoch, "epoch")
+for name in {"look", "select"} & {*vars(Watched)}:
+    setattr(Watched, name, timed(getattr(Watched, name), "look"))
+train.main(sys.argv[1:])
+print("took" + json.dumps(took | {"all": time.process_time()}))
+"""
+
+
+def compare(given: argparse.Namespace) -> None:
+    """Prints what training costs here and in the other checkout, a line for each head and length of windows."""
+    sides = {"here": Path(__file__).resolve().parent.parent, "there": given.checkout.resolve()}
+    print(f"{given.epochs} epochs, batches of {given.batch_size}, processor seconds of one thread\n")
+    print(
+        "| head | window | windows/s here | there | times | look/epoch here | there | whole here, s | there | share |"
+    )
+    print("|" + " --- |" * 10)
+    for model in given.models:
+        for length in given.windows:
+            runs: dict[str, list[dict]] = {side: [] for side in sides}
+            for _ in range(given.turns):
+                for side, root in sides.items():
+                    runs[side].append(probed(root, given, model, length))
+            rate, look, whole = {}, {}, {}
+            for side, of in runs.items():
+                rate[side] = of[0]["windows"] / min(seconds for run in of for seconds in run["epoch"])
+                look[side] = min(sum(run["look"]) / sum(run["epoch"]) for run in of)
+                whole[side] = min(run["all"] for run in of)
+            speeds = [f"{rate['here']:,.0f}", f"{rate['there']:,.0f}", f"{rate['here'] / rate['there']:.2f}"]
+            shares = [f"{look['here']:.0%}", f"{look['there']:.0%}"]
+            wholes = [f"{whole['here']:.1f}", f"{whole['there']:.1f}", f"{whole['here'] / whole['there']:.2f}"]
+            print("| " + " | ".join([model, str(length), *speeds, *shares, *wholes]) + " |", flush=True)
+
+
+def probed(root: Path, given: argparse.Namespace, model: str, length: int) -> dict:
+    """What the epochs and looks of a run took; a failure ends the benchmark."""
+    files = {"-d": "features.zarr", "--labels": "labels.parquet", "--frames": "frames.parquet"}
+    flags = [word for flag, name in files.items() for word in (flag, str(given.data / name))]
+    if (root / given.data / "projection.safetensors").is_file():
+        flags += ["--projection", str(given.data / "projection.safetensors")]
+    else:
+        flags += ["--no-reduce"]
+    flags += ["--model", model, "--window", str(length), "--batch-size", str(given.batch_size)]
+    flags += ["-e", str(given.epochs), "-r", "1", "--device", "cpu", "--no-evaluate"]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", PROBE, *flags, "-s", folder], cwd=root, capture_output=True, text=True, check=False,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
+        )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"train.py in {root}\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout.rpartition("took")[2])
 
 
 def made(frames: int, width: int) -> np.ndarray:
