@@ -44,11 +44,13 @@ from pipeline.adapter.pooling import mean
 from pipeline.adapter.sources import InMemory
 from pipeline.adapter.windows import Window
 from pipeline.core.device import pick_device
+from pipeline.training.adamw import AdamW
 from pipeline.training.feed import feed
 from pipeline.training.losses.build import build_loss
 from pipeline.training.samplers.build import build_sampler
 
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # features (B, T, D), valid (B, T), labels (B,)
+# Features (B, T, D), valid (B, T) and labels (B,); or, of frames that are there once, (n, D), place (B, T) and labels.
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 NUM_CLASSES, VIDEO_FRAMES = 8, 1000
 EPOCHS, ABAW_WINDOWS = 150, 587_000
 UNTIMED = 5  # batches at the start of a round
@@ -193,16 +195,18 @@ def measured(given: argparse.Namespace, features: np.ndarray, length: int, devic
 
     def ours(drawn: list[np.ndarray]) -> Iterator[Batch]:
         for numbers in drawn:
-            yield *shard.batch(numbers), on_device[torch.from_numpy(numbers).to(device, non_blocking=True)]
+            taken = shard.frames(numbers) if once else shard.batch(numbers)
+            yield *taken, on_device[torch.from_numpy(numbers).to(device, non_blocking=True)]
 
     def loaded(drawn: list[np.ndarray]) -> Iterator[Batch]:
         order.batches = drawn
         for batch in loader:
             yield tuple(x.to(device, non_blocking=True) for x in batch)
 
+    once = length > 1 and device.type != "cuda"  # as train.py does
     there = next(ours(batches))
     feeds = [lambda drawn: iter([there] * len(drawn)), ours, loaded]
-    steps = [step_of(given.width, device) for _ in feeds]
+    steps = [step_of(given.width, device, once and of != loaded) for of in feeds]
     took: list[list[float]] = [[], [], []]
     for number in range(given.rounds + 1):
         drawn = batches[number * count : (number + 1) * count]
@@ -245,7 +249,7 @@ class Listed:
         return len(self.batches)
 
 
-def step_of(width: int, device: torch.device) -> Callable[[Batch], None]:
+def step_of(width: int, device: torch.device, once: bool) -> Callable[[Batch], None]:
     """One step of training a head of its own; all are made alike."""
     torch.manual_seed(0)
     head = build_head("mlp", num_features=width, embedding_size=128, dropout=0.4).to(device)
@@ -254,12 +258,12 @@ def step_of(width: int, device: torch.device) -> Callable[[Batch], None]:
         margin=None,
     ).to(device)  # fmt: skip
     parameters = [*head.parameters(), *loss.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-3)
+    optimizer = AdamW(parameters, 1e-3, (0.9, 0.999), 0.01)
 
     def step(batch: Batch) -> None:
         features, valid, labels = batch
-        total, _ = loss(mean(head(features, valid), valid), {"labels": labels}, {})
-        optimizer.zero_grad(set_to_none=True)
+        total, _ = loss((head.pooled_frames if once else head.pooled)(features, valid, mean), {"labels": labels}, {})
+        optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

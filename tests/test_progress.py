@@ -81,7 +81,7 @@ def test_a_long_one_says_epoch_loss_score_best_and_time_left(place, capsys, monk
 
 def verdict(place, capsys, monkeypatch, scores, *flags):
     left = iter(scores)
-    monkeypatch.setattr(run_module, "_watch", lambda *_: next(left))
+    monkeypatch.setattr(run_module, "_selected", lambda *_: next(left))
     run("--name", "x", "-e", str(len(scores) - 1), *flags)
     out = capsys.readouterr().out
     return out[out.index("runs/manual/x: ") :].splitlines()
@@ -109,7 +109,7 @@ def test_where_steps_count_progress_and_verdict_say_steps(place, capsys, monkeyp
 
     monkeypatch.setattr(run_module, "Line", Always)
     scores = iter([0.5, 0.6, 0.7, 0.8])
-    monkeypatch.setattr(run_module, "_watch", lambda *_: next(scores))
+    monkeypatch.setattr(run_module, "_selected", lambda *_: next(scores))
     run("--name", "x", "--steps", "13")
     lines = capsys.readouterr().out.splitlines()
     where = [line.split(", loss")[0] for line in lines if ", loss " in line]

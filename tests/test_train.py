@@ -625,7 +625,7 @@ def test_of_epochs_and_steps_the_one_that_was_set_last_counts(workplace, shared,
 
 def test_training_ends_when_nothing_gets_better(place, monkeypatch):
     scores = iter([0.5, 0.6, 0.7, 0.65, 0.7, 0.9])
-    monkeypatch.setattr(run_module, "_watch", lambda *_: next(scores))
+    monkeypatch.setattr(run_module, "_selected", lambda *_: next(scores))
     folder = run("-e", "50", "--patience", "2")
     assert json.loads((folder / "summary.json").read_text())["seeds"] == [
         {
