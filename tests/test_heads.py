@@ -10,7 +10,6 @@ from pipeline.adapter import pooling
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.heads.attention_pool import AttentionPool
 from pipeline.adapter.heads.build import build_head
-from pipeline.adapter.heads.dropout import Dropout
 from pipeline.adapter.heads.gru import GRU
 from pipeline.adapter.heads.original import Original
 from pipeline.adapter.heads.pair_gate import PairGate
@@ -711,17 +710,3 @@ def test_windows_of_frames_that_are_there_once_are_those_of_frames_that_are_repe
         found[way] = [out.detach(), *(p.grad for p in head.parameters())]
     for repeated, once in zip(found["repeated"], found["once"], strict=True):
         torch.testing.assert_close(repeated, once, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("size", [1, 311, 312, 313, 40_000])
-@pytest.mark.parametrize("p", [0.1, 0.4, 0.5])
-def test_dropout_is_pytorchs_to_the_last_bit_and_leaves_its_random_state(size, p):
-    found = []
-    for kind in (nn.Dropout, Dropout):
-        torch.manual_seed(5)
-        torch.rand(7, dtype=torch.float64)
-        found.append([kind(p)(torch.linspace(-1, 1, size)), torch.get_rng_state(), torch.rand(700), torch.randn(20)])
-    for theirs, ours in zip(*found, strict=True):
-        assert torch.equal(theirs, ours)
-    values = torch.ones(3)
-    assert Dropout(p).eval()(values) is values

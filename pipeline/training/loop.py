@@ -11,10 +11,6 @@ import torch
 
 from pipeline.adapter.adapter import Adapter
 from pipeline.core.params import UserError
-<<<<<<< HEAD
-=======
-from pipeline.training.adamw import AdamW
->>>>>>> ab7cc55 (Benchmark of training takes a second checkout and says the ratios; a run is cut off where all is looked at)
 from pipeline.training.losses.build import WeightedSum
 
 
@@ -93,14 +89,10 @@ class Trainer:
         self._make_sampler, self._sampler, self._sampled = make_sampler, None, None
         self.steps = 0  # of the optimiser, so far
         self.parameters = [p for module in (adapter.head, adapter.predictors, loss) for p in module.parameters()]
-<<<<<<< HEAD
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay,
             fused=True,
         )  # fmt: skip
-=======
-        self.optimizer = AdamW(self.parameters, schedule.learning_rate, schedule.betas, schedule.weight_decay)
->>>>>>> ab7cc55 (Benchmark of training takes a second checkout and says the ratios; a run is cut off where all is looked at)
 
     def share_done(self, epochs: int) -> float:
         """The share of the training that is over after ``epochs`` epochs; 1 at its end."""
@@ -187,11 +179,7 @@ class Trainer:
             if head.pairs:
                 batch["pair_logits"] = head.pair(features[0::2], valid[0::2], features[1::2], valid[1::2])
         loss, terms = self.loss(embeddings, batch, self.adapter.predictors)
-<<<<<<< HEAD
         self.optimizer.zero_grad(set_to_none=True)
-=======
-        self.optimizer.zero_grad()
->>>>>>> ab7cc55 (Benchmark of training takes a second checkout and says the ratios; a run is cut off where all is looked at)
         loss.backward()
         limit = self.schedule.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
