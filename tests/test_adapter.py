@@ -117,7 +117,7 @@ def auc_of_new_people(monkeypatch, floor):
     monkeypatch.setattr(module, "DEVIATION_FLOOR", floor)
     (features, label, _), (others, other_label, other_video) = people(0), people(1)
     torch.manual_seed(0)
-    adapter = adapter_of(facts(num_features=34, loss="supcon", dropout=0.0, embedding_size=16))
+    adapter = adapter_of(facts(num_features=34, loss="supcon", dropout=0.0, embedding_size=16, window={"frames": 1}))
     adapter.front.fit([features], "standardise")
     alone = torch.arange(192)[:, None]
     shard = Shard(np.arange(192), alone.numpy(), InMemory(through(adapter.front, features)), 192)
