@@ -213,7 +213,7 @@ def test_no_frames_are_no_rows(stride):
 @pytest.mark.parametrize("inputs", [1, 28, 100_000])
 def test_a_head_for_pairs_judges_the_windows_around_two_frames(inputs, monkeypatch):
     made = adapter(model="pair_gate", loss="pair_bce")
-    monkeypatch.setattr(inference, "JUDGED", inputs)
+    monkeypatch.setattr(inference, "PAIR_INPUTS", inputs)
     threads = torch.get_num_threads()
     monkeypatch.setattr(inference, "BATCH", 10)
     rows = np.array([45, 5, 0, 20, 21])

@@ -135,8 +135,8 @@ def _grid(facts: dict[str, Any]) -> int:
 
 def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
     """Writes tensors and facts (and ``more`` facts, such as the epoch) as safetensors."""
-    tensors, said = _of_seen(adapter.seen)
-    save_tensors(path, {**adapter.modules().state_dict(), **tensors}, adapter.facts | said | more | {"format": FORMAT})
+    tensors, which = _of_seen(adapter.seen)
+    save_tensors(path, {**adapter.modules().state_dict(), **tensors}, adapter.facts | which | more | {"format": FORMAT})
 
 
 def load_adapter(path: str | Path, made_by: dict[str, Any], alike: Collection[str] = ()) -> Adapter:
@@ -152,8 +152,8 @@ def load_adapter(path: str | Path, made_by: dict[str, Any], alike: Collection[st
         raise UserError(f"{path} is not a trained adapter: it does not say what it is")
     _check_format(path, facts)
     refusal = f"the adapter {path} was trained on other features than this store has"
-    said = vouched_for(refusal, facts["made_by"], made_by, alike)
-    facts["vouched"] = facts.get("vouched", {}) | ({"the adapter": said} if said else {})
+    difference = vouched_for(refusal, facts["made_by"], made_by, alike)
+    facts["vouched"] = facts.get("vouched", {}) | ({"the adapter": difference} if difference else {})
     tensors, seen = _without_seen(tensors, facts)
     adapter = build_adapter(facts)
     adapter.seen = seen
@@ -192,8 +192,8 @@ def _adapter_file(path: Path) -> Path:
 
 def save_state(path: Path, tensors: dict[str, torch.Tensor], facts: dict[str, Any], seen: dict[str, Seen]) -> None:
     """Writes where a training is."""
-    more, said = _of_seen(seen)
-    save_tensors(path, tensors | more, facts | said | {"format": FORMAT})
+    more, which = _of_seen(seen)
+    save_tensors(path, tensors | more, facts | which | {"format": FORMAT})
 
 
 def load_state(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, Seen] | None]:

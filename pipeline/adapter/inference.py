@@ -13,7 +13,7 @@ from pipeline.adapter.windows import Windows
 
 BLOCK = 65_536  # frames whose windows are in memory at a time
 BATCH = 65_536  # frames that the head gets at a time, in overlapping windows
-JUDGED = 2**20  # inputs of pairs, as many a pair as a side has, that a head for pairs judges at a time: 4 MB a tensor
+PAIR_INPUTS = 2**20  # values that a head for pairs compares at a time, as many a pair as a side has: 4 MB a tensor
 MOST_THREADS = 8
 WINDOW_STRIDE = "fewer windows, so many frames apart; default: one centred on each frame"
 
@@ -37,13 +37,13 @@ class Some:
         """As ``InMemory.gather``."""
         return self._source.gather(torch.where(rows >= 0, self._places(rows.clamp(min=0), rows >= 0), -1))
 
-    def _places(self, rows: torch.Tensor, asked: torch.Tensor | bool = True) -> torch.Tensor:
+    def _places(self, rows: torch.Tensor, needed: torch.Tensor | bool = True) -> torch.Tensor:
         if self._place is None:
             place = np.full(self._num_frames, -1)
             place[self._kept] = np.arange(len(self._kept))
             self._place = torch.from_numpy(place).to(rows.device)
         places = self._place[rows]
-        assert not ((places < 0) & asked).any(), "a frame that is not kept"
+        assert not ((places < 0) & needed).any(), "a frame that is not kept"
         return places
 
 
@@ -74,8 +74,8 @@ def per_frame(
         else:
             several = _over_windows if by_frame else _between_windows
             parts.append(several(adapter, source, windows, block, min(stride, windows.num_frames), device))
-    said = {what: np.concatenate([p[what].cpu().numpy() for _, p in parts]) for what in adapter.predicts}
-    return np.concatenate([z.cpu().numpy() for z, _ in parts]), said
+    predicted = {what: np.concatenate([p[what].cpu().numpy() for _, p in parts]) for what in adapter.predicts}
+    return np.concatenate([z.cpu().numpy() for z, _ in parts]), predicted
 
 
 def predictions(adapter: Adapter, z: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -101,7 +101,7 @@ def judge(
             torch.cat(values) for values in zip(*(adapter.head.side(*source.gather(p)) for p in parts), strict=True)
         ]
 
-    at_once = max(1, JUDGED // sides[0][0].numel()) if len(rows) else 1
+    at_once = max(1, PAIR_INPUTS // sides[0][0].numel()) if len(rows) else 1
 
     def judged(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():

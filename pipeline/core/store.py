@@ -478,13 +478,13 @@ def vouched_for(refusal: str, there: Mapping[str, Any], here: Mapping[str, Any],
     Raises ``UserError``, which begins with ``refusal``, where they differ in anything else. It names the way out where
     that is the user's word.
     """
-    said = {k: there.get(k) for k in alike if there.get(k) != here.get(k)}
-    if other := differences(there, {**here, **said}):
+    alike_values = {k: there.get(k) for k in alike if there.get(k) != here.get(k)}
+    if other := differences(there, {**here, **alike_values}):
         asked = [k for k in ALIKE if there.get(k) != here.get(k)]
         by_word = not differences(there, {**here, **{k: there.get(k) for k in asked}})
         way_out = f". If these are alike all the same, say so with --alike {' '.join(asked)}" if by_word else ""
         raise UserError(f"{refusal}: {other}{way_out}")
-    return "; ".join(_sides(k, there, here) for k in said)
+    return "; ".join(_sides(k, there, here) for k in alike_values)
 
 
 def open_group(path: Path, mode: Literal["r", "r+"] = "r") -> zarr.Group:

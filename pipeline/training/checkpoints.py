@@ -37,8 +37,8 @@ def restore(data: TrainingData, trainer: Trainer, folder: Path) -> tuple[int, di
     """
     tensors, facts, seen = load_state(folder / "state.safetensors")
     refusal = f"{folder} was trained on other features than this store has"
-    said = vouched_for(refusal, facts["made_by"], data.facts["made_by"], data.config.alike)
-    vouched = facts.get("vouched", {}) | ({"the epochs before": said} if said else {})
+    difference = vouched_for(refusal, facts["made_by"], data.facts["made_by"], data.config.alike)
+    vouched = facts.get("vouched", {}) | ({"the epochs before": difference} if difference else {})
     _refuse_other_parts(data, folder, seen)
     trainer.restore(tensors)
     print(f"{folder}: goes on after epoch {facts['epoch']}")

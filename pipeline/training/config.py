@@ -155,13 +155,13 @@ def from_flags(argv: Sequence[str], description: str) -> tuple[TrainConfig, Path
     if known.resume:
         word = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
         word.add_argument("--alike", nargs="+")
-        said, flags = word.parse_known_args(flags)
+        flags_of_now, flags = word.parse_known_args(flags)
         if known.run or flags:
             raise UserError(
                 "--resume takes everything from the run's own config.json: give no other flags (but --alike, for a "
                 "store that was made again)"
             )
-        return read_config(known.resume, vars(said)), known.resume
+        return read_config(known.resume, vars(flags_of_now)), known.resume
     sections = ["train"] + ([f"runs.{known.run}"] if known.run else [])
     short = {"--gpu": ["--device", "cuda"], "--cpu": ["--device", "cpu"]}
     flags = [word for flag in flags for word in short.get(flag, [flag])]
@@ -214,13 +214,13 @@ def _either_epochs_or_steps(layers: Layers) -> list[str]:
     return ["--epochs", "null"] if counts == "steps" else ["--steps", "null"]
 
 
-def read_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
-    """The config of a run that was begun in ``folder``, with what is ``said`` now. ``UserError``: there is none."""
+def read_config(folder: Path, changes: dict[str, Any]) -> TrainConfig:
+    """The config of a run that was begun in ``folder``, with ``changes``. ``UserError``: there is none."""
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"no run to go on with in {folder}: there is no {path}")
     values = read_json(path, "the parameters of a run", "Put back a copy, or train the run again")
-    return build(TrainConfig, values | said, str(path))
+    return build(TrainConfig, values | changes, str(path))
 
 
 def write_config(folder: Path, config: TrainConfig) -> None:
