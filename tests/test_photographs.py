@@ -1,4 +1,4 @@
-"""Real photographs, real weights: the numbers that the README gives for the 'clothing dataset (small)'.
+"""Real photographs, real weights: the numbers that docs/evaluation.md gives for the 'clothing dataset (small)'.
 
 Where the photographs lie is told by the environment variable PHOTOGRAPHS: {train,validation}/<class>/*.jpg, 3,409 CC0
 images of 10 classes.

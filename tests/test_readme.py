@@ -1,4 +1,4 @@
-"""What the README shows is done as it stands there."""
+"""What the README and docs/ show is done as it stands there."""
 
 import re
 import shutil
@@ -12,13 +12,40 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from test_train import made, place  # noqa: F401 - fixtures
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 FLAGS = ["--cpu", "-e", "2", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce", "-r", "1"]
 
 
-def test_a_loss_of_ones_own_is_the_file_and_the_line_that_the_readme_shows(place):  # noqa: F811
-    (file,) = re.findall(r"```python\n(import torch\n.*?class Mine.*?)```", README, flags=re.DOTALL)
-    (line,) = re.findall(r"```python\n( +\"mine\": .*\n)```", README)
+def page(name: str) -> str:
+    return PAGES[ROOT / "docs" / f"{name}.md"]
+
+
+def headings(text: str) -> set[str]:
+    """As a link names them: 'A loss of your own' is a-loss-of-your-own."""
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+def test_every_link_to_a_page_leads_to_a_heading_of_it():
+    links = [
+        (path, *m.groups()) for path, text in PAGES.items() for m in re.finditer(r"\]\(([\w./]*)(?:#([\w-]+))?\)", text)
+    ]
+    assert len(links) > 8
+    for path, name, heading in links:
+        to = (path.parent / name).resolve() if name else path
+        assert to.exists(), (path, name)
+        assert heading is None or heading in headings(PAGES[to]), (path, name, heading)
+
+
+def test_the_readme_is_short_and_names_every_page():
+    readme = PAGES[ROOT / "README.md"]
+    assert len(readme.splitlines()) < 210
+    assert {path.name for path in PAGES} - {"README.md"} == set(re.findall(r"\]\(docs/(\w+\.md)", readme))
+
+
+def test_a_loss_of_ones_own_is_the_file_and_the_line_that_the_page_shows(place):  # noqa: F811
+    (file,) = re.findall(r"```python\n(import torch\n.*?class Mine.*?)```", page("code"), flags=re.DOTALL)
+    (line,) = re.findall(r"```python\n( +\"mine\": .*\n)```", page("code"))
     assert len([words for words in file.splitlines() if words]) <= 12
     for name in ("train.py", "pipeline"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
@@ -45,8 +72,8 @@ def test_a_loss_of_ones_own_is_the_file_and_the_line_that_the_readme_shows(place
     assert wrong.stderr == "error: loss_options: no loss of this run takes 'powr'. They take: mine ['power']\n"
 
 
-def test_the_store_opens_as_the_readme_shows_and_its_names_become_str(place):  # noqa: F811
-    (block,) = re.findall(r"```python\n(import zarr.*?)```", README, flags=re.DOTALL)
+def test_the_store_opens_as_the_page_shows_and_its_names_become_str(place):  # noqa: F811
+    (block,) = re.findall(r"```python\n(import zarr.*?)```", page("store"), flags=re.DOTALL)
     scope = {}
     exec(block, scope)
     assert isinstance(scope["video"].dtype, np.dtypes.StringDType)
