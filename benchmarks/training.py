@@ -44,7 +44,6 @@ from pipeline.adapter.pooling import mean
 from pipeline.adapter.sources import InMemory
 from pipeline.adapter.windows import Window
 from pipeline.core.device import pick_device
-from pipeline.training.adamw import AdamW
 from pipeline.training.feed import feed
 from pipeline.training.losses.build import build_loss
 from pipeline.training.samplers.build import build_sampler
@@ -258,7 +257,7 @@ def step_of(width: int, device: torch.device, once: bool) -> Callable[[Batch], N
         margin=None,
     ).to(device)  # fmt: skip
     parameters = [*head.parameters(), *loss.parameters()]
-    optimizer = AdamW(parameters, 1e-3, (0.9, 0.999), 0.01)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
 
     def step(batch: Batch) -> None:
         features, valid, labels = batch
