@@ -84,8 +84,8 @@ def test_the_pair_head_tells_unseen_pairs_apart_after_2000_and_less_well_after_1
         index.main(["--name", "shapes", "--root", "shapes", "--val-fraction", str(held_out)])
         extract.main([])
         reduce.main([])
-        command = f"--model pair_gate --loss pair_bce --sampler pairs -e 50 -r 1 --cpu --no-evaluate --name of_{pairs}"
-        train.main(command.split())
+        command = "--model pair_gate --loss pair_bce --sampler pairs -e 50 -r 1 --cpu --no-evaluate"
+        train.main([*command.split(), "--name", f"of_{pairs}", "--look-every", "1"])
         (seed,) = json.loads(Path(f"runs/manual/of_{pairs}/summary.json").read_text())["seeds"]
         board = EventAccumulator(f"runs/manual/of_{pairs}/seed_0").Reload()
         f1 = {event.step: event.value for event in board.Scalars("pair_f1/val")}
