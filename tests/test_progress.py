@@ -132,3 +132,8 @@ def test_frames_are_counted_with_rate_and_time_left_also_beyond_a_guessed_total(
     counter.done = 1_200
     assert counter.line(50.0).strip() == "1,200 of about 1,000 frames, 24 frames/s, 0:00:00 left"
     assert FrameCounter(1_000).line(5.0).startswith("0 of 1,000 frames, ")
+
+
+def test_one_epoch_is_not_one_epochs(place, capsys):
+    run("--name", "x", "-e", "1")
+    assert "\n  1 epoch, 5 steps in all; best epoch 1 of 1\n" in capsys.readouterr().out

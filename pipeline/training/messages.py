@@ -53,13 +53,15 @@ def verdict(config: TrainConfig, folder: Path, results: Sequence[Mapping[str, An
     planned = config.epochs or _range(trained)
     lines = [
         f"{folder}: {score}; {before} before training",
-        f"  {_range(trained)} epochs, {_range(steps)} steps in all{networks}; best epoch {best} of {planned}",
+        f"  {_counted(trained, 'epoch')}, {_counted(steps, 'step')} in all{networks}; best epoch {best} of {planned}",
     ]
     late = float(np.mean([r["epoch"] / r["epochs"] for r in results]))
     after = [r["epochs"] - r["epoch"] for r in results]
     if late <= 0.5 and min(after) >= 3 and config.patience is None:
         enough = min(max(3, *(r["epoch"] for r in results)), 20)
-        lines.append(f"  the last {_range(after)} epochs made nothing better (overfitting): try --patience {enough}")
+        lines.append(
+            f"  the last {_counted(after, 'epoch')} made nothing better (overfitting): try --patience {enough}"
+        )
     elif late > 0.95 and not config.patience:
         longer = "--steps" if config.steps else "--epochs"
         lines.append(f"  the best epoch is among the last: more {longer} may be better still")
@@ -68,6 +70,11 @@ def verdict(config: TrainConfig, folder: Path, results: Sequence[Mapping[str, An
 
 def _mean_and_deviation(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def _counted(numbers: Sequence[int], what: str) -> str:
+    """'1 epoch', '3 epochs', '2 to 4 epochs'."""
+    return f"{_range(numbers)} {what}" + ("" if {*numbers} == {1} else "s")
 
 
 def _range(numbers: Sequence[int]) -> str:
