@@ -59,7 +59,7 @@ def hashes(root: Path, params: Mapping[str, Any]) -> dict[str, list[str]]:
     names = chosen(params, params["runs"].get(run))
     found = {stage: reached(root, module, names, known) for stage, module in STAGES.items()}
     for name, changes in params["runs"].items():
-        names = chosen(params, changes)
+        names = chosen(params, changes or {})
         found |= {f"{stage}/{name}": reached(root, module, names, known) for stage, module in STAGES_OF_RUNS.items()}
     return found
 
@@ -83,7 +83,8 @@ def reached(
     tables = {module_file(root, module): key for key, module in TABLES.items()}
     metrics = module_file(root, METRICS)
     left_out = {module_file(root, module) for module in SHOWS}
-    lines, todo, done = {}, [module_file(root, start)], {None, *left_out}
+    trains = start == STAGES_OF_RUNS["train"]
+    lines, todo, done = {}, [_required(root, start)], {*left_out}
     while todo:
         file = todo.pop()
         if file in done:
@@ -96,7 +97,7 @@ def reached(
             for name in sorted(places) if picked is None else picked:
                 if name in places:  # an unknown name is refused by the command itself
                     lines[f"{path} {name}"] = places[name]
-                    todo.append(module_file(root, places[name].rpartition(".")[0]))
+                    todo.append(_required(root, places[name].rpartition(".")[0]))
         else:
             if file not in known:
                 tree = ast.parse(file.read_bytes(), file)
@@ -104,11 +105,11 @@ def reached(
             value, *imports = known[file]
             todo += map(Path, imports)
             if file == metrics:
-                functions = functions_of_metrics(file, only_select=start == STAGES_OF_RUNS["train"])
+                functions = functions_of_metrics(file, only_select=trains)
                 todo += [
-                    module_file(root, f"pipeline.metrics.{place.rpartition('.')[0]}") for place in functions.values()
+                    _required(root, f"pipeline.metrics.{place.rpartition('.')[0]}") for place in functions.values()
                 ]
-                if start == STAGES_OF_RUNS["train"]:
+                if trains:
                     lines |= {f"{path} {name}": place for name, place in functions.items()}
                     continue
             lines[path] = value
@@ -120,6 +121,14 @@ def module_file(root: Path, module: str) -> Path | None:
     place = root / module.replace(".", "/")
     files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
     return next((file for file in files if file.is_file() and file.stat().st_size), None)
+
+
+def _required(root: Path, module: str) -> Path:
+    """The file of a module that is named as a text; raises ``UserError`` where there is none, as nothing was hashed."""
+    file = module_file(root, module)
+    if file is None:
+        raise UserError(f"no module '{module}' to hash: its name in pipeline/code.py or in a table is wrong")
+    return file
 
 
 def imported(root: Path, file: Path, tree: ast.AST) -> set[Path]:
@@ -146,8 +155,8 @@ def entries(file: Path) -> dict[str, str]:
     tables = []
     for node in ast.parse(file.read_bytes(), file).body:
         value = getattr(node, "value", None)
-        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(value, ast.Call) and len(value.args) == 2:
-            tables.append(ast.literal_eval(value.args[1]))
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(value, ast.Call) and len(value.args) == 1:
+            tables.append(ast.literal_eval(value.args[0]))
         elif not isinstance(node, ast.ImportFrom) and not _is_docstring(node):
             raise UserError(f"{file}:{node.lineno}: a module that holds a table of choices holds nothing else")
     if len(tables) != 1:

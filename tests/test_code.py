@@ -37,7 +37,7 @@ FILES = {
     "pipeline/adapter/__init__.py": "",
     "pipeline/adapter/heads/__init__.py": """
         from pipeline.core.choices import Choices
-        HEADS = Choices("head", {"mlp": "pipeline.adapter.heads.mlp.MLP"})
+        HEADS = Choices({"mlp": "pipeline.adapter.heads.mlp.MLP"})
         """,
     "pipeline/adapter/heads/mlp.py": "class MLP: pass\n",
     "pipeline/training/__init__.py": "",
@@ -49,7 +49,6 @@ FILES = {
         \"\"\"The losses.\"\"\"
         from pipeline.core.choices import Choices
         LOSSES: Choices = Choices(
-            "loss",
             {"supcon": "pipeline.training.losses.supcon.SupCon", "triplet": "pipeline.training.losses.triplet.Triplet"},
         )
         """,
@@ -58,7 +57,7 @@ FILES = {
     "pipeline/training/losses/triplet.py": "class Triplet: pass\n",
     "pipeline/training/samplers/__init__.py": """
         from pipeline.core.choices import Choices
-        SAMPLERS = Choices("sampler", {"balanced": "pipeline.training.samplers.balanced.Balanced"})
+        SAMPLERS = Choices({"balanced": "pipeline.training.samplers.balanced.Balanced"})
         """,
     "pipeline/training/samplers/balanced.py": "class Balanced: pass\n",
     "pipeline/evaluation/__init__.py": "",
@@ -196,6 +195,20 @@ def test_a_table_that_holds_more_is_refused_since_that_would_not_be_hashed(proje
         UserError, match=r"losses/__init__\.py:\d+: a module that holds a table of choices holds nothing"
     ):
         code.hashes(project, PARAMS)
+
+
+@pytest.mark.parametrize("old", ["pipeline.training.losses.triplet.Triplet", "pairs.auc"])
+def test_a_name_that_leads_nowhere_is_refused_since_nothing_would_be_hashed(project, old):
+    for path in ("pipeline/training/losses/__init__.py", "pipeline/metrics/catalogue.py"):
+        text = (project / path).read_text(encoding="utf-8")
+        write(project / path, text.replace(old, old.replace("triplet.", "tripletts.").replace("pairs.", "pears.")))
+    with pytest.raises(UserError, match=r"no module 'pipeline\.(training\.losses\.tripletts|metrics\.pears)' to hash"):
+        code.hashes(project, PARAMS)
+
+
+def test_a_run_without_changes_is_hashed_by_the_choices_of_section_train(project):
+    found = code.hashes(project, PARAMS | {"runs": {"empty": None}})["train/empty"]
+    assert found == code.hashes(project, PARAMS)["train/plain"]
 
 
 # On this project -----------------------------------------------------------------------------------------------------

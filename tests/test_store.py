@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import xarray
 import zarr
+from numcodecs import zstd
 
 import pipeline.core.store
 from pipeline.core.params import UserError
@@ -677,3 +678,14 @@ def test_a_reader_that_opens_in_the_gap_waits_for_the_new_store(tmp_path):
     timer.start()
     assert FeatureStore(path).keys["frame"].tolist() == [2]
     timer.join()
+
+
+def test_names_that_are_no_text_though_their_checksum_fits_are_damage_and_never_other_names(tmp_path):
+    path = written(tmp_path / "s.zarr", keys("video", [1, 2]))
+    (file,) = (path / "video" / "c").glob("*")
+    plain = bytearray(zstd.decompress(file.read_bytes()[:-4]))
+    plain[plain.index(b"video")] = 0xFF
+    content = zstd.compress(bytes(plain))
+    file.write_bytes(content + google_crc32c.value(content).to_bytes(4, "little"))
+    with pytest.raises(StoreDamaged, match="utf-8"):
+        FeatureStore(path)

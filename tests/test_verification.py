@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score, roc_curve
+from test_pair_cosines import GROUP, LABEL, ONCE, OPPOSITES, ROWS, WEIGHTS, copies
 
 from pipeline.metrics import verification as verification_module
 from pipeline.metrics.pair_cosines import pair_cosines, pairs_by_kind
@@ -20,25 +21,11 @@ from pipeline.metrics.verification import (
     verification,
 )
 
-# Videos of 5, 1 and 40 frames and two more, D = 4; three classes and one that no frame has; a row of zeros.
-GROUP = np.repeat([0, 1, 2, 3, 4], [5, 1, 40, 17, 30])
-LABEL = np.r_[[0, 0, 1, 1, 2], [0], np.arange(87) % 3]
-ROWS = np.random.default_rng(0).standard_normal((93, 4)) + 0.8 * np.eye(4)[LABEL]
-ROWS[3] = 0
-OPPOSITES = [(0, 2)]
-ONCE = np.ones((1, 5))
-WEIGHTS = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 3, 1], [0, 0, 5, 0, 0], [0, 1, 0, 2, 1]])
-
 
 @pytest.fixture(params=[7, 256], ids=["blocks_of_7", "one_block"])
 def block(request, monkeypatch):
     for name in ("BLOCK", "PAIRS", "RESAMPLES"):
         monkeypatch.setattr(verification_module, name, request.param)
-
-
-def copies(weights):
-    """Rows as often as their group is drawn, the copies of a group with its own code."""
-    return np.concatenate([np.flatnonzero(g == GROUP) for g in np.repeat(np.arange(5), weights)])
 
 
 def test_the_counts_of_pairs_are_all_pairs_of_two_groups(block):

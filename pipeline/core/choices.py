@@ -12,11 +12,10 @@ class Choices(Mapping[str, Any]):
     """A table of names and where each thing is defined: ``{"mlp": "pipeline.adapter.heads.mlp.MLP"}``.
 
     A name's module is imported when the name is looked up, so that one choice does not import the others. A module that
-    holds a table holds nothing else: ``pipeline.code`` hashes of it only the entries that a run names.
+    holds heads, losses or samplers holds nothing else: ``pipeline.code`` hashes of it only what a run names.
     """
 
-    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
-        self.kind = kind
+    def __init__(self, places: Mapping[str, str]) -> None:
         self.places = dict(places)
 
     def __getitem__(self, name: str) -> Any:

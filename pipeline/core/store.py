@@ -776,7 +776,10 @@ def _runs(content: bytes) -> tuple[list[str], list[int]] | None:
                 alike += first
                 break
             alike += ahead
-        texts.append(content[at + 4 : at + length].decode(errors="replace"))
+        try:
+            texts.append(content[at + 4 : at + length].decode())
+        except UnicodeDecodeError:  # zarr, which is asked next, says what is wrong
+            return None
         counts.append(1 + alike // length)
         at += counts[-1] * length
     return texts, counts

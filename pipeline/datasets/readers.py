@@ -101,7 +101,6 @@ def _distinct(names: list[str]) -> list[str]:
 
 
 READERS = Choices(
-    "data set",
     {
         "abaw": "pipeline.datasets.abaw.read",
         "afew_va": "pipeline.datasets.afew_va.read",

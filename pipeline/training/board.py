@@ -75,7 +75,6 @@ class Board:
             tag = f"{name}/{part}"
             plugin = SummaryMetadata.PluginData(plugin_name="scalars")  # without one, each tag is warned of when read
             described = SummaryMetadata(plugin_data=plugin, summary_description=_description(name, part, num_frames))
-            described.plugin_data.plugin_name = "scalars"
             point = Summary.Value(tag=tag, simple_value=float(value), metadata=described)
             self._writer.file_writer.add_summary(Summary(value=[point]), epoch)
         self._writer.flush()

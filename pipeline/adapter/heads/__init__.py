@@ -9,7 +9,6 @@ frame. Embeddings are not normalised: a loss or metric that compares them does t
 from pipeline.core.choices import Choices
 
 HEADS = Choices(
-    "head",
     {
         "identity": "pipeline.adapter.heads.identity.Identity",
         "peterson": "pipeline.adapter.heads.peterson.Peterson",

@@ -15,9 +15,8 @@ class Head(nn.Module):
     """What is known of a head before it runs; D is ``num_features``, E ``embedding_size``."""
 
     framewise = False  # the embedding of a frame depends on that frame alone
-    frames_once = (
-        False  # framewise, and trains with each frame of a batch once: has pooled_frames(frames, place, pooling)
-    )
+    # Framewise, and trains with each frame of a batch once: has pooled_frames(frames, place, pooling).
+    frames_once = False
     pools = False  # gives (B, E)
     # Has pair(left, left_valid, right, right_valid) -> logits (P,) of 'same', in two steps: side, then judge.
     pairs = False

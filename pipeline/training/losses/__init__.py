@@ -18,7 +18,6 @@ but for those that follow from data and head: ``build.GIVEN``.
 from pipeline.core.choices import Choices
 
 LOSSES = Choices(
-    "loss",
     {
         "contrastive_cross_entropy": "pipeline.training.losses.contrastive_cross_entropy.ContrastiveCrossEntropy",
         "supcon": "pipeline.training.losses.supcon.SupCon",

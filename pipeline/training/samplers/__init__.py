@@ -16,7 +16,6 @@ To add one: a file with a subclass of ``common.Sampler``, a line here, a test.
 from pipeline.core.choices import Choices
 
 SAMPLERS = Choices(
-    "sampler",
     {
         "uniform": "pipeline.training.samplers.uniform.Uniform",
         "balanced": "pipeline.training.samplers.balanced.Balanced",
