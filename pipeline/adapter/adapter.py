@@ -21,8 +21,9 @@ from pipeline.core.seen import Seen, from_arrays, to_arrays
 from pipeline.core.store import vouched_for
 
 # Of checkpoints: one more whenever their facts or tensors mean something else than before, so that older ones are
-# refused. 2: a window is one value, with its edge; predictors are part of the adapter.
-FORMAT = 2
+# refused. 2: a window is one value, with its edge; predictors are part of the adapter. 3: the best checkpoint has the
+# centres of the classes, and says where the weights of the backbone lie.
+FORMAT = 3
 
 
 class Source(Protocol):
@@ -42,7 +43,8 @@ class Adapter:
     ``facts``: model and its arguments, predictors (what each of them is), window (the fields of ``Window``), pooling,
     classes, made_by of the features, vouched (whose features were made otherwise and are alike by the user's word, and
     what differs), ... ``seen`` says which videos it was made with, by use ('train', 'select', 'val', 'projection');
-    None where its file does not say.
+    None where its file does not say. ``centres`` (C, E) float32 are the means of the unit embeddings of each class's
+    training frames, NaN where it has none; None where there are no classes, or the training is not finished.
     """
 
     front: Front
@@ -50,6 +52,7 @@ class Adapter:
     predictors: Predictors
     facts: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, Seen] | None = field(default_factory=dict)
+    centres: torch.Tensor | None = None
 
     def modules(self) -> nn.ModuleDict:
         return nn.ModuleDict({"front": self.front, "head": self.head, "predictors": self.predictors})
@@ -136,27 +139,38 @@ def _grid(facts: dict[str, Any]) -> int:
 def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
     """Writes tensors and facts (and ``more`` facts, such as the epoch) as safetensors."""
     tensors, which = _of_seen(adapter.seen)
+    tensors |= {} if adapter.centres is None else {"centres": adapter.centres}
     save_tensors(path, {**adapter.modules().state_dict(), **tensors}, adapter.facts | which | more | {"format": FORMAT})
 
 
 def load_adapter(path: str | Path, made_by: dict[str, Any], alike: Collection[str] = ()) -> Adapter:
+    """The adapter that ``read_adapter`` gives, for features of a store whose ``made_by`` this is.
+
+    ``alike`` is what the user vouches for where the two differ (``store.vouched_for``). Raises ``UserError`` where it
+    was trained on features that something else made.
+    """
+    path = _adapter_file(Path(path))
+    adapter = read_adapter(path)
+    refusal = f"the adapter {path} was trained on other features than this store has"
+    difference = vouched_for(refusal, adapter.facts["made_by"], made_by, alike)
+    adapter.facts["vouched"] = adapter.facts.get("vouched", {}) | ({"the adapter": difference} if difference else {})
+    return adapter
+
+
+def read_adapter(path: str | Path) -> Adapter:
     """The adapter in a file, in the folder of a seed (its best epoch), or in that of a run that has one seed.
 
-    ``made_by`` is that of the store whose features it will be given, ``alike`` what the user vouches for where the two
-    differ (``store.vouched_for``). Raises ``UserError`` where there is no adapter, or more than one, where it is
-    damaged or of another format, and where it was trained on features that something else made.
+    Raises ``UserError`` where there is no adapter, or more than one, and where it is damaged or of another format.
     """
     path = _adapter_file(Path(path))
     tensors, facts = load_tensors(path, "a trained adapter", _way_out(path), "pt")
     if "model" not in facts:
         raise UserError(f"{path} is not a trained adapter: it does not say what it is")
     _check_format(path, facts)
-    refusal = f"the adapter {path} was trained on other features than this store has"
-    difference = vouched_for(refusal, facts["made_by"], made_by, alike)
-    facts["vouched"] = facts.get("vouched", {}) | ({"the adapter": difference} if difference else {})
     tensors, seen = _without_seen(tensors, facts)
+    centres = tensors.pop("centres", None)
     adapter = build_adapter(facts)
-    adapter.seen = seen
+    adapter.seen, adapter.centres = seen, centres
     adapter.modules().load_state_dict(tensors)
     return adapter
 

@@ -38,6 +38,7 @@ from pipeline.core.params import UserError
 KEY = ["video", "frame"]
 DATA = Path("data")
 STORE = DATA / "features.zarr"
+WEIGHTS = Path("weights")  # the folder of the backbones' weights, a file each: ``weights_file``
 SPLITS = ("train", "val", "test")
 ABAW_CLASSES = ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"]
 ABAW_AUS = ["au1", "au2", "au4", "au6", "au7", "au10", "au12", "au15", "au23", "au24", "au25", "au26"]
@@ -72,6 +73,11 @@ def beside_store(store: Path, name: str) -> Path:
     """Where a store's own file lies: 'emb.labels.parquet' by 'emb.zarr', and 'data/labels.parquet' by ``STORE``."""
     plain = not store.name or store.absolute() == STORE.absolute()
     return store.parent / name if plain else store.with_suffix(f".{name}")
+
+
+def weights_file(backbone: str) -> Path:
+    """Where the weights of a backbone lie, relative to the folder in which the commands run."""
+    return WEIGHTS / f"{backbone}.safetensors"
 
 
 def write_frames(path: Path, frames: Frames) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.core.device import pick_device
 from pipeline.core.store import FeatureStore, StoreWriter, differences
-from pipeline.core.tables import Frames
+from pipeline.core.tables import WEIGHTS, Frames, weights_file
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import Backbone, load_backbone
 from pipeline.extraction.config import ExtractConfig
@@ -63,9 +63,9 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         return load_backbone(weights, config.input_size, config.layers, config.grid, config.scale)
 
     if not config.dry_run:
-        return load(Path("weights"))
+        return load(WEIGHTS)
     with TemporaryDirectory() as folder:
-        if (made := Path("weights", f"{config.backbone}.safetensors")).is_file():
+        if (made := weights_file(config.backbone)).is_file():
             shutil.copy(made, folder)
         return load(Path(folder))
 

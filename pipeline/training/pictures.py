@@ -20,7 +20,6 @@ GREY = 128
 def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None:
     """Puts the validation windows of epoch ``epoch``, whose ``adapter`` this is, onto the board."""
     watched, frames = data.watched["val"], data.frames
-    adapter.modules().to(data.device)
     _, cosines, embeddings = watched.look(adapter, data.source)
     z, label, video = embeddings.cpu().numpy(), frames.label[watched.centres], frames.video[watched.centres]
     if cosines:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from pipeline.adapter.adapter import Adapter, build_adapter, load_adapter, save_adapter, save_state
+from pipeline.adapter.examples import from_folder
 from pipeline.core.params import UserError
 from pipeline.core.progress import Line
 from pipeline.core.store import FeatureStore
-from pipeline.core.tables import Labels, of_fold
+from pipeline.core.tables import Labels, of_fold, weights_file
 from pipeline.training import checkpoints
 from pipeline.training.board import Board, hparams_of
 from pipeline.training.combinations import SELECT_BY
@@ -25,6 +26,7 @@ from pipeline.training.losses.build import WeightedSum
 from pipeline.training.messages import how_far, progress_line
 from pipeline.training.pictures import show
 from pipeline.training.positives import groups_apart
+from pipeline.training.references import class_centres, leave_examples
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import build_sampler
 
@@ -87,7 +89,7 @@ def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
 def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
     """The seed with its first weights, or as it was when its state was stored last."""
     torch.manual_seed(seed)
-    adapter = build_adapter(data.facts | {"seed": seed})
+    adapter = build_adapter(data.facts | {"seed": seed, "weights": _weights(data, folder)})
     loss = loss_of(data.facts, adapter.head.embedding_size)
     adapter.seen = data.seen
     adapter.front.load_state_dict(data.front.state_dict())
@@ -100,6 +102,12 @@ def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
         run.epoch, run.result, run.waited, vouched = checkpoints.restore(data, trainer, folder)
         adapter.facts["vouched"] = adapter.facts["vouched"] | vouched
     return run
+
+
+def _weights(data: TrainingData, folder: Path) -> str | None:
+    """Where the weights of the backbone lie, as seen from the seed's folder; None where the features were imported."""
+    made_by = data.facts["made_by"]
+    return from_folder(weights_file(made_by["backbone"]), folder) if "weights_sha256" in made_by else None
 
 
 def _score_untrained(run: SeedRun, board: Board) -> None:
@@ -160,11 +168,15 @@ def _store_state(run: SeedRun) -> None:
 
 
 def _finish(run: SeedRun, board: Board) -> None:
-    """Saves the last epoch, and shows the best one."""
+    """Saves the last epoch, and of the best one what its users need; shows that."""
+    best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"], run.data.config.alike)
+    best.modules().to(run.data.device)
+    best.centres = class_centres(run.data, best)
+    save_adapter(run.folder / "best.safetensors", best)
+    leave_examples(run.data, best, run.folder)
     last = {"epoch": run.epoch, "select": run.score, "steps": _steps(run)}
     save_adapter(run.folder / "last.safetensors", run.adapter, **last)
     (run.folder / "state.safetensors").unlink(missing_ok=True)
-    best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"], run.data.config.alike)
     show(run.data, best, board, run.result["epoch"])
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.params import entry, option, parse
+from pipeline.core.tables import WEIGHTS
 from pipeline.extraction.weights.file import read_facts
 from pipeline.extraction.weights.prepare import prepare
 
@@ -18,7 +19,7 @@ from pipeline.extraction.weights.prepare import prepare
 class WeightsConfig:
     backbone: str = option("enet_b0_8_best_vgaf", help="an EmotiEffLib name or any model of timm")
     weights: str = option("auto", help="auto, random, or a file")
-    folder: Path = option(Path("weights"), help="where the safetensors file goes")
+    folder: Path = option(WEIGHTS, help="where the safetensors file goes")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
