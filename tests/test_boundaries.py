@@ -31,6 +31,7 @@ BELOW = {
     "evaluation": {"core", "adapter", "metrics"},
     "submission": {"core", "adapter", "metrics", "evaluation"},
     "report": {"core", "metrics", "evaluation"},
+    "embed": {"core", "adapter", "datasets", "faces", "extraction", "metrics"},
 }
 SCRIPTS = {"extract.py": {"core", "extraction"}, "train.py": {"core", "adapter", "metrics", "training"}}
 

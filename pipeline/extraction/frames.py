@@ -63,7 +63,11 @@ def decode(path: Path) -> np.ndarray:
 
     Raises ``UnreadableImage`` with the reason.
     """
-    content = _content(path)
+    return decode_bytes(_content(path))
+
+
+def decode_bytes(content: bytes) -> np.ndarray:
+    """The same of what an image file holds."""
     if not content:
         raise UnreadableImage("the file is empty")
     try:

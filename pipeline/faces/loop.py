@@ -22,6 +22,7 @@ from pipeline.core.params import UserError
 from pipeline.core.progress import FrameCounter
 from pipeline.datasets.numbered import CROPS, RECORDS
 from pipeline.faces.align import POINTS
+from pipeline.faces.config import CutSettings
 from pipeline.faces.detect import DETECTORS, Detector
 from pipeline.faces.tracks import SUFFIX, Sighting, follow, people, placed, suffixes
 from pipeline.faces.video import STILLS, UnreadableVideo, read, read_stills
@@ -34,21 +35,6 @@ SCHEMA = pa.schema(
     + [("source", pa.string()), ("track", pa.int64())]
     + [(name, pa.float32()) for name in PLACES]
 )
-
-
-@dataclass(frozen=True)
-class CutSettings:
-    """What decides the pictures, and so must be the same for all of an output folder."""
-
-    detector: str
-    min_face: int
-    confidence: float
-    every: int
-    size: int
-    quality: int
-    min_frames: int
-    most_people: int | None
-    landmarks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -191,13 +177,14 @@ def _write_crops(
         if seen.track not in looks:
             (aside / _aside(seen.track)).mkdir(parents=True)
         looks[seen.track] = looks.get(seen.track, 0) + seen.look
-        (aside / _aside(seen.track) / _file(seen.frame)).write_bytes(_jpeg(seen, quality))
+        (aside / _aside(seen.track) / _file(seen.frame)).write_bytes(encode_crop(seen.crop, quality))
         rows.append((seen.frame, seen.time_sec, seen.track, *seen.box, *seen.points.ravel(), seen.confidence))
     return pd.DataFrame(rows, columns=["frame", "time_sec", "track", *PLACES]), looks
 
 
-def _jpeg(seen: Sighting, quality: int) -> bytes:
-    bgr = cv2.cvtColor(seen.crop, cv2.COLOR_RGB2BGR)
+def encode_crop(crop: np.ndarray, quality: int) -> bytes:
+    """The JPEG of an aligned face (S, S, 3) uint8 RGB."""
+    bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
@@ -206,17 +193,31 @@ def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) 
     problems = []
     if task.placed and len(table) < len(task.sequence.paths):
         problems.append(f"{len(task.sequence.paths) - len(table)} of {len(task.sequence.paths)} frames have no face")
+    still = task.sequence is None and Path(task.source).suffix.lower() in STILLS
+    least = 1 if task.placed or still else task.settings.min_frames
+    table, more = name_people(table, looks, least, task.settings.most_people)
+    return table.assign(video=task.video + table["suffix"]).sort_values(["video", "frame"]), problems + more
+
+
+def name_people(
+    table: pd.DataFrame, looks: dict[int, np.ndarray], least: int, most_people: int | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """The sightings of those who stay, with the ``suffix`` that tells each of them apart, and what was left out.
+
+    ``table`` has frame, track and box, ``looks`` the sum of looks of each track. Those stay who are seen in ``least``
+    frames, and of them the ``most_people`` with the most and largest faces.
+    """
+    nobody = table.assign(suffix=pd.Series(dtype="str"))
     if table.empty:
-        return table.assign(video=pd.Series(dtype="str")), [*problems, "no face was found"]
+        return nobody, ["no face was found"]
+    problems = []
     groups = people({t: rows["frame"].to_numpy() for t, rows in table.groupby("track")}, looks)
     table = table.assign(person=table["track"].map({t: p for p, tracks in enumerate(groups) for t in tracks}))
     seen = table["person"].value_counts()
     # Those who are seen most stay, measured by the area of all their faces: it also tells a speaker from passers-by.
     area = ((table["right"] - table["left"]) * (table["bottom"] - table["top"])).groupby(table["person"]).sum()
-    still = task.sequence is None and Path(task.source).suffix.lower() in STILLS
-    least = 1 if task.placed or still else task.settings.min_frames
     long = [p for p in area.sort_values(ascending=False).index if seen[p] >= least]
-    staying = long[: task.settings.most_people]
+    staying = long[:most_people]
     if short := len(groups) - len(long):
         faces = int(seen.drop(long).sum())
         problems.append(f"{short} people in fewer than {least} frames were left out, with {faces} faces")
@@ -226,9 +227,8 @@ def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) 
         )
     table = table[table["person"].isin(staying)]
     if table.empty:
-        return table.assign(video=pd.Series(dtype="str")), [*problems, "no face was kept"]
-    names = {person: task.video + suffix for person, suffix in suffixes(table).items()}
-    return table.assign(video=table["person"].map(names)).sort_values(["video", "frame"]), problems
+        return nobody[:0], [*problems, "no face was kept"]
+    return table.assign(suffix=table["person"].map(suffixes(table))), problems
 
 
 def _write_record(task: Task, table: pd.DataFrame, record: dict[str, Any]) -> None:

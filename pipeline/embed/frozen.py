@@ -1,0 +1,80 @@
+"""The frozen backbone of a run: pictures to the features that it was trained on."""
+
+from collections.abc import Collection, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.core.params import UserError
+from pipeline.core.store import vouched_for
+from pipeline.core.tables import Frames
+from pipeline.extraction import loop
+from pipeline.extraction.backbones import Backbone, load_backbone
+from pipeline.extraction.forward import Forward
+
+BATCH = 16  # pictures at a time, as extract.py has by default
+
+
+class Frozen:
+    """Pictures (H, W, 3) uint8 RGB -> features (n, D) float16, as they are in the store that the run was trained on.
+
+    ``made_by`` is what made that store, ``weights`` the backbone's file. Loaded when it is first used. Fewer pictures
+    than ``batch_size`` cost as much as so many: 1 is for pictures that come one by one.
+    """
+
+    def __init__(
+        self, run: Path, made_by: dict[str, Any], weights: Path | None, device: torch.device,
+        alike: Collection[str] = (), batch_size: int = BATCH,
+    ) -> None:  # fmt: skip
+        self.run, self.made_by, self.weights, self.device = run, made_by, weights, device
+        self.alike, self.batch_size = alike, batch_size
+
+    def check(self, crop_source: str) -> str:
+        """What the user vouches for (``store.vouched_for``) of pictures of this ``crop_source``; '' for nothing.
+
+        Raises ``UserError`` where they would give other features than the run was trained on: other weights, other
+        pictures.
+        """
+        none_listed = Frames(pd.DataFrame(), Path(), "", crop_source)
+        now = loop.made_by(self.backbone, none_listed, self.made_by["precision"], self.made_by["views"])
+        refusal = f"the run {self.run} was trained on other features than these pictures and {self.weights} give"
+        return vouched_for(refusal, self.made_by, now, self.alike)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """Raises ``UserError`` where the file of its weights is gone, damaged or no such file."""
+        if self.weights is None:
+            raise UserError(
+                f"the features that the run {self.run} was trained on were imported: no backbone is known that makes "
+                "them of pictures, so give it features"
+            )
+        if not self.weights.is_file():
+            raise UserError(
+                f"the weights of the backbone are not at {self.weights}: make that file again with 'python -m "
+                f"pipeline.extraction.weights --backbone {self.made_by['backbone']}', or name it with weights=FILE"
+            )
+        made_by = self.made_by
+        grid = int(made_by["pooling"].split()[1]) if made_by["pooling"].startswith("grid ") else 1
+        way, crop_pct = made_by.get("fit", "squash 1").split()
+        backbone = load_backbone(
+            self.weights, made_by["input_size"], made_by["layers"], grid, made_by.get("scale", 1.0)
+        )
+        return backbone.fitted(way, float(crop_pct), made_by["crop_source"])
+
+    @cached_property
+    def forward(self) -> Forward:
+        return Forward(self.backbone, self.batch_size, self.made_by["precision"], ["original"], self.device)
+
+    def __call__(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Features of pictures of any size. Raises ``UserError`` where some are not finite."""
+        resized = [self.forward.resize_image(picture) for picture in pictures]
+        parts = [resized[i : i + self.batch_size] for i in range(0, len(resized), self.batch_size)]
+        rows = [self.forward(part, [""] * len(part))["original"] for part in parts]
+        features = np.concatenate(rows) if rows else np.empty((0, self.backbone.num_features), np.float16)
+        if not np.isfinite(features).all():
+            raise UserError(f"the backbone {self.made_by['backbone']} gives features that are not finite")
+        return features

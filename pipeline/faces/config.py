@@ -1,0 +1,59 @@
+"""Section ``faces`` of params.yaml, and the part of it that decides the pictures."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.params import UserError, option
+from pipeline.faces.detect import DETECTORS
+
+
+@dataclass(frozen=True)
+class CutSettings:
+    """What decides the pictures, and so must be the same for all of an output folder."""
+
+    detector: str = option("mtcnn", choices=DETECTORS, help="what finds the faces")
+    min_face: int = option(
+        40, help="pixels of the smallest face looked for; half of it takes four times as long", within="[12, 10_000]"
+    )
+    confidence: float = option(0.9, help="of the detector, from 0 to 1; less is no face", within="[0, 1]")
+    every: int = option(
+        1, help="detect in every n-th frame; in between faces are followed: 3 is faster and steadier", within="[1, 100]"
+    )
+    size: int = option(112, help="pixels of the aligned face", within="[16, 4096]")
+    quality: int = option(95, help="of the JPEGs, from 1 to 100", within="[1, 100]")
+    min_frames: int = option(
+        10, help="people seen in fewer frames of a video are left out and reported", within="[1, inf)"
+    )
+    most_people: int | None = option(
+        None, help="keep only so many of a video, those with the most and largest faces", within="[1, inf)"
+    )
+    landmarks: str | None = option(
+        None, choices=("afew_va",), help="input is this data set, whose frames are cut by the points that it gives"
+    )
+
+
+@dataclass(frozen=True)
+class FacesConfig(CutSettings):
+    """Section ``faces`` of params.yaml."""
+
+    input: Path = option(Path("data/videos"), help="the folder of videos and pictures, at any depth, or one file")
+    out: Path = option(Path("data/faces"), help="the folder to write")
+    names: str = option(
+        "stem", choices=("stem", "path", "tree"), help="what a video is called: its file; its path; tree: keep folders"
+    )
+    stills: str = option(
+        "single", choices=("single", "frames"), help="numbered pictures of a folder: each alone, or frames of one video"
+    )
+    fps: float | None = option(None, help="of such frames, for their times; default: not known", within="(0, inf)")
+    workers: int = option(0, help="processes, each with a video of its own; 0: one a core", within="[0, 1024]")
+    rebuild: bool = option(False, help="remove what was cut with other settings and start over")
+    strict: bool = option(False, help="exit status 1, after all is written, when a file has a problem")
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and self.stills != "frames":
+            raise UserError(f"faces: stills must be 'frames', with fps, and is {self.stills}")
+
+    @property
+    def settings(self) -> CutSettings:
+        return CutSettings(**{f.name: getattr(self, f.name) for f in dataclasses.fields(CutSettings)})
