@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -12,19 +12,18 @@ import pandas as pd
 import torch
 
 from pipeline.adapter.adapter import Adapter
+from pipeline.adapter.examples import load_examples
 from pipeline.adapter.inference import per_frame
 from pipeline.adapter.sources import InMemory
 from pipeline.core.device import pick_device
 from pipeline.core.params import UserError, one_of
 from pipeline.core.store import ALIKE
-from pipeline.datasets.abaw import belongs
-from pipeline.datasets.numbered import frame_digits
-from pipeline.datasets.scan import scan
 from pipeline.embed.compare import unit
-from pipeline.embed.frozen import BATCH, Frozen
+from pipeline.embed.frozen import BATCH, Batches, Frozen
+from pipeline.embed.inputs import Image, as_list, names_of, numbered_frames, read_picture
 from pipeline.embed.loading import Seed, Trained, load_trained
 from pipeline.embed.people import (
-    BOX,
+    CUT,
     Picture,
     Progress,
     cut_pictures,
@@ -32,25 +31,30 @@ from pipeline.embed.people import (
     make_detector,
     whole_pictures,
 )
-from pipeline.embed.table import make_table, rows
+from pipeline.embed.table import BOX, rows, with_embeddings
 from pipeline.extraction.backbones import PICTURES
-from pipeline.extraction.frames import UnreadableImage, decode, decode_bytes, read_batches
+from pipeline.extraction.frames import UnreadableImage, read_batches
+from pipeline.faces.config import CutSettings
+from pipeline.faces.detect import Detector
 from pipeline.faces.loop import encode_crop, name_people
-from pipeline.faces.video import STILLS, Frame, UnreadableVideo, Video, read
+from pipeline.faces.video import STILLS, Frame, UnreadableVideo, read
 
-CUT = "cropped_aligned"  # what the faces that are cut here are, in the words of ``made_by``
+Problems = list[dict[str, str]]  # the 'file' and the 'problem' of each
 
 
 class Embedder:
-    """A trained run, ready for use: ``Embedder.load``. All it gives are tables, a row a face and frame.
+    """A trained run, ready to be used. What it gives are tables with a row a face and frame; docs/embed.md has more.
 
-    Of several seeds or folds, an embedding is that of each side by side, divided by the root of their number: its
-    cosine is the mean of theirs. Probabilities and values are means.
+    An embedding is that of the window around the frame, as in training, and of length one. Of several seeds or folds it
+    is that of each, side by side, divided by the root of their number: its cosine is the mean of theirs. Probabilities
+    and values are their means.
+
+    ``frozen`` (pictures to features) and ``embed`` (features to embeddings) are the steps of which all is made.
     """
 
     def __init__(self, trained: Trained, device: torch.device, alike: Collection[str] = ()) -> None:
         self.trained, self.device, self.alike = trained, device, tuple(alike)
-        for adapter in trained.adapters.values():
+        for adapter in self.adapters:
             adapter.modules().to(device).eval()
 
     @classmethod
@@ -60,9 +64,12 @@ class Embedder:
     ) -> Self:  # fmt: skip
         """The run, or the bundle, in the folder ``path``.
 
-        ``seed`` None is the one with the best selection score, 'all' the mean of all. ``alike`` is what the pictures
-        may differ in from those of training, by your word: 'crop_source'. ``weights`` is the backbone's file, where it
-        is not where it was in training. Raises ``UserError``.
+        ``seed`` None is the one with the best selection score, 'all' is the mean of all. ``alike`` is what the pictures
+        may differ in from those of training, by your word: ('crop_source',). ``weights`` is the file of the backbone's
+        weights, where it does not lie where it lay in training.
+
+        Raises ``UserError`` where there is no such run or seed, where the training is not finished, and for a damaged
+        file. The weights are looked at when the first picture comes: features need none.
         """
         for name in alike:
             one_of("alike", name, ALIKE)
@@ -75,36 +82,189 @@ class Embedder:
 
     @property
     def facts(self) -> dict[str, Any]:
+        """What is known of the run, as in ``Adapter``."""
         return self.trained.facts
 
     @property
     def adapters(self) -> list[Adapter]:
+        """Those of the seeds and folds that are used together."""
         return list(self.trained.adapters.values())
 
     @property
     def embedding_size(self) -> int:
-        """E, of all members together."""
         return sum(adapter.head.embedding_size for adapter in self.adapters)
 
     @property
     def classes(self) -> list[str]:
+        """Names, in the order of the run's labels; none where it was trained without classes."""
         return self.facts["classes"]
 
     @property
     def classes_by(self) -> str | None:
-        """Who says the class: 'classifier', 'class centres', or None where the run was trained without classes."""
+        """What tells the class: 'classifier' or 'class centres'; None without classes."""
         if not self.classes:
             return None
         return "classifier" if "classes" in self.adapters[0].predicts else "class centres"
 
     @property
     def cuts(self) -> bool:
-        """Whether faces are found and cut; a run that was trained on pictures as given takes them whole."""
+        """Whether faces are found and cut; a run that was trained on pictures as given gets them whole."""
         return self.facts["made_by"].get("crop_source") not in PICTURES
+
+    # --- what it gives -------------------------------------------------------------------------------------------
+
+    def video(
+        self, path: str | Path, *, name: str | None = None, on_progress: Progress | None = None,
+        with_features: bool = False, with_crops: bool = False, **cut: Any,
+    ) -> pd.DataFrame:  # fmt: skip
+        """A table of all faces in a video, sorted by (video, person, frame). A frame without a face has no row.
+
+        It is called ``name``, by default as the file without its ending. ``on_progress(done, total)`` is called after
+        each frame, ``total`` being None where the file does not say it; it may raise, which stops. ``with_features``
+        adds the column features (D float16), ``with_crops`` the column crop (JPEG). ``cut`` are settings of
+        ``python -m pipeline.faces`` by their names: every=3, min_face=60, confidence, min_frames, most_people, ...
+
+        ``attrs`` of the table has 'problems' (what was lost or left out, each with its file), 'notes', 'classes_by' and
+        'fps' (None where it is not known). Raises ``UserError`` where no face is found, and for what is no video.
+        """
+        path, settings = Path(path), cut_settings(cut)
+        self.check_pictures()
+        gathered = _Gathered(self.frozen, with_crops, settings.quality)
+        try:
+            video = read(path)
+            detect = make_detector(settings) if self.cuts else None
+            for picture in self._pictures(_counted(video.frames, video.expected_frames, on_progress), detect, settings):
+                gathered.add(picture)
+        except UnreadableVideo as error:
+            raise UserError(f"{path}: {error}") from None
+        least = 1 if path.suffix.lower() in STILLS else settings.min_frames
+        found, problems = self._people(gathered, least, settings)
+        if found.empty:
+            raise UserError(f"{path}: {'; '.join(problems)}")
+        found = found.assign(video=path.stem if name is None else name, time_sec=found["frame"].map(video.times))
+        fps = None if np.isnan(video.fps) else video.fps
+        table = self._table(found, gathered.features(), fps, gathered.crops, with_features)
+        table.attrs |= {"problems": _of(path, video.problems + problems), "notes": _of(path, video.notes)}
+        return table
+
+    def images(
+        self, images: Iterable[Image] | Image, *, names: Sequence[str] | None = None,
+        on_progress: Progress | None = None, with_features: bool = False, with_crops: bool = False, **cut: Any,
+    ) -> pd.DataFrame:  # fmt: skip
+        """The same of pictures: files, what files hold (bytes), or arrays (H, W, 3) uint8 RGB.
+
+        Each is a video of one frame, called as ``names`` say; by default as its file without the ending, by its whole
+        path where two would be called alike, and image_1, image_2, ... of others.
+
+        A picture that cannot be read, or shows no face, is one of the 'problems'. Raises ``UserError`` where there are
+        no others.
+        """
+        images, settings = as_list(images), cut_settings(cut)
+        names = names_of(images, names)
+        self.check_pictures()
+        detect = make_detector(settings) if self.cuts else None
+        gathered = _Gathered(self.frozen, with_crops, settings.quality)
+        kept, problems = [], Problems()
+        for number, (image, name) in enumerate(zip(images, names, strict=True), start=1):
+            file = image if isinstance(image, str | Path) else name
+            try:
+                frame = Frame(1, 0.0, read_picture(image))
+            except UnreadableImage as error:
+                problems += _of(file, [str(error)])
+            else:
+                for picture in self._pictures([frame], detect, settings):
+                    gathered.add(picture)
+                found, lost = self._people(gathered, 1, settings)
+                problems += _of(file, lost)
+                kept.append(found.assign(video=name))
+                gathered.next()
+            if on_progress:
+                on_progress(number, len(images))
+        found = _some(pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(), problems)
+        # A window of a single frame is that frame at any rate.
+        table = self._table(found, gathered.features(), 1.0, gathered.crops, with_features)
+        table.attrs |= {"problems": problems, "fps": None}
+        return table
+
+    def frames(
+        self, folder: str | Path, *, fps: float | None = None, on_progress: Progress | None = None,
+        with_features: bool = False, with_crops: bool = False,
+    ) -> pd.DataFrame:  # fmt: skip
+        """The same of pictures that are cut already: <video>/00001.jpg, as ABAW and ``pipeline.faces`` lay them out.
+
+        Each folder of numbered pictures, at any depth, is a video, called by its path below ``folder``. ``person`` is
+        '' everywhere: <video>_left is a folder of its own. The pictures are not cut again: ``box`` is the whole picture
+        and ``confidence`` NaN. ``fps`` gives the times, which else are NaN. ``with_crops`` gives the files' bytes.
+
+        A folder called 'cropped...' says how the faces were cut, and another way than that of training is refused.
+        """
+        folder = Path(folder)
+        listed = numbered_frames(folder, str(self.facts["made_by"].get("crop_source")))
+        for crop_source in listed["crop_source"].unique():
+            self.frozen.check(crop_source)
+        sizes, features, problems = {}, [], Problems()
+        for places, images, failed in read_batches(listed["path"], self.frozen.batch_size, os.cpu_count() or 1):
+            features.append(self.frozen(images))
+            sizes |= {place: image.shape[1::-1] for place, image in zip(places, images, strict=True)}
+            problems += [of for place, why in failed.items() for of in _of(listed["path"].iloc[place], [why])]
+            if on_progress:
+                on_progress(len(sizes) + len(problems), len(listed))
+        found = _some(listed.iloc[list(sizes)], problems)
+        found = found.assign(person="", at=np.arange(len(found)), left=0.0, top=0.0, confidence=np.nan)
+        found[["right", "bottom"]] = list(sizes.values())
+        first = found.groupby("video")["frame"].transform("min")
+        found["time_sec"] = (found["frame"] - first) / (fps or np.nan)
+        crops = [path.read_bytes() for path in found["path"]] if with_crops else []
+        table = self._table(found, np.concatenate(features), fps, crops, with_features)
+        table.attrs |= {"problems": problems}
+        return table
+
+    def features(
+        self, features: np.ndarray, video: Sequence[str] | None = None, frame: Sequence[int] | None = None, *,
+        fps: float | None = None,
+    ) -> pd.DataFrame:  # fmt: skip
+        """The same of features (n, D) of the run's backbone, with the columns video, person (''), frame and embedding.
+
+        ``video`` (n,) are names, by default one video called ''. ``frame`` (n,) are numbers, by default 1, 2, 3, ... in
+        each video. The index of the table is the row in ``features``, since it is sorted.
+        """
+        found = pd.DataFrame({"video": "" if video is None else list(video), "person": ""}, range(len(features)))
+        found = found.astype({"video": "str"}).assign(at=np.arange(len(features)))
+        number = found.groupby("video").cumcount() + 1 if frame is None else np.asarray(frame, np.int64)
+        found = found.assign(frame=number)
+        if found.duplicated(["video", "frame"]).any():
+            twice = found[found.duplicated(["video", "frame"])].iloc[0]
+            raise UserError(f"frame {twice['frame']} of video '{twice['video']}' is among the features twice")
+        return self._table(found, features, fps)
+
+    def nearest(self, embedding: np.ndarray, most: int = 6) -> pd.DataFrame:
+        """The training videos that hold the windows nearest to an ``embedding`` (E,), nearest first, ``most`` at most.
+
+        Columns: video, frame (the centre of the nearest window), class (null where it has none), cosine, path (its
+        picture, which may be gone since; null where training knew of none). Searched are the run's example windows, a
+        few evenly spaced ones of each training video. A cosine is the mean over the seeds or folds that were trained on
+        that window. Raises ``UserError`` where there are no examples, as in a bundle.
+        """
+        if not self.trained.examples:
+            raise UserError(
+                f"{self.trained.path} has no example windows: they are training data, and stay with the run"
+            )
+        found, start = [], 0
+        whole = unit(np.asarray(embedding)) * np.sqrt(len(self.adapters), dtype=np.float32)
+        for name, adapter in self.trained.adapters.items():
+            part, start = whole[start : start + adapter.head.embedding_size], start + adapter.head.embedding_size
+            examples = load_examples(self.trained.examples[name])
+            found.append(examples.table.assign(cosine=examples.embeddings @ part))
+        by_window = pd.concat(found).groupby(["video", "frame"], as_index=False)
+        windows = by_window.agg({"class": "first", "cosine": "mean", "path": "first"})
+        windows = windows.sort_values("cosine", ascending=False, kind="stable")
+        return windows.drop_duplicates("video").head(most).reset_index(drop=True)
+
+    # --- the steps -----------------------------------------------------------------------------------------------
 
     @cached_property
     def frozen(self) -> Frozen:
-        """The backbone: pictures to features."""
+        """The backbone: pictures (H, W, 3) uint8 RGB -> features (n, D) float16."""
         return self.frozen_by(BATCH)
 
     def frozen_by(self, batch_size: int) -> Frozen:
@@ -112,280 +272,139 @@ class Embedder:
         made_by, weights = self.facts["made_by"], self.trained.weights
         return Frozen(self.trained.path, made_by, weights, self.device, self.alike, batch_size)
 
-    # --- what it gives -------------------------------------------------------------------------------------------
-
-    def video(
-        self, path: str | Path, *, on_progress: Progress | None = None, with_features: bool = False,
-        with_crops: bool = False, **cut: Any,
-    ) -> pd.DataFrame:  # fmt: skip
-        """A table of all faces in a video, a row a face and frame, sorted by (video, person, frame).
-
-        ``on_progress(done, total)`` is called after each frame; ``total`` is None where the file does not say. It may
-        raise, which stops. ``with_features`` adds the column ``features``, ``with_crops`` the column ``crop`` (the JPEG
-        of the aligned face). ``cut`` are settings of ``python -m pipeline.faces``: every=3, min_face=60, ...
-
-        Raises ``UserError`` where there is no face in it, and for what is no video.
-        """
-        path, settings = Path(path), cut_settings(cut)
-        self.check_pictures()
-        try:
-            video = read(path)
-            pictures = self.pictures(video, settings, on_progress)
-            found, looks, features, crops = self._gathered(pictures, with_crops)
-        except UnreadableVideo as error:
-            raise UserError(f"{path}: {error}") from None
-        least = 1 if path.suffix.lower() in STILLS else settings.min_frames
-        found, problems = self._named(found, looks, least, settings.most_people)
-        if found.empty:
-            raise UserError(f"{path}: {'; '.join(problems)}")
-        found = found.assign(time_sec=found["frame"].map(video.times))
-        fps = None if np.isnan(video.fps) else video.fps
-        return self._table(
-            found.assign(video=path.stem), features, crops, fps, with_features,
-            problems=[{"file": str(path), "problem": why} for why in video.problems + problems], notes=video.notes,
-        )  # fmt: skip
-
-    def images(
-        self, images: Iterable[str | Path | bytes | np.ndarray], *, names: Sequence[str] | None = None,
-        on_progress: Progress | None = None, with_features: bool = False, with_crops: bool = False, **cut: Any,
-    ) -> pd.DataFrame:  # fmt: skip
-        """The same of pictures: files, their bytes, or arrays (H, W, 3) uint8 RGB; each is a video of one frame.
-
-        ``names`` are what each is called in column ``video``; by default a file's name without its ending, or its whole
-        path where two files have one name, and image_1, ... of others. Raises ``UserError`` where there is no picture,
-        and where none of them shows a face; what is wrong with some of them is in ``attrs['problems']``.
-        """
-        images, settings = list(images), cut_settings(cut)
-        if not images:
-            raise UserError("no picture was given")
-        names = picture_names(images) if names is None else list(names)
-        if len(names) != len(images) or len(set(names)) < len(names):
-            raise UserError(f"{len(images)} pictures need as many names, each once, and there are {len(set(names))}")
-        self.check_pictures()
-        kept, features, crops, problems = [], [], [], []
-        for number, (image, name) in enumerate(zip(images, names, strict=True)):
-            file = str(image) if isinstance(image, str | Path) else name
-            try:
-                frame = Frame(1, 0.0, decode_picture(image))
-                video = Video(float("nan"), 1, iter([frame]))
-                found, looks, some, jpegs = self._gathered(self.pictures(video, settings), with_crops)
-                found, lost = self._named(found, looks, 1, settings.most_people)
-                problems += [{"file": file, "problem": why} for why in lost]
-                kept.append(found.assign(video=name, at=found["at"] + sum(map(len, features)), time_sec=0.0))
-                features.append(some)
-                crops += jpegs
-            except UnreadableVideo as error:
-                problems.append({"file": file, "problem": str(error)})
-            if on_progress:
-                on_progress(number + 1, len(images))
-        found = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
-        if found.empty:
-            more = f", and {len(problems) - 1} more like it" if len(problems) > 1 else ""
-            raise UserError(f"{problems[0]['file']}: {problems[0]['problem']}{more}")
-        return self._table(found, np.concatenate(features), crops, 1.0, with_features, problems=problems)
-
-    def frames(
-        self, folder: str | Path, *, fps: float | None = None, on_progress: Progress | None = None,
-        with_features: bool = False, with_crops: bool = False,
-    ) -> pd.DataFrame:  # fmt: skip
-        """The same of faces that are cut already: <video>/00001.jpg, as ABAW and ``pipeline.faces`` lay them out.
-
-        Each folder with numbered pictures in ``folder``, at any depth, is a video, called by its path below ``folder``;
-        person is '' for all, since <video>_left is a folder of its own. The pictures are not cut again: box is the
-        whole picture and confidence NaN. ``fps`` gives their times; without it they are NaN. What a folder is called
-        tells how it was cut: 'cropped' is refused where the run was trained on 'cropped_aligned'. Raises ``UserError``
-        where there is no such picture, and where none can be read.
-        """
-        listed = numbered_frames(Path(folder), self.facts["made_by"].get("crop_source"))
-        for crop_source in listed["crop_source"].unique():
-            self.frozen.check(crop_source)
-        sizes, features, problems = {}, [], []
-        for places, images, failed in read_batches(listed["path"], self.frozen.batch_size, os.cpu_count() or 1):
-            features.append(self.frozen(images))
-            sizes |= {place: image.shape[1::-1] for place, image in zip(places, images, strict=True)}
-            problems += [{"file": str(listed["path"].iloc[place]), "problem": why} for place, why in failed.items()]
-            if on_progress:
-                on_progress(len(sizes) + len(problems), len(listed))
-        if not sizes:
-            more = f", and {len(problems) - 1} more like it" if len(problems) > 1 else ""
-            raise UserError(f"{problems[0]['file']}: {problems[0]['problem']}{more}")
-        found = listed.iloc[list(sizes)].assign(person="", at=np.arange(len(sizes)), left=0.0, top=0.0)
-        found[["right", "bottom"]] = list(sizes.values())
-        first = found.groupby("video")["frame"].transform("min")
-        found = found.assign(confidence=np.nan, time_sec=(found["frame"] - first) / (fps or np.nan))
-        crops = [path.read_bytes() for path in found["path"]] if with_crops else []
-        return self._table(found, np.concatenate(features), crops, fps, with_features, problems=problems)
-
-    def features(
-        self, features: np.ndarray, video: Sequence[str] | None = None, frame: Sequence[int] | None = None, *,
-        fps: float | None = None,
-    ) -> pd.DataFrame:  # fmt: skip
-        """The same of features (n, D) of this run's backbone: columns video, person (''), frame, embedding, ...
-
-        ``video`` (n,) are names, by default '' for all; ``frame`` (n,) numbers, by default 1, 2, 3, ... within each
-        video. The table's index is the row in ``features``.
-        """
-        values = np.asarray(features)
-        width = self.facts["num_features"]
-        if values.ndim != 2 or values.shape[1] != width:
-            raise UserError(f"features must be (n, {width}), as the run was trained on, and are {values.shape}")
-        if not len(values):
-            raise UserError("no features were given")
-        if not np.isfinite(values).all():
-            raise UserError("the features hold values that are not finite")
-        names = pd.Series([""] * len(values) if video is None else list(video), dtype="str")
-        number = names.groupby(names).cumcount() + 1 if frame is None else pd.Series(frame, dtype="int64")
-        found = pd.DataFrame({"video": names, "person": "", "frame": number, "at": np.arange(len(values))})
-        if found.duplicated(["video", "frame"]).any():
-            raise UserError("the features hold a frame twice")
-        table = self._table(found, values, [], fps, False)
-        return table
-
-    # --- its steps -----------------------------------------------------------------------------------------------
-
     def check_pictures(self) -> str:
-        """What you vouch for of the pictures that are cut here, '' for nothing; ``UserError`` for other weights, ..."""
+        """What you vouch for of pictures that are cut here, '' for nothing.
+
+        Raises ``UserError`` where they would give other features than the run was trained on.
+        """
         return self.frozen.check(CUT if self.cuts else self.facts["made_by"]["crop_source"])
 
-    def pictures(self, video: Video, settings: Any, on_progress: Progress | None = None) -> Iterator[Picture]:
-        """What the backbone is to get of each frame: its faces, found and cut, or, of other runs, the whole frame."""
-        frames = counted(video, on_progress)
-        return cut_pictures(frames, make_detector(settings), settings) if self.cuts else whole_pictures(frames)
-
     def embed(
-        self, features: np.ndarray, video: np.ndarray, frame: np.ndarray, videos: Sequence[str] = (),
-        fps: float | None = None,
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
-        """Unit embeddings (n, E) float32 of features (n, D), each by the window centred on its frame; predictions.
+        self, features: np.ndarray, video: np.ndarray, frame: np.ndarray, fps: float | None = None
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Unit embeddings (n, E) float32 of features (n, D), each by the window around its frame; and predictions.
 
-        Rows are sorted by (video, frame): ``video`` (n,) are codes into ``videos`` that never decrease, ``frame`` (n,)
-        numbers. ``fps`` counts only for windows whose step is a time. Predictions are float64: probabilities of
-        'classes' (n, C) and 'aus' (n, A), values of 'va' (n, 2).
+        ``video`` (n,) are codes that never decrease, ``frame`` (n,) numbers that rise in each video. ``fps`` counts
+        only for windows whose step is a time. Predictions are float64: probabilities of 'classes' (n, C) and 'aus'
+        (n, A), values of 'va' (n, 2). Raises ``UserError`` for features of another width, or that are not finite.
         """
-        values = torch.from_numpy(np.asarray(features, np.float16)).to(self.device)
-        parts, total = [], {}
+        values = torch.from_numpy(self._checked(features)).to(self.device)
+        videos = [str(code) for code in range(int(video.max()) + 1)]
+        embeddings, total = [], {}
         for adapter in self.adapters:
-            windows = adapter.window.over(video, frame, videos, fps)
-            front = adapter.front
-            projected = hasattr(front, "components")
-            source = InMemory(front(values)) if projected else InMemory(values, front)
+            projected = hasattr(adapter.front, "components")
+            source = InMemory(adapter.front(values)) if projected else InMemory(values, adapter.front)
+            windows = adapter.window.over(video, frame, videos, None if fps is None else float(fps))
             z, predicted = per_frame(adapter, source, windows, np.arange(len(frame)), None, self.device)
-            z = unit(z)
+            embeddings.append(unit(z))
             if self.classes_by == "class centres":
-                predicted["classes"] = by_centres(z, adapter.centres.cpu().numpy(), adapter.facts["temperature"])
-            parts.append(z)
-            for what, value in predicted.items():
-                total[what] = total.get(what, 0) + value / len(self.adapters)
-        return np.concatenate(parts, axis=1) / np.float32(np.sqrt(len(parts))), total
+                centres = adapter.centres.cpu().numpy()
+                predicted["classes"] = by_centres(embeddings[-1], centres, adapter.facts["temperature"])
+            for what, each in predicted.items():
+                total[what] = total.get(what, 0) + each / len(self.adapters)
+        return np.concatenate(embeddings, axis=1) / np.sqrt(len(embeddings), dtype=np.float32), total
 
-    def _gathered(
-        self, pictures: Iterable[Picture], with_crops: bool
-    ) -> tuple[pd.DataFrame, dict[int, np.ndarray], np.ndarray, list[bytes]]:
-        """A row a picture (``at`` is its place), looks of each track, features (n, D) and, where wanted, JPEGs."""
-        seen, looks, features, crops, waiting = [], {}, [], [], []
-        for picture in pictures:
-            seen.append((picture.frame, picture.time_sec, picture.track, *picture.box, picture.confidence))
-            looks[picture.track] = looks.get(picture.track, 0) + picture.look
-            if with_crops:
-                crops.append(picture.jpeg or encode_crop(picture.image, 95))
-            waiting.append(picture.image)
-            if len(waiting) == self.frozen.batch_size:
-                features.append(self.frozen(waiting))
-                waiting = []
-        features.append(self.frozen(waiting))
-        table = pd.DataFrame(seen, columns=["frame", "time_sec", "track", *BOX, "confidence"])
-        return table.assign(at=np.arange(len(table))), looks, np.concatenate(features), crops
+    def _checked(self, features: np.ndarray) -> np.ndarray:
+        width, found = self.facts["num_features"], np.asarray(features)
+        if found.ndim != 2 or found.shape[1] != width:
+            raise UserError(f"features must be (n, {width}), as the run was trained on, and are {found.shape}")
+        if not len(found):
+            raise UserError("no features were given")
+        with np.errstate(over="ignore"):
+            found = found.astype(np.float16)
+        if not np.isfinite(found).all():
+            raise UserError("some features are not finite, or beyond 65,504, the most that float16 can say")
+        return found
 
-    def _named(
-        self, found: pd.DataFrame, looks: dict[int, np.ndarray], least: int, most_people: int | None
-    ) -> tuple[pd.DataFrame, list[str]]:
+    def _pictures(self, frames: Iterable[Frame], detect: Detector | None, settings: CutSettings) -> Iterator[Picture]:
+        return whole_pictures(frames) if detect is None else cut_pictures(frames, detect, settings)
+
+    def _people(self, gathered: "_Gathered", least: int, settings: CutSettings) -> tuple[pd.DataFrame, list[str]]:
+        """The pictures that were gathered, with the ``person`` of each, without those who are left out."""
+        found = gathered.table()
         if not self.cuts:
             return found.assign(person=""), []
-        named, problems = name_people(found, looks, least, most_people)
-        return named.assign(person=named["suffix"].str.removeprefix("_")), problems
+        found, problems = name_people(found, gathered.looks, least, settings.most_people)
+        return found.assign(person=found["suffix"].str.removeprefix("_")), problems
 
     def _table(
-        self, found: pd.DataFrame, features: np.ndarray, crops: list[bytes], fps: float | None, with_features: bool,
-        **attrs: Any,
+        self, found: pd.DataFrame, features: np.ndarray, fps: float | None, crops: Sequence[bytes] = (),
+        with_features: bool = False,
     ) -> pd.DataFrame:  # fmt: skip
+        """The table of what was ``found``: video, person, frame, ``at`` (its row in ``features``), ..."""
         found = found.sort_values(["video", "person", "frame"])
         at = found["at"].to_numpy()
-        who = pd.MultiIndex.from_frame(found[["video", "person"]])
-        code, people = pd.factorize(who)
-        z, predicted = self.embed(features[at], code, found["frame"].to_numpy(), list(people), fps)
-        keys = found[["video", "person", "frame"]]
+        code = found.groupby(["video", "person"], sort=True).ngroup().to_numpy()
+        embeddings, predicted = self.embed(features[at], code, found["frame"].to_numpy(), fps)
+        table = found[["video", "person", "frame"]].set_axis(at)
         if "time_sec" in found:
-            boxes = found[BOX].to_numpy(np.float32)
-            keys = keys.assign(time_sec=found["time_sec"], box=rows(boxes), confidence=found["confidence"])
-        keys.index = pd.RangeIndex(len(keys)) if "time_sec" in found else at
-        au_names = self.facts["au_names"]
-        table = make_table(keys, z, predicted, self.classes, au_names)
+            boxes = rows(found[BOX].to_numpy(np.float32))
+            table = table.assign(
+                time_sec=found["time_sec"].to_numpy(), box=boxes, confidence=found["confidence"].to_numpy()
+            ).reset_index(drop=True)
+        table = with_embeddings(table, embeddings, predicted, self.facts)
         if with_features:
             table["features"] = rows(features[at])
-        if crops:
+        if len(crops):
             table["crop"] = [crops[i] for i in at]
-        table.attrs = {"problems": [], "notes": [], "classes_by": self.classes_by} | attrs
+        table.attrs = {"problems": [], "notes": [], "classes_by": self.classes_by, "fps": fps}
         return table
 
 
-def numbered_frames(folder: Path, crop_source: str | None) -> pd.DataFrame:
-    """A row a numbered picture below ``folder``: video (its folder), frame, path, crop_source.
+class _Gathered:
+    """The pictures of a video, or of many: what is known of each, its features, and its JPEG where that is wanted."""
 
-    The crop source is what the nearest folder around that is called cropped... says, else the one given.
+    def __init__(self, frozen: Frozen, with_crops: bool, quality: int) -> None:
+        self._batches, self._with_crops, self._quality = Batches(frozen), with_crops, quality
+        self._rows, self._done = list[tuple](), 0
+        self.looks: dict[int, Any] = {}  # the sum of each track's
+        self.crops: list[bytes] = []
+
+    def add(self, picture: Picture) -> None:
+        self._rows.append((picture.frame, picture.time_sec, picture.track, *picture.box, picture.confidence))
+        self.looks[picture.track] = self.looks.get(picture.track, 0) + picture.look
+        self._batches.add(picture.image)
+        if self._with_crops:
+            self.crops.append(picture.jpeg or encode_crop(picture.image, self._quality))
+
+    def next(self) -> None:
+        """Begins with another video: tracks of the same number are others."""
+        self._done, self._rows, self.looks = self._done + len(self._rows), [], {}
+
+    def table(self) -> pd.DataFrame:
+        """A row a picture of the present video; ``at`` is its place among all."""
+        table = pd.DataFrame(self._rows, columns=["frame", "time_sec", "track", *BOX, "confidence"])
+        return table.assign(at=self._done + np.arange(len(table)))
+
+    def features(self) -> np.ndarray:
+        return self._batches.features()
+
+
+def by_centres(embeddings: np.ndarray, centres: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities (n, C) float64: the softmax of ``temperature`` times the cosines to the class ``centres`` (C, E).
+
+    The temperature is the scale on cosines that the run was trained with. A class without a centre has probability 0.
     """
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
-    found = []
-    for place in scan(folder, STILLS).folders:
-        around = [*folder.absolute().parts, *PurePosixPath(place.path).parts]
-        source = next((name for name in reversed(around[:-1]) if name.startswith("cropped")), crop_source)
-        if crop_source and belongs(source, crop_source):
-            source = crop_source
-        video = place.path.removeprefix(f"{CUT}/") or folder.absolute().name
-        numbers = {name: frame_digits(name) for name in place.names}
-        found += [(video, int(n), folder / place.path / name, source) for name, n in numbers.items() if n]
-    if not found:
-        raise UserError(f"no numbered picture in {folder}, such as <video>/00001.jpg")
-    table = pd.DataFrame(found, columns=["video", "frame", "path", "crop_source"])
-    twice = table[table.duplicated(["video", "frame"])]
-    if len(twice):
-        raise UserError(f"{twice['path'].iloc[0]} and another picture are the same frame: keep one")
-    return table.sort_values(["video", "frame"], ignore_index=True)
-
-
-def counted(video: Video, on_progress: Progress | None) -> Iterator[Frame]:
-    for frame in video.frames:
-        yield frame
-        if on_progress:
-            on_progress(frame.number, video.expected_frames or None)
-
-
-def by_centres(z: np.ndarray, centres: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities (n, C) float64: the softmax of ``temperature`` times the cosines of z (n, E) to the class centres.
-
-    The temperature is the run's own, the scale on cosines in its loss. A class without a centre has probability 0.
-    """
-    logits = temperature * (z.astype(np.float64) @ unit(centres).T.astype(np.float64))
+    logits = temperature * (embeddings.astype(np.float64) @ unit(centres).astype(np.float64).T)
     logits[:, np.isnan(centres).any(axis=1)] = -np.inf
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def picture_names(images: Sequence[Any]) -> list[str]:
-    """What each picture is called: see ``Embedder.images``."""
-    paths = {i: Path(image) for i, image in enumerate(images) if isinstance(image, str | Path)}
-    stems = [path.stem for path in paths.values()]
-    own = {i: path.stem if stems.count(path.stem) == 1 else path.as_posix() for i, path in paths.items()}
-    return [own.get(i, f"image_{i + 1}") for i in range(len(images))]
+def _counted(frames: Iterator[Frame], expected: int, on_progress: Progress | None) -> Iterator[Frame]:
+    for frame in frames:
+        yield frame
+        if on_progress:
+            on_progress(frame.number, expected or None)
 
 
-def decode_picture(image: str | Path | bytes | np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, upright as its EXIF says; raises ``UnreadableVideo`` where it is none."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise UnreadableVideo(f"a picture must be (H, W, 3) uint8, and is {image.shape} {image.dtype}")
-        return image
-    try:
-        return decode_bytes(image) if isinstance(image, bytes) else decode(Path(image))
-    except UnreadableImage as error:
-        raise UnreadableVideo(str(error)) from None
+def _of(file: str | Path, problems: Iterable[str]) -> Problems:
+    return [{"file": str(file), "problem": problem} for problem in problems]
+
+
+def _some(found: pd.DataFrame, problems: Problems) -> pd.DataFrame:
+    """``found``, which is not empty; raises ``UserError`` where all that came are problems."""
+    if found.empty:
+        more = f"; {len(problems) - 1} others fail too" if len(problems) > 1 else ""
+        raise UserError(f"{problems[0]['file']}: {problems[0]['problem']}{more}")
+    return found

@@ -17,6 +17,8 @@ from pipeline.extraction.backbones import Backbone, load_backbone
 from pipeline.extraction.forward import Forward
 
 BATCH = 16  # pictures at a time, as extract.py has by default
+# Of what made a store, what is needed to make its features of pictures again.
+NEEDED = ("backbone", "weights_sha256", "input_size", "layers", "pooling", "precision", "views", "crop_source")
 
 
 class Frozen:
@@ -47,7 +49,7 @@ class Frozen:
     @cached_property
     def backbone(self) -> Backbone:
         """Raises ``UserError`` where the file of its weights is gone, damaged or no such file."""
-        if self.weights is None:
+        if self.weights is None or not set(NEEDED) <= self.made_by.keys():
             raise UserError(
                 f"the features that the run {self.run} was trained on were imported: no backbone is known that makes "
                 "them of pictures, so give it features"
@@ -78,3 +80,24 @@ class Frozen:
         if not np.isfinite(features).all():
             raise UserError(f"the backbone {self.made_by['backbone']} gives features that are not finite")
         return features
+
+
+class Batches:
+    """Features of pictures that come one by one, ``frozen.batch_size`` at a time; only so many wait in memory."""
+
+    def __init__(self, frozen: Frozen) -> None:
+        self._frozen, self._waiting, self._done = frozen, list[np.ndarray](), list[np.ndarray]()
+
+    def add(self, picture: np.ndarray) -> None:
+        self._waiting.append(picture)
+        if len(self._waiting) == self._frozen.batch_size:
+            self._run()
+
+    def features(self) -> np.ndarray:
+        """(n, D) float16, of all pictures that were added."""
+        self._run()
+        return np.concatenate(self._done)
+
+    def _run(self) -> None:
+        self._done.append(self._frozen(self._waiting))
+        self._waiting = []

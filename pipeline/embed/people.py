@@ -1,4 +1,4 @@
-"""Faces in a video or picture: found, cut, encoded and told apart as ``python -m pipeline.faces`` does, in memory.
+"""Faces of a video or picture: found and cut as ``python -m pipeline.faces`` does it, in memory.
 
 Nothing is kept as pixels: of each face there is its JPEG, of the same bytes as the file that the command writes.
 """
@@ -17,16 +17,17 @@ from pipeline.faces.loop import encode_crop
 from pipeline.faces.tracks import LOOK_LENGTH, follow
 from pipeline.faces.video import Frame
 
-Progress = Callable[[int, int | None], None]  # frames done, and of how many, or None; may raise to stop
-BOX = ["left", "top", "right", "bottom"]
+Progress = Callable[[int, int | None], None]  # how many are done, and of how many, or None; may raise, to stop
+CUT = "cropped_aligned"  # what the faces that are cut here are in the words of a store's ``made_by``
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One face in one frame, or a whole frame, as the backbone gets it.
+    """What the backbone gets of one frame: one face, or all of the frame.
 
-    ``jpeg`` is the aligned face; None of a whole frame. ``confidence`` is NaN where it was not detected, but followed
-    between two frames, and for a whole frame.
+    ``image`` (H, W, 3) uint8 RGB is what ``jpeg`` holds; a frame that is taken whole was not encoded. ``box`` is left,
+    top, right, bottom in pixels of the frame. ``confidence`` is NaN where nothing was detected: the face was followed
+    between two frames, or the frame is taken whole. ``look`` tells people of one video apart (``faces.tracks.look``).
     """
 
     frame: int
@@ -34,13 +35,13 @@ class Picture:
     track: int
     box: tuple[float, ...]
     confidence: float
+    look: np.ndarray
     image: np.ndarray
     jpeg: bytes | None
-    look: np.ndarray
 
 
 def cut_settings(given: dict[str, Any]) -> CutSettings:
-    """The settings of ``pipeline.faces`` that are ``given`` by name; all others have their defaults."""
+    """The settings of ``pipeline.faces`` that are ``given`` by name, the others as they are by default."""
     return build(CutSettings, given, "faces")
 
 
@@ -49,16 +50,16 @@ def make_detector(settings: CutSettings) -> Detector:
 
 
 def cut_pictures(frames: Iterable[Frame], detect: Detector, settings: CutSettings) -> Iterator[Picture]:
-    """All faces, frame by frame, with the number of their track."""
+    """All faces, frame by frame."""
     for seen in follow(frames, detect, settings.every, settings.size):
         jpeg = encode_crop(seen.crop, settings.quality)
         box = tuple(map(float, seen.box))
-        yield Picture(seen.frame, seen.time_sec, seen.track, box, seen.confidence, decode_bytes(jpeg), jpeg, seen.look)
+        yield Picture(seen.frame, seen.time_sec, seen.track, box, seen.confidence, seen.look, decode_bytes(jpeg), jpeg)
 
 
 def whole_pictures(frames: Iterable[Frame]) -> Iterator[Picture]:
-    """Each frame as it is: for a run that was trained on pictures as given."""
+    """Each frame as it is."""
     for frame in frames:
         height, width = frame.image.shape[:2]
         box = (0.0, 0.0, float(width), float(height))
-        yield Picture(frame.number, frame.time_sec, 1, box, float("nan"), frame.image, None, np.zeros(LOOK_LENGTH))
+        yield Picture(frame.number, frame.time_sec, 1, box, np.nan, np.zeros(LOOK_LENGTH), frame.image, None)

@@ -1,6 +1,7 @@
-"""The table that an embedder gives: its columns, and how they are filled."""
+"""The table that an embedder gives, and what it is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,26 +9,32 @@ import pandas as pd
 BOX = ["left", "top", "right", "bottom"]
 
 
-def make_table(
-    keys: pd.DataFrame, embeddings: np.ndarray, predicted: Mapping[str, np.ndarray], classes: list[str],
-    au_names: list[str],
-) -> pd.DataFrame:  # fmt: skip
-    """``keys`` (n rows: video, person, frame, ...) with embeddings (n, E), and with what is predicted in ABAW's words.
+def with_embeddings(
+    table: pd.DataFrame, embeddings: np.ndarray, predicted: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+) -> pd.DataFrame:
+    """``table`` (n rows) with embeddings (n, E) and with what is predicted, as ``Embedder.embed`` gives them.
 
-    The columns after the keys: embedding, class and p_<class> of each class, valence and arousal, AU1 and so on.
+    New columns: embedding; class and p_<class> of each class; valence and arousal; AU1 and so on. All float32.
     """
-    columns = {"embedding": rows(embeddings.astype(np.float32))}
+    columns: dict[str, Any] = {"embedding": rows(embeddings)}
     if "classes" in predicted:
-        shares = predicted["classes"]
-        columns["class"] = np.array(classes, dtype=object)[shares.argmax(axis=1)] if len(shares) else []
-        columns |= {f"p_{name}": shares[:, i].astype(np.float32) for i, name in enumerate(classes)}
+        classes = facts["classes"]
+        columns["class"] = np.array(classes, dtype=object)[predicted["classes"].argmax(axis=1)]
+        columns |= _each([f"p_{name}" for name in classes], predicted["classes"])
     if "va" in predicted:
-        columns |= {name: predicted["va"][:, i].astype(np.float32) for i, name in enumerate(("valence", "arousal"))}
+        columns |= _each(["valence", "arousal"], predicted["va"])
     if "aus" in predicted:
-        columns |= {name.upper(): predicted["aus"][:, i].astype(np.float32) for i, name in enumerate(au_names)}
-    return keys.assign(**columns)
+        columns |= _each([name.upper() for name in facts["au_names"]], predicted["aus"])
+    return table.assign(**columns)
 
 
-def rows(values: np.ndarray) -> pd.Series:
-    """A column whose cells are the rows of an array (n, k)."""
-    return np.fromiter(values, dtype=object, count=len(values))
+def rows(values: np.ndarray) -> np.ndarray:
+    """A column whose cells are the rows of ``values`` (n, k)."""
+    cells = np.empty(len(values), dtype=object)
+    for i, row in enumerate(values):
+        cells[i] = row
+    return cells
+
+
+def _each(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(zip(names, values.T.astype(np.float32), strict=True))
