@@ -1,19 +1,18 @@
 """A trained run for anybody's video: ``from pipeline.embed import Embedder, similarity``; see docs/embed.md."""
 
-from importlib import import_module
 from typing import Any
 
-_PLACES = {
-    "Embedder": "pipeline.embed.embedder",
-    "similarity": "pipeline.embed.compare",
-    "by_person": "pipeline.embed.compare",
-    "by_clip": "pipeline.embed.compare",
-}
-__all__ = list(_PLACES)
+__all__ = ["Embedder", "by_clip", "by_person", "similarity"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when it is asked for: ``python -m pipeline.embed --help`` shall not wait for torch."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    """Imported when it is asked for, so that ``python -m pipeline.embed --help`` does not wait for torch."""
+    if name == "Embedder":
+        from pipeline.embed.embedder import Embedder
+
+        return Embedder
+    if name in __all__:
+        from pipeline.embed import compare
+
+        return getattr(compare, name)
+    raise AttributeError(f"module '{__name__}' has no '{name}'")
