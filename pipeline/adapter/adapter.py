@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,7 +23,8 @@ from pipeline.core.store import vouched_for
 
 # Of checkpoints: one more whenever their facts or tensors mean something else than before, so that older ones are
 # refused. 2: a window is one value, with its edge; predictors are part of the adapter. 3: the best checkpoint has the
-# centres of the classes, and says where the weights of the backbone lie.
+# centres of the classes, and says where the weights of the backbone lie; a predictor of action units holds their
+# thresholds.
 FORMAT = 3
 
 
@@ -41,7 +43,8 @@ class Adapter:
     """``front``, ``head`` and ``predictors``, and what it takes to make them again.
 
     ``facts``: model and its arguments, predictors (what each of them is), window (the fields of ``Window``), pooling,
-    classes, made_by of the features, vouched (whose features were made otherwise and are alike by the user's word, and
+    classes, made_by of the features, thresholds_of (what the thresholds of action units were fitted on: folds, frames,
+    groups), vouched (whose features were made otherwise and are alike by the user's word, and
     what differs), ... ``seen`` says which videos it was made with, by use ('train', 'select', 'val', 'projection');
     None where its file does not say. ``centres`` (C, E) float32 are the means of the unit embeddings of each class's
     training frames, NaN where it has none; None where there are no classes, or the training is not finished.
@@ -65,6 +68,18 @@ class Adapter:
     def predicts(self) -> tuple[str, ...]:
         """What is predicted: some of 'classes', 'va' and 'aus', or nothing."""
         return tuple(self.predictors.by_what)
+
+    @property
+    def au_thresholds(self) -> torch.Tensor | None:
+        """The probabilities (A,) from which an action unit is called active; None where none are predicted."""
+        return self.predictors.by_what["aus"].thresholds if "aus" in self.predicts else None
+
+    def set_thresholds(self, thresholds: np.ndarray, fitted_on: dict[str, Any]) -> None:
+        """Sets the thresholds (A,) of the action units; ``fitted_on`` says what they are from."""
+        for predictor in self.predictors.values():
+            if predictor.what == "aus":
+                predictor.thresholds.copy_(torch.from_numpy(thresholds))
+        self.facts["thresholds_of"] = fitted_on
 
     def predict(self, what: str, embeddings: torch.Tensor) -> torch.Tensor:
         """Float32 logits (B, C) for 'classes', values (B, 2) for 'va', logits (B, A) for 'aus'."""

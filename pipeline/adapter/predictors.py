@@ -86,13 +86,18 @@ class VARegressor(Predictor):
 
 
 class AUDetector(Predictor):
-    """Logits (B, A) of a linear map of the embeddings; the sigmoid of one is the probability that a unit is active."""
+    """Logits (B, A) of a linear map of the embeddings; the sigmoid of one is the probability that a unit is active.
+
+    ``thresholds`` (A,) are the probabilities from which a unit is called active: 0.5 each, until training has fitted
+    them.
+    """
 
     what = "aus"
 
     def __init__(self, embedding_size: int, num_outputs: int):
         super().__init__()
         self.linear = nn.Linear(embedding_size, num_outputs)
+        self.register_buffer("thresholds", torch.full((num_outputs,), 0.5))
 
     def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
         return self.linear(embeddings)

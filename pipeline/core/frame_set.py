@@ -49,6 +49,12 @@ class FrameSet:
     au_names: list[str]
     labels_without_features: int
 
+    @property
+    def known(self) -> dict[str, np.ndarray]:
+        """Which frames (N,) have a label of each track: a class, valence and arousal both, at least one action unit."""
+        va = np.isfinite(self.va).all(axis=1)
+        return {"expression": self.label >= 0, "va": va, "aus": (~np.isnan(self.aus)).any(axis=1)}
+
     def centres(self, part: str) -> np.ndarray:
         """Row numbers of the labelled frames of a part, in order."""
         return np.flatnonzero(self.part == PARTS.index(part))
@@ -93,7 +99,7 @@ def frame_set(
     would be empty, or a group stands on both sides of a track's official split.
     """
     table, columns = labels.table, {track: _columns(labels, track) for track in tracks}
-    has = {track: table[names].notna().any(axis=1).to_numpy() for track, names in columns.items()}
+    has = {track: _has(table[names], track) for track, names in columns.items()}
     labelled = np.flatnonzero(np.logical_or.reduce(list(has.values())))
     rows, of = _frames_of(store.keys, table, labelled)
     keys = store.keys.iloc[rows]
@@ -178,6 +184,12 @@ def _columns(labels: Labels, track: str) -> list[str]:
     if not names or labels.table[names].isna().all(axis=None):
         raise UserError(f"the labels of data set '{labels.dataset}' have no {_WORDS[track]} to train on")
     return names
+
+
+def _has(columns: pd.DataFrame, track: str) -> np.ndarray:
+    """Which label rows a loss can learn from: of valence and arousal those that have both."""
+    there = columns.notna()
+    return (there.all(axis=1) if track == "va" else there.any(axis=1)).to_numpy()
 
 
 _WORDS = {"expression": "expressions", "va": "valence and arousal", "aus": "action units"}

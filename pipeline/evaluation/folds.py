@@ -114,4 +114,8 @@ def _in_a_row(subsets: Sequence[Subset], results: Sequence[SeedResult]) -> SeedR
         predictions[what] = [np.concatenate(of_folds) for of_folds in zip(*values, strict=True)]
     probes = [each.probe for subset, each in zip(subsets, results, strict=True) if len(subset.labelled)]
     known = len(probes) > 0 and all(probe is not None for probe in probes)
-    return SeedResult(predictions, None, np.concatenate(probes) if known else None)
+    thresholds = [
+        np.broadcast_to(each.thresholds, (len(subset.frame), len(subset.au_names)))
+        for subset, each in zip(subsets, results, strict=True)
+    ]
+    return SeedResult(predictions, None, np.concatenate(probes) if known else None, np.concatenate(thresholds))

@@ -11,6 +11,7 @@ BOTH = "pairs pair_head"
 CLASSES = "classes classes_smoothed knn knn_smoothed"
 VA = "va va_smoothed"
 AUS = "aus aus_smoothed"
+MTL = "mtl mtl_smoothed"
 
 METRICS = Catalogue(
     {
@@ -70,6 +71,10 @@ METRICS = Catalogue(
         "au_f1": Metric(
             "AU F1", "higher", "protocol.action_units", AUS, report=AUS, headline="aus", terminal="aus", board="aus",
             select="aus",
+        ),
+        "p_mtl": Metric(
+            "P_MTL", "higher", "protocol.multi_task", MTL, report=MTL, headline="mtl", terminal=MTL, board="mtl",
+            select="mtl",
         ),
         "f1_{unit}": Metric("F1 of an action unit", "higher", "protocol.action_units", AUS, detail=True),
         # Partners of named pairs

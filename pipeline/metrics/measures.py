@@ -99,7 +99,7 @@ class Outputs:
     ``z`` (n, E) and ``gallery_z`` (m, E) are embeddings, None where there are only predictions. ``predictions`` are
     those of the adapter: 'classes' (n, C) and 'aus' (n, A) as probabilities, 'va' (n, 2). ``gallery_classes`` (m, C)
     are the probabilities of the gallery frames, for class biases. ``pair_head`` is there where the head is one for
-    pairs.
+    pairs. ``thresholds`` are the probabilities from which an action unit is called active: (A,), or one for all.
     """
 
     z: np.ndarray | None
@@ -107,6 +107,7 @@ class Outputs:
     predictions: dict[str, np.ndarray]
     gallery_classes: np.ndarray | None = None
     pair_head: PairOutputs | None = None
+    thresholds: np.ndarray | float = 0.5
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,13 @@ class SeedResult:
     ``predictions``: of each of 'classes', 'va', 'aus' and 'knn' the values (n, .) as they are, and smoothed with the
     class biases added, where that is wanted and changes anything. ``pairs`` are None where there are no pairs of
     embeddings. ``probe`` are a linear probe's classes of the rows ``Subset.labelled``, None where there is none.
+    ``thresholds`` are those of the action units, as in ``Outputs``, or (n, A) where networks of several folds differ.
     """
 
     predictions: dict[str, list[np.ndarray]]
     pairs: PairCounts | None
     probe: np.ndarray | None = None
+    thresholds: np.ndarray | float = 0.5
 
 
 def measured(subset: Subset, outputs: Outputs, options: MetricOptions) -> tuple[Measure, SeedResult]:
@@ -153,7 +156,7 @@ def measured(subset: Subset, outputs: Outputs, options: MetricOptions) -> tuple[
     if options.class_bias or any(_is_smoothed(subset, what, options) for what in predictions):
         for what, values in predictions.items():
             with_smoothed[what].append(_smoothed(subset, what, values, bias, options))
-    result = SeedResult(with_smoothed, pairs, probe)
+    result = SeedResult(with_smoothed, pairs, probe, outputs.thresholds)
     return joined([METRICS.measure(inputs), by_groups(subset, outputs.z, result, subset.group)]), result
 
 
@@ -181,12 +184,31 @@ def by_groups(subset: Subset, z: np.ndarray | None, result: SeedResult, group: n
             if what == "va":
                 inputs[f"va{suffix}"] = {"truth": subset.va, "predicted": scores, "groups": group}
             elif what == "aus":
-                units = {"probabilities": scores, "units": subset.au_names}
+                units = {"probabilities": scores, "units": subset.au_names, "thresholds": result.thresholds}
                 inputs[f"aus{suffix}"] = {"truth": subset.aus, "groups": group} | units
             elif len(labelled):
                 predicted = scores[labelled].argmax(1)
                 inputs[f"{what}{suffix}"] = rows | {"predicted": predicted, "classes": subset.classes}
+    for k, suffix in enumerate(SUFFIXES):
+        if arrays := _of_all_tracks(subset, result, k):
+            inputs[f"mtl{suffix}"] = arrays | {"groups": group}
     return METRICS.measure(inputs)
+
+
+def _of_all_tracks(subset: Subset, result: SeedResult, k: int) -> dict[str, Any]:
+    """What P_MTL is measured of, of the predictions as they are (``k`` 0) or smoothed (1); empty where it cannot be."""
+    there = [what for what in ("classes", "va", "aus") if k < len(result.predictions.get(what, ()))]
+    labelled = len(subset.labelled) and np.isfinite(subset.va).all(1).any() and np.isfinite(subset.aus).any()
+    if len(there) < 3 or not labelled:
+        return {}
+    classes, va, aus = (result.predictions[what][k] for what in there)
+    label = np.full(len(subset.label), -1)
+    label[subset.labelled] = subset.label[subset.labelled]
+    return {
+        "labels": label, "predicted": classes.argmax(1), "classes": subset.classes, "va_truth": subset.va,
+        "va_predicted": va, "au_truth": subset.aus, "probabilities": aus, "units": subset.au_names,
+        "thresholds": result.thresholds,
+    }  # fmt: skip
 
 
 def rows_of(z: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -23,13 +23,13 @@ if TYPE_CHECKING:  # who only names metrics, such as the flags of training, shal
 class Source:
     """What metrics are measured of.
 
-    ``title`` puts a metric's own title into words. ``track`` is the kind of labels, and ``needs`` what an adapter must
-    predict: 'classes', 'va', 'aus', or 'pairs', which is a head for pairs. ``named_pairs``: only where the label table
-    names pairs.
+    ``title`` puts a metric's own title into words. ``tracks`` are the kinds of labels ('expression', 'va', 'aus'), and
+    ``needs`` what an adapter must predict: 'classes', 'va', 'aus', or 'pairs', which is a head for pairs.
+    ``named_pairs``: only where the label table names pairs.
     """
 
-    track: Literal["expression", "va", "aus"] = "expression"
-    needs: Literal["classes", "va", "aus", "pairs"] | None = None
+    tracks: tuple[str, ...] = ("expression",)
+    needs: tuple[str, ...] = ()
     prefix: str = ""
     suffix: str = ""
     title: str = "{}"
@@ -51,25 +51,31 @@ SOURCES = {
     # same_scores (p,), different_scores (q,): cosines of the pairs that the label table names
     "named_pairs": Source(named_pairs=True),
     # the like, by the logits of a head for pairs; of named pairs logits (Q,), same (Q,)
-    "pair_head": Source(needs="pairs", prefix="pair_", title="pair head's {}"),
-    "pair_head_with_named": Source(needs="pairs", prefix="pair_", title="pair head's {}", named_pairs=True),
-    "pair_head_partners": Source(needs="pairs", prefix="pair_", title="pair head's {}", named_pairs=True),
-    "pair_head_named": Source(needs="pairs", prefix="pair_", title="pair head's {}", named_pairs=True),
+    "pair_head": Source(needs=("pairs",), prefix="pair_", title="pair head's {}"),
+    "pair_head_with_named": Source(needs=("pairs",), prefix="pair_", title="pair head's {}", named_pairs=True),
+    "pair_head_partners": Source(needs=("pairs",), prefix="pair_", title="pair head's {}", named_pairs=True),
+    "pair_head_named": Source(needs=("pairs",), prefix="pair_", title="pair head's {}", named_pairs=True),
     # embeddings (n, E), labels, video, frame (n,), step: frames with an expression, in the order of their videos
     "sequences": Source(),
     # labels, predicted, video, frame (n,), step, classes: a linear probe's predictions, the classifier's, and those of
     # the nearest neighbours, as they are and smoothed
     "probe": Source(prefix="probe_", title="linear probe {}"),
-    "classes": Source(needs="classes", title="classifier {}"),
-    "classes_smoothed": Source(needs="classes", suffix="_smoothed", title="classifier {}, smoothed"),
+    "classes": Source(needs=("classes",), title="classifier {}"),
+    "classes_smoothed": Source(needs=("classes",), suffix="_smoothed", title="classifier {}, smoothed"),
     # truth (n, 2), predicted (n, 2)
-    "va": Source("va", "va"),
-    "va_smoothed": Source("va", "va", suffix="_smoothed", title="{}, smoothed"),
+    "va": Source(("va",), ("va",)),
+    "va_smoothed": Source(("va",), ("va",), suffix="_smoothed", title="{}, smoothed"),
     # embeddings (n, E), truth (n, 2)
-    "va_embeddings": Source("va"),
-    # truth (n, A), probabilities (n, A), units
-    "aus": Source("aus", "aus"),
-    "aus_smoothed": Source("aus", "aus", suffix="_smoothed", title="{}, smoothed"),
+    "va_embeddings": Source(("va",)),
+    # truth (n, A), probabilities (n, A), units, thresholds: one number, (A,), or (n, A)
+    "aus": Source(("aus",), ("aus",)),
+    "aus_smoothed": Source(("aus",), ("aus",), suffix="_smoothed", title="{}, smoothed"),
+    # the predictions of all three tracks, by the classifier, on all frames: labels (n,) or -1, predicted (n,), classes;
+    # va_truth, va_predicted (n, 2); au_truth, probabilities (n, A), units, thresholds
+    "mtl": Source(("expression", "va", "aus"), ("classes", "va", "aus")),
+    "mtl_smoothed": Source(
+        ("expression", "va", "aus"), ("classes", "va", "aus"), suffix="_smoothed", title="{}, smoothed"
+    ),
     "knn": Source(prefix="knn_", title="kNN {}"),
     "knn_smoothed": Source(prefix="knn_", suffix="_smoothed", title="kNN {}, smoothed"),
 }

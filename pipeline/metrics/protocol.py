@@ -85,12 +85,16 @@ def valence_arousal(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray
 
 
 def action_units(
-    truth: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, units: Sequence[str], threshold: float = 0.5
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    groups: np.ndarray,
+    units: Sequence[str],
+    thresholds: np.ndarray | float = 0.5,
 ) -> Measure:
     """Measures ``au_f1``, the mean of the binary ``f1_<unit>``, of (n, U).
 
-    Predicted is what is at or above ``threshold``. A cell of NaN in the truth is left out by itself. Edge: a unit that
-    the truth never has is left out of the mean.
+    Predicted is what is at or above ``thresholds``: one number, one a unit (U,), or one a cell (n, U). A cell of NaN in
+    the truth is left out by itself. Edge: a unit that the truth never has is left out of the mean.
     """
     valid = ~np.isnan(truth)
     if np.isnan(probabilities[valid]).any():
@@ -98,13 +102,46 @@ def action_units(
             f"{int((np.isnan(probabilities) & valid).any(1).sum())} frames with a truth have no prediction"
         )
     num_groups = int(groups.max(initial=-1)) + 1
-    true, positive = valid & (truth > 0.5), valid & (probabilities >= threshold)
+    true, positive = valid & (truth > 0.5), valid & (probabilities >= thresholds)
     counts = [_by_group(x, groups, num_groups) for x in (true & positive, true, positive)]
 
     def measure(weights: Weights) -> dict[str, np.ndarray]:
         hits, trues, positives = (summed(weights, count) for count in counts)
         f1 = np.where(trues > 0, 2 * hits / np.maximum(trues + positives, 1), np.nan)
         return {"au_f1": _mean_of_known(f1)} | {f"f1_{name}": f1[:, u] for u, name in enumerate(units)}
+
+    return measure
+
+
+def multi_task(
+    labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str],
+    va_truth: np.ndarray, va_predicted: np.ndarray,
+    au_truth: np.ndarray, probabilities: np.ndarray, units: Sequence[str], thresholds: np.ndarray | float,
+    groups: np.ndarray,
+) -> Measure:  # fmt: skip
+    """Measures ``p_mtl``, the score of ABAW's multi-task challenge: a sum of three, from about -1 to 3.
+
+    P_MTL = (CCC of valence + CCC of arousal) / 2 + macro-F1 of the expressions + mean F1 of the action units (Kollias
+    et al. 2024, 7th ABAW, https://arxiv.org/abs/2407.03835). The parts are ``ccc``, ``macro_f1`` and
+    ``au_f1`` as ``valence_arousal``, ``expression`` and ``action_units`` measure them:
+
+    - Rows: each part is of all frames that have its own label, whether they have the other two or not, pooled over
+      videos. Valence and arousal count where a frame has both, a unit where its cell has a label.
+    - Classes: those that the truth has. In ABAW these are all 8, Other among them. A class that is only predicted is no
+      class of the mean.
+    - Units: those that the truth has at least once active. In ABAW these are all 12. Active is predicted at or above
+      the unit's threshold.
+
+    Edge: NaN where one of the three cannot be measured.
+    """
+    parts = (
+        ("ccc", valence_arousal(va_truth, va_predicted, groups)),
+        ("macro_f1", expression(labels, predicted, groups, classes)),
+        ("au_f1", action_units(au_truth, probabilities, groups, units, thresholds)),
+    )
+
+    def measure(weights: Weights) -> dict[str, np.ndarray]:
+        return {"p_mtl": sum(part(weights)[name] for name, part in parts)}
 
     return measure
 

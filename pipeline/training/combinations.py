@@ -66,6 +66,7 @@ class Combination:
     positives: str
     select_by: str | None
     trains: bool
+    loss_weights: str
 
     @cached_property
     def head(self) -> Any:
@@ -177,6 +178,25 @@ def classes_that_the_loss_does_not_have(c: Combination) -> str | None:
     return None
 
 
+def tracks_of_one_kind(c: Combination) -> str | None:
+    if c.sampler == "tracks" and len(tracks := tracks_of(c.loss)) < 2:
+        return f"sampler 'tracks' shares batches among kinds of labels, and loss '{c.losses}' looks at one: {tracks[0]}"
+    return None
+
+
+def learned_weight_of_one_loss(c: Combination) -> str | None:
+    if c.loss_weights == "learned" and len(c.terms) == 1:
+        return f"loss_weights 'learned' weighs losses against each other, and '{c.losses}' is alone"
+    return None
+
+
+def learned_weight_of_no_likelihood(c: Combination) -> str | None:
+    name = c.first_loss(lambda _, term: term.likelihood is None)
+    if c.loss_weights == "learned" and len(c.terms) > 1 and name:
+        return f"loss_weights 'learned' is for likelihoods, and loss '{name}' is none: its weight would have no bound"
+    return None
+
+
 def positives_without_effect(c: Combination) -> str | None:
     used = "groups" in c.takes or "positives" in inspect.signature(c.draws).parameters
     if c.positives != "any" and not used:
@@ -185,23 +205,27 @@ def positives_without_effect(c: Combination) -> str | None:
 
 
 def select_by_of_other_labels(c: Combination) -> str | None:
-    if c.select_by is not None and (track := SELECT_BY[c.select_by].source.track) not in tracks_of(c.loss):
-        return f"select_by '{c.select_by}' needs labels that loss '{c.losses}' does not look at: {track}"
+    if c.select_by is None:
+        return None
+    lacking = [track for track in SELECT_BY[c.select_by].source.tracks if track not in tracks_of(c.loss)]
+    if lacking:
+        return f"select_by '{c.select_by}' needs labels that loss '{c.losses}' does not look at: {', '.join(lacking)}"
     return None
 
 
 def select_by_of_a_pair_head(c: Combination) -> str | None:
-    if c.select_by is not None and (of := SELECT_BY[c.select_by].source).needs == "pairs" and not c.head.pairs:
+    if c.select_by is not None and "pairs" in (of := SELECT_BY[c.select_by].source).needs and not c.head.pairs:
         sources = {name: entry.source for name, entry in SELECT_BY.items()}
-        others = [name for name, other in sources.items() if other.track == of.track and other.needs is None]
+        others = [name for name, other in sources.items() if other.tracks == of.tracks and not other.needs]
         return f"select_by '{c.select_by}' is of a head for pairs; of model '{c.model}' it may be {others}"
     return None
 
 
 def select_by_of_what_is_not_predicted(c: Combination) -> str | None:
-    prediction = SELECT_BY[c.select_by].source.needs if c.select_by is not None else None
-    if prediction not in (None, "pairs", *c.predicted):
-        return f"loss '{c.losses}' predicts no {prediction}, so select_by cannot be '{c.select_by}'"
+    needed = SELECT_BY[c.select_by].source.needs if c.select_by is not None else ()
+    lacking = [what for what in needed if what not in ("pairs", *c.predicted)]
+    if lacking:
+        return f"loss '{c.losses}' predicts no {' and no '.join(lacking)}, so select_by cannot be '{c.select_by}'"
     return None
 
 
@@ -218,6 +242,9 @@ RULES: tuple[Callable[[Combination], str | None], ...] = (  # the first that app
     positives_of_a_self_supervised_sampler,
     loss_of_pairs_without_pairs,
     classes_that_the_loss_does_not_have,
+    tracks_of_one_kind,
+    learned_weight_of_one_loss,
+    learned_weight_of_no_likelihood,
     positives_without_effect,
     select_by_of_other_labels,
     select_by_of_a_pair_head,

@@ -21,7 +21,7 @@ from pipeline.core.tables import STORE
 from pipeline.training.combinations import SELECT_BY, Combination, names_of, refuse_combination, without_effect
 from pipeline.training.loop import DECAYS, PRECISIONS
 from pipeline.training.losses import LOSSES
-from pipeline.training.losses.build import build_loss
+from pipeline.training.losses.build import LOSS_WEIGHTS, build_loss
 from pipeline.training.positives import POSITIVES
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import options_of
@@ -40,6 +40,9 @@ class TrainConfig:
     model_options: dict = option({}, help="more arguments of the head, such as {num_layers: 2}")
     loss: str | dict = option("contrastive_cross_entropy", help="the loss, or a sum, as {arcface: 1, triplet: 0.5}")
     loss_options: dict = option({}, help="more arguments of the losses, such as {mining: semi_hard}")
+    loss_weights: str = option(
+        "fixed", help="of a sum of losses; learned: by their uncertainty, from those given on", choices=LOSS_WEIGHTS
+    )
     sampler: str = option("balanced", help="what a batch is made of", choices=SAMPLERS)
     sampler_options: dict = option({}, help="more arguments of the sampler, such as {refresh_every: 5}")
     positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
@@ -83,6 +86,12 @@ class TrainConfig:
         0, help="of these two cuts; the training seed does not move them", within="[0, 4_294_967_294]"
     )
     select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
+    au_threshold_folds: int | None = option(
+        5,
+        help="further networks, each trained without a part of the training groups, on whose predictions of that part "
+        "the thresholds of action units are fitted; null: 0.5 for all units",
+        within="[2, 100]",
+    )
     patience: int | None = option(
         None, help="epochs without a better score after which training ends", within="[1, inf)"
     )
@@ -127,15 +136,15 @@ class TrainConfig:
         refuse_combination(
             Combination(
                 self.model, self.loss, self.sampler, self.pooling, self.window, self.positives, self.select_by,
-                self.trains,
+                self.trains, self.loss_weights,
             )
         )  # fmt: skip
         Window(self.window, self.step, self.edge).check_fps(self.fps)
         # Made once for nothing, so that a wrong option is refused before anything is loaded.
         build_head(self.model, 8, self.embedding_size, self.dropout, **self.model_options)
         build_loss(
-            self.loss, self.loss_options, num_classes=2, num_aus=1, class_counts=[1, 1], embedding_size=8,
-            temperature=self.temperature, margin=self.margin,
+            self.loss, self.loss_options, self.loss_weights, num_classes=2, num_aus=1, class_counts=[1, 1],
+            embedding_size=8, temperature=self.temperature, margin=self.margin,
         )  # fmt: skip
         for name in self.sampler_options:
             one_of(f"sampler '{self.sampler}': option", name, options_of(self.sampler))

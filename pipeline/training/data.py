@@ -10,7 +10,7 @@ import torch
 from pipeline.adapter import sources
 from pipeline.adapter.front import Front
 from pipeline.adapter.heads import HEADS
-from pipeline.adapter.windows import Window, held
+from pipeline.adapter.windows import Window, Windows, held
 from pipeline.core import projection
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import opposites
@@ -32,7 +32,7 @@ WATCHED = 1000  # evenly spaced frames of a part that are scored after each epoc
 FACTS = (
     "model", "loss", "sampler", "temperature", "margin", "pooling", "embedding_size", "normalise", "reduce", "dropout",
     "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "model_options", "loss_options",
-    "sampler_options", "test_split", "select_split", "split_seed",
+    "loss_weights", "sampler_options", "test_split", "select_split", "split_seed",
 )  # fmt: skip
 
 
@@ -48,6 +48,7 @@ class TrainingData:
     source: sources.InMemory | sources.FromDisk
     views: list[str]
     device: torch.device
+    windows: Windows
     rows: np.ndarray  # (W, T) of the training windows
     watched: dict[str, Watched]  # by part
     opposites: list[tuple[int, int]]  # pairs of class numbers
@@ -88,7 +89,7 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     facts, seen = _facts(config, frames, store, front, window, fold), _seen(config, frames) | fitted_on
     facts["vouched"] = {"the projection": vouched} if vouched else {}
     return TrainingData(
-        config, facts, frames, alike, front, source, views, device, rows, watched, opposite, seen, held_out
+        config, facts, frames, alike, front, source, views, device, windows, rows, watched, opposite, seen, held_out
     )
 
 
@@ -189,7 +190,7 @@ def _facts(
 def loss_of(facts: dict[str, Any], embedding_size: int) -> WeightedSum:
     """The loss of a run, with its first weights where it has any."""
     return build_loss(
-        facts["loss"], facts["loss_options"], num_classes=len(facts["classes"]) or None, num_aus=facts["num_aus"],
-        class_counts=facts["class_counts"], embedding_size=embedding_size, temperature=facts["temperature"],
-        margin=facts["margin"],
+        facts["loss"], facts["loss_options"], facts["loss_weights"], num_classes=len(facts["classes"]) or None,
+        num_aus=facts["num_aus"], class_counts=facts["class_counts"], embedding_size=embedding_size,
+        temperature=facts["temperature"], margin=facts["margin"],
     )  # fmt: skip

@@ -22,6 +22,9 @@ class Schedule:
     exactly: the last epoch is cut short. The rate rises over the first ``warm_up`` of the training; with ``decay``
     'cosine' it falls to zero after that. Gradients are clipped to the norm ``clip_norm`` (0: not). ``precision``
     'bfloat16' is that of the head under autocast; losses are always computed in float32.
+
+    Weights of losses that are learned have ``RATE_OF_LOSS_WEIGHTS`` times the rate and no weight decay, and their
+    gradients are neither clipped nor counted in the norm.
     """
 
     epochs: int | None
@@ -43,6 +46,9 @@ class Schedule:
 
 
 DECAYS = ("cosine", "constant")
+# AdamW moves a parameter by about the rate in each step. The weights of a network are about 0.1, the logarithms of loss
+# weights about 1: at the same rate they would have moved by a few tenths when a training is over.
+RATE_OF_LOSS_WEIGHTS = 10.0
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -88,11 +94,13 @@ class Trainer:
         self.num_windows = num_windows
         self._make_sampler, self._sampler, self._sampled = make_sampler, None, None
         self.steps = 0  # of the optimiser, so far
-        self.parameters = [p for module in (adapter.head, adapter.predictors, loss) for p in module.parameters()]
+        self._network = [p for module in (adapter.head, adapter.predictors, loss.terms) for p in module.parameters()]
+        self.parameters, groups = [*self._network, *loss.log_variances.values()], [{"params": self._network}]
+        if len(loss.log_variances):
+            groups.append({"params": self.parameters[len(self._network) :], "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay,
-            fused=True,
-        )  # fmt: skip
+            groups, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay, fused=True
+        )
 
     def share_done(self, epochs: int) -> float:
         """The share of the training that is over after ``epochs`` epochs; 1 at its end."""
@@ -155,6 +163,10 @@ class Trainer:
             self._sampler, self._sampled = self._make_sampler(shard.windows), shard.windows
             self._sampler.restore({name: value.numpy() for name, value in of["sampler"].items()})
 
+    def let_go(self) -> None:
+        """Gives the features back. No further epoch can be trained."""
+        self.shards = self.embed = self._make_sampler = self._sampler = None
+
     @property
     def _device(self) -> torch.device:
         return self.parameters[0].device
@@ -182,9 +194,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         limit = self.schedule.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
-        self.optimizer.step()
+        norm = torch.nn.utils.clip_grad_norm_(self._network, limit)
         of_terms = {f"loss_{name}": value for name, value in terms.items()} if len(terms) > 1 else {}
+        of_terms |= {f"loss_weight_{name}": value for name, value in self.loss.present_weights().items()}
+        self.optimizer.step()
         return {"loss": loss.detach(), "gradient_norm": norm.detach(), **of_terms}
 
     def _batches(self, epoch: int) -> Iterator[tuple[Shard, Any, np.ndarray, float, float]]:
@@ -218,8 +231,9 @@ class Trainer:
         return self._sampler
 
     def _set_rate(self, progress: float, step: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate * self.schedule.factor(progress, step)
+        rate = self.schedule.learning_rate * self.schedule.factor(progress, step)
+        for group, times in zip(self.optimizer.param_groups, (1.0, RATE_OF_LOSS_WEIGHTS), strict=False):
+            group["lr"] = rate * times
 
     def _rate(self) -> float:
         return self.optimizer.param_groups[0]["lr"]

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from pipeline.adapter.adapter import Adapter, build_adapter, load_adapter, save_adapter, save_state
+from pipeline.adapter.adapter import Adapter, load_adapter, save_adapter, save_state
 from pipeline.adapter.examples import from_folder
 from pipeline.core.params import UserError
 from pipeline.core.progress import Line
@@ -19,16 +18,13 @@ from pipeline.training import checkpoints
 from pipeline.training.board import Board, hparams_of
 from pipeline.training.combinations import SELECT_BY
 from pipeline.training.config import TrainConfig, write_config
-from pipeline.training.data import TrainingData, load_data, loss_of
-from pipeline.training.feed import feed
-from pipeline.training.loop import NotFinite, Schedule, Trainer
-from pipeline.training.losses.build import WeightedSum
+from pipeline.training.data import TrainingData, load_data
+from pipeline.training.loop import NotFinite, Trainer
 from pipeline.training.messages import how_far, progress_line
 from pipeline.training.pictures import show
-from pipeline.training.positives import groups_apart
 from pipeline.training.references import class_centres, leave_examples
-from pipeline.training.samplers import SAMPLERS
-from pipeline.training.samplers.build import build_sampler
+from pipeline.training.start import first
+from pipeline.training.thresholds import fit_thresholds
 
 STATE_EVERY = 10.0  # seconds between two states that a killed run can go on from
 
@@ -88,13 +84,8 @@ def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
 
 def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
     """The seed with its first weights, or as it was when its state was stored last."""
-    torch.manual_seed(seed)
-    adapter = build_adapter(data.facts | {"seed": seed, "weights": _weights(data, folder)})
-    loss = loss_of(data.facts, adapter.head.embedding_size)
-    adapter.seen = data.seen
-    adapter.front.load_state_dict(data.front.state_dict())
-    adapter.modules().to(data.device)
-    trainer = make_trainer(data, adapter, loss.to(data.device), seed) if data.config.trains else None
+    adapter, trainer = first(data, seed)
+    adapter.facts["weights"] = _weights(data, folder)
     select_by = data.facts["select_by"]
     result = {"seed": seed, "epoch": None, "select_by": select_by, "select": math.nan, "untrained": math.nan}
     run = SeedRun(data, folder, adapter, trainer, result)
@@ -172,6 +163,9 @@ def _finish(run: SeedRun, board: Board) -> None:
     best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"], run.data.config.alike)
     best.modules().to(run.data.device)
     best.centres = class_centres(run.data, best)
+    if fitted := _thresholds(run):
+        best.set_thresholds(*fitted)
+        run.adapter.set_thresholds(*fitted)
     save_adapter(run.folder / "best.safetensors", best)
     leave_examples(run.data, best, run.folder)
     last = {"epoch": run.epoch, "select": run.score, "steps": _steps(run)}
@@ -180,42 +174,21 @@ def _finish(run: SeedRun, board: Board) -> None:
     show(run.data, best, board, run.result["epoch"])
 
 
-def _steps(run: SeedRun) -> int:
-    return run.trainer.steps if run.trainer else 0
-
-
-def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: int) -> Trainer:
-    """The trainer of one seed, at its first epoch."""
-    config, frames = data.config, data.frames
-    train = frames.centres("train")
-    targets = {"labels": frames.label[train], "va": frames.va[train], "aus": frames.aus[train]}
-    targets |= {"videos": frames.video[train]}
-    groups = groups_apart(config.positives, SAMPLERS[config.sampler].positives, frames.video, frames.group)
-    if groups is not None:
-        targets["groups"] = groups[train]
-    if "frame_labels" in loss.takes:
-        labels = frames.label if frames.classes else np.zeros_like(frames.label)
-        targets["frame_labels"] = np.where(data.rows < 0, -1, labels[data.rows])
-    targets = {k: torch.from_numpy(v).to(data.device) for k, v in targets.items() if k in loss.takes}
-
-    def make_sampler(windows: np.ndarray) -> Any:
-        at = train[windows]
-        return build_sampler(
-            config.sampler, config.sampler_options, labels=frames.label[at], videos=frames.video[at],
-            groups=frames.group[at], frames=data.frame_numbers[at], batch_size=config.batch_size, seed=seed,
-            positives=config.positives, opposites=data.opposites, num_views=len(data.views),
+def _thresholds(run: SeedRun) -> tuple[np.ndarray, dict[str, Any]] | None:
+    """Thresholds (A,) of the action units, and what they were fitted on; None where they stay 0.5."""
+    config = run.data.config
+    if run.trainer is None or "aus" not in run.adapter.predicts or config.au_threshold_folds is None:
+        return None
+    run.trainer.let_go()  # the memory of features that are read from disk
+    with Line() as line:
+        return fit_thresholds(
+            run.data, run.adapter.facts["seed"], run.result["epoch"], config.au_threshold_folds,
+            lambda words: line.say(f"{run.folder}: {words}"),
         )  # fmt: skip
 
-    def embed() -> np.ndarray:
-        return adapter.embed(data.source, torch.from_numpy(data.rows).to(data.device)).cpu().numpy()
 
-    schedule = Schedule(
-        config.epochs, config.learning_rate, steps=config.steps, betas=tuple(config.optim_betas),
-        weight_decay=config.weight_decay, warm_up=config.warm_up, decay=config.decay, clip_norm=config.clip_norm,
-        precision=config.precision,
-    )  # fmt: skip
-    shards = feed(data.source, data.rows, len(frames.row), seed)
-    return Trainer(adapter, loss, schedule, shards, make_sampler, targets, len(train), embed)
+def _steps(run: SeedRun) -> int:
+    return run.trainer.steps if run.trainer else 0
 
 
 def _epoch(trainer: Trainer, epoch: int, data: TrainingData) -> dict[str, float]:

@@ -25,7 +25,7 @@ MOST_PAIRS = 4000  # of each kind, whose logits a head for pairs is asked for
 # The catalogue's sources of what is looked at.
 _OF_COSINES = ("embeddings", "pairs", "pairs_with_named", "named_pairs")
 _OF_PAIR_HEADS = ("pair_head", "pair_head_with_named", "pair_head_named")
-_SOURCES = (*_OF_COSINES, *_OF_PAIR_HEADS, "classes", "va_embeddings", "va", "aus")
+_SOURCES = (*_OF_COSINES, *_OF_PAIR_HEADS, "classes", "va_embeddings", "va", "aus", "mtl")
 
 
 def watched_frames(frames: FrameSet, part: str, most: int) -> np.ndarray:
@@ -134,9 +134,23 @@ class Watched:
         if name == "va" and known.any() and "va" in predicts:
             return {"truth": va, "predicted": self.predicted(adapter, "va", embeddings), "groups": together}
         if name == "aus" and aus.shape[1] and "aus" in predicts:
-            probabilities = expit(self.predicted(adapter, "aus", embeddings).astype(np.float64))
-            return {"truth": aus, "probabilities": probabilities, "groups": together, "units": frames.au_names}
+            return {"truth": aus, "groups": together, **self._units(adapter, embeddings)}
+        if name == "mtl" and {"classes", "va", "aus"} <= {*predicts}:
+            if not (len(self._labelled) and known.any() and np.isfinite(aus).any()):
+                return None
+            classes = {"labels": self._label, "classes": frames.classes, "groups": together}
+            classes["predicted"] = self.predicted(adapter, "classes", embeddings).argmax(1)
+            of_va = {"va_truth": va, "va_predicted": self.predicted(adapter, "va", embeddings)}
+            return classes | of_va | {"au_truth": aus, **self._units(adapter, embeddings)}
         return None
+
+    def _units(self, adapter: Adapter, embeddings: torch.Tensor) -> dict[str, Any]:
+        """Probabilities (n, A) of action units, their names and thresholds."""
+        return {
+            "probabilities": expit(self.predicted(adapter, "aus", embeddings).astype(np.float64)),
+            "units": self.frames.au_names,
+            "thresholds": adapter.au_thresholds.cpu().numpy(),
+        }
 
     def _cosines(self, embeddings: torch.Tensor) -> dict[str, np.ndarray]:
         """The cosines of pairs of two groups, by kind; empty where no frame has an expression."""

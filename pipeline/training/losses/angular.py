@@ -12,6 +12,7 @@ class Angular(Loss):
     """Cross-entropy of t · cos θ, where the cosine of the own class is replaced by ``with_margin`` of it."""
 
     predicts = "classes"
+    likelihood = "classification"
 
     def __init__(self, num_classes: int, temperature: float):
         super().__init__()

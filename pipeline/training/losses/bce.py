@@ -14,6 +14,7 @@ class BCE(Loss):
 
     takes = ("aus",)
     predicts = "aus"
+    likelihood = "classification"
     source = "binary cross-entropy, one an action unit"
 
     def __init__(self, num_aus: int):

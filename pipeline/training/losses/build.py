@@ -25,17 +25,33 @@ OPTIONAL = ("groups",)  # entries of a batch that may be absent
 GIVEN = ("num_classes", "embedding_size", "num_aus", "class_counts")
 
 
+LOSS_WEIGHTS = ("fixed", "learned")
+# What the variance σ² divides a term by, by the kind of its likelihood: 2 σ² or σ².
+OF_VARIANCE = {"regression": 2.0, "classification": 1.0}
+
+
 class WeightedSum(nn.Module):
     """Σ weight · term, of named terms.
 
     A term gets the rows that have its target: a label >= 0, valence and arousal both, at least one action unit; a
     positional one the pairs of which both have it. Where none is left its value is zero, with a gradient.
+
+    With ``learned`` each term has a variance σ², and the sum is Σ term / (2 σ²) + log σ over regressions and
+    Σ term / σ² + log σ over classifications: Kendall, Gal and Cipolla 2018, eq. 7 and 10,
+    https://arxiv.org/abs/1705.07115. Learned is s = log σ², so that a weight is exp(-s) / 2 or exp(-s), and log σ is
+    s / 2. ``weights`` are those at the start. Where a term stays at a value, its weight goes to 1 / (2 · value) with
+    either kind. The paper's regressions are squared errors; here 1 - CCC stands in their place. A batch without a row
+    of a term has nothing to do with its variance: neither its value nor log σ is in the sum.
     """
 
-    def __init__(self, terms: Mapping[str, Loss], weights: Mapping[str, float]):
+    def __init__(self, terms: Mapping[str, Loss], weights: Mapping[str, float], learned: bool = False):
         super().__init__()
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
+        starts = (
+            {name: -math.log(OF_VARIANCE[terms[name].likelihood] * weights[name]) for name in terms} if learned else {}
+        )
+        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.tensor(s)) for name, s in starts.items()})
         self.takes = tuple(dict.fromkeys(entry for term in terms.values() for entry in term.takes))
         # What the predictors are that the terms train, by the names of the terms: see adapter.predictors.Predictors.
         self.trains = {name: term.trains for name, term in terms.items() if term.trains}
@@ -48,16 +64,30 @@ class WeightedSum(nn.Module):
         ``batch`` has what ``takes`` names, ``predictors`` what ``trains`` names.
         """
         with torch.autocast(embeddings.device.type, enabled=False):
-            values = {
-                name: self._value(term, embeddings, batch, predictors[name] if term.trains else None)
-                for name, term in self.terms.items()
-            }
-            total = sum(self.weights[name] * value for name, value in values.items())
-        return total, {name: value.detach() for name, value in values.items()}
+            values, parts = {}, []
+            for name, term in self.terms.items():
+                value, is_there = self._value(term, embeddings, batch, predictors[name] if term.trains else None)
+                values[name] = value
+                parts.append(self._weighted(name, value) if is_there else value)
+        return sum(parts), {name: value.detach() for name, value in values.items()}
+
+    def present_weights(self) -> dict[str, torch.Tensor]:
+        """The weights that are learned, as they are now; none where all are fixed."""
+        return {
+            name: s.detach().neg().exp() / OF_VARIANCE[self.terms[name].likelihood]
+            for name, s in self.log_variances.items()
+        }
+
+    def _weighted(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        if name not in self.log_variances:
+            return self.weights[name] * value
+        s = self.log_variances[name]
+        return s.neg().exp() / OF_VARIANCE[self.terms[name].likelihood] * value + s / 2
 
     def _value(
         self, term: Loss, embeddings: torch.Tensor, batch: Mapping[str, torch.Tensor], predictor: nn.Module | None
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, bool]:
+        """The value of a term, and whether there is any row for it."""
         given = {"embeddings": embeddings} | {name: batch[name] for name in term.takes if name not in OPTIONAL}
         given |= {name: batch[name] for name in OPTIONAL if name in term.takes and batch.get(name) is not None}
         given = {name: x.float() if x.is_floating_point() else x for name, x in given.items()}
@@ -68,25 +98,26 @@ class WeightedSum(nn.Module):
                 known = (known[0 : len(known) // 2 * 2 : 2] & known[1::2]).repeat_interleave(2)
             rows = known.nonzero().squeeze(1)
             if len(rows) == 0:
-                return zero(*(x for x in given.values() if x.requires_grad))
+                return zero(*(x for x in given.values() if x.requires_grad)), False
             if len(rows) < len(embeddings):
                 pairs = rows[1::2] // 2
                 given = {name: x[pairs if name == "pair_logits" else rows] for name, x in given.items()}
         compared = given["embeddings"] if predictor is None else predictor(given["embeddings"])
-        return term(compared, *(given.get(name) for name in term.takes))
+        return term(compared, *(given.get(name) for name in term.takes)), True
 
 
 def build_loss(
-    spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None, **available: Any
-) -> WeightedSum:
+    spec: str | Mapping[str, Any], options: Mapping[str, Any] | None = None, weights_are: str = "fixed",
+    **available: Any,
+) -> WeightedSum:  # fmt: skip
     """The weighted sum of the named losses.
 
     ``spec``: 'supcon', or {'arcface': 1.0, 'triplet': 0.5}, or {'triplet': {'weight': 0.5, 'margin': 0.3}}. A term
     gets those arguments that its constructor names: its own of ``spec``, else of ``options``, else of ``available``;
-    None is its own default.
+    None is its own default. ``weights_are`` is one of ``LOSS_WEIGHTS``.
 
-    Raises ``UserError`` for an unknown name, a weight below 0, an option that no term has, a missing argument
-    (``num_classes`` where labels are no classes) and a value out of range.
+    Raises ``UserError`` for an unknown name, a weight below 0, one of 0 that is to be learned, an option that no term
+    has, a missing argument (``num_classes`` where labels are no classes) and a value out of range.
     """
     weights, own = {}, {}
     for name, value in _terms(spec).items():
@@ -94,6 +125,8 @@ def build_loss(
         weight = weights[name] = own[name].pop("weight", 1.0)
         if not is_number(weight) or not 0 <= weight < math.inf:
             raise UserError(f"loss '{name}': its weight must be 0 or more, and is {weight!r}")
+        if weight == 0 and weights_are == "learned":
+            raise UserError(f"loss '{name}': its weight is to be learned, and must start above 0")
         for option in own[name]:
             one_of(f"loss '{name}': option", option, options_of(name))
     for option in options or {}:
@@ -101,7 +134,7 @@ def build_loss(
             known = "; ".join(f"{name} {options_of(name)}" for name in own)
             raise UserError(f"loss_options: no loss of this run takes '{option}'. They take: {known}")
     terms = {name: build("loss", LOSSES, name, {**available, **(options or {}), **own[name]}) for name in own}
-    return WeightedSum(terms, weights)
+    return WeightedSum(terms, weights, weights_are == "learned")
 
 
 def target_of(name: str) -> str | None:

@@ -16,6 +16,7 @@ class CCC(Loss):
 
     takes = ("va",)
     predicts = "va"
+    likelihood = "regression"
     source = "Lin 1989, doi.org/10.2307/2532051"
 
     def __init__(self) -> None:

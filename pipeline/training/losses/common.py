@@ -24,6 +24,9 @@ class Loss(nn.Module):
     # of this predictor, and not the embeddings.
     predicts: str | None = None
     trains: dict[str, Any] | None = None  # what the predictor is: see adapter.predictors.Predictors
+    # 'classification' or 'regression', where it is, or stands for, the negative logarithm of a likelihood, so that its
+    # weight can be learned: see build.WeightedSum. None for others, such as hinges, which are 0 when they are content.
+    likelihood: str | None = None
     positional: bool = False  # anchors at even, partners at odd positions; the last row of an odd batch is left out
     source: str = ""  # one line: paper and link
 

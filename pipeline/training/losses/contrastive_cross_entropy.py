@@ -27,6 +27,7 @@ class ContrastiveCrossEntropy(Loss):
     """
 
     takes = ("labels", "groups")
+    likelihood = "classification"
     positional = True
     source = "CLIP, Radford 2021, arxiv.org/abs/2103.00020; margin: Yang 2019, arxiv.org/abs/1902.08564"
 

@@ -23,6 +23,7 @@ class CrossEntropy(Loss):
     """
 
     predicts = "classes"
+    likelihood = "classification"
     source = "focal: Lin 2017, arxiv.org/abs/1708.02002; logit adjustment: Menon 2021, arxiv.org/abs/2007.07314"
 
     def __init__(

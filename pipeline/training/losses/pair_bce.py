@@ -10,6 +10,7 @@ class PairBCE(Loss):
     """Binary cross-entropy of a pair head's logits, that the two of a pair (positions 2i, 2i + 1) have one label."""
 
     takes = ("pair_logits", "labels")
+    likelihood = "classification"
     positional = True
     source = "binary cross-entropy on same/different pairs, for heads that compare two windows"
 

@@ -17,6 +17,7 @@ class RankNContrast(Loss):
     """
 
     takes = ("va",)
+    likelihood = "classification"
     source = "Zha 2023, arxiv.org/abs/2210.01189"
 
     def __init__(self, temperature: float = 15.0):

@@ -18,6 +18,7 @@ class SupCon(Loss):
     """
 
     takes = ("labels", "groups")
+    likelihood = "classification"
     source = "Khosla 2020, arxiv.org/abs/2004.11362"
 
     def __init__(self, temperature: float = 15.0):
