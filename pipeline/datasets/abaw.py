@@ -88,12 +88,17 @@ def read(config: DatasetConfig) -> Dataset:
     annotated, skipped_files = _read_per_video(base, per_video, malformed, config.first_frame)
     if not per_video:
         annotated, skipped_files = _read_lists(base, lists, malformed)
+    multi_task, lists_read = None, per_video and lists and config.labels_mtl is not None and not config.folds
+    if lists_read:
+        multi_task, more_files = _read_lists(base, lists, malformed)
+        skipped_files += more_files
     if config.annotations is not None and not per_video and not lists:
         raise UserError(f"data set 'abaw': no annotation file was found under {config.annotations}")
 
     used = _below(config.root, base, set(texts) - set(unused))
     strays += [path for path in scanned.others if path not in used]
-    groups = {v: group_of(config.root, videos[v].path if v in videos else "", v) for v in _videos(annotated)}
+    every = _videos(annotated) | _videos(multi_task or {})
+    groups = {v: group_of(config.root, videos[v].path if v in videos else "", v) for v in every}
     unknown = not_understood(scanned.folders, folders)
     from_zero = frames.loc[frames["frame"] == 0, "video"].unique() if per_video and config.first_frame == 1 else []
     from_zero = sorted(set(from_zero) & _videos(annotated))
@@ -112,13 +117,15 @@ def read(config: DatasetConfig) -> Dataset:
             "annotated_videos_without_frames": counted(sorted(_videos(annotated) - set(videos))),
             "malformed_lines": counted(malformed, most=50),
             "annotation_files_skipped": counted(skipped_files),
-            "annotation_lists_not_needed": counted(sorted(lists.values()) if per_video else []),
+            "multi_task_lists_beside_them": counted(sorted(lists.values()) if lists_read else []),
+            "annotation_lists_not_needed": counted(sorted(lists.values()) if per_video and not lists_read else []),
             "unreadable": counted(scanned.unreadable + unreadable),
             "folders_of_other_crops": counted(sorted(scanned.refused + passed_over)),
             "links_to_folders_already_read": counted(scanned.repeated),
             "stray_files": counted(sorted(strays), most=10),
         },
         skipped=len(malformed) + len(skipped_files) + len(scanned.unreadable) + len(unreadable),
+        multi_task=Labels(_label_table(multi_task, groups), ABAW_CLASSES, display_name(config)) if multi_task else None,
     )
 
 

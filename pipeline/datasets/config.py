@@ -63,6 +63,11 @@ class DatasetConfig:
     )
     frames: Path = option(Path("data/frames.parquet"), help="the frame table to write")
     labels: Path = option(Path("data/labels.parquet"), help="the label table to write")
+    labels_mtl: Path | None = option(
+        None,
+        help="a second label table to write: abaw's multi-task lists, where they lie beside files by video; else the "
+        "same labels again",
+    )
     report: Path = option(Path("data/index.json"), help="the report to write: what was found, and what was not")
     val_fraction: float = option(0.2, help="the part of the groups held out where a data set has no split of its own")
     seed: int = option(

@@ -11,14 +11,16 @@ from pipeline.core.tables import Frames, Labels
 class Dataset:
     """The two tables; ``report`` is what only the reader can tell, as JSON values that do not change between runs.
 
-    ``skipped`` counts what should have been read and could not be (malformed lines, unreadable folders), not what
-    is no part of the data set (stray files).
+    ``multi_task`` are the labels of multi-task lists that lie beside files by video. ``skipped`` counts what should
+    have been read and could not be (malformed lines, unreadable folders), not what is no part of the data set (stray
+    files).
     """
 
     frames: Frames
     labels: Labels
     report: dict[str, Any]
     skipped: int
+    multi_task: Labels | None = None
 
 
 def counted(items: Iterable[str], most: int = 20) -> dict[str, Any]:

@@ -39,9 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = read(config)
     write_frames(config.frames, dataset.frames)
     write_labels(config.labels, dataset.labels)
+    if config.labels_mtl is not None:
+        write_labels(config.labels_mtl, dataset.multi_task or dataset.labels)
     report = report_of(dataset, config.compare)
     write_json(config.report, report)
     print(summary(report))
+    if config.labels_mtl is not None:
+        print(multi_task_line(config.labels_mtl, dataset.multi_task))
     print(f"wrote {config.frames}, {config.labels} and {config.report} in {time.perf_counter() - started:.1f} s")
     if dataset.skipped:
         print(f"{dataset.skipped} lines, files or folders were skipped: they are named above and in {config.report}")
@@ -63,6 +67,15 @@ def _config(argv: Sequence[str] | None) -> DatasetConfig:
         return whole
     flags = parse(DatasetConfig, argv, sections=[], description=__doc__)
     return replace(whole, **{key: getattr(flags, key) for key in ("name", "class_map", "also", *OF_A_DATA_SET)})
+
+
+def multi_task_line(path: Path, labels: Labels | None) -> str:
+    """What is in the label table of the multi-task edition."""
+    if labels is None:
+        return f"{path}: the same labels again (multi-task lists are those of abaw, beside its files by video, unfolded)"
+    valid = _valid(labels.table)
+    counts = ", ".join(f"{track} {int(valid[track].sum()):,}" for track in valid if track not in KEY)
+    return f"{path}: the multi-task lists, {len(valid):,} label rows: {counts}"
 
 
 def report_of(dataset: Dataset, compare: int) -> dict[str, Any]:

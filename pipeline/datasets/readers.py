@@ -33,7 +33,8 @@ def read(config: DatasetConfig) -> Dataset:
         dataset = _together(parts)
     labels, report = mapped(dataset.labels, config.class_map)
     report |= {"warnings": dataset.report.get("warnings", []) + alike(labels.classes)}
-    return replace(dataset, labels=labels, report=dataset.report | report)
+    multi_task = None if dataset.multi_task is None else mapped(dataset.multi_task, config.class_map)[0]
+    return replace(dataset, labels=labels, multi_task=multi_task, report=dataset.report | report)
 
 
 def _read_one(config: DatasetConfig) -> Dataset:

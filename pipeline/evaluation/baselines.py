@@ -35,6 +35,7 @@ from pipeline.evaluation.evaluate import (
     refuse_other_part,
     report,
 )
+from pipeline.metrics import thresholds
 from pipeline.metrics.measures import Outputs, smooth_subset
 from pipeline.metrics.smoothing import changes, check_width, in_frames
 
@@ -112,7 +113,9 @@ def _write(
         scored = Counter()
         for of_fold, of_backbone in zip(data, backbone, strict=True):
             scored.update(frames_scored(of_fold.subset, of_backbone.predictions))
-        about_it |= {"frames_scored": dict(scored)}
+        about_it |= {"frames_scored": dict(scored), "au_thresholds": None}
+        if any("aus" in of_backbone.predictions for of_backbone in backbone):
+            about_it["au_thresholds"] = {"which": thresholds.in_words([], config.au_threshold)}
         of_folds = [[of_backbone] for of_backbone in backbone]
         report(dataclasses.replace(config, output=config.output / "backbone"), data, of_folds, about_it)
 
@@ -135,7 +138,7 @@ def smoothed(data: FoldData, adapter: Adapter, source: Source, single: Outputs, 
     half = np.broadcast_to(_half(data, width), len(frames.row))
     z, gallery_z = (_means(data, adapter, source, rows, kind, half[rows]) for rows in (data.rows, data.gallery))
     predictions = {what: smooth_subset(data.subset, values, kind, width) for what, values in single.predictions.items()}
-    return Outputs(z, gallery_z, predictions, single.gallery_classes)
+    return Outputs(z, gallery_z, predictions, single.gallery_classes, thresholds=single.thresholds)
 
 
 def _half(data: FoldData, width: int | str) -> int | np.ndarray:
@@ -186,7 +189,8 @@ def backbone_outputs(data: FoldData) -> Outputs | None:
     if units:
         predictions["aus"] = np.zeros((len(values), len(subset.au_names)))
         predictions["aus"][:, units] = 1 / (1 + np.exp(-values[:, [column[subset.au_names[k]] for k in units]]))
-    return Outputs(None, None, predictions) if predictions else None
+    cut = thresholds.DEFAULT if data.config.au_threshold is None else data.config.au_threshold
+    return Outputs(None, None, predictions, thresholds=cut) if predictions else None
 
 
 if __name__ == "__main__":

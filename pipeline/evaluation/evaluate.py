@@ -35,6 +35,7 @@ from pipeline.core.store import ALIKE, FeatureStore
 from pipeline.core.tables import KEY, STORE, Labels, of_fold, read_frames
 from pipeline.evaluation import files
 from pipeline.evaluation.folds import FoldResult, pooled, together
+from pipeline.metrics import thresholds
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.measures import (
     MetricOptions,
@@ -83,6 +84,7 @@ class EvaluateConfig:
     width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
+    au_threshold: float | None = option(None, help=thresholds.HELP, within="(0, 1)")
     class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
     resamples: int = option(1000, help="of whole groups, for the intervals", within="[1, 1_000_000]")
@@ -202,6 +204,8 @@ def fold_data(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapt
     )  # fmt: skip
     if frames.classes != facts["classes"]:
         raise UserError(f"{config.run} knows the classes {facts['classes']}, and {config.labels} has {frames.classes}")
+    if "aus" in adapters[0].predicts and frames.au_names != facts["au_names"]:
+        raise UserError(f"{config.run} knows the units {facts['au_names']}, and {config.labels} has {frames.au_names}")
     val = frames.centres(config.part)
     if not len(val):
         drawn_split = facts["test_split"] is not None
@@ -241,6 +245,8 @@ def fold_data(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapt
         fps=frame_rates(config.fps, videos, video),
     )
     about = _about(config, facts, labels, subset, len(val), len(train))
+    if "aus" in adapters[0].predicts:
+        about["au_thresholds"] = _about_thresholds(config, adapters)
     if vouched := {k: said for adapter in adapters for k, said in adapter.facts["vouched"].items()}:
         about["vouched"] = vouched
     if config.part == "val":
@@ -250,6 +256,15 @@ def fold_data(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapt
         frames_judged, pairs_judged = (len(of(subset, most, width)) for of in (judged_frames, judged_partners))
         about["judged"] = {"frames": frames_judged, "pairs": pairs_judged}
     return FoldData(store, frames, rows, gallery, subset, about, fold, config)
+
+
+def _about_thresholds(config: EvaluateConfig, adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """From which probabilities action units are called active: in words, and of each seed by unit."""
+    words = thresholds.in_words([adapter.facts.get("thresholds_of") for adapter in adapters], config.au_threshold)
+    used = [np.broadcast_to(thresholds_of(config, adapter), len(adapter.facts["au_names"])) for adapter in adapters]
+    names = adapters[0].facts["au_names"]
+    of_units = {name: [round(float(of_seed[k]), 4) for of_seed in used] for k, name in enumerate(names)}
+    return {"which": words, "of_seeds": of_units}
 
 
 def _since(adapter: Adapter, frames: FrameSet) -> dict[str, int]:
@@ -323,7 +338,16 @@ def outputs_of(data: FoldData, adapter: Adapter, source: Source, device: torch.d
         per_frame(adapter, source, windows, rows, stride, device) for rows in (data.rows, data.gallery)
     )
     pair_head = _pair_outputs(data, adapter, source, device) if adapter.head.pairs else None
-    return Outputs(z, gallery_z, predictions, of_gallery.get("classes"), pair_head)
+    cut = thresholds_of(data.config, adapter)
+    return Outputs(z, gallery_z, predictions, of_gallery.get("classes"), pair_head, cut)
+
+
+def thresholds_of(config: EvaluateConfig, adapter: Adapter) -> np.ndarray | float:
+    """The probabilities (A,) from which action units are called active, or one for all."""
+    if config.au_threshold is not None:
+        return config.au_threshold
+    own = adapter.au_thresholds
+    return thresholds.DEFAULT if own is None else own.cpu().numpy()
 
 
 def _pair_outputs(data: FoldData, adapter: Adapter, source: Source, device: torch.device) -> PairOutputs:
@@ -388,6 +412,8 @@ def report(
             f"  not the validation part of its training: {about['val_videos_new']:,} videos are new to it, "
             f"{about['val_videos_gone']:,} are gone; it has seen none of them"
         )
+    if about.get("au_thresholds"):
+        print(f"  action units are called active from a probability {about['au_thresholds']['which']}")
     for whose, said in about.get("vouched", {}).items():
         print(f"  alike by your word (--alike), {whose} and the store: {said}")
     known = [name for name, e in estimated.items() if not np.isnan(e.value) and not files.is_detail(name)]
@@ -485,6 +511,10 @@ def _about_all(data: Sequence[FoldData]) -> dict[str, Any]:
     about = [of.about for of in data]
     if len(about) == 1:
         return about[0]
+    if "au_thresholds" in about[0]:
+        of_seeds = [of["au_thresholds"]["of_seeds"] for of in about]
+        of_units = {unit: [value for of in of_seeds for value in of[unit]] for unit in of_seeds[0]}
+        about[0] = about[0] | {"au_thresholds": about[0]["au_thresholds"] | {"of_seeds": of_units}}
     if data[0].config.part == "test":
         return about[0] | {"val_split": f"official test part, by the networks of each of {len(about)} folds"}
     scored = Counter()

@@ -75,6 +75,13 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
             " Predictions are pooled over the folds; what compares embeddings (AUC, cosines, recall, mAP, steadiness) "
             "is measured within each fold and averaged, a fold counting by its labelled frames."
         )
+    which: dict[str, list[str]] = {}
+    for run in runs:
+        if said := run.about.get("au_thresholds"):
+            which.setdefault(said["which"], []).append(run.name)
+    if which:
+        words = "; ".join(f"{said} ({', '.join(names)})" for said, names in which.items())
+        facts.append(f"Action units are called active from a probability {words}.")
     resamples = len(next(iter(runs[0].estimates.values())).resampled)
     facts.append(
         f"In parentheses: 95 % intervals by {resamples:,} resamples of the {len(runs[0].groups)} persons or raw "

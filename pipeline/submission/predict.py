@@ -13,7 +13,8 @@ The list's lines are '<video>/00001.jpg,' as in the challenge's samples, or '<vi
 The formats are in pipeline/submission/formats.py.
 
 Each frame that has features is predicted from the window around it, or with --window-stride N from windows N frames
-apart; several seeds, and folds, are averaged, as probabilities.
+apart; several seeds, and folds, are averaged, as probabilities. An action unit is active from the run's own threshold
+of it (its mean over seeds), which was fitted on training groups, or from --au-threshold.
 Frames without features (no face was found) are interpolated between their neighbours, and beyond the first and last of
 a video its prediction is held, for --most-extrapolated of its listed frames at most; then all are smoothed. A video
 without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
@@ -47,6 +48,7 @@ from pipeline.core.rates import FPS, frame_rates
 from pipeline.core.seen import USES, refuse_seen, some
 from pipeline.core.store import ALIKE, FeatureStore, vouched_for
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, STORE, of_fold
+from pipeline.metrics import thresholds
 from pipeline.metrics.protocol import on_every_frame
 from pipeline.metrics.smoothing import SMOOTHINGS, check_width, in_frames, smooth
 from pipeline.metrics.vectors import evenly, normalised
@@ -113,6 +115,7 @@ class PredictConfig:
         help="share of a video's listed frames that may lie beyond its first and last frame with features; 1: all",
         within="[0, 1]",
     )
+    au_threshold: float | None = option(None, help=thresholds.HELP, within="(0, 1)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     validate: Path | None = option(None, help="a submission to check against --list and --task; nothing is predicted")
 
@@ -174,11 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = open_store(config.store, config.table)
     rows = _rows(store, wanted, config)
     beyond = _check_reach(config, rows, wanted)
-    predictions, trained_at, vouched = _mean_of_seeds(config, checkpoints, store, rows)
+    predictions, active_from, trained_at, vouched = _mean_of_seeds(config, checkpoints, store, rows)
     rows = replace(rows, trained_at=trained_at)
     _check_width(config, rows)
     code, frame = _codes(rows, wanted), wanted["frame"].to_numpy()
-    values = {what: _decided(what, _at(config, what, rows, predictions[what], code, frame)) for what in config.wants}
+    every = {what: _at(config, what, rows, predictions[what], code, frame) for what in config.wants}
+    values = {what: _decided(what, of_frames, active_from) for what, of_frames in every.items()}
     with all_or_none(config.output.parent, config.output.name) as aside:
         folder = aside / config.output.name
         write(folder, wanted, values, config.task, config.format)
@@ -288,14 +292,15 @@ def _shares(share: pd.Series) -> str:
 
 def _mean_of_seeds(
     config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
-) -> tuple[dict[str, np.ndarray], int | None, dict[str, str]]:
+) -> tuple[dict[str, np.ndarray], np.ndarray, int | None, dict[str, str]]:
     """Predictions of each frame in ``rows``: probabilities of classes (n, 8) and units (n, 12), or values (n, 2).
 
-    And how far apart the frames of most videos were that the run was trained on, None where it does not say; and what
-    the user vouched for.
+    And the probabilities (12,) from which units are active; how far apart the frames of most videos were that the run
+    was trained on, None where it does not say; and what the user vouched for.
     """
     device, total, seen_videos, line = pick_device(config.device), {}, set(), Line()
     vouched: dict[str, str] = {}
+    active_from, fitted = [], []
     predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
     for number, path in enumerate(checkpoints, 1):
         line.say(f"{config.run}: network {number} of {len(checkpoints)}, {len(rows.row):,} frames")
@@ -306,6 +311,9 @@ def _mean_of_seeds(
         if path == checkpoints[0]:
             _check_spacing(config, adapter, store, rows)
         vouched |= adapter.facts["vouched"]
+        if "aus" in config.wants:
+            active_from.append(_thresholds(config, adapter))
+            fitted.append(adapter.facts.get("thresholds_of") if config.by == "loss" else None)
         for block, z, predictions in _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device):
             for what, predict in predictors.items():
                 values = predict(z, predictions)
@@ -319,7 +327,18 @@ def _mean_of_seeds(
     for what, values in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(values).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
-    return total, adapter.window.spacing, vouched
+    if fitted:
+        print(f"  action units are called active from a probability {thresholds.in_words(fitted, config.au_threshold)}")
+    return total, np.mean(active_from, axis=0) if fitted else np.zeros(0), adapter.window.spacing, vouched
+
+
+def _thresholds(config: PredictConfig, adapter: Adapter) -> np.ndarray:
+    """The probabilities (12,) from which ABAW's units are active; the run's own are for its own predictions alone."""
+    if config.au_threshold is not None:
+        return np.full(len(ABAW_AUS), config.au_threshold)
+    if config.by == "knn":
+        return np.full(len(ABAW_AUS), thresholds.DEFAULT)
+    return adapter.au_thresholds.double().cpu().numpy()[_order("aus", adapter.facts["au_names"], config.run)]
 
 
 def _seen_videos(adapter: Adapter, videos: pd.Index) -> list[str]:
@@ -492,12 +511,12 @@ def _at(
     return out
 
 
-def _decided(what: str, values: np.ndarray) -> np.ndarray:
+def _decided(what: str, values: np.ndarray, active_from: np.ndarray) -> np.ndarray:
     """What is written, (m, columns), for values (m, C); without any, NaN, it is Neutral and zeros."""
     values = np.where(np.isnan(values), 0, values)
     if what == "classes":
         return values.argmax(axis=1)[:, None]  # of equal ones the first, which is Neutral
-    return (values >= 0.5).astype(int) if what == "aus" else values
+    return (values >= active_from).astype(int) if what == "aus" else values
 
 
 def _print_gaps(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: np.ndarray, beyond: pd.Series) -> None:

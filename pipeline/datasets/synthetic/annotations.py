@@ -12,6 +12,10 @@ ANNOTATIONS = "8th_ABAW_Annotations"
 TRACK_FOLDERS = {"expr": "EXPR_Recognition_Challenge", "va": "VA_Estimation_Challenge", "au": "AU_Detection_Challenge"}
 SPLIT_FOLDERS = {"train": "Train_Set", "val": "Validation_Set"}
 HEADERS = {"expr": ",".join(ABAW_CLASSES), "va": "valence,arousal", "au": ",".join(ABAW_AUS).upper()}
+MULTI_TASK = "MTL_Challenge"
+MULTI_TASK_LISTS = {"train": "training_set_annotations.txt", "val": "validation_set_annotations.txt"}
+MULTI_TASK_HEADER = "image,valence,arousal,expression,aus"
+MULTI_TASK_MISSING = 0.6  # of the labels of each track, at random
 LABELLED_AUS = [int(name.removeprefix("au")) for name in ABAW_AUS]
 
 
@@ -63,3 +67,34 @@ def unit_rows(played: Performance, lines: int, rng: np.random.Generator) -> list
     if rng.random() < 0.2:
         values[:, rng.integers(len(LABELLED_AUS))] = -1
     return [",".join(map(str, row)) for row in values.tolist()]
+
+
+def multi_task_rows(clip: Clip, played: Performance, numbers: np.ndarray, rng: np.random.Generator) -> list[str]:
+    """The clip's rows of the multi-task lists: its frames with the labels of all tracks, most of them missing.
+
+    Of each track a label is missing by chance, whatever the others are: -5,-5, -1, or -1 of all units. A frame that has
+    none is left out. The split is that of the expressions, in which other clips have no row.
+    """
+    if clip.splits["expr"] is None or clip.folder is None:
+        return []
+    at = numbers - 1
+    missing = rng.random((len(at), 3)) < MULTI_TASK_MISSING
+    affect = np.where(missing[:, :1], -5, np.round(played.affect[at], 3) + 0.0)
+    expression = np.where(missing[:, 1], -1, played.expression[at])
+    units = played.units[at][:, [COLUMN[au] for au in LABELLED_AUS]] > AU_ON
+    units = np.where(missing[:, 2:], -1, units.astype(int))
+    return [
+        ",".join(
+            [f"{clip.name}/{numbers[i]:05d}.jpg", *(f"{v:g}" for v in affect[i]), *map(str, [expression[i], *units[i]])]
+        )
+        for i in np.flatnonzero(~missing.all(axis=1))
+    ]
+
+
+def write_multi_task(clips: list[Clip], rows: list[list[str]], parent: Path) -> None:
+    """The two lists of a multi-task edition, of ``multi_task_rows`` of all clips."""
+    folder = parent / MULTI_TASK
+    folder.mkdir(parents=True)
+    for split, name in MULTI_TASK_LISTS.items():
+        lines = [row for clip, of in zip(clips, rows, strict=True) if clip.splits["expr"] == split for row in of]
+        (folder / name).write_text("\n".join([MULTI_TASK_HEADER, *lines]) + "\n", encoding="utf-8")

@@ -17,7 +17,14 @@ from pipeline.core.children import end_with_pool
 from pipeline.core.params import UserError
 from pipeline.datasets.config import SYNTHETIC_MARKER
 from pipeline.datasets.synthetic.acting import AUS, perform
-from pipeline.datasets.synthetic.annotations import ANNOTATIONS, TRACK_FOLDERS, annotation_lines, write_annotations
+from pipeline.datasets.synthetic.annotations import (
+    ANNOTATIONS,
+    TRACK_FOLDERS,
+    annotation_lines,
+    multi_task_rows,
+    write_annotations,
+    write_multi_task,
+)
 from pipeline.datasets.synthetic.camera import cover, photograph, sample_camera, sample_occlusions, sample_poses
 from pipeline.datasets.synthetic.drawing import CENTRE, draw_face, sample_identity
 from pipeline.datasets.synthetic.plan import Clip, SyntheticConfig, sample_frame_numbers
@@ -47,14 +54,17 @@ def make_empty(folder: Path, fact: str) -> None:
 
 
 def draw_all(clips: list[Clip], config: SyntheticConfig) -> list[int]:
-    """The number of frames of each clip, drawn by ``config.workers`` processes."""
+    """The number of frames of each clip, drawn by ``config.workers`` processes; writes the multi-task lists as well."""
     write = functools.partial(write_clip, config=config)
     workers = min(config.workers or os.cpu_count() or 1, len(clips))
     if workers == 1:
-        return [write(clip) for clip in clips]
-    # Spawned, not forked: a fork copies the locks of whatever threads the caller has.
-    with multiprocessing.get_context("spawn").Pool(workers, _start) as pool:
-        return pool.map(write, clips, chunksize=1)
+        done = [write(clip) for clip in clips]
+    else:  # spawned, not forked: a fork copies the locks of whatever threads the caller has
+        with multiprocessing.get_context("spawn").Pool(workers, _start) as pool:
+            done = pool.map(write, clips, chunksize=1)
+    num_frames, rows = zip(*done, strict=True)
+    write_multi_task(clips, list(rows), config.out / ANNOTATIONS)
+    return list(num_frames)
 
 
 def _start() -> None:
@@ -62,8 +72,8 @@ def _start() -> None:
     cv2.setNumThreads(1)
 
 
-def write_clip(clip: Clip, config: SyntheticConfig) -> int:
-    """Draws one clip and writes its frames and annotations; how many frames it has."""
+def write_clip(clip: Clip, config: SyntheticConfig) -> tuple[int, list[str]]:
+    """Draws one clip and writes its frames and annotations; how many frames it has, and its multi-task rows."""
     rng = np.random.default_rng([config.seed, clip.index])
     numbers, length = sample_frame_numbers(clip, rng)
     num_lines = annotation_lines(clip, numbers, length, rng)
@@ -71,7 +81,7 @@ def write_clip(clip: Clip, config: SyntheticConfig) -> int:
     played = perform(clip, int(numbers[0]), rows, rng)
     write_annotations(clip, played, num_lines, config.out / ANNOTATIONS, rng)
     if clip.folder is None:
-        return 0
+        return 0, []
     who = sample_identity(rng)
     camera, poses, covered = sample_camera(who, rng), sample_poses(rows, rng), sample_occlusions(rows, rng)
     folder = config.out / clip.folder
@@ -86,7 +96,7 @@ def write_clip(clip: Clip, config: SyntheticConfig) -> int:
         if t in covered:
             image = cover(image, *covered[t], shift=CENTRE + rng.normal(0, 1.0, 2))
         (folder / f"{number:05d}.jpg").write_bytes(photograph(image, camera, config.size, rng))
-    return len(numbers)
+    return len(numbers), multi_task_rows(clip, played, numbers, np.random.default_rng([config.seed, clip.index, 1]))
 
 
 def write_stray_files(out: Path) -> None:
