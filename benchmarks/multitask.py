@@ -3,10 +3,10 @@
     python benchmarks/multitask.py                     the default run mlp_mtl, 3 seeds; after 'dvc repro'
     python benchmarks/multitask.py --seeds 5 --joint --loss-weights learned
 
-The runs of one track are the same but for the loss, the sampler and what the best epoch is chosen by. Each is trained on
-the frames that have its label, and all are scored on the validation list, each part on all frames with its label. Action
-units are called active from thresholds that are fitted as in training; those of 0.5 stand beside. What comes after
---joint are flags of train.py for the run of three tracks.
+The runs of one track are the same but for the loss, the sampler and what the best epoch is chosen by. Each is trained
+on the frames that have its label, and all are scored on the validation list, each part on all frames with its label.
+Action units are called active from thresholds that are fitted as in training; those of 0.5 stand beside. What comes
+after --joint are flags of train.py for the run of three tracks.
 """
 
 import argparse
@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import numpy as np
 import torch
 
-from pipeline.core.join import open_both
+from pipeline.core.join import open_both, with_files
 from pipeline.metrics.protocol import action_units, expression, valence_arousal
 from pipeline.training.config import TrainConfig, from_flags
 from pipeline.training.data import TrainingData, load_data
@@ -55,7 +55,8 @@ def main() -> None:
 def of_seeds(flags: list[str], num_seeds: int) -> list[Numbers]:
     """The validation numbers of seeds 0, 1, ... of a run with these flags of train.py."""
     config, _ = from_flags(flags, __doc__)
-    store, labels = open_both(config.data, config.labels or Path("data/labels.parquet"), config.frames)
+    config = with_files(config, config.data, "labels", "projection")
+    store, labels = open_both(config.data, config.labels, config.frames)
     data = load_data(config, store, labels, None)
     return [of_seed(config, data, seed) for seed in range(num_seeds)]
 

@@ -528,6 +528,28 @@ def test_multi_task_lists_beside_files_for_videos_are_not_needed_and_named(tmp_p
     assert found.report["annotation_lists_not_needed"]["first"] == ["training_set_annotations.txt"]
 
 
+def test_multi_task_lists_beside_files_for_videos_are_a_label_table_of_their_own_where_one_is_wanted(tmp_path):
+    video(tmp_path, "461", [1, 2])
+    video(tmp_path, "462", [1])
+    file(tmp_path, f"{EXPR_TRAIN}/461.txt", lines(EXPR, 1))
+    units = ",".join("0" * 12)
+    train = lines(MTL, f"461/00002.jpg,-5,-5,4,{units}", "461/00001.jpg,x,0,4")
+    file(tmp_path, "MTL_Challenge/training_set_annotations.txt", train)
+    file(tmp_path, "MTL_Challenge/validation_set_annotations.txt", lines(MTL, f"462/00001.jpg,0.5,0,-1,{units}"))
+    alone, both = read(tmp_path), read(tmp_path, labels_mtl=tmp_path / "mtl.parquet")
+    assert alone.multi_task is None
+    pd.testing.assert_frame_equal(both.labels.table, alone.labels.table)
+    columns = ["video", "frame", "group", "expression", "valence", "au26", "expression_split", "au_split"]
+    assert rows(both.multi_task.table, *columns) == [
+        ("461", 2, "461", "Happiness", None, 0, "train", "train"),
+        ("462", 1, "462", None, 0.5, 0, "val", "val"),
+    ]
+    assert both.report["multi_task_lists_beside_them"]["count"] == 2
+    assert both.report["annotation_lists_not_needed"]["count"] == 0
+    assert (alone.skipped, both.skipped) == (0, 1)  # the line that is not right is counted
+    assert read(tmp_path, labels_mtl=tmp_path / "mtl.parquet", folds=2).multi_task is None
+
+
 def test_a_video_in_both_multi_task_lists_is_an_error(tmp_path):
     video(tmp_path, "461", [1])
     for name in ("training", "validation"):

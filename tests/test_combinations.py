@@ -19,30 +19,30 @@ from pipeline.training.samplers import SAMPLERS
 
 PLAIN = {
     "model": "mlp", "loss": "supcon", "sampler": "balanced", "pooling": "mean", "window": 15, "trains": True,
-    "positives": "any", "select_by": None,
+    "positives": "any", "select_by": None, "loss_weights": "fixed",
 }  # fmt: skip
 
 # The heads that may go with a loss (row) and a sampler (column).
 WITH_WEIGHTS = {"peterson", "original", "mlp", "tcn", "gru", "transformer", "attention_pool"}
 CELLS = {"-": set(), "w": WITH_WEIGHTS, "i": WITH_WEIGHTS | {"identity"}, "p": {"pair_gate"}}
 TABLE = """
-                           uniform balanced per_class_negatives hard_negative semi_hard opposite temporal views pairs
-contrastive_cross_entropy        w        w                   w             w         w        w        w     w     w
-supcon                           w        w                   w             w         w        w        w     w     w
-triplet                          w        w                   w             w         w        w        w     w     w
-multi_similarity                 w        w                   w             w         w        w        w     w     w
-circle                           w        w                   w             w         w        w        w     w     w
-pair_bce                         -        -                   -             -         -        -        -     -     p
-rank_n_contrast                  w        -                   -             -         -        -        -     -     -
-arcface                          i        i                   i             i         i        i        -     -     i
-cosface                          i        i                   i             i         i        i        -     -     i
-proxy_anchor                     i        i                   i             i         i        i        -     -     i
-cross_entropy                    i        i                   i             i         i        i        -     -     i
-ccc                              i        -                   -             -         -        -        -     -     -
-bce                              i        -                   -             -         -        -        -     -     -
-simsiam                          -        w                   w             w         w        w        w     w     -
-vicreg                           -        w                   w             w         w        w        w     w     -
-steadiness                       -        -                   -             -         -        -        -     -     -
+                      uniform balanced per_class_negatives hard_negative semi_hard opposite temporal views pairs tracks
+contrastive_cross_entropy   w        w                   w             w         w        w        w     w     w      -
+supcon                      w        w                   w             w         w        w        w     w     w      -
+triplet                     w        w                   w             w         w        w        w     w     w      -
+multi_similarity            w        w                   w             w         w        w        w     w     w      -
+circle                      w        w                   w             w         w        w        w     w     w      -
+pair_bce                    -        -                   -             -         -        -        -     -     p      -
+rank_n_contrast             w        -                   -             -         -        -        -     -     -      -
+arcface                     i        i                   i             i         i        i        -     -     i      -
+cosface                     i        i                   i             i         i        i        -     -     i      -
+proxy_anchor                i        i                   i             i         i        i        -     -     i      -
+cross_entropy               i        i                   i             i         i        i        -     -     i      -
+ccc                         i        -                   -             -         -        -        -     -     -      -
+bce                         i        -                   -             -         -        -        -     -     -      -
+simsiam                     -        w                   w             w         w        w        w     w     -      -
+vicreg                      -        w                   w             w         w        w        w     w     -      -
+steadiness                  -        -                   -             -         -        -        -     -     -      -
 """
 COLUMNS, *ROWS = (line.split() for line in TABLE.strip().splitlines())
 CELL = {(row[0], sampler): CELLS[cell] for row in ROWS for sampler, cell in zip(COLUMNS, row[1:], strict=True)}
@@ -171,6 +171,35 @@ CASES = {
         )
         for sampler in ("balanced", "hard_negative")
     ],
+    "tracks_of_one_kind": [
+        (
+            {"loss": loss, "sampler": "tracks"},
+            f"sampler 'tracks' shares batches among kinds of labels, and loss '{words}' looks at one: {track}",
+            [{"loss": {"cross_entropy": 1, "ccc": 1}, "sampler": "tracks"}, {"loss": "supcon"}],
+        )
+        for loss, words, track in (
+            ("supcon", "supcon", "expression"),
+            ({"ccc": 1, "rank_n_contrast": 1}, "ccc + rank_n_contrast", "va"),
+        )
+    ],
+    "learned_weight_of_one_loss": [
+        (
+            {"loss": "cross_entropy", "loss_weights": "learned"},
+            "loss_weights 'learned' weighs losses against each other, and 'cross_entropy' is alone",
+            [{"loss": {"cross_entropy": 1, "supcon": 1}, "loss_weights": "learned"}, {"loss": "cross_entropy"}],
+        )
+    ],
+    "learned_weight_of_no_likelihood": [
+        (
+            {"loss": {"cross_entropy": 1, name: 1}, "loss_weights": "learned"},
+            f"loss_weights 'learned' is for likelihoods, and loss '{name}' is none: its weight would have no bound",
+            [
+                {"loss": {"cross_entropy": 1, name: 1}},
+                {"loss": {"cross_entropy": 1, "ccc": 1}, "loss_weights": "learned"},
+            ],
+        )
+        for name in ("triplet", "steadiness", "vicreg", "proxy_anchor", "circle")
+    ],
     "positives_without_effect": [
         (
             {"loss": "arcface", "sampler": "uniform", "positives": "other_group"},
@@ -187,7 +216,12 @@ CASES = {
             {"loss": "rank_n_contrast", "sampler": "uniform", "select_by": "auc_same_different"},
             "select_by 'auc_same_different' needs labels that loss 'rank_n_contrast' does not look at: expression",
             [{"loss": "rank_n_contrast", "sampler": "uniform", "select_by": "rank_correlation_va"}],
-        )
+        ),
+        (
+            {"loss": {"cross_entropy": 1, "ccc": 1}, "select_by": "p_mtl"},
+            "select_by 'p_mtl' needs labels that loss 'cross_entropy + ccc' does not look at: aus",
+            [{"loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "select_by": "p_mtl"}],
+        ),
     ],
     "select_by_of_a_pair_head": [
         (
@@ -210,6 +244,11 @@ CASES = {
             {"loss": "rank_n_contrast", "sampler": "uniform", "select_by": "ccc"},
             "loss 'rank_n_contrast' predicts no va, so select_by cannot be 'ccc'",
             [{"loss": "ccc", "sampler": "uniform", "select_by": "ccc"}],
+        ),
+        (
+            {"loss": {"supcon": 1, "rank_n_contrast": 1, "bce": 1}, "select_by": "p_mtl"},
+            "loss 'supcon + rank_n_contrast + bce' predicts no classes and no va, so select_by cannot be 'p_mtl'",
+            [{"loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "select_by": "p_mtl"}],
         ),
     ],
 }

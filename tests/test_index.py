@@ -85,6 +85,7 @@ def test_the_report_counts_what_is_there_and_what_is_not(tree, tmp_path):
         "annotated_videos_without_frames": {"count": 1, "first": ["999"]},
         "malformed_lines": nothing,
         "annotation_files_skipped": nothing,
+        "multi_task_lists_beside_them": nothing,
         "annotation_lists_not_needed": nothing,
         "unreadable": nothing,
         "folders_of_other_crops": nothing,
@@ -95,6 +96,21 @@ def test_the_report_counts_what_is_there_and_what_is_not(tree, tmp_path):
         "identical_images_in_two_groups": nothing,
         "skipped": 0,
     }
+
+
+def test_a_second_label_table_is_that_of_the_multi_task_lists_or_the_same_again(tree, tmp_path, capsys):
+    run(tree, tmp_path / "out", "--labels-mtl", str(tmp_path / "out" / "mtl.parquet"))
+    first = (tmp_path / "out" / "labels.parquet").read_bytes()
+    assert (tmp_path / "out" / "mtl.parquet").read_bytes() == first
+    assert "mtl.parquet: the same labels again" in capsys.readouterr().out
+    text = "image,valence,arousal,expression,aus\n7_left/00003.jpg,0.5,0.25,-1," + ",".join("0" * 12) + "\n"
+    (tree / "training_set_annotations.txt").write_text(text)
+    run(tree, tmp_path / "out", "--labels-mtl", str(tmp_path / "out" / "mtl.parquet"))
+    assert (tmp_path / "out" / "labels.parquet").read_bytes() == first
+    table = read_labels(tmp_path / "out" / "mtl.parquet").table
+    assert table[["video", "frame", "valence", "au1", "va_split"]].values.tolist() == [["7_left", 3, 0.5, 0, "train"]]
+    said = "mtl.parquet: the multi-task lists, 1 label rows: expression 0, va 1, au 1"
+    assert said in capsys.readouterr().out
 
 
 def test_both_tables_are_written_and_meet_in_their_key(tree, tmp_path):

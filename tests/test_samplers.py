@@ -22,12 +22,16 @@ for number in np.unique(VIDEOS):
 EMBEDDINGS = RNG.standard_normal((1003, 6)).astype(np.float32)
 BATCH_SIZE = 64
 OPPOSITES = [(0, 1), (2, 0), (3, 4), (6, 99)]
+# Which windows have a label of each track, by chance.
+KNOWN = {track: RNG.random(1003) < 0.4 for track in ("expression", "va", "aus")}
+KNOWN["expression"][17] = True
 BY_CLASS = ["balanced", "opposite", "per_class_negatives", "hard_negative", "semi_hard"]
 
 
 def make(name, labels=LABELS, videos=VIDEOS, batch_size=BATCH_SIZE, seed=0, refresh=True, **others):
     n = len(labels)
     others = {"groups": GROUPS[:n], "frames": FRAMES[:n], "opposites": OPPOSITES, "num_views": 3} | others
+    others = {"known": {track: of[:n] for track, of in KNOWN.items()}} | others
     sampler = build_sampler(name, labels=labels, videos=videos, batch_size=batch_size, seed=seed, **others)
     if sampler.needs_embeddings and refresh:
         sampler.refresh(np.resize(EMBEDDINGS, (n, 6)))
@@ -81,7 +85,9 @@ def test_a_sampler_says_where_it_is_from_and_what_an_epoch_is(name):
     assert inspect.getdoc(SAMPLERS[name]).splitlines()[0].endswith(".")
 
 
-@pytest.mark.parametrize("name", sorted(name for name, sampler in SAMPLERS.items() if not sampler.needs_classes))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, sampler in SAMPLERS.items() if not sampler.needs_classes and name != "tracks")
+)
 def test_samplers_that_need_no_classes_do_without_labels(name):
     available = {"videos": VIDEOS, "frames": FRAMES, "num_views": 3, "batch_size": BATCH_SIZE, "seed": 0}
     assert same(build_sampler(name, **available).epoch(1), make(name).epoch(1))
@@ -503,3 +509,68 @@ def test_options_are_the_arguments_that_are_the_samplers_own():
     assert options_of("balanced") == []
     assert options_of("temporal") == ["max_distance", "min_distance"]
     assert options_of("semi_hard") == options_of("hard_negative")
+
+
+# --- shares by track
+
+
+def of_tracks(batch_size=60, labels=None, **options):
+    labels = np.where(KNOWN["expression"], LABELS, -1) if labels is None else labels
+    return make("tracks", labels=labels, batch_size=batch_size, **options)
+
+
+@pytest.mark.parametrize(
+    ("shares", "least"),
+    [
+        (None, {"expression": 20, "va": 20, "aus": 20}),
+        ({"expression": 2, "va": 1, "aus": 1}, {"expression": 30, "va": 15, "aus": 15}),
+        ({"va": 1, "aus": 3}, {"va": 15, "aus": 45}),
+    ],
+)
+def test_each_batch_has_its_share_of_windows_of_each_track(shares, least):
+    for batch in of_tracks(shares=shares).epoch(0):
+        start = 0
+        for track, count in least.items():  # the parts stand in their order
+            size = 16 if track == "expression" else count  # of 20 or 30 windows 8 classes x 2
+            assert KNOWN[track][batch[start : start + size]].all()
+            if track != "expression":
+                assert len(set(batch[start : start + size])) == size
+            start += size
+        assert start == len(batch)
+
+
+def test_the_part_of_the_classes_is_of_all_classes_equally_and_in_pairs():
+    for batch in of_tracks(shares={"expression": 3, "va": 1}, batch_size=64).epoch(1):
+        some = LABELS[batch[:48]]
+        assert (some[0::2] == some[1::2]).all()
+        counts = np.bincount(some, minlength=8)
+        assert set(counts[np.unique(LABELS[KNOWN["expression"]])]) == {
+            48 // len(np.unique(LABELS[KNOWN["expression"]]))
+        }
+
+
+def test_windows_without_a_class_are_reached_by_tracks_and_are_one_class_more_to_the_others():
+    without = ~KNOWN["expression"] & (KNOWN["va"] | KNOWN["aus"])
+    drawn = np.unique(np.concatenate([np.concatenate(of_tracks().epoch(epoch)) for epoch in range(12)]))
+    assert without[drawn].sum() > 0.9 * without.sum()
+    labels = np.where(KNOWN["expression"], LABELS, -1)
+    for batch in make("balanced", labels=labels, batch_size=90).epoch(0):
+        assert len(set(np.unique(labels[batch], return_counts=True)[1])) == 1  # -1 as often as each class
+        assert -1 in labels[batch]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"shares": {"va": 1}}, "shares must be of two tracks or more"),
+        ({"shares": {"va": 1, "au": 1}}, "shares name 'au', and the losses look at"),
+        ({"shares": {"va": 1, "aus": 0}}, "the share of aus must be above 0, and is 0"),
+        ({"shares": {"va": 1, "aus": True}}, "the share of aus must be above 0, and is True"),
+        ({"known": {"va": KNOWN["va"]}}, "shares must be of two tracks or more"),
+        ({"batch_size": 9}, "batch_size 9 leaves 3 windows for classes, and 4 are needed"),
+        ({"shares": {"va": 1, "aus": 60}}, "batch_size 60 leaves 0 windows for va, and 2 are needed"),
+    ],
+)
+def test_shares_that_make_no_batch_are_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        of_tracks(**options)

@@ -19,6 +19,7 @@ from pipeline.datasets.synthetic.acting import AU_ON, COLUMN, perform
 from pipeline.datasets.synthetic.plan import Clip, SyntheticConfig, plan
 
 VIDEOS = 12
+MTL = "8th_ABAW_Annotations/MTL_Challenge"
 EXPR, VA, AU = "EXPR_Recognition_Challenge", "VA_Estimation_Challenge", "AU_Detection_Challenge"
 
 
@@ -235,3 +236,39 @@ def test_help_says_how_the_package_is_started():
 def test_a_set_too_small_for_its_splits_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="videos must be from 8 to 100,000, and is 3"):
         drawn(tmp_path / "clips", "--videos", "3")
+
+
+def test_the_multi_task_lists_hold_all_labels_of_the_expressions_split_and_lack_60_percent_of_each_track(
+    tmp_path: Path,
+):
+    out = drawn(tmp_path / "more", "--videos", "40", "--frames", "30", "--size", "16")
+    numbers, expr = frames(out), annotations(out, EXPR)
+    missing, rows = np.zeros(3), 0
+    for split, name in (("Train_Set", "training"), ("Validation_Set", "validation")):
+        header, *lines = (out / MTL / f"{name}_set_annotations.txt").read_text().splitlines()
+        assert header == "image,valence,arousal,expression,aus"
+        seen = set()
+        for line in lines:
+            image, *fields = line.split(",")
+            video, file = image.split("/")
+            assert expr[video][0] == split
+            assert int(file.removesuffix(".jpg")) in numbers[video]
+            assert image not in seen
+            seen.add(image)
+            assert len(fields) == 15
+            affect, expression, units = fields[:2], int(fields[2]), fields[3:]
+            lacks = [affect == ["-5", "-5"], expression == -1, units == ["-1"] * 12]
+            assert lacks[0] or all(-1 <= float(value) <= 1 for value in affect)
+            assert lacks[1] or 0 <= expression < 8
+            assert lacks[2] or set(units) <= {"0", "1"}
+            assert not all(lacks)
+            at = int(file.removesuffix(".jpg"))
+            of_track = expr[video][1]
+            if not lacks[1] and at < len(of_track) and of_track[at] != "-1":
+                assert of_track[at] == fields[2]
+            missing += lacks
+            rows += 1
+    # Of all frames of these videos 60 % lack a label; those that lack all three stand in no list.
+    in_all = sum(len(numbers[video]) for video in expr if video in numbers)
+    np.testing.assert_allclose((missing + in_all - rows) / in_all, 0.6, atol=0.05)
+    assert abs((in_all - rows) / in_all - 0.6**3) < 0.05

@@ -141,6 +141,8 @@ def test_without_named_pairs_there_is_no_f1_of_pairs():
 class Echo(Predictor):
     """The features are the predictions: classes, valence and arousal, or the logits of two action units."""
 
+    thresholds = torch.tensor([0.5, 0.4])
+
     def forward(self, embeddings):
         return embeddings
 
@@ -163,9 +165,11 @@ def test_the_numbers_are_those_of_the_catalogue_on_the_watched_frames():
     assert scores["macro_f1"] == pytest.approx(f1_score(y[y >= 0], x[y >= 0].argmax(1), average="macro"))
     known = ~np.isnan(v).any(1)
     assert scores["ccc"] == pytest.approx(np.mean([formulas.ccc(v[known, k], x[known, k]) for k in (0, 1)]), abs=1e-6)
-    units = [(aus[centres][:, k], x[:, k] >= 0) for k in (0, 1)]
+    logits = np.array([0, np.log(0.4 / 0.6)])  # of the two thresholds
+    units = [(aus[centres][:, k], x[:, k] >= logits[k]) for k in (0, 1)]
     expected = [f1_score(truth[~np.isnan(truth)], said[~np.isnan(truth)]) for truth, said in units]
     assert scores["au_f1"] == pytest.approx(np.mean(expected))
+    assert scores["p_mtl"] == pytest.approx(scores["macro_f1"] + scores["ccc"] + scores["au_f1"], abs=1e-12)
     first, second = np.triu_indices(20, 1)
     apart = (centres[first] // 4 != centres[second] // 4) & known[first] & known[second]
     first, second = first[apart], second[apart]

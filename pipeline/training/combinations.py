@@ -222,8 +222,9 @@ def select_by_of_a_pair_head(c: Combination) -> str | None:
 
 
 def select_by_of_what_is_not_predicted(c: Combination) -> str | None:
-    needed = SELECT_BY[c.select_by].source.needs if c.select_by is not None else ()
-    lacking = [what for what in needed if what not in ("pairs", *c.predicted)]
+    if c.select_by is None or select_by_of_other_labels(c):
+        return None
+    lacking = [what for what in SELECT_BY[c.select_by].source.needs if what not in ("pairs", *c.predicted)]
     if lacking:
         return f"loss '{c.losses}' predicts no {' and no '.join(lacking)}, so select_by cannot be '{c.select_by}'"
     return None
