@@ -72,9 +72,7 @@ def _config(argv: Sequence[str] | None) -> DatasetConfig:
 def multi_task_line(path: Path, labels: Labels | None) -> str:
     """What is in the label table of the multi-task edition."""
     if labels is None:
-        return (
-            f"{path}: the same labels again (multi-task lists are those of abaw, beside its files by video, unfolded)"
-        )
+        return f"{path}: the same labels again (no multi-task lists beside files by video, or folds, or also)"
     valid = _valid(labels.table)
     counts = ", ".join(f"{track} {int(valid[track].sum()):,}" for track in valid if track not in KEY)
     return f"{path}: the multi-task lists, {len(valid):,} label rows: {counts}"

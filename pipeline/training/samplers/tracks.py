@@ -17,9 +17,10 @@ class Tracks(Sampler):
     one of its labels counts for every loss whose label it has. So a share is the least that a kind of label gets.
 
     ``shares``, such as {expression: 2, va: 1, aus: 1}, say how a batch is divided; without them all parts are equal. A
-    kind that they leave out is not drawn for, and comes along where windows have its label as well. The part of the classes
-    stands first. It is of P classes x K windows, K even, as in ``balanced``, and so may be smaller than its share. The
-    other parts are of as many videos as possible, no window twice in a part.
+    kind that they leave out is not drawn for, and comes along where windows have its label as well.
+
+    The part of the classes stands first. It is of P classes x K windows, K even, as in ``balanced``, and so may be
+    smaller than its share. The other parts are of as many videos as possible, no window twice in a part.
 
     An epoch has as many batches as ``uniform``. ``known`` says of each track which windows (W,) have its label.
 
