@@ -470,6 +470,7 @@ def test_valence_arousal_and_action_units_are_evaluated_where_a_loss_predicts_th
     frames["va_split"] = frames["au_split"] = frames["expression_split"]
     write_labels(place / "labels.parquet", Labels(frames, CLASSES, "by hand"))
     more = {"tracks": ["expression", "va", "aus"], "num_aus": 2, "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}}
+    more["au_names"] = ["au1", "au12"]
     run(place, seeds=[0], **more)
     metrics, _ = evaluated(place)
 
