@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -109,3 +110,35 @@ def within_200_megabytes(call: str, files: list[str], folder: Path) -> dict[str,
     assert sorted(came) == sorted(files)
     assert [name for name, answer in came.items() if answer == ["taken"]] == []
     return {name: (float(seconds), words) for name, (seconds, words) in came.items()}
+
+
+@pytest.fixture
+def hand_made_clips() -> Any:
+    """Clips of the videos a (frames 1 to 40), b (1 to 5), d (3, 4 and 9) and c, which has no frame: two folds, a test.
+
+    Two of a overlap, one is of one frame, one of d begins and one ends at a frame that is not there. Anna is in both
+    folds.
+    """
+    from pipeline.core.clips import Clips
+
+    columns = ["clip", "video", "start", "end", "group", "expression", "valence", "arousal", "au1", "joy"]
+    nan = float("nan")
+    rows = [
+        ("a-0", "a", 1, 16, "anna", "happy", 0.5, 0.25, 1, 0.75, "fold", 1),
+        ("a-1", "a", 11, 31, "anna", "sad", -0.5, 0.0, 0, 0.25, "fold", 1),
+        ("a-2", "a", 40, 41, "anna", "happy", nan, nan, None, 0.5, "fold", 2),
+        ("b-0", "b", None, None, "ben", "sad", -1.0, 1.0, 1, 0.0, "fold", 2),
+        ("c-0", "c", None, 9, "cem", "happy", 0.0, 0.0, 0, 1.0, "fold", 1),
+        ("d-0", "d", 4, 9, "dora", "sad", 0.0, -1.0, None, nan, "fold", 2),
+        ("d-1", "d", 8, None, "dora", None, nan, nan, None, nan, "test", None),
+    ]  # fmt: skip
+    types = {"start": "Int64", "end": "Int64", "au1": "Int8", "fold": "Int16"}
+    return Clips(pd.DataFrame(rows, columns=[*columns, "split", "fold"]).astype(types), ["happy", "sad"], "by hand")
+
+
+@pytest.fixture
+def keys_of_clips() -> pd.DataFrame:
+    """Keys as a store has them, of the frames that the videos of ``hand_made_clips`` have."""
+    frames = {"a": range(1, 41), "b": range(1, 6), "d": [3, 4, 9]}
+    keys = pd.DataFrame([(video, frame) for video, of in frames.items() for frame in of], columns=["video", "frame"])
+    return keys.astype({"video": "category"}).assign(row=range(len(keys)), size=10)

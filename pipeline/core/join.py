@@ -20,7 +20,12 @@ from pipeline.core.store import FeatureStore
 from pipeline.core.tables import DATA, Labels, beside_store, read_frames, read_labels
 
 T = TypeVar("T")
-FILES = {"frames": "frames.parquet", "labels": "labels.parquet", "projection": "projection.safetensors"}
+FILES = {
+    "clips": "clips.parquet",
+    "frames": "frames.parquet",
+    "labels": "labels.parquet",
+    "projection": "projection.safetensors",
+}
 LABELS = "the label table; default: the one beside the store"
 ALIKE_HELP = "what the store's features may differ in from those of training and be alike all the same, by your word"
 FRAMES = "the frame table, which says which frames of the store count; default: the one beside the store"
@@ -122,3 +127,21 @@ def places_of(keys: pd.DataFrame, code: np.ndarray, frame: np.ndarray) -> np.nda
     wanted = code * len(numbers) + rank
     at = np.searchsorted(of_keys, wanted).clip(max=len(of_keys) - 1)
     return np.where((code >= 0) & (numbers[rank] == frame) & (of_keys[at] == wanted), at, -1)
+
+
+def rows_of_clips(keys: pd.DataFrame, clips: pd.DataFrame) -> np.ndarray:
+    """The rows (n, 2) of ``keys`` that are each clip's frames: the first, and the one after the last.
+
+    ``keys`` are those of a store: sorted by video, a categorical of sorted names, and frame. A clip none of whose
+    frames is there has two equal numbers.
+    """
+    code = codes_of(keys, clips["video"])
+    of_keys = keys["video"].cat.codes.to_numpy(np.int64)
+    first, last = np.searchsorted(of_keys, code), np.searchsorted(of_keys, code, side="right")
+    frame = keys["frame"].to_numpy()
+    rows = np.zeros((len(clips), 2), dtype=np.int64)
+    for i, (start, end) in enumerate(zip(clips["start"], clips["end"], strict=True)):
+        of_video = frame[first[i] : last[i]]
+        rows[i, 0] = first[i] + (0 if pd.isna(start) else np.searchsorted(of_video, start))
+        rows[i, 1] = first[i] + (len(of_video) if pd.isna(end) else np.searchsorted(of_video, end))
+    return rows
