@@ -54,8 +54,8 @@ def test_a_data_set_without_labels_of_clips_has_a_table_of_no_rows(tmp_path):
     [
         ({"clip": "a-1"}, r"holds clips twice: 1, such as \['a-1'\]"),
         ({"video": None}, r"without video or group: 1, such as \['a-0'\]"),
-        ({"end": 1}, r"of no frame: 1, such as \['a-0'\]"),
-        ({"start": -1}, r"of no frame: 1, such as \['a-0'\]"),
+        ({"end": 0}, r"end before they start: 1, such as \['a-0'\]"),
+        ({"start": -1}, r"start before frame 0, or end before they start: 1, such as \['a-0'\]"),
         ({"expression": "glad"}, r"expressions \['glad'\] are not among the classes \['happy', 'sad'\]"),
         ({"split": "dev"}, r"split holds \['dev'\], and may only hold \['train', 'val', 'test', 'fold'\]"),
         ({"fold": None}, r"the split 'fold' and no fold, or the other way round: 1, such as \['a-0'\]"),

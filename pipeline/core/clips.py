@@ -4,7 +4,8 @@
 
     clip              str           the clip's name, unique in the data set
     video             str           the video that it is cut from, as in the frame table
-    start, end        Int64 or null frame numbers, ``end`` exclusive; null: from the video's first frame, to its last
+    start, end        Int64 or null frame numbers, ``end`` exclusive, so that equal ones are no frame; null: from the
+                                    video's first frame, to its last
     group             str           who must never stand on both sides of a split: the person, the film or the video
     expression        str or null   one of ``classes``
     valence, arousal  float32       in [-1, 1], NaN where there is none
@@ -27,6 +28,7 @@ in no other clip, or whose clips agree.
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -84,7 +86,8 @@ def write_clips(path: Path, clips: Clips) -> None:
     table = table.astype(_TYPES).sort_values("clip", ignore_index=True)
     _refuse(table, table.duplicated("clip"), f"{what} holds clips twice")
     _refuse(table, table[["clip", "video", "group"]].isna().any(axis=1), f"{what} holds clips without video or group")
-    _refuse(table, (table["start"] < 0) | (table["end"] <= table["start"].fillna(0)), f"{what} holds clips of no frame")
+    backwards = (table["start"] < 0) | (table["end"] < table["start"].fillna(0))
+    _refuse(table, backwards, f"{what} holds clips that start before frame 0, or end before they start")
     if "expression" in table and (unknown := set(table["expression"].dropna()) - set(clips.classes)):
         raise UserError(f"{what}: expressions {sorted(unknown)} are not among the classes {clips.classes}")
     _check_splits(table, what)
@@ -122,6 +125,27 @@ def clips_of_fold(clips: Clips, fold: int | None) -> Clips:
     table = clips.table.drop(columns="fold")
     side = pd.Series("train", index=table.index, dtype="str").mask(clips.table["fold"] == fold, "val")
     return Clips(table.assign(split=table["split"].mask(table["split"] == "fold", side)), clips.classes, clips.dataset)
+
+
+def spans(video: np.ndarray, frame: np.ndarray, code: np.ndarray, clips: pd.DataFrame) -> np.ndarray:
+    """The rows (C, 2) that are each clip's frames: the first, and the one after the last; equal where there are none.
+
+    ``video`` (n,), codes from 0, and ``frame`` (n,) are sorted. ``code`` (C,) is the video of each clip, -1 for
+    one that is not there.
+    """
+    if not len(frame):
+        return np.zeros((len(clips), 2), dtype=np.int64)
+    numbers = np.unique(frame)  # numbers are counted, since a product with a large one would not fit
+    steps = len(numbers) + 1
+    keys = video * steps + np.searchsorted(numbers, frame)
+    bounds = [
+        np.where(clips[column].isna(), unset, np.searchsorted(numbers, clips[column].fillna(0).to_numpy(np.int64)))
+        for column, unset in (("start", 0), ("end", len(numbers)))
+    ]
+    rows = np.stack([np.searchsorted(keys, code * steps + bound) for bound in bounds], axis=1)
+    rows[code < 0] = 0
+    rows[:, 1] = rows.max(axis=1)
+    return rows
 
 
 def _check_splits(table: pd.DataFrame, what: str) -> None:

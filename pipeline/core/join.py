@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from pipeline.core.clips import spans
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import DATA, Labels, beside_store, read_frames, read_labels
@@ -136,12 +137,4 @@ def rows_of_clips(keys: pd.DataFrame, clips: pd.DataFrame) -> np.ndarray:
     frames is there has two equal numbers.
     """
     code = codes_of(keys, clips["video"])
-    of_keys = keys["video"].cat.codes.to_numpy(np.int64)
-    first, last = np.searchsorted(of_keys, code), np.searchsorted(of_keys, code, side="right")
-    frame = keys["frame"].to_numpy()
-    rows = np.zeros((len(clips), 2), dtype=np.int64)
-    for i, (start, end) in enumerate(zip(clips["start"], clips["end"], strict=True)):
-        of_video = frame[first[i] : last[i]]
-        rows[i, 0] = first[i] + (0 if pd.isna(start) else np.searchsorted(of_video, start))
-        rows[i, 1] = first[i] + (len(of_video) if pd.isna(end) else np.searchsorted(of_video, end))
-    return rows
+    return spans(keys["video"].cat.codes.to_numpy(np.int64), keys["frame"].to_numpy(), code, clips)

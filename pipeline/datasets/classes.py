@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from pipeline.core.clips import Clips
 from pipeline.core.params import UserError, one_of
-from pipeline.core.tables import ABAW_CLASSES, KEY, Labels
+from pipeline.core.tables import ABAW_CLASSES, KEY, Labels, unit_columns
 from pipeline.datasets.dataset import counted
 
 # What RAVDESS, CK+ and folders of emotions call ABAW's classes, in lower case. RAVDESS has calm as a second neutral
@@ -48,6 +49,37 @@ def mapped(labels: Labels, class_map: str | dict[str, str] | None) -> tuple[Labe
     table = labels.table
     if "expression" not in table:
         raise UserError(f"dataset: class_map is given, and data set '{labels.dataset}' has no classes")
+    partner, classes = _partners(labels, class_map)
+    counts = table["expression"].value_counts()
+    dropped = {name: int(counts.get(name, 0)) for name in labels.classes if name not in partner}
+    table = table.assign(expression=table["expression"].map(partner))
+    labelled = [c for c in table if c not in NO_LABELS and not c.endswith("_split")]
+    table = table[table[labelled].notna().any(axis=1)].reset_index(drop=True)
+    report = {
+        "class_map": {name: partner[name] for name in labels.classes if name in partner},
+        "classes_dropped_by_class_map": counted(f"{name}: {rows} labels" for name, rows in dropped.items())
+        | {"labels": sum(dropped.values())},
+    }
+    return Labels(table, classes, labels.dataset), report
+
+
+def mapped_clips(clips: Clips, class_map: str | dict[str, str] | None) -> Clips:
+    """The clips under the map's classes; a clip whose class the map does not name is there no more if it has no other.
+
+    What was dropped is in the report that ``mapped`` gives of the frames.
+    """
+    table = clips.table
+    if class_map is None or "expression" not in table:
+        return clips
+    partner, classes = _partners(clips, class_map)
+    theirs = table["expression"].map(partner)
+    others = [c for c in table if c in ("valence", *clips.outputs) or c in unit_columns(table)]
+    lost = table["expression"].notna() & theirs.isna() & ~table[others].notna().any(axis=1)
+    return Clips(table.assign(expression=theirs)[~lost].reset_index(drop=True), classes, clips.dataset)
+
+
+def _partners(labels: Labels | Clips, class_map: str | dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Class -> its partner, and the classes that there are then."""
     if isinstance(class_map, str):
         one_of("dataset: class_map", class_map, ["abaw"])
         partner, classes = {c: ABAW[c.lower()] for c in labels.classes if c.lower() in ABAW}, ABAW_CLASSES
@@ -60,14 +92,4 @@ def mapped(labels: Labels, class_map: str | dict[str, str] | None) -> tuple[Labe
         partner, classes = class_map, list(dict.fromkeys(class_map.values()))
     if not partner:
         raise UserError(f"dataset: class_map knows none of the classes {labels.classes} of data set '{labels.dataset}'")
-    counts = table["expression"].value_counts()
-    dropped = {name: int(counts.get(name, 0)) for name in labels.classes if name not in partner}
-    table = table.assign(expression=table["expression"].map(partner))
-    labelled = [c for c in table if c not in NO_LABELS and not c.endswith("_split")]
-    table = table[table[labelled].notna().any(axis=1)].reset_index(drop=True)
-    report = {
-        "class_map": {name: partner[name] for name in labels.classes if name in partner},
-        "classes_dropped_by_class_map": counted(f"{name}: {rows} labels" for name, rows in dropped.items())
-        | {"labels": sum(dropped.values())},
-    }
-    return Labels(table, list(classes), labels.dataset), report
+    return partner, list(classes)

@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.params import UserError, option
+from pipeline.core.rates import FPS
 
 WHERE_TO_GET = {
     "abaw": "Aff-Wild2 (ABAW) is given by its authors on request, for a signed licence: "
     "https://ibug.doc.ic.ac.uk/resources/aff-wild2/",
     "afew_va": "AFEW-VA is given by its authors on request: https://ibug.doc.ic.ac.uk/resources/afew-va-database/",
+    "bah": "BAH is given by its authors on request, for a signed licence: https://github.com/sbelharbi/bah-dataset",
+    "caer": "CAER: https://caer-dataset.github.io",
     "ckplus": "CK+ is given by its authors on request: http://www.jeffcohn.net/Resources/",
+    "dfew": "DFEW is given by its authors on request: https://dfew-dataset.github.io",
+    "ferv39k": "FERV39k is given by its authors on request: https://github.com/wangyanckxx/FERV39k",
+    "mafw": "MAFW is given by its authors on request: https://mafw-database.github.io/MAFW",
     "pairs": "Totally-Looks-Like: https://sites.google.com/view/totally-looks-like-dataset",
     "ravdess": "RAVDESS (CC BY-NC-SA 4.0): https://zenodo.org/records/1188976",
     "shapes": "draw it: python -m pipeline.datasets.shapes --out FOLDER",
@@ -28,21 +34,32 @@ HOW_TO_POINT = "name its folder as dataset.root in params.yaml, or with --root F
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """Section ``dataset`` of params.yaml: where a data set lies, and where its two tables and its report go."""
+    """Section ``dataset`` of params.yaml: where a data set lies, and where its tables and its report go."""
 
     name: str = option(
         "auto",
         "--dataset",
-        help="the reader: abaw, afew_va, ckplus, csv, folder, pairs, ravdess, shapes; auto: recognised from the names "
-        "in root, asked for where that is not clear",
+        help="the reader: abaw, afew_va, bah, caer, ckplus, clips, csv, dfew, ferv39k, folder, mafw, pairs, ravdess, "
+        "shapes; auto: recognised from the names in root, asked for where that is not clear",
     )
     root: Path = option(Path("data/abaw"), help="the folder that holds the data set; paths in the tables start there")
     annotations: Path | None = option(
-        None, help="abaw, afew_va, ckplus: where the annotations lie, if not below root; csv, pairs: the table"
+        None,
+        help="abaw, afew_va, bah, ckplus, dfew, ferv39k, mafw: where the annotations lie, if not below root; clips, "
+        "csv, pairs: the table",
     )
-    columns: dict = option({}, help="csv, pairs: what the table calls a column, such as {path: image, label: emotion}")
+    columns: dict = option(
+        {}, help="clips, csv, pairs: what the table calls a column, such as {path: image, label: emotion}"
+    )
+    outputs: list = option([], help="clips: the columns that are further continuous labels, such as [admiration, joy]")
+    fps: float | Path | None = option(
+        None,
+        help=f"clips: {FPS}, such as faces.parquet, whose times are then taken; null: the faces.parquet in root",
+    )
     crop_source: str | None = option(
-        None, help="how the faces were cut; abaw reads the folders of that name only (cropped_aligned)"
+        None,
+        help="how the faces were cut; abaw, bah, caer, dfew, ferv39k and mafw read the folders of that name only "
+        "(abaw: cropped_aligned)",
     )
     class_map: str | dict | None = option(
         None, help="abaw, for ABAW's eight classes, or {happy: Happiness, ...}; labels without a partner are dropped"
@@ -53,7 +70,10 @@ class DatasetConfig:
         "as they sort; null: found from what changes, and asked for where that is not clear",
     )
     first_frame: int = option(
-        1, help="abaw: the number of the frame that the first line of an annotation belongs to", within="[0, 1_000_000]"
+        1,
+        help="abaw: the number of the frame that the first line of an annotation belongs to; clips: of a video's first "
+        "frame, at 0 seconds",
+        within="[0, 1_000_000]",
     )
     missing: list | None = option(
         None, help="what stands for no label or group in a table, or as a class folder; null: NA, nan, None, null, -1"
@@ -67,6 +87,9 @@ class DatasetConfig:
         None,
         help="a second label table to write: abaw's multi-task lists, where they lie beside files by video; else the "
         "same labels again",
+    )
+    clips: Path = option(
+        Path("data/clips.parquet"), help="the clip table to write; of no rows where no clip is labelled"
     )
     report: Path = option(Path("data/index.json"), help="the report to write: what was found, and what was not")
     val_fraction: float = option(0.2, help="the part of the groups held out where a data set has no split of its own")
@@ -99,7 +122,7 @@ def nothing_found(config: DatasetConfig, problem: str, wanted: str, unreadable: 
 def check_config(config: DatasetConfig, wanted: str, *, uses: Collection[str] = ()) -> None:
     """Raises ``UserError`` where ``root`` is no folder, or a setting is given that the reader has no use for."""
     unset = DatasetConfig()
-    for key in ("annotations", "columns", "frame_number", "first_frame", "missing"):
+    for key in ("annotations", "columns", "frame_number", "first_frame", "missing", "fps", "outputs"):
         if getattr(config, key) != getattr(unset, key) and key not in uses:
             raise UserError(f"data set '{config.name}' has no use for it: leave dataset.{key} out")
     if not config.root.is_dir():

@@ -1,11 +1,12 @@
-"""Scans a data set into its frame table and its label table, and reports what was found and what was not.
+"""Scans a data set into its frame, label and clip tables, and reports what was found and what was not.
 
     python -m pipeline.datasets.index                               the data set of params.yaml
     python -m pipeline.datasets.index --root FOLDER                 another, which is recognised
     python -m pipeline.datasets.index --root FOLDER --dataset abaw  another, which is said
 
-writes data/frames.parquet (names and sizes of the frames), data/labels.parquet (annotations) and data/index.json. The
-three are the same bytes whenever the files are the same: nothing in them tells the time, nor the order of a listing.
+writes data/frames.parquet (names and sizes of the frames), data/labels.parquet (annotations of frames),
+data/clips.parquet (those of clips; no rows where there are none) and data/index.json. All are the same bytes whenever
+the files are the same: nothing in them tells the time, nor the order of a listing.
 """
 
 import argparse
@@ -18,10 +19,12 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.core.clips import no_clips, write_clips
 from pipeline.core.files import write_json
 from pipeline.core.params import entry, parse
 from pipeline.core.params import read as read_params
 from pipeline.core.tables import KEY, SPLITS, Frames, Labels, unit_columns, write_frames, write_labels
+from pipeline.datasets.clip_labels import describe_clips
 from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.copies import compared, copies
 from pipeline.datasets.copies import warnings as copies_in_words
@@ -41,12 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_labels(config.labels, dataset.labels)
     if config.labels_mtl is not None:
         write_labels(config.labels_mtl, dataset.multi_task or dataset.labels)
+    write_clips(config.clips, dataset.clips or no_clips(dataset.labels.dataset))
     report = report_of(dataset, config.compare)
     write_json(config.report, report)
     print(summary(report))
     if config.labels_mtl is not None:
         print(multi_task_line(config.labels_mtl, dataset.multi_task))
-    print(f"wrote {config.frames}, {config.labels} and {config.report} in {time.perf_counter() - started:.1f} s")
+    tables = f"{config.frames}, {config.labels}, {config.clips}"
+    print(f"wrote {tables} and {config.report} in {time.perf_counter() - started:.1f} s")
     if dataset.skipped:
         print(f"{dataset.skipped} lines, files or folders were skipped: they are named above and in {config.report}")
     return 1 if config.strict and dataset.skipped else 0
@@ -81,6 +86,8 @@ def multi_task_line(path: Path, labels: Labels | None) -> str:
 def report_of(dataset: Dataset, compare: int) -> dict[str, Any]:
     """All there is to say of a data set; ``compare`` is how many files are looked into for identical images."""
     report = describe(dataset.frames, dataset.labels) | dataset.report | {"skipped": dataset.skipped}
+    if dataset.clips is not None:
+        report |= describe_clips(dataset.clips, dataset.frames.table)
     if compare > 0:
         report |= copies(dataset.frames, dataset.labels, compare)
         report["warnings"] = report.get("warnings", []) + copies_in_words(report)
@@ -129,12 +136,14 @@ def summary(report: dict[str, Any]) -> str:
         f"{report['bytes'] / 1e9:.2f} GB, {report['label_rows']:,} label rows"
     ]
     if not report["label_rows"]:
-        lines.append("NO LABELS were found: the label table is empty")
+        which = "NO LABELS of frames were found" if report.get("clips") else "NO LABELS were found"
+        lines.append(f"{which}: the label table is empty")
     lines += [f"WARNING: {text}" for text in report.get("warnings", [])]
     for track, splits in report["videos_per_split"].items():
         counts = [f"{s}: {report['labelled_frames'][track].get(s, 0):,} in {n:,} videos" for s, n in splits.items()]
         lines.append(f"{track}, labelled frames: {'; '.join(counts)}")
-    lines += _class_lines(report["frames_per_class"])
+    lines += _class_lines(report["frames_per_class"], "frames")
+    lines += _clip_lines(report) if "clips" in report else []
     for key in ("recognised", "split", "class_map"):
         if report.get(key) and (report["label_rows"] or key == "recognised"):
             lines.append(f"{_words(key)}: {_shown(report[key])}")
@@ -201,13 +210,23 @@ def _per_class(labels: Labels, rows: Any) -> dict[str, dict[str, int]]:
     }
 
 
-def _class_lines(per_class: dict[str, dict[str, int]]) -> list[str]:
+def _clip_lines(report: dict[str, Any]) -> list[str]:
+    splits = "; ".join(f"{name}: {n:,}" for name, n in report["clips_per_split"].items())
+    of = report["frames_per_clip"]
+    length = f"; {of['least']:,} to {of['most']:,} frames, half of them at most {of['median']:,}" if of else ""
+    lines = [f"clips: {report['clips']:,} ({splits}){length}"]
+    if report["clip_outputs"]:
+        lines.append(f"continuous labels of clips: {', '.join(report['clip_outputs'])}")
+    return [*lines, *_class_lines(report["clips_per_class"], "clips")]
+
+
+def _class_lines(per_class: dict[str, dict[str, int]], what: str) -> list[str]:
     if not per_class:
         return []
     table = pd.DataFrame(per_class)
     if len(table) > MOST_CLASSES:
         sizes = table.sum(axis=1)
-        return [f"{len(table):,} classes, of {sizes.min():,} to {sizes.max():,} frames"]
+        return [f"{len(table):,} classes, of {sizes.min():,} to {sizes.max():,} {what}"]
     width = max(len(str(name)) for name in table.index)
     lines = [" " * (width + 2) + "".join(f"{split:>12}" for split in table)]
     return lines + [f"  {name:<{width}}" + "".join(f"{n:>12,}" for n in row) for name, *row in table.itertuples()]

@@ -4,16 +4,18 @@
 
 The name is modality (01 audio and video, 02 video only, 03 audio only), channel (01 speech, 02 song), emotion,
 intensity, statement, repetition, actor. Modalities 01 and 02 are one take filmed once: of such a pair 01 is read.
-The one label of a clip is that of all its frames; the group is the actor.
+The one label of a clip is also that of all its frames; the group is the actor.
 Livingstone and Russo 2018, https://doi.org/10.1371/journal.pone.0196391
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 
+from pipeline.core.clips import Clips
 from pipeline.core.tables import Frames, Labels
 from pipeline.datasets.config import CUT_FIRST, DatasetConfig, check_config, display_name, nothing_found, videos_among
 from pipeline.datasets.dataset import Dataset, counted
@@ -74,6 +76,7 @@ def read(config: DatasetConfig) -> Dataset:
             "stray_files": counted((p for p in scanned.others if p not in set(raw)), most=10),
         },
         skipped=len(others) + len(strays) + len(scanned.unreadable),
+        clips=Clips(_clip_table(chosen), CLASSES, display_name(config)),
     )
 
 
@@ -104,6 +107,16 @@ def _stands_for(path: str, takes: set[str]) -> bool:
     """Whether a video file's take is among those read, or the file has no picture."""
     match = CLIP.fullmatch(PurePosixPath(path).stem)
     return bool(match) and (match["modality"] not in PICTURES or match["take"] in takes)
+
+
+def _clip_table(clips: Iterable[str]) -> pd.DataFrame:
+    """A row a clip, which is all of its video."""
+    names = sorted(clips)
+    matches = [CLIP.fullmatch(name) for name in names]
+    unset = pd.array([pd.NA] * len(names), "Int64")
+    table = pd.DataFrame({"clip": names, "video": names, "start": unset, "end": unset})
+    table["group"] = [f"Actor_{match['actor']}" for match in matches]
+    return table.assign(expression=[CLASSES[int(match["emotion"]) - 1] for match in matches])
 
 
 def _label_table(frames: pd.DataFrame) -> pd.DataFrame:

@@ -8,14 +8,16 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core.choices import Choices
+from pipeline.core.clips import Clips
 from pipeline.core.params import UserError, build, one_of
 from pipeline.core.tables import Frames, Labels
-from pipeline.datasets.classes import alike, mapped
+from pipeline.datasets.classes import alike, mapped, mapped_clips
+from pipeline.datasets.clip_labels import frame_labels, in_two_sides, with_clip_split
 from pipeline.datasets.config import AUTO, DatasetConfig
 from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.splits import with_split, without_val
 
-OF_A_DATA_SET = ("annotations", "columns", "crop_source", "frame_number", "first_frame", "missing")
+OF_A_DATA_SET = ("annotations", "columns", "crop_source", "frame_number", "first_frame", "fps", "missing", "outputs")
 OWN = ("name", "root", *OF_A_DATA_SET, "val_fraction", "seed")
 
 
@@ -34,7 +36,8 @@ def read(config: DatasetConfig) -> Dataset:
     labels, report = mapped(dataset.labels, config.class_map)
     report |= {"warnings": dataset.report.get("warnings", []) + alike(labels.classes)}
     multi_task = None if dataset.multi_task is None else mapped(dataset.multi_task, config.class_map)[0]
-    return replace(dataset, labels=labels, multi_task=multi_task, report=dataset.report | report)
+    clips = dataset.clips and mapped_clips(dataset.clips, config.class_map)
+    return replace(dataset, labels=labels, multi_task=multi_task, clips=clips, report=dataset.report | report)
 
 
 def _read_one(config: DatasetConfig) -> Dataset:
@@ -46,12 +49,29 @@ def _read_one(config: DatasetConfig) -> Dataset:
         settings = {"name": config.name, "annotations": config.annotations, "columns": config.columns}
         recognised_as = {"recognised": ", ".join(f"{key} {value}" for key, value in settings.items() if value)}
     dataset = READERS[one_of("data set", config.name, READERS)](config)
-    table, split = with_split(dataset.labels.table, config)
-    labels = Labels(table, dataset.labels.classes, dataset.labels.dataset)
     warnings = dataset.report.get("warnings", [])
-    warnings += without_val(table, drawn=split != "official") if config.val_fraction else []
+    if dataset.clips is not None:
+        clips, split = with_clip_split(dataset.clips, config)
+        labels = frame_labels(clips, dataset.frames.table, dataset.labels)
+        dataset = replace(dataset, clips=clips)
+        warnings += _of_clips(clips)
+    else:
+        table, split = with_split(dataset.labels.table, config)
+        labels = Labels(table, dataset.labels.classes, dataset.labels.dataset)
+    warnings += without_val(labels.table, drawn=not split.startswith("official")) if config.val_fraction else []
     report = recognised_as | {"split": split} | dataset.report | {"warnings": warnings}
     return replace(dataset, labels=labels, report=report)
+
+
+def _of_clips(clips: Clips) -> list[str]:
+    """The warning that a group stands in two splits or folds of the clips; none where none does."""
+    both = in_two_sides(clips.table)
+    if not both:
+        return []
+    return [
+        f"{len(both):,} groups have clips in two splits or folds, such as {'; '.join(both[:3])}: what is measured on "
+        "them is known from training; dataset.folds: 5 cuts folds by group"
+    ]
 
 
 def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:
@@ -77,7 +97,7 @@ def _together(parts: list[Dataset]) -> Dataset:
         around = os.path.commonpath(roots) or "."
     except ValueError:  # two drives
         raise UserError(f"dataset.also: no folder is around all of {roots}") from None
-    frames, labels, classes = [], [], []
+    frames, labels, clips, classes = [], [], [], []
     for name, root, part in zip(names, roots, parts, strict=True):
         below = os.path.relpath(root, around).replace(os.sep, "/")
         prefix = "" if below == "." else f"{below}/"
@@ -85,6 +105,10 @@ def _together(parts: list[Dataset]) -> Dataset:
         frames.append(table.assign(video=name + "/" + table["video"], path=prefix + table["path"]))
         own = {"video": name + "/" + label["video"], "group": name + "/" + label["group"], "dataset": name}
         labels.append(label.assign(**own))
+        if part.clips is not None:
+            table = part.clips.table
+            own = {c: name + "/" + table[c] for c in ("clip", "video", "group")} | {"dataset": name}
+            clips.append(table.assign(**own))
         classes += [c for c in part.labels.classes if c not in classes]
     title = " + ".join(names)
     crop_source = " + ".join(dict.fromkeys(part.frames.crop_source for part in parts))
@@ -93,6 +117,7 @@ def _together(parts: list[Dataset]) -> Dataset:
         Labels(pd.concat(labels, ignore_index=True), classes, title),
         {"data_sets": {name: part.report | {"skipped": part.skipped} for name, part in zip(names, parts, strict=True)}},
         sum(part.skipped for part in parts),
+        Clips(pd.concat(clips, ignore_index=True), classes, title) if clips else None,
     )
 
 
@@ -105,9 +130,15 @@ READERS = Choices(
     {
         "abaw": "pipeline.datasets.abaw.read",
         "afew_va": "pipeline.datasets.afew_va.read",
+        "bah": "pipeline.datasets.bah.read",
+        "caer": "pipeline.datasets.caer.read",
         "ckplus": "pipeline.datasets.ckplus.read",
+        "clips": "pipeline.datasets.clip_table.read",
         "csv": "pipeline.datasets.csv_table.read",
+        "dfew": "pipeline.datasets.dfew.read",
+        "ferv39k": "pipeline.datasets.ferv39k.read",
         "folder": "pipeline.datasets.folder.read",
+        "mafw": "pipeline.datasets.mafw.read",
         "pairs": "pipeline.datasets.pairs.read",
         "ravdess": "pipeline.datasets.ravdess.read",
         "shapes": "pipeline.datasets.shapes.read",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.params import UserError
-from pipeline.datasets import abaw, ckplus, ravdess, shapes
+from pipeline.datasets import abaw, bah, caer, ckplus, clip_table, dfew, ferv39k, mafw, ravdess, shapes
 from pipeline.datasets.config import AUTO, HOW_TO_POINT, VIDEO_SUFFIXES, DatasetConfig
 from pipeline.datasets.folder import SPLIT_FOLDERS
 from pipeline.datasets.numbered import frame_digits
@@ -73,6 +73,13 @@ def candidates(survey: Survey) -> list[Candidate]:
     if shapes.TABLE in survey.others and {"left", "right"} <= set(survey.images):
         add("shapes", True)
         return found
+    for name, table in {"bah": bah.LISTS, "dfew": dfew.TABLE, "ferv39k": ferv39k.TABLE, "mafw": mafw.TABLE}.items():
+        if any(table.fullmatch(path) for path in survey.others):
+            add(name, True)
+            return found
+    if _is_caer(survey):
+        add("caer", True)
+        return found
     last = {path.rpartition("/")[2] for path in survey.images}
     if any(ravdess.CLIP.fullmatch(name) for name in last):
         add("ravdess", True)
@@ -88,6 +95,8 @@ def candidates(survey: Survey) -> list[Candidate]:
         add("abaw", annotated, **_crop_source(survey))
     if {"left", "right"} <= {path.lower() for path in survey.images}:
         add("pairs", False)
+    if clip_table.OURS in survey.others:
+        add("clips", True, annotations=(survey.root / clip_table.OURS).as_posix())
     for path in [p for p in survey.others if p.lower().endswith((".csv", ".tsv")) and "/" not in p]:
         if table := _table(survey.root / path):
             name, columns, labelled = table
@@ -96,7 +105,7 @@ def candidates(survey: Survey) -> list[Candidate]:
     classes = {path.split("/")[0] for path in survey.images if path}
     if any("/" in path and path.split("/")[0].lower() in SPLIT_FOLDERS for path in survey.images):
         add("folder", True)
-    elif classes and all(fit.name == "csv" and not fit.sure for fit in found) and len(classes) > len(found):
+    elif classes and all(fit.name in ("csv", "clips") and not fit.sure for fit in found) and len(classes) > len(found):
         add("folder", False)
         flat = [path for path in survey.images if path and "/" not in path]
         if flat and all(_FRAME.fullmatch(name) for path in flat for name in survey.images[path]):
@@ -132,6 +141,16 @@ def recognised(config: DatasetConfig) -> DatasetConfig:
     return replace(config, name=chosen[0].name, **settings)
 
 
+def _is_caer(survey: Survey) -> bool:
+    """Whether there are clips of its emotions in all of its splits, as folders of frames or as videos."""
+    clips = [
+        *(path.split("/") for path, names in survey.images.items() if names),
+        *(p.split("/") for p in survey.videos),
+    ]
+    found = [where for where in clips if caer.named(where)]
+    return {where[-3] for where in found} == set(caer.SPLITS) and {where[-2] for where in found} == set(caer.CLASSES)
+
+
 def _has_abaw_annotations(survey: Survey) -> bool:
     try:
         per_video, lists, _ = abaw.find_annotations(survey.root, [p for p in survey.others if p.endswith(".txt")])
@@ -149,9 +168,9 @@ def _crop_source(survey: Survey) -> dict[str, str]:
 
 
 def _table(path: Path) -> tuple[str, dict[str, str], bool] | None:
-    """The reader for a table, 'csv' or 'pairs', what it calls its columns, and whether it has labels.
+    """The reader for a table, 'csv', 'clips' or 'pairs', what it calls its columns, and whether it has labels.
 
-    None for a table of no images, or one that cannot be read.
+    None for a table of no images and no videos, or one that cannot be read.
     """
     try:
         names, rows = rows_of(read_head(path), str(path))
@@ -161,9 +180,12 @@ def _table(path: Path) -> tuple[str, dict[str, str], bool] | None:
     if {"left", "right"} <= set(names):
         return "pairs", {}, True
     images = [n for n, text in zip(names, row, strict=False) if text.strip().lower().endswith(IMAGES)]
-    if not images:
+    videos = [n for n, text in zip(names, row, strict=False) if text.strip().lower().endswith(VIDEO_SUFFIXES)]
+    of_clips = not images and (bool(videos) or ("video" in names and {"start", "start_sec"} & set(names)))
+    if not images and not of_clips:
         return None
-    theirs = {} if "path" in names else {"path": images[0]}
+    column, of_file = ("video", videos) if of_clips else ("path", images)
+    theirs = {} if column in names else {column: of_file[0]}
     guesses = {
         "label": ("emotion", "expression", "class"),
         "group": ("subject", "person", "actor"),
@@ -173,4 +195,5 @@ def _table(path: Path) -> tuple[str, dict[str, str], bool] | None:
         like = [name for name in names if name.lower() in words]
         if ours not in names and like:
             theirs[ours] = like[0]
-    return "csv", theirs, bool({"label", "valence"} & {*names, *theirs})
+    labelled = bool({"label", "expression", "valence"} & {*names, *theirs})
+    return "clips" if of_clips else "csv", theirs, labelled

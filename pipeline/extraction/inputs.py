@@ -38,6 +38,7 @@ def _index(config: ExtractConfig, store: Path, params: Sequence[str]) -> None:
     outputs = {
         "--frames": beside_store(store, "frames.parquet"),
         "--labels": beside_store(store, "labels.parquet"),
+        "--clips": beside_store(store, "clips.parquet"),
         "--report": beside_store(store, "index.json"),
     }
     command = [sys.executable, "-m", "pipeline.datasets.index", "--root", str(config.data), *params]
