@@ -4,10 +4,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from conftest import draw
 from test_afew_va import annotation
+from test_clip_sets import bah_tree, caer_tree, dfew_tree, ferv39k_tree, mafw_tree
 
 from pipeline.core.params import UserError, build
 from pipeline.datasets import __main__ as check
@@ -75,6 +77,17 @@ def table(root: Path) -> None:
     file(root, "labels.csv", "image;emotion;subject\ni/a.jpg;happy;1\ni/b.jpg;sad;2\n")
 
 
+def clip_table(root: Path) -> None:
+    images(root, "cropped_aligned/a/00001.jpg", "cropped_aligned/a/00002.jpg", "cropped_aligned/b/00001.jpg")
+    file(root, "clips.csv", "clip_file,start,end,emotion,person\na.mp4,1,2,happy,x\nb.mp4,,,sad,y\n")
+
+
+def clip_parquet(root: Path) -> None:
+    clip_table(root)
+    (root / "clips.csv").unlink()
+    pd.DataFrame({"video": ["a", "b"], "label": ["x", "y"]}).to_parquet(root / "clips.parquet")
+
+
 def folder(root: Path) -> None:
     images(root, "hat/1.jpg", "shirt/1.jpg")
 
@@ -102,6 +115,21 @@ def folder(root: Path) -> None:
             },
         ),
         (folder, "folder", {}),
+        (bah_tree, "bah", {}),
+        (caer_tree, "caer", {}),
+        (dfew_tree, "dfew", {}),
+        (ferv39k_tree, "ferv39k", {}),
+        (mafw_tree, "mafw", {}),
+        (
+            clip_table,
+            "clips",
+            {
+                "annotations": "clips.csv",
+                "columns": {"video": "clip_file", "label": "emotion", "group": "person"},
+                "class_map": "abaw",
+            },
+        ),
+        (clip_parquet, "clips", {"annotations": "clips.parquet"}),
     ],
 )
 def test_each_layout_is_told_and_what_is_printed_for_params_yaml_reads_it(tmp_path, capsys, make, name, settings):

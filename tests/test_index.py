@@ -7,13 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipeline.core.clips import read_clips
 from pipeline.core.params import UserError
 from pipeline.core.tables import ABAW_CLASSES, Frames, Labels, read_frames, read_labels
 from pipeline.datasets import index
 from pipeline.datasets.config import SYNTHETIC_MARKER
 
 EXPR = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
-OUTPUTS = ("frames.parquet", "labels.parquet", "index.json")
+OUTPUTS = ("frames.parquet", "labels.parquet", "clips.parquet", "index.json")
 
 
 def file(path: Path, content: str) -> None:
@@ -42,7 +43,7 @@ def tree(tmp_path) -> Path:
 def run(root: Path, out: Path, *flags: str, name: str = "abaw") -> int:
     out.mkdir(parents=True, exist_ok=True)
     file(out / "params.yaml", "dataset:\n")
-    outputs = zip(("--frames", "--labels", "--report"), OUTPUTS, strict=True)
+    outputs = zip(("--frames", "--labels", "--clips", "--report"), OUTPUTS, strict=True)
     places = [word for flag, output in outputs for word in (flag, str(out / output))]
     return index.main(["--params", str(out / "params.yaml"), "--name", name, "--root", str(root), *places, *flags])
 
@@ -204,3 +205,55 @@ def test_drawn_faces_are_called_synthetic_wherever_their_numbers_stand(tree, tmp
     file(tree / "README.txt", "Aff-Wild2, as we got it")
     run(tree, tmp_path / "out")
     assert read_frames(tmp_path / "out" / "frames.parquet").dataset == "abaw"
+
+
+def test_a_data_set_without_clips_has_a_clip_table_of_no_rows_in_the_place_of_an_older_one(tree, tmp_path):
+    out = tmp_path / "out"
+    file(out / "clips.parquet", "of another data set")
+    assert run(tree, out) == 0
+    clips = read_clips(out / "clips.parquet")
+    assert (len(clips.table), clips.dataset, clips.folds) == (0, "abaw", [])
+    assert "clips" not in json.loads((out / "index.json").read_text())
+
+
+def test_clips_are_written_and_what_is_odd_about_them_is_said(tmp_path, capsys):
+    for video in ("a", "b", "c", "d"):
+        for frame in range(1, 7):
+            file(tmp_path / "set" / video / f"{frame:05d}.jpg", video)
+    rows = "a,1,4,x,p,1\na,3,6,y,p,1\nb,2,3,x,p,2\nc,,,y,q,2\nnone.mp4,,,x,r,1\n"
+    file(tmp_path / "set" / "t.csv", "video,start,end,label,group,fold\n" + rows)
+    flags = ["--annotations", str(tmp_path / "set" / "t.csv")]
+    assert run(tmp_path / "set", tmp_path / "out", *flags, name="clips") == 0
+    clips = read_clips(tmp_path / "out" / "clips.parquet")
+    assert clips.table["clip"].tolist() == ["a:1-4", "a:3-6", "b:2-3", "c", "none.mp4"]
+    assert clips.folds == [1, 2]
+    labels = read_labels(tmp_path / "out" / "labels.parquet").table
+    assert [f"{v}{n}" for v, n in zip(labels["video"], labels["frame"], strict=True)] == [
+        "a1", "a2", "a4", "a5", "b2", "c1", "c2", "c3", "c4", "c5", "c6",
+    ]  # fmt: skip
+    printed = capsys.readouterr().out
+    for line in (
+        "clips: 5 (fold 1: 3; fold 2: 2); 1 to 6 frames, half of them at most 3",
+        "WARNING: 1 groups have clips in two splits or folds, such as p: fold 1 and fold 2",
+        "split: official, folds 1, 2",
+        "clips that overlap: 1 (a:1-4 and a:3-6)",
+        "frames of clips that differ: 1 (a/3)",
+        "clips of one frame: 1 (b:2-3)",
+        "clips without frames: 1 (none.mp4)",
+        "videos without clip: 1 (d)",
+        "groups of clips in two splits: 1 (p: fold 1 and fold 2)",
+        "  x           2           1",
+    ):
+        assert line in printed, line
+
+
+def test_a_long_list_of_classes_is_not_printed_one_by_one(tmp_path, capsys):
+    for number in range(120):
+        file(tmp_path / "set" / f"v{number}" / "00001.jpg", "x")
+    rows = "".join(f"v{n},class {n // 2},{n}\n" for n in range(120))
+    file(tmp_path / "set" / "t.csv", "video,label,group\n" + rows)
+    assert run(tmp_path / "set", tmp_path / "out", "--annotations", str(tmp_path / "set" / "t.csv"), name="clips") == 0
+    printed = capsys.readouterr().out
+    assert "60 classes, of 2 to 2 clips" in printed
+    assert "class 7" not in printed
+    assert len(read_clips(tmp_path / "out" / "clips.parquet").classes) == 60

@@ -52,6 +52,23 @@ def test_the_third_number_is_the_emotion(tmp_path, code, emotion):
     assert set(read(tmp_path).labels.table["expression"]) == {emotion}
 
 
+def test_a_clip_has_one_row_of_the_clip_table_which_is_all_of_its_video(tmp_path):
+    clip(tmp_path, "Actor_12/02-01-06-01-02-01-12")
+    clip(tmp_path, "cropped_aligned/01-02-01-01-01-02-24_left", frames=3)
+    clip(tmp_path, "cropped_aligned/01-02-01-01-01-02-24_right", frames=1)
+    found = readers.read(DatasetConfig(name="ravdess", root=tmp_path))
+    columns = ["clip", "video", "group", "expression"]
+    assert found.clips.table[columns].to_numpy().tolist() == [
+        ["01-02-01-01-01-02-24_left", "01-02-01-01-01-02-24_left", "Actor_24", "neutral"],
+        ["02-01-06-01-02-01-12", "02-01-06-01-02-01-12", "Actor_12", "fearful"],
+    ]
+    assert found.clips.table[["start", "end"]].isna().all(axis=None)
+    assert found.clips.classes == ravdess.CLASSES
+    split = dict(zip(found.clips.table["group"], found.clips.table["split"], strict=True))
+    of_frames = found.labels.table[["group", "expression_split"]].drop_duplicates()
+    assert split == dict(of_frames.to_numpy().tolist())  # a clip and its frames are on one side
+
+
 def test_of_a_take_in_both_modalities_one_is_read_and_the_other_named(tmp_path):
     clip(tmp_path, "Actor_01/01-01-03-01-01-01-01")
     clip(tmp_path, "Actor_01/02-01-03-01-01-01-01", frames=5)

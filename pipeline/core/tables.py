@@ -1,4 +1,4 @@
-"""Door 1: the frame table and the label table, the only things a data set has to produce.
+"""Door 1: the frame table and the label table, the only things a data set has to produce. (Of clips: ``clips``.)
 
 ``frames.parquet`` has one row a frame, sorted by (video, frame):
 
@@ -15,6 +15,7 @@
     valence, arousal  float32       in [-1, 1], NaN where there is none
     au1, au2, ...     Int8 or null  0 or 1
     expression_split, va_split, au_split   'train', 'val', 'test' or null, each track its own
+    clip_split        str or null   the same, of a data set of clips without labels that a frame can have
 
     fold              Int16 or null where the labels are cut into folds: which of them holds the row's group. The splits
                                     are then 'fold' in the place of 'train' and 'val' (``of_fold`` makes these of it)

@@ -90,7 +90,7 @@ def _rows(config: DatasetConfig, scanned: Scan) -> Rows:
                 malformed.append(f"{line}: the label '{label.strip()}' is not 0 or 1")
             else:
                 lists.append((match[1], line, key, label.strip()))
-    table, twice = listed(lists, ["split", "line", "key", "expression"])
+    table, twice = listed(lists, ["split", "line", "key", "expression"], within=["split"])
     both = table.loc[table.duplicated("key"), "key"]
     table = table.drop_duplicates("key")
     table["expression"] = table["expression"].map(dict(zip("01", CLASSES, strict=True))).astype(object)

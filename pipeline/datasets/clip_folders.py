@@ -5,7 +5,7 @@ the folder 'part_1/00001'. A clip whose frames are not there stays in the clip t
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,8 @@ def assemble(
     if not set(table["key"]) & set(videos):
         problem = f"the table has {len(table):,} clips, and no folder of frames under {config.root} is one of them"
         problem += f"; there are {len(raw):,} videos such as '{raw[0]}': {CUT_FIRST}" if raw else ""
-        problem += f"; of its lines {len(rows.malformed):,} were not understood ({rows.malformed[0]})" * (
-            len(rows.malformed) > 0
-        )
+        if rows.malformed:
+            problem += f"; {len(rows.malformed):,} of its lines were not understood, such as {rows.malformed[0]}"
         raise nothing_found(config, problem, wanted, scanned.unreadable)
     frames, strays = make_frame_table(config, {video: folder for video, (_, folder) in chosen.items()})
     name = display_name(config)
@@ -184,16 +183,15 @@ def where_tables_are(config: DatasetConfig) -> Path:
     return config.root if config.annotations is None else config.annotations
 
 
-def listed(lists: Iterable[tuple[str, str, str, str]], what: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The rows (list, line, key, label) of several lists as a table; and the lines that stand in one list twice.
+def listed(rows: Iterable[tuple], columns: list[str], within: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of several lists as a table, and a fault for each that stands in one list twice.
 
-    ``what`` names the columns: the first is which list it is.
+    ``columns`` are those of the table, 'line' and 'key' among them; ``within`` are those that say which list it is.
     """
-    table = pd.DataFrame(lists, columns=[*what]).astype("str")
-    twice = table.duplicated([what[0], "key"])
-    return table[~twice], [
-        f"{where}: '{key}' is there twice" for where, key in table.loc[twice, ["line", "key"]].values
-    ]
+    table = pd.DataFrame(rows, columns=columns)
+    twice = table.duplicated([*within, "key"])
+    faults = [f"{line}: '{key}' is there twice" for line, key in table.loc[twice, ["line", "key"]].to_numpy()]
+    return table[~twice], faults
 
 
 def from_folds(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -47,6 +47,8 @@ def frame_labels(clips: Clips, frames: pd.DataFrame, own: Labels) -> Labels:
 
     A frame in several clips has them where all of these agree, and else no row. Labels of single frames that the data
     set has itself, ``own``, stand in the place of the clip's; then only the frames that have one are in the table.
+    Where clips have none but further outputs, all their frames are in the table with 'clip_split', so that it is known
+    which are training data.
     """
     frames = frames.sort_values(KEY, ignore_index=True)
     of_frame = _agreed(clips, frames)
@@ -64,6 +66,8 @@ def frame_labels(clips: Clips, frames: pd.DataFrame, own: Labels) -> Labels:
     tracks = tracks_of(table)
     if split is not None:
         table = table.assign(**{f"{track}_split": split for track in tracks})
+    if not tracks:
+        return Labels(table if split is None else table.assign(clip_split=split), clips.classes, clips.dataset)
     labelled = [c for c in table if c in ("expression", "valence") or c in unit_columns(table)]
     has = table[labelled].notna().any(axis=1)
     return Labels(table[has].reset_index(drop=True), clips.classes, clips.dataset)

@@ -7,8 +7,8 @@
 end of its path. ``start`` and ``end`` are frame numbers, ``end`` exclusive; ``start_sec`` and ``end_sec`` are seconds,
 or ``hh:mm:ss.f``. Without them a clip is all of its video. All other columns may be missing: ``clip``, its name;
 ``label`` (or ``expression``); ``valence`` and ``arousal`` in [-1, 1]; ``au1``, ``au2``, ... 0 or 1; ``group``, who is
-in it, else the video; ``split``, or ``fold``, a number, else a split is drawn; and the columns that ``dataset.outputs`` names,
-which are further continuous labels. Of a .parquet file all further columns of numbers are outputs.
+in it, else the video; ``split``, or ``fold``, a number, else a split is drawn; and the columns that ``dataset.outputs``
+names, which are further continuous labels. Of a .parquet file all further columns of numbers are outputs.
 """
 
 import re
@@ -299,18 +299,19 @@ def _with_clips(sheet: pd.DataFrame, config: DatasetConfig, frames: pd.DataFrame
     backwards = (sheet["end"] < sheet["start"].fillna(0)).fillna(False).astype(bool)
     malformed += [f"line {n}: the end is before the start" for n in sheet.loc[backwards, "line"]]
     sheet = sheet[~backwards]
-    place = ["video", "start", "end"]
-    names = sheet["clip"] if "clip" in sheet else pd.Series("", sheet.index)
-    whole = sheet["start"].isna() & sheet["end"].isna()
-    bounds = sheet["start"].astype("str").replace("<NA>", "") + "-" + sheet["end"].astype("str").replace("<NA>", "")
-    sheet = sheet.assign(clip=names.where(names != "", sheet["video"] + (":" + bounds).where(~whole, "")))
-    for twice, words in (
-        (sheet.duplicated(place), "its clip is there twice"),
-        (sheet.duplicated("clip"), "its clip's name is there twice"),
-    ):
-        malformed += [f"line {n}: {words}" for n in sheet.loc[twice & ~sheet["line"].isin(_lines(malformed)), "line"]]
-    return sheet[~sheet.duplicated(place) & ~sheet.duplicated("clip")]
+    given = sheet["clip"] if "clip" in sheet else pd.Series("", sheet.index)
+    places = sheet[["video", "start", "end"]].astype(object)
+    places = list(places.where(places.notna(), "").itertuples(index=False, name=None))
+    names = [own or _name(*place) for own, place in zip(given, places, strict=True)]
+    kept, seen = [], set()
+    for line, name, place in zip(sheet["line"], names, places, strict=True):
+        twice = "its clip is" if place in seen else "its clip's name is" if name in seen else ""
+        malformed += [f"line {line}: {twice} there twice"] if twice else []
+        kept.append(not twice)
+        seen |= set() if twice else {place, name}
+    return sheet.assign(clip=names)[kept]
 
 
-def _lines(malformed: list[str]) -> set[int]:
-    return {int(text.removeprefix("line ").partition(":")[0]) for text in malformed}
+def _name(video: str, start: object, end: object) -> str:
+    """What a clip is called that has no name: 'a', or 'a:3-5', 'a:3-' and 'a:-5' for a part of it."""
+    return video if start == "" and end == "" else f"{video}:{start}-{end}"

@@ -66,14 +66,13 @@ def _rows(config: DatasetConfig, scanned: Scan) -> Rows:
         )
     malformed: list[str] = []
     lists = [
-        (f"{part} {fold}", line, key, label)
+        (part, int(fold), line, key, label)
         for path, match in sorted(files.items())
         for part, fold in [(match[1] or match[3], match[2] or match[4])]
         for line, key, label in _table(where_tables_are(config) / path, path, malformed)
     ]
-    table, twice = listed(lists, ["list", "line", "key", "expression"])
-    part, fold = table["list"].str.split(" ").str
-    clips, report = from_folds(table.assign(part=part, fold=fold.astype(int)))
+    table, twice = listed(lists, ["part", "fold", "line", "key", "expression"], within=["part", "fold"])
+    clips, report = from_folds(table)
     return Rows(clips, malformed + twice, report)
 
 

@@ -65,7 +65,7 @@ def _rows(config: DatasetConfig, scanned: Scan) -> Rows:
             else:
                 lists.append((match[1], line, clip[0], label))
                 differ += [clip[0]] if clip[2] != label else []
-    table, twice = listed(lists, ["list", "line", "key", "expression"])
+    table, twice = listed(lists, ["list", "line", "key", "expression"], within=["list"])
     both = table.loc[table.duplicated("key"), "key"]
     table = table.drop_duplicates("key").assign(split=lambda t: t["list"].map(PARTS))
     report = {

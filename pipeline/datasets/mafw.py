@@ -67,9 +67,8 @@ def _rows(config: DatasetConfig, scanned: Scan) -> Rows:
             elif label not in CLASSES:
                 malformed.append(f"{line}: the label '{label}' is not one of the {len(CLASSES)} emotions")
             else:
-                lists.append((f"{match[3]} {match[2]}", line, clip[1], label))
-    table, twice = listed(lists, ["list", "line", "key", "expression"])
-    part, fold = table["list"].str.split(" ").str
-    clips, report = from_folds(table.assign(part=part, fold=fold.astype(int)))
+                lists.append((match[3], int(match[2]), line, clip[1], label))
+    table, twice = listed(lists, ["part", "fold", "line", "key", "expression"], within=["part", "fold"])
+    clips, report = from_folds(table)
     lists_read = {"lists": "single/no_caption" if whole else "single/with_caption, which lack the neutral clips"}
     return Rows(clips, malformed + twice, lists_read | report)

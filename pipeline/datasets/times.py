@@ -27,7 +27,7 @@ def seconds_of(text: str) -> float:
     *larger, last = text.split(":")
     if len(larger) > 2 or not all(part.isdecimal() for part in larger):
         return math.nan
-    value = number_of(last)
+    value = number_of(last) if "-" not in last else math.nan
     for power, part in enumerate(reversed(larger), start=1):
         value += 60**power * int(part)
     return value if value >= 0 else math.nan
