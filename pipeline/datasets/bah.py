@@ -105,7 +105,7 @@ def _frame_labels(
     """The labels of the frames, by the lists of frames or else by the intervals; and where they are from."""
     where = where_tables_are(config)
     if lists := annotation_files(config, scanned, FRAMES):
-        table = pd.concat([_of_list(where / path, path, videos) for path in sorted(lists)], ignore_index=True)
+        table = pd.concat([_of_list(where / path, videos) for path in sorted(lists)], ignore_index=True)
         found = frames[KEY].merge(table.drop_duplicates(KEY), on=KEY)
         return found, {"frame_labels": f"the lists {', '.join(sorted(lists))}"}
     if not (files := sorted(annotation_files(config, scanned, INTERVALS))):
@@ -123,16 +123,18 @@ def _frame_labels(
     return found, facts | {"videos_without_intervals": counted(sorted(set(videos.values()) - set(known)))}
 
 
-def _of_list(path: Path, name: str, videos: dict[str, str]) -> pd.DataFrame:
+def _of_list(path: Path, videos: dict[str, str]) -> pd.DataFrame:
     """video, frame and expression of each line of a list of frames whose video is there and whose label is 0 or 1."""
-    try:
-        text = pd.Series(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), dtype="str")
-    except OSError as error:
-        raise UserError(f"data set 'bah': cannot read {name}: {error.strerror}") from None
-    found = text.str.extract(r"^(?P<folder>.+)/frame-(?P<frame>\d{1,18})\.\w+,(?P<label>[01])\s*$").dropna()
-    of_folder = {folder: videos.get(_key(folder)) for folder in found["folder"].unique()}
-    table = pd.DataFrame({"video": found["folder"].map(of_folder), "frame": found["frame"].astype("int64")})
-    table["expression"] = found["label"].map(dict(zip("01", CLASSES, strict=True))).astype(object)
+    found = []
+    for _, text in lines_of(path.parent, path.name):
+        image, _, label = text.rpartition(",")
+        folder, _, file = image.rpartition("/frame-")
+        number = file.partition(".")[0]
+        if label in ("0", "1") and number.isdecimal() and len(number) <= 18:
+            found.append((folder, int(number), CLASSES[int(label)]))
+    table = pd.DataFrame(found, columns=[*KEY, "expression"])
+    of_folder = {folder: videos.get(_key(folder)) for folder in table["video"].unique()}
+    table["video"] = table["video"].map(of_folder)
     return table.dropna(subset="video")
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.core.clips import Clips
@@ -201,28 +202,27 @@ def from_folds(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
     tests it, and it is 'val' there. A clip that no fold tests is 'train' in all. Of a single fold, its test part is
     'val' and no folds are made.
     """
-    numbers = sorted(rows["fold"].unique())
-    labels = rows.drop_duplicates("key").set_index("key")["expression"]
-    test = rows[rows["part"] == "test"].groupby("key")["fold"].agg(lambda of: sorted(set(of)))
-    train = rows[rows["part"] == "train"].groupby("key")["fold"].agg(lambda of: sorted(set(of)))
-    test_in = {key: test.get(key, []) for key in labels.index}
-    train_in = {key: train.get(key, []) for key in labels.index}
-    fold = pd.Series({key: of[0] if of else None for key, of in test_in.items()}, dtype="Int16").reindex(labels.index)
-    several = rows.groupby("key")["expression"].nunique()
-    table = pd.DataFrame({"key": labels.index, "expression": labels.to_numpy()})
+    code, keys = pd.factorize(rows["key"])
+    of_fold, numbers = pd.factorize(rows["fold"], sort=True)
+    is_test = (rows["part"] == "test").to_numpy()
+    test, train = (np.zeros((len(keys), len(numbers)), dtype=bool) for _ in range(2))
+    test[code[is_test], of_fold[is_test]] = True
+    train[code[~is_test], of_fold[~is_test]] = True
+    tested = test.any(axis=1)
+    table = pd.DataFrame({"key": keys, "expression": rows.drop_duplicates("key")["expression"].to_numpy()})
     if len(numbers) > 1:
-        split = fold.notna().map({True: "fold", False: "train"})
-        table = table.assign(split=split.to_numpy("object"), fold=fold.array)
+        fold = pd.Series(np.asarray(numbers)[test.argmax(axis=1)], dtype="Int16").where(tested)
+        table = table.assign(split=np.where(tested, "fold", "train"), fold=fold)
     else:
-        table = table.assign(split=fold.notna().map({True: "val", False: "train"}).to_numpy("object"))
-    report = {
-        "published_folds": ", ".join(map(str, numbers)),
-        "clips_with_two_labels": counted(several.index[several > 1]),
-        "clips_tested_by_two_folds": counted(k for k, of in test_in.items() if len(of) > 1),
-        "clips_on_both_sides_of_a_fold": counted(k for k in test_in if set(test_in[k]) & set(train_in[k])),
-        "clips_that_no_fold_tests": counted(k for k, of in test_in.items() if not of),
-        "clips_that_a_fold_leaves_out": counted(
-            k for k in test_in if test_in[k] and set(numbers) - set(test_in[k]) - set(train_in[k])
-        ),
+        table = table.assign(split=np.where(tested, "val", "train"))
+    several = rows.groupby("key")["expression"].nunique()
+    report = {"published_folds": ", ".join(map(str, numbers))} | {
+        what: counted(sorted(keys[which]))
+        for what, which in {
+            "clips_tested_by_two_folds": test.sum(axis=1) > 1,
+            "clips_on_both_sides_of_a_fold": (test & train).any(axis=1),
+            "clips_that_no_fold_tests": ~tested,
+            "clips_that_a_fold_leaves_out": tested & ~(test | train).all(axis=1),
+        }.items()
     }
-    return table, report
+    return table, report | {"clips_with_two_labels": counted(sorted(several.index[several > 1]))}
