@@ -1,13 +1,14 @@
 """DFEW, MAFW, FERV39k, CAER and BAH, on small trees laid out as they are published, with faults."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import draw
+from conftest import ROOT, draw
 
-from pipeline.core.params import UserError
+from pipeline.core.params import UserError, build
 from pipeline.datasets import bah, caer, clip_folders, dfew, ferv39k, mafw, readers
 from pipeline.datasets.config import DatasetConfig
 
@@ -400,3 +401,42 @@ def test_people_of_one_clip_are_told_by_the_end_of_their_name():
     assert [clip_folders.without_track(name) for name in ("1_left", "1_p12", "a_right", "1", "left", "_p1")] == [
         "1", "1", "a", "1", "left", "_p1",
     ]  # fmt: skip
+
+
+# --- the page --------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
+
+
+def section(heading: str) -> str:
+    return PAGE.partition(f"\n### {heading}\n")[2].partition("\n### ")[0].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("heading", "make"),
+    [("DFEW", dfew_tree), ("MAFW", mafw_tree), ("FERV39k", ferv39k_tree), ("CAER", caer_tree), ("BAH", bah_tree)],
+)
+def test_what_the_page_says_to_set_reads_the_data_set(tmp_path, heading, make):
+    make(tmp_path)
+    (block,) = re.findall(r"```yaml\n(.*?)```", section(heading), flags=re.DOTALL)
+    config = build(DatasetConfig, yaml.safe_load(block)["dataset"] | {"root": tmp_path}, "docs")
+    found = readers.read(config)
+    assert len(found.clips.table) > 2
+    assert found.skipped == 0
+    for name in found.clips.classes:
+        assert name.lower() in section(heading).lower(), name
+
+
+def test_the_table_of_clips_of_the_page_is_read_as_the_page_says(tmp_path):
+    (table,) = re.findall(r"```csv\n(.*?)```", section("A table of clips"), flags=re.DOTALL)
+    (block,) = re.findall(r"```yaml\n(.*?)```", section("A table of clips"), flags=re.DOTALL)
+    frames(tmp_path, "talks/a", *(f"{n:05d}.jpg" for n in range(1, 201)))
+    names = "emotion,subject,split,admiration,amusement"
+    file(tmp_path, "clips.csv", table.replace("label,group,split", names).replace("train\n", "train,0.5,1\n"))
+    values = yaml.safe_load(block)["dataset"] | {"root": tmp_path, "annotations": tmp_path / "clips.csv"}
+    found = readers.read(build(DatasetConfig, values, "docs"))
+    columns = ["clip", "start", "end", "expression", "group", "split", "admiration", "amusement"]
+    assert rows(found.clips.table, *columns) == [
+        ("talks/a:1-106", 1, 106, "happy", "anna", "train", 0.5, 1.0),  # 4.2 s at 25 frames/s are 105 frames
+        ("talks/a:106-", 106, None, "sad", "anna", "train", 0.5, 1.0),
+    ]

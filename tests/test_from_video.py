@@ -1,6 +1,7 @@
 """From video files, or whole frames with landmarks, to aligned faces, tables and features."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from test_faces import film, find_squares, picture
 
 import extract
+from pipeline.core.clips import read_clips
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import read_frames, read_labels
@@ -166,3 +168,42 @@ def test_a_video_may_be_called_by_a_number(cut):
     Path("in/1/1.mp4").unlink()
     cut()
     assert sorted(path.name for path in Path("faces/cropped_aligned").iterdir()) == ["1_left", "1_right", "2"]
+
+
+def test_videos_of_clips_become_clips_by_the_commands_of_the_page(cut):
+    """CAER's by their folders; DFEW's by their numbers; and a table's, in seconds, by the times of the faces."""
+    for split in ("train", "validation", "test"):
+        film(Path(f"in/{split}/Anger/0001.avi"), [picture(red=30)] * 4)
+    cut("--names", "tree")
+    index.main(["--name", "caer", "--root", "faces"])
+    clips = read_clips(Path("data/clips.parquet")).table
+    assert clips.set_index("video")["split"].to_dict() == {
+        "test/Anger/0001": "test", "train/Anger/0001": "train", "validation/Anger/0001": "val",
+    }  # fmt: skip
+
+    shutil.rmtree("in")
+    film(Path("in/part_1/1.mp4"), [picture(red=30)] * 4)
+    film(Path("in/part_1/2.mp4"), [picture()] * 4)
+    cut(out="dfew_faces")
+    for part in ("train", "test"):
+        table = Path(f"dfew/EmoLabel_DataSplit/{part}(single-labeled)/set_1.csv")
+        table.parent.mkdir(parents=True)
+        table.write_text("video_name,label\n" + ("1,3\n" if part == "test" else "2,4\n"))
+    index.main(["--name", "dfew", "--root", "dfew_faces", "--annotations", "dfew"])
+    clips = read_clips(Path("data/clips.parquet")).table
+    assert clips[["clip", "video", "expression", "split"]].to_numpy().tolist() == [
+        ["00001", "1", "Neutral", "val"], ["00002", "00002", "Angry", "train"],
+    ]  # fmt: skip
+    report = json.loads(Path("data/index.json").read_text())
+    assert report["clips_without_frames"] == {"count": 1, "first": ["00002"]}
+
+    shutil.rmtree("in")
+    film(Path("in/talk.mp4"), [picture(red=None if i in (3, 4) else 30) for i in range(10)])
+    Path("in/clips.csv").write_text("video,start_sec,end_sec,label\nin/talk.mp4,0,0.2,a\nin/talk.mp4,0.2,9,b\n")
+    cut(out="talk_faces")
+    index.main(["--name", "clips", "--root", "talk_faces", "--annotations", "in/clips.csv"])
+    times = pd.read_parquet("talk_faces/faces.parquet").set_index("frame")["time_sec"]
+    labels = read_labels(Path("data/labels.parquet")).table.set_index("frame")["expression"]
+    assert labels.to_dict() == {n: "a" if t < 0.2 else "b" for n, t in times.items()}
+    assert len(labels) == 8
+    assert set(labels) == {"a", "b"}
