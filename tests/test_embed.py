@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from pipeline.embed.loading import Trained, chosen
 from pipeline.extraction import reduce
 from pipeline.extraction.weights.__main__ import main as weights_main
 from pipeline.faces import __main__ as faces
-from pipeline.faces.detect import DETECTORS
+from pipeline.faces.detect import DETECTORS, mtcnn
 
 REAL = Path(os.environ.get("FACES", "not given"))
 CPU = torch.device("cpu")
@@ -64,7 +65,7 @@ def squares():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Two trained runs: 'classified' of two seeds, behind a projection, and 'contrast', which has no classifier."""
+    """Two trained runs: 'classified' of two seeds, behind a projection, and 'tcn_supcon', which has no classifier."""
     place = tmp_path_factory.mktemp("project")
     with contextlib.chdir(place):
         Path("params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
@@ -79,7 +80,7 @@ def project(tmp_path_factory):
         assert extract.main([*TINY, "--weights", "random"]) == 0
         reduce.main(["-n", "6"])
         train.main([*FLAGS, "-e", "2", "-r", "2", "--loss", "cross_entropy", "--name", "classified"])
-        train.main([*FLAGS, "-e", "2", "--no-reduce", "--model", "tcn", "--loss", "supcon", "--name", "contrast"])
+        train.main([*FLAGS, "-e", "2", "--no-reduce", "--model", "tcn", "--loss", "supcon", "--name", "tcn_supcon"])
     return place
 
 
@@ -156,7 +157,7 @@ def test_frames_without_a_face_are_absent_and_those_who_are_seen_too_little_are_
     assert table.attrs["problems"] == [{"file": "gap.mp4", "problem": left_out}]
 
 
-@pytest.mark.parametrize("run", ["classified", "contrast"])
+@pytest.mark.parametrize("run", ["classified", "tcn_supcon"])
 def test_a_clip_has_the_embeddings_that_the_pipeline_gives_it(project, run):
     """By commands, files and a store in one way, in memory in the other."""
     file = clip("two.mp4", 8, 900, red=100, blue=20)
@@ -281,7 +282,7 @@ def test_the_best_seed_is_taken_where_none_is_named(project):
 
 def test_without_a_classifier_classes_are_those_of_the_nearest_centres(project):
     """Centres are the means of the unit embeddings of each class's training frames, as they are in the store."""
-    loaded = Embedder.load(project / "runs/contrast", device="cpu")
+    loaded = Embedder.load(project / "runs/tcn_supcon", device="cpu")
     assert loaded.classes_by == "class centres"
     store, labels = FeatureStore(project / "data/features.zarr"), read_labels(project / "data/labels.parquet").table
     rows = store.keys.astype({"video": "str"}).merge(labels, on=["video", "frame"])
@@ -499,7 +500,57 @@ def test_a_run_without_a_frame_table_has_examples_without_pictures(project):
     assert nearest["path"].isna().all()
 
 
+def test_the_page_is_done_as_it_stands_there(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    clip("clip.mp4", 12, 3, red=100, blue=20)
+    cv2.imwrite("anna.jpg", scene(5, red=60)[..., ::-1])
+    cv2.imwrite("ben.png", scene(6, blue=30)[..., ::-1])
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/embed.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 6
+    assert names["table"]["person"].unique().tolist() == ["left", "right"]
+    assert names["faces"]["video"].tolist() == ["anna", "ben"]
+    assert names["frames"].shape == (24, 24)
+    np.testing.assert_allclose(vectors(names["same"].sort_index()), vectors(names["cut"]), atol=1e-6)
+    whole = {(r.person, r.frame): r.embedding for r in names["table"].itertuples()}
+    assert len(names["embeddings"]) == 24
+    assert max(float(z @ whole["left", 5]) for z in names["embeddings"]) > 0.999
+
+
 def test_importing_it_waits_for_nothing():
     code = "import sys, pipeline.embed; print({'torch', 'cv2', 'pandas', 'timm'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+# --- real faces ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real_faces(monkeypatch):
+    if not REAL.is_dir():
+        pytest.skip("FACES names no folder of real clips")
+    monkeypatch.setitem(DETECTORS, "mtcnn", mtcnn)
+
+
+@pytest.mark.slow
+def test_a_real_clip_has_the_embeddings_that_the_pipeline_gives_it(project, real_faces):
+    file = REAL / "single_face.mp4"
+    table = Embedder.load(project / "runs/tcn_supcon", device="cpu").video(file, every=3, min_frames=3)
+    assert len(table) == 72
+    expected = through_the_pipeline(project, file, "tcn_supcon", "--every", "3")
+    assert least_cosine(table, expected) >= 0.9999
+    assert similarity(table).min() < 0.99
+
+
+@pytest.mark.slow
+def test_five_people_of_a_real_photograph_stay_apart(project, real_faces):
+    table = Embedder.load(project / "runs/tcn_supcon", device="cpu").images(REAL / "multi_face.jpg")
+    assert table["person"].tolist() == ["p1", "p2", "p3", "p4", "p5"]
+    boxes = np.stack(table["box"])
+    assert (np.diff(boxes[:, 0]) > 0).all()  # from the left
+    assert np.triu(similarity(table), 1).max() < 0.999
+    with pytest.raises(UserError, match="no face was found"):
+        Embedder.load(project / "runs/tcn_supcon", device="cpu").video(REAL / "no_face.mp4", every=5)
