@@ -4,6 +4,7 @@
     python train.py --steps 2000                     2,000 steps of the optimiser, however many epochs that takes
     python train.py --model tcn --loss supcon -r 3   another head and loss, three seeds
     python train.py --loss '{arcface: 1, triplet: {weight: 0.5, mining: semi_hard}}'
+    python train.py --unit clip --loss cross_entropy --select-by uar          clips have a label, not frames
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
     python train.py --resume runs/manual/NAME        goes on with a run that was killed, to exactly its weights
     python train.py --all                            and print every metric in the end, not just the main ones
@@ -22,7 +23,7 @@ from pathlib import Path
 from pipeline.adapter.heads import HEADS
 from pipeline.core import children
 from pipeline.core.choices import listed
-from pipeline.core.join import open_both, with_files
+from pipeline.core.join import open_labelled, with_files
 from pipeline.core.params import UserError, entry, given_params
 from pipeline.training.config import TrainConfig, from_flags, new_folder
 from pipeline.training.losses import LOSSES
@@ -35,11 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "--list" in argv:
         return print(listed({"heads": HEADS, "losses": LOSSES, "samplers": SAMPLERS}))
     config, begun = from_flags(argv, __doc__)
-    config = with_files(config, config.data, "labels", *(["projection"] if config.reduce else []))
+    config = with_files(config, config.data, *config.tables)
     folder = begun or new_folder(config)
-    store, labels = open_both(config.data, config.labels, config.frames)
+    store, labels = open_labelled(config.data, config, config.frames, config.unit)
     if labels.folds and config.test_split is not None:
-        raise UserError(f"{config.labels} is cut into {len(labels.folds)} folds: leave --test-split out")
+        table = config.clips if config.unit == "clip" else config.labels
+        raise UserError(f"{table} is cut into {len(labels.folds)} folds: leave --test-split out")
 
     from pipeline.training import checkpoints, messages, run  # here: a wrong flag is told without waiting for these
 
@@ -54,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def evaluate(config: TrainConfig, folder: Path, params: list[str]) -> None:
     """In a process of its own: training that imported the evaluation would be trained again whenever that is edited."""
     command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder), "--data", str(config.data)]
-    command += ["--labels", str(config.labels), "--output", str(folder), "--device", config.device]
+    command += ["--output", str(folder), "--device", config.device]
+    command += ["--clips", str(config.clips)] if config.unit == "clip" else ["--labels", str(config.labels)]
     command += ["--alike", *config.alike] if config.alike else []
     command += ["--top-k", *map(str, config.top_k)] + (["--frames", str(config.frames)] if config.frames else [])
     command += ["--fps", str(config.fps)] if config.fps is not None else []

@@ -40,6 +40,8 @@ proxy_anchor                i        i                   i             i        
 cross_entropy               i        i                   i             i         i        i        -     -     i      -
 ccc                         i        -                   -             -         -        -        -     -     -      -
 bce                         i        -                   -             -         -        -        -     -     -      -
+mse                         -        -                   -             -         -        -        -     -     -      -
+pearson                     -        -                   -             -         -        -        -     -     -      -
 simsiam                     -        w                   w             w         w        w        w     w     -      -
 vicreg                      -        w                   w             w         w        w        w     w     -      -
 steadiness                  -        -                   -             -         -        -        -     -     -      -
@@ -76,6 +78,7 @@ def test_heads_and_samplers_go_with_a_loss_as_the_table_says(loss):
 
 
 # For each rule: what only this rule refuses, what it says, and the nearest that is taken.
+CLIP = {"unit": "clip"}
 STEADY = {"supcon": 1, "steadiness": 1}
 CASES = {
     "nothing_to_learn": [
@@ -251,6 +254,57 @@ CASES = {
             [{"loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "select_by": "p_mtl"}],
         ),
     ],
+    "centre_of_a_window_of_a_clip": [
+        (
+            CLIP | {"pooling": "centre"},
+            "pooling 'centre' takes one frame of 15, and a clip's label is of all: take 'mean' or 'hann'",
+            [CLIP | {"pooling": "hann"}, CLIP | {"pooling": "centre", "window": 1}, {"pooling": "centre"}],
+        )
+    ],
+    "pair_head_of_clips": [
+        (
+            CLIP | {"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs"},
+            "model 'pair_gate' compares two windows, and clips have several: unit must be 'frame'",
+            [{"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs"}],
+        )
+    ],
+    "outputs_of_frames": [
+        (
+            {"loss": loss, "sampler": "uniform"},
+            f"loss '{loss}' learns continuous outputs, which only clips have: unit must be 'clip'",
+            [CLIP | {"loss": loss, "sampler": "uniform", "select_by": "pearson"}],
+        )
+        for loss in ("mse", "pearson")
+    ],
+    "attention_of_a_head_without": [
+        (
+            CLIP | {"clip_pooling": "attention"},
+            "clip_pooling 'attention' needs the weights of a head, of ['attention_pool'], and model 'mlp' has none",
+            [CLIP | {"clip_pooling": "attention", "model": "attention_pool"}, {"clip_pooling": "attention"}],
+        )
+    ],
+    "largest_of_values": [
+        (
+            CLIP | {"clip_pooling": "top_k", "loss": {"mse": 1, "cross_entropy": 1}},
+            "clip_pooling 'top_k' is of logits, and loss 'mse + cross_entropy' predicts values (outputs)",
+            [CLIP | {"clip_pooling": "top_k", "loss": {"bce": 1, "cross_entropy": 1}}],
+        )
+    ],
+    "drawn_windows_of_a_sampler_that_looks_at_all": [
+        (
+            CLIP | {"clip_windows": 2, "sampler": "hard_negative"},
+            "sampler 'hard_negative' looks at all windows: clip_windows must be null, and is 2",
+            [CLIP | {"sampler": "hard_negative"}, CLIP | {"clip_windows": 2}],
+        )
+    ],
+    "select_by_of_clips": [
+        (
+            {"loss": "arcface", "select_by": name},
+            f"select_by '{name}' is of clips: unit must be 'clip'",
+            [CLIP | {"loss": "arcface", "select_by": name}],
+        )
+        for name in ("war", "uar")
+    ],
 }
 
 
@@ -282,6 +336,7 @@ def test_pairs_are_chosen_by_their_own_auc_and_a_head_for_pairs_by_its_logits():
         ("ccc", ["va"], "ccc"),
         ("rank_n_contrast", ["va"], "rank_correlation_va"),
         ("bce", ["aus"], "au_f1"),
+        ("mse", ["outputs"], "pearson"),
         ({"ccc": 1, "steadiness": 1}, ["va"], "ccc"),
         ({"cross_entropy": 1, "ccc": 1, "bce": 1}, ["expression", "va", "aus"], "auc_same_different"),
     ],

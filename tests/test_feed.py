@@ -14,7 +14,7 @@ from pipeline.adapter.windows import Window
 from pipeline.core.params import UserError
 from pipeline.core.store import StoreDamaged
 from pipeline.training import feed as feed_module
-from pipeline.training.feed import feed
+from pipeline.training.feed import Drawn, feed
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ import numpy as np, torch
 from pipeline.core.store import FeatureStore
 from pipeline.adapter.front import Front
 from pipeline.adapter.sources import open_inputs
-from pipeline.training.feed import feed
+from pipeline.training.feed import Drawn, feed
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
@@ -191,3 +191,19 @@ def test_peak_memory_stays_within_the_room_and_without_a_limit_is_all_features(t
         peaks[source] = int(peak)
     assert peaks["InMemory"] > 65e6
     assert peaks["FromDisk"] < (16 << 20) + 12e6  # batches, window numbers, the reading thread
+
+
+def test_from_disk_the_drawn_windows_of_an_epoch_are_those_of_memory(store, short_segments):
+    rows, clip = windows_of(), np.arange(N) // 5
+    drawn = Drawn(clip, 2, seed=3)
+    of = feed(FromDisk(store, STORE_ROWS, front("shifted"), CPU, VIEWS, 700), rows, N, 3, drawn)
+    memory = feed(load(store, STORE_ROWS, front("shifted"), CPU, VIEWS), rows, N, 3, drawn)
+    for epoch in range(3):
+        (whole,) = memory(epoch)
+        shards = [shard.windows for shard in of(epoch)]
+        assert len(shards) > 2
+        assert sorted(np.concatenate(shards)) == whole.windows.tolist() == np.flatnonzero(drawn(epoch)).tolist()
+        assert len(whole.windows) == drawn.num_windows
+        features, valid = whole.batch(np.arange(4))
+        torch.testing.assert_close(features, by_hand(store, front("shifted"), rows[whole.windows[:4]]))
+        assert torch.equal(valid, torch.from_numpy(rows[whole.windows[:4]] >= 0))

@@ -19,7 +19,7 @@ from pipeline.training.losses import LOSSES
 from pipeline.training.losses.build import build_loss, target_of
 from pipeline.training.losses.common import Loss
 
-B, E, C, T, A = 12, 8, 4, 5, 3
+B, E, C, T, A, K = 12, 8, 4, 5, 3, 2
 LABELS = torch.tensor([0, 0, 1, 1, 0, 2, 2, 1, 2, 0, 3, 0])  # 3 stands alone: an anchor without a positive
 GROUPS = torch.tensor([0, 0, 1, 2, 3, 4, 5, 1, 5, 6, 7, 8])  # 0-1, 2-7 and 6-8 are of one label and one group
 SAME = torch.zeros(B, dtype=torch.int64)
@@ -51,7 +51,7 @@ class Made(nn.Module):
 def make(name, num_classes=C, **values):
     torch.manual_seed(0)
     options = {k: values.pop(k) for k in list(values) if k not in ("class_counts", "temperature", "margin")}
-    given = {"num_classes": num_classes, "embedding_size": E, "num_aus": A, **values}
+    given = {"num_classes": num_classes, "embedding_size": E, "num_aus": A, "num_outputs": K, **values}
     return Made(build_loss(name, options, **given))
 
 
@@ -65,6 +65,7 @@ def batch_of(embeddings, labels=LABELS, groups=None, **entries):
         "groups": groups,
         "va": draw(1, (n, 2)).tanh(),
         "aus": aus,
+        "outputs": draw(4, (n, K)),
         "frames": embeddings[:, None] + 0.5 * draw(3, (n, T, E)),
         "valid": torch.ones(n, T, dtype=torch.bool),
         "frame_labels": labels[:, None].expand(n, T),
@@ -601,6 +602,31 @@ def test_vicreg_of_embeddings_in_one_point_is_the_lack_of_variance():
     assert torch.isfinite(embeddings.grad).all()
 
 
+def test_losses_of_outputs_are_their_formulas_over_the_known_cells():
+    outputs = draw(5, (B, K)).double()
+    outputs[0], outputs[4, 1] = math.nan, math.nan
+    loss = make("mse")
+    predicted = loss.predict("outputs", draw()).double().detach()
+    known = [(row, k) for row in range(B) for k in range(K) if not math.isnan(outputs[row, k])]
+    assert len(known) == B * K - K - 1
+    found = mean([float(predicted[cell] - outputs[cell]) ** 2 for cell in known])
+    assert value(loss, draw(), outputs=outputs).item() == pytest.approx(found, rel=1e-5)
+    loss = make("pearson")
+    predicted, correlations = loss.predict("outputs", draw()).double().detach(), []
+    for k in range(K):
+        rows = [row for row, column in known if column == k]
+        correlations.append(np.corrcoef(predicted[rows, k], outputs[rows, k])[0, 1])
+    assert value(loss, draw(), outputs=outputs).item() == pytest.approx(1 - mean(correlations), rel=1e-4)
+
+
+def test_pearson_of_a_constant_is_one_with_a_finite_gradient():
+    embeddings = draw()[:1].repeat(B, 1).requires_grad_()
+    total = value(make("pearson"), embeddings)
+    total.backward()
+    assert total.item() == pytest.approx(1, abs=1e-3)
+    assert torch.isfinite(embeddings.grad).all()
+
+
 def test_steadiness_is_its_formula():
     frames, valid = draw(size=(B, T, E)), draw(4, (B, T)) > -0.5
     frame_labels = (draw(5, (B, T)) > -1).long() - (draw(6, (B, T)) > 1.5).long()
@@ -659,7 +685,13 @@ def test_the_gradient_is_finite_and_reaches_embeddings_and_weights(name):
 
 @pytest.mark.parametrize(
     ("name", "what", "size"),
-    [*((name, "classes", C) for name in WITH_CLASSES), ("ccc", "va", 2), ("bce", "aus", A)],
+    [
+        *((name, "classes", C) for name in WITH_CLASSES),
+        ("ccc", "va", 2),
+        ("bce", "aus", A),
+        ("mse", "outputs", K),
+        ("pearson", "outputs", K),
+    ],
 )
 def test_a_loss_that_predicts_says_what_and_gives_it(name, what, size):
     loss = make(name)
@@ -668,7 +700,7 @@ def test_a_loss_that_predicts_says_what_and_gives_it(name, what, size):
     assert loss.predict(what, draw()).shape == (B, size)
 
 
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - {*WITH_CLASSES, "ccc", "bce"}))
+@pytest.mark.parametrize("name", sorted(set(LOSSES) - {*WITH_CLASSES, "ccc", "bce", "mse", "pearson"}))
 def test_all_other_losses_predict_nothing(name):
     assert make(name).loss.trains == {}
     assert LOSSES[name].predicts is None
@@ -765,7 +797,7 @@ def without(name, dropped):
     fewer = {k: v[kept] for k, v in batch.items() if k != "pair_logits"} | {
         "pair_logits": batch["pair_logits"][kept[1::2]]
     }
-    missing = {"labels": -1, "va": math.nan, "aus": math.nan}
+    missing = {"labels": -1, "va": math.nan, "aus": math.nan, "outputs": math.nan}
     targets = {k: torch.where((kept if batch[k].ndim == 1 else kept[:, None]), batch[k], v) for k, v in missing.items()}
     return make(name)(embeddings, batch | targets)[0], make(name)(embeddings[kept], fewer)[0]
 
@@ -800,7 +832,7 @@ def test_a_window_with_valence_only_is_left_out_and_one_with_some_action_units_i
 @pytest.mark.parametrize("name", [n for n in sorted(LOSSES) if target_of(n)])
 def test_a_batch_without_any_target_is_zero_with_a_gradient(name):
     embeddings = draw().requires_grad_()
-    nothing = {"va": torch.full((B, 2), math.nan), "aus": torch.full((B, A), math.nan)}
+    nothing = {name: torch.full((B, n), math.nan) for name, n in (("va", 2), ("aus", A), ("outputs", K))}
     total = value(make(name), embeddings, torch.full((B,), -1), **nothing)
     total.backward()
     assert total.item() == 0
@@ -882,6 +914,7 @@ def test_a_loss_says_what_it_learns_from():
     targets = {name: target_of(name) for name in LOSSES}
     assert {name for name, target in targets.items() if target is None} == {"simsiam", "vicreg", "steadiness"}
     assert (targets["ccc"], targets["rank_n_contrast"], targets["bce"]) == ("va", "va", "aus")
+    assert (targets["mse"], targets["pearson"]) == ("outputs", "outputs")
     assert all(targets[name] == "expression" for name in [*OF_PAIRS, *WITH_CLASSES, "pair_bce"])
 
 

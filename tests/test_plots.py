@@ -222,7 +222,7 @@ def test_bars_are_as_long_as_f1_and_a_class_without_frames_has_none():
     assert axis.get_xlim() == (0, 1)
     assert [bar.get_width() for bar in axis.patches] == [0.5, 0, 0.25]
     assert texts(axis.get_yticklabels()) == CLASSES
-    assert texts(axis.texts) == ["0.500", "", "0.250", "no such frames"]
+    assert texts(axis.texts) == ["0.500", "", "0.250", "not among them"]
     assert axis.texts[3].get_position()[1] == 1
     # the last is not around its value: percentiles need not hold it
     assert intervals_of(axis) == {0: [0.4, 0.6], 2: [0.3, 0.35]}

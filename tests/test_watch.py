@@ -51,6 +51,7 @@ def frame_set(label, group, pairs=(), same=()) -> FrameSet:
         pairs=np.asarray(pairs, dtype=np.int64).reshape(-1, 2), same=np.asarray(same, dtype=bool),
         videos=[f"v{i}" for i in range(n)], groups=[f"g{g}" for g in np.unique(group)],
         classes=["a", "b", "c", "d"], au_names=[], labels_without_features=0,
+            outputs=np.zeros((n, 0)), output_names=[],
     )  # fmt: skip
 
 

@@ -44,10 +44,11 @@ class Adapter:
 
     ``facts``: model and its arguments, predictors (what each of them is), window (the fields of ``Window``), pooling,
     classes, made_by of the features, thresholds_of (what the thresholds of action units were fitted on: folds, frames,
-    groups), vouched (whose features were made otherwise and are alike by the user's word, and
-    what differs), ... ``seen`` says which videos it was made with, by use ('train', 'select', 'val', 'projection');
-    None where its file does not say. ``centres`` (C, E) float32 are the means of the unit embeddings of each class's
-    training frames, NaN where it has none; None where there are no classes, or the training is not finished.
+    groups), clips (of a run on clips alone: the fields of ``clips.ClipRule``), vouched (whose features were made
+    otherwise and are alike by the user's word, and what differs), ... ``seen`` says which videos it was made with, by
+    use ('train', 'select', 'val', 'projection'); None where its file does not say. ``centres`` (C, E) float32 are the
+    means of the unit embeddings of each class's training windows, NaN where it has none; None where there are no
+    classes, or the training is not finished.
     """
 
     front: Front
@@ -66,7 +67,7 @@ class Adapter:
 
     @property
     def predicts(self) -> tuple[str, ...]:
-        """What is predicted: some of 'classes', 'va' and 'aus', or nothing."""
+        """What is predicted: some of 'classes', 'va', 'aus' and 'outputs', or nothing."""
         return tuple(self.predictors.by_what)
 
     @property
@@ -82,7 +83,7 @@ class Adapter:
         self.facts["thresholds_of"] = fitted_on
 
     def predict(self, what: str, embeddings: torch.Tensor) -> torch.Tensor:
-        """Float32 logits (B, C) for 'classes', values (B, 2) for 'va', logits (B, A) for 'aus'."""
+        """Float32 logits (B, C) for 'classes' and (B, A) for 'aus', values (B, 2) for 'va' and (B, K) for 'outputs'."""
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.predictors.by_what[what].predict(embeddings.float())
 
@@ -188,6 +189,14 @@ def read_adapter(path: str | Path) -> Adapter:
     adapter.seen, adapter.centres = seen, centres
     adapter.modules().load_state_dict(tensors)
     return adapter
+
+
+def trained_on_clips(folder: Path) -> bool:
+    """Whether the run in ``folder`` was trained on clips; False where it has no checkpoint."""
+    paths = [*folder.glob("seed_*/best.safetensors"), *folder.glob("fold_*/seed_*/best.safetensors")]
+    if not paths:
+        return False
+    return "clips" in load_tensors(min(paths), "a trained adapter", _way_out(min(paths)), "pt")[1]
 
 
 def _check_format(path: Path, facts: dict[str, Any]) -> None:

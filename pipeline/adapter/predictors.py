@@ -1,4 +1,4 @@
-"""Predictors: embeddings (B, E) -> classes, valence and arousal, or action units.
+"""Predictors: embeddings (B, E) -> classes, valence and arousal, action units, or further continuous outputs.
 
 They are part of an adapter, and a loss trains each: ``forward`` gives what this loss is computed from, ``predict`` what
 is predicted.
@@ -13,12 +13,12 @@ from torch import nn
 
 
 class Predictor(nn.Module):
-    """``num_outputs`` numbers for each embedding; ``what`` they are is 'classes', 'va' or 'aus'."""
+    """``num_outputs`` numbers for each embedding; ``what`` they are is 'classes', 'va', 'aus' or 'outputs'."""
 
     what: str
 
     def predict(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Logits (B, C) of classes, values (B, 2) of valence and arousal, or logits (B, A) of action units."""
+        """Logits (B, C) of classes or (B, A) of units; values (B, 2) of valence and arousal or (B, K) of outputs."""
         return self(embeddings)
 
 
@@ -103,12 +103,26 @@ class AUDetector(Predictor):
         return self.linear(embeddings)
 
 
+class Regressor(Predictor):
+    """Continuous outputs (B, K): a linear map of the embeddings."""
+
+    what = "outputs"
+
+    def __init__(self, embedding_size: int, num_outputs: int, bias: bool = True):
+        super().__init__()
+        self.linear = nn.Linear(embedding_size, num_outputs, bias=bias)
+
+    def forward(self, embeddings: torch.Tensor) -> torch.Tensor:
+        return self.linear(embeddings)
+
+
 PREDICTORS = {
     "cosine": CosineClassifier,
     "proxies": ProxyClassifier,
     "linear": LinearClassifier,
     "va": VARegressor,
     "aus": AUDetector,
+    "outputs": Regressor,
 }
 
 

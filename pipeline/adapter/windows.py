@@ -133,11 +133,14 @@ class Windows:
         places = np.arange(self.num_frames, dtype=np.int64) - self.num_frames // 2
         return self._rows(centres, self.number[centres, None] + self._distance(places[None], centres))[0]
 
-    def sliding(self, wanted: NDArray, stride: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def sliding(
+        self, wanted: NDArray, stride: int, within: bool = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row numbers (W, T) of the windows, ``stride`` steps apart, that hold one of the rows ``wanted``; -1 as above.
 
         The second array (W, T) is True where a place lies inside its video, and False beyond an end. The windows of a
         video begin at its first frame and go on until one holds its last, so only that one reaches beyond the end.
+        ``within`` the video it ends with the last frame instead; then only one longer than the video reaches beyond.
         Frames that lie between two steps are in windows of their own. So each frame is in one window at least, and in
         about T / stride of them. Windows without any wanted frame, as in a long gap, are left out.
 
@@ -174,9 +177,12 @@ class Windows:
         number = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(low, count)
         of = np.repeat(of, count)
         head = order[begins[of]]  # the first frame of the window's series
-        places = (first[of] + number * stride)[:, None] + np.arange(self.num_frames, dtype=np.int64)
-        start = self._first[rows[head]] + rest[head]
-        return self._rows(rows[head], start[:, None] + self._distance(places, rows[head]))
+        start = number * stride
+        if within:
+            start = np.minimum(start, np.maximum(last[of] - first[of] - (self.num_frames - 1), 0))
+        places = (first[of] + start)[:, None] + np.arange(self.num_frames, dtype=np.int64)
+        begin = self._first[rows[head]] + rest[head]
+        return self._rows(rows[head], begin[:, None] + self._distance(places, rows[head]))
 
     def every(self, stride: int) -> NDArray[np.int64]:
         """How many times ``stride`` steps each frame (N,) is behind the first of its video, rounded down."""

@@ -1,4 +1,4 @@
-"""The store and the label table as arrays to train on: sorted by (video, frame), each labelled frame in one part."""
+"""The store and the table of labels as arrays to train on: each labelled frame, or each labelled clip, in one part."""
 
 import math
 import re
@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.core.join import codes_of, places_of
+from pipeline.core.clips import Clips
+from pipeline.core.join import codes_of, places_of, rows_of_clips
 from pipeline.core.params import UserError, one_of
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import SPLITS, Labels
 
 PARTS = ("train", "select", "val", "test")
 TRAIN, VAL, TEST = range(len(SPLITS))  # codes of the official split
-# Kinds of labels, and the column of the label table that holds their official split.
-TRACKS = {"expression": "expression_split", "va": "va_split", "aus": "au_split"}
+# Kinds of labels, and the column of the label table that holds their official split. A clip has one for all of them.
+TRACKS = {"expression": "expression_split", "va": "va_split", "aus": "au_split", "outputs": None}
 PAIR = ["dataset", "pair", "side", "same"]  # of the label tables that name pairs, and whose pair it is among several
 
 
@@ -48,16 +49,39 @@ class FrameSet:
     classes: list[str]
     au_names: list[str]
     labels_without_features: int
+    outputs: np.ndarray
+    output_names: list[str]
+    clip: np.ndarray | None = None
+    clips: pd.DataFrame | None = None
+    clips_without_features: tuple[str, ...] = ()
+
+    @property
+    def sequence(self) -> np.ndarray:
+        """What no window crosses, as codes (N,) that never decrease: the video, or the clip where it has the labels."""
+        return self.video if self.clip is None else self.clip
+
+    @property
+    def sequence_videos(self) -> list[str]:
+        """The name of the video of each ``sequence``."""
+        return self.videos if self.clips is None else self.clips["video"].tolist()
 
     @property
     def known(self) -> dict[str, np.ndarray]:
         """Which frames (N,) have a label of each track: a class, valence and arousal both, at least one action unit."""
         va = np.isfinite(self.va).all(axis=1)
-        return {"expression": self.label >= 0, "va": va, "aus": (~np.isnan(self.aus)).any(axis=1)}
+        aus, outputs = ((~np.isnan(values)).any(axis=1) for values in (self.aus, self.outputs))
+        return {"expression": self.label >= 0, "va": va, "aus": aus, "outputs": outputs}
 
     def centres(self, part: str) -> np.ndarray:
-        """Row numbers of the labelled frames of a part, in order."""
+        """Row numbers of the labelled frames of a part, in order; of clips, those of their first frames."""
         return np.flatnonzero(self.part == PARTS.index(part))
+
+    def stored_rows(self, part: str) -> np.ndarray:
+        """Where the labelled frames of a part lie in the store, each once; of clips, all their frames."""
+        centres = self.centres(part)
+        if self.clip is None:
+            return self.row[centres]
+        return np.unique(self.row[np.isin(self.clip, self.clip[centres])])
 
     def pairs_of(self, part: str) -> tuple[np.ndarray, np.ndarray]:
         """The ``pairs`` (p, 2) of which both frames are in a part, and their ``same`` (p,)."""
@@ -71,7 +95,7 @@ class FrameSet:
         return [self.groups[g] for g in groups], [self.videos[v] for v in videos]
 
 
-def held_names(frames: FrameSet, labels: Labels, part: str) -> tuple[list[str], list[str]]:
+def held_names(frames: FrameSet, labels: Labels | Clips, part: str) -> tuple[list[str], list[str]]:
     """The groups of a part that is held out, and all videos that the label table has of them.
 
     A group's other videos count too: whoever was trained on them has seen the person.
@@ -82,10 +106,10 @@ def held_names(frames: FrameSet, labels: Labels, part: str) -> tuple[list[str], 
 
 
 def frame_set(
-    store: FeatureStore, labels: Labels, *, tracks: Sequence[str] = ("expression",), test_split: float | None,
+    store: FeatureStore, labels: Labels | Clips, *, tracks: Sequence[str] = ("expression",), test_split: float | None,
     select_split: float, split_seed: int,
 ) -> FrameSet:  # fmt: skip
-    """The videos in the store that are labelled for one of ``tracks``, cut into parts by group.
+    """The videos, or the clips, in the store that are labelled for one of ``tracks``, cut into parts by group.
 
     ``val`` are the labelled frames of the groups that the official split of the first of ``tracks`` validates on, or,
     with ``test_split``, of that share of all groups whatever the official split says. ``train`` are the frames that
@@ -95,26 +119,29 @@ def frame_set(
     each of which may be a class, by same and different; by the quadrant of valence and arousal; by the number of action
     units) and the same for every training seed. ``test`` are the frames that the first track's official split calls so:
     nothing is chosen on them. Frames that it puts nowhere are left out; with ``test_split`` there is no test part, and
-    all are used alike. Raises ``UserError`` where a track has no labels, a part
+    all are used alike. Of clips all this is said of clips in the place of frames; a clip that has no frame in the store
+    is in no part, and named in ``clips_without_features``. Raises ``UserError`` where a track has no labels, a part
     would be empty, or a group stands on both sides of a track's official split.
     """
+    of_clips = isinstance(labels, Clips)
     table, columns = labels.table, {track: _columns(labels, track) for track in tracks}
     has = {track: _has(table[names], track) for track, names in columns.items()}
     labelled = np.flatnonzero(np.logical_or.reduce(list(has.values())))
-    rows, of = _frames_of(store.keys, table, labelled)
+    rows, of, clip = (frames_of_clips if of_clips else _frames_of)(store.keys, table, labelled)
+    first = np.ones(len(rows), dtype=bool) if clip is None else np.diff(clip, prepend=-1) != 0
     keys = store.keys.iloc[rows]
-    there = {track: _taken(labels_of, of, False) for track, labels_of in has.items()}
+    there = {track: _taken(labels_of, of, False) & first for track, labels_of in has.items()}
     num_labels = int(np.logical_or.reduce(list(there.values())).sum())
     if num_labels == 0:
         raise UserError(
-            f"none of the {len(labelled):,} labelled frames is in the store {store.path}: "
+            f"none of the {len(labelled):,} labelled {'clips' if of_clips else 'frames'} is in the store {store.path}: "
             "are store and labels of one data set?"
         )
     video, known = pd.factorize(keys["video"].cat.codes.to_numpy())
     videos = list(keys["video"].cat.categories[known])
     group, groups = _groups(table["group"], of, video, len(videos))
     target = {track: _values(table, track, names, labels.classes, of) for track, names in columns.items()}
-    splits = {track: _split(table, TRACKS[track], of) for track in tracks}
+    splits = {track: _split(table, "split" if of_clips else TRACKS[track], of) for track in tracks}
     strata = _strata(tracks, target)
     pairs = table.reindex(columns=PAIR).iloc[of[of >= 0]].assign(row=np.flatnonzero(of >= 0)).dropna(subset="pair")
     if len(pairs):
@@ -132,10 +159,12 @@ def frame_set(
         part=part, **_pairs(pairs), videos=videos, groups=groups,
         classes=labels.classes if "expression" in tracks else [],
         au_names=columns.get("aus", []), labels_without_features=len(labelled) - num_labels,
+        outputs=target.get("outputs", np.zeros((len(rows), 0), dtype=np.float32)),
+        output_names=columns.get("outputs", []), **({} if clip is None else _clips(table, labelled, of, clip)),
     )  # fmt: skip
 
 
-def _frames_of(keys: pd.DataFrame, table: pd.DataFrame, labelled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _frames_of(keys: pd.DataFrame, table: pd.DataFrame, labelled: np.ndarray) -> tuple[np.ndarray, np.ndarray, None]:
     """Places in ``keys`` (N,) of all frames of the labelled videos, and the label row (N,) of each, or -1."""
     code = codes_of(keys, table["video"])[labelled]
     is_labelled = np.zeros(len(keys["video"].cat.categories), dtype=bool)
@@ -143,7 +172,32 @@ def _frames_of(keys: pd.DataFrame, table: pd.DataFrame, labelled: np.ndarray) ->
     rows = np.flatnonzero(is_labelled[keys["video"].cat.codes])
     at, of = places_of(keys, code, table["frame"].to_numpy()[labelled]), np.full(len(keys), -1)
     of[at[at >= 0]] = labelled[at >= 0]
-    return rows, of[rows]
+    return rows, of[rows], None
+
+
+def frames_of_clips(
+    keys: pd.DataFrame, table: pd.DataFrame, labelled: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Places in ``keys`` (N,) of the frames of the labelled clips, the row (N,) of each one's clip in the table, and
+    the number (N,) of that clip, counted from 0 in the order of videos and of the clips in them."""
+    span = rows_of_clips(keys, table.iloc[labelled])
+    span, clips = span[span[:, 0] < span[:, 1]], labelled[span[:, 0] < span[:, 1]]
+    order = np.lexsort((clips, span[:, 1], span[:, 0]))  # a video's frames lie together in the keys
+    span, clips = span[order], clips[order]
+    length = span[:, 1] - span[:, 0]
+    clip = np.repeat(np.arange(len(clips)), length)
+    before = np.cumsum(length) - length
+    return np.arange(len(clip)) - before[clip] + span[clip, 0], clips[clip], clip
+
+
+def _clips(table: pd.DataFrame, labelled: np.ndarray, of: np.ndarray, clip: np.ndarray) -> dict[str, Any]:
+    """What a frame set of clips says of them; ``of`` (N,) are rows of the clip table, ``clip`` (N,) their numbers."""
+    there = of[np.flatnonzero(np.diff(clip, prepend=-1))]
+    absent = table["clip"].iloc[np.setdiff1d(labelled, there)]
+    return {
+        "clip": clip, "clips": table.iloc[there][["clip", "video", "start", "end"]].reset_index(drop=True),
+        "clips_without_features": tuple(absent),
+    }  # fmt: skip
 
 
 def _taken(values: np.ndarray, of: np.ndarray, nothing: Any) -> np.ndarray:
@@ -174,15 +228,17 @@ def _split(table: pd.DataFrame, column: str, of: np.ndarray) -> np.ndarray:
     return _taken(pd.Categorical(table[column], categories=SPLITS).codes, of, -1)
 
 
-def _columns(labels: Labels, track: str) -> list[str]:
-    """The columns of the label table that a track's labels are in."""
+def _columns(labels: Labels | Clips, track: str) -> list[str]:
+    """The columns of the label table, or of the clip table, that a track's labels are in."""
     names = {
         "expression": [c for c in labels.table if c == "expression"],
         "va": [c for c in ("valence", "arousal") if c in labels.table],
         "aus": [c for c in labels.table if re.fullmatch(r"au\d+", c)],
+        "outputs": labels.outputs if isinstance(labels, Clips) else [],
     }[one_of("track", track, TRACKS)]
     if not names or labels.table[names].isna().all(axis=None):
-        raise UserError(f"the labels of data set '{labels.dataset}' have no {_WORDS[track]} to train on")
+        whose = "clips" if isinstance(labels, Clips) else "labels"
+        raise UserError(f"the {whose} of data set '{labels.dataset}' have no {_WORDS[track]} to train on")
     return names
 
 
@@ -192,7 +248,12 @@ def _has(columns: pd.DataFrame, track: str) -> np.ndarray:
     return (there.all(axis=1) if track == "va" else there.any(axis=1)).to_numpy()
 
 
-_WORDS = {"expression": "expressions", "va": "valence and arousal", "aus": "action units"}
+_WORDS = {
+    "expression": "expressions",
+    "va": "valence and arousal",
+    "aus": "action units",
+    "outputs": "continuous outputs",
+}
 
 
 def _values(table: pd.DataFrame, track: str, names: list[str], classes: list[str], of: np.ndarray) -> np.ndarray:
@@ -206,6 +267,10 @@ def _strata(tracks: Sequence[str], target: dict[str, np.ndarray]) -> np.ndarray:
     first = target[tracks[0]]
     if tracks[0] == "expression":
         return first + 1
+    if tracks[0] == "outputs":
+        known = ~np.isnan(first)
+        mean = np.where(known, first, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        return (mean > np.median(mean)).astype(np.int64)
     if tracks[0] == "va":
         return (2 * (first[:, 0] > 0) + (first[:, 1] > 0)).astype(np.int64)
     return np.minimum(np.nansum(first, axis=1), 4).astype(np.int64)

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from pipeline.core.clips import spans
+from pipeline.core.clips import Clips, clips_of_fold, read_clips, spans
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
-from pipeline.core.tables import DATA, Labels, beside_store, read_frames, read_labels
+from pipeline.core.tables import DATA, Labels, beside_store, of_fold, read_frames, read_labels
 
 T = TypeVar("T")
 FILES = {
@@ -28,6 +28,8 @@ FILES = {
     "projection": "projection.safetensors",
 }
 LABELS = "the label table; default: the one beside the store"
+CLIPS = "with unit clip: the clip table; default: the one beside the store"
+UNITS = ("frame", "clip")  # what has a label
 ALIKE_HELP = "what the store's features may differ in from those of training and be alike all the same, by your word"
 FRAMES = "the frame table, which says which frames of the store count; default: the one beside the store"
 
@@ -65,6 +67,24 @@ def open_both(path: Path, labels: Path, given: Path | None) -> tuple[FeatureStor
     """The store at ``path``, without the frames that do not count, and its label table."""
     store, table = FeatureStore(path), read_labels(labels)
     return _joined(store, given, table.dataset), table
+
+
+def open_labelled(path: Path, tables: Any, given: Path | None, unit: str) -> tuple[FeatureStore, Labels | Clips]:
+    """The same, by the label table ``tables.labels``; or, of the unit 'clip', by the clip table ``tables.clips``.
+
+    Raises ``UserError`` where the clip table has no clips.
+    """
+    if unit == "frame":
+        return open_both(path, tables.labels, given)
+    clips = read_clips(tables.clips)
+    if clips.table.empty:
+        raise UserError(f"{tables.clips} has no clips: data set '{clips.dataset}' labels frames, so unit must be frame")
+    return _joined(FeatureStore(path), given, clips.dataset), clips
+
+
+def one_fold(labels: Labels | Clips, fold: int | None) -> Labels | Clips:
+    """The table with the split of one fold, as ``of_fold`` and ``clips_of_fold``."""
+    return clips_of_fold(labels, fold) if isinstance(labels, Clips) else of_fold(labels, fold)
 
 
 def open_store(path: Path, given: Path | None) -> FeatureStore:

@@ -18,10 +18,10 @@ from pipeline.adapter import sources as features
 from pipeline.adapter.adapter import Adapter, Source
 from pipeline.adapter.inference import per_frame
 from pipeline.adapter.windows import Window
+from pipeline.core.clips import Clips
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import partners
 from pipeline.core.files import all_or_none
-from pipeline.core.join import open_both, with_files
 from pipeline.core.numbering import numbered_alike, spacing
 from pipeline.core.params import UserError, entry, one_of, option, parse
 from pipeline.core.rates import frame_rates
@@ -31,6 +31,7 @@ from pipeline.evaluation.evaluate import (
     fold_data,
     frames_scored,
     load_run,
+    opened,
     outputs_of,
     refuse_other_part,
     report,
@@ -69,16 +70,19 @@ class BaselinesConfig(EvaluateConfig):
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__)
     refuse_other_part(config.part, [path.parent for path in config.output.glob("*/details.json")])
-    config = with_files(config, config.data, "labels")
-    store, labels = open_both(config.data, config.labels, config.frames)
+    store, labels = opened(config)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels, config.alike)
     facts = folds[0][0].facts
-    if (num_frames := folds[0][0].window.frames) != 1 or not folds[0][0].head.framewise:
+    of_clips = isinstance(labels, Clips)
+    if ((num_frames := folds[0][0].window.frames) != 1 or not folds[0][0].head.framewise) and not of_clips:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {num_frames}")
     data = [fold_data(config, store, labels, adapters) for adapters in folds]
     each = {name: of for name, of in config.each.items() if any(_changed(of_fold, *of) for of_fold in data)}
-    if len(each) < len(config.each):
+    if of_clips:
+        each = {}
+        print("nothing is smoothed over clips: the only baseline here is the backbone itself")
+    elif len(each) < len(config.each):
         left_out = ", ".join(name for name in config.each if name not in each)
         print(f"left out, since no frame has another of its video within that width: {left_out}")
     outputs: dict[str, list[list[Outputs]]] = {name: [[] for _ in folds] for name in each}
@@ -169,7 +173,7 @@ def backbone_outputs(data: FoldData) -> Outputs | None:
 
     Its outputs are known by their names. Only what the subset has labels of is predicted. A class or action unit that
     has no output is never predicted, and any other output is left out. Valence and arousal need both their outputs, and
-    are taken as they come; an action unit's output is a logit.
+    are taken as they come; an action unit's output is a logit. Of a clip the outputs are means over its frames.
     """
     names, subset = data.store.made_by.get("outputs") or [], data.subset
     column = {name.lower(): k for k, name in enumerate(names)}
@@ -177,7 +181,7 @@ def backbone_outputs(data: FoldData) -> Outputs | None:
     known = [k for k, c in enumerate(place) if c is not None]
     values, predictions = None, {}
     if names:
-        values = data.store.read(data.frames.row[data.rows], "logits").astype(np.float64)
+        values = _of_store(data)
     if len(known) >= 2 and len(subset.labelled):
         e = np.exp(values[:, known] - values[:, known].max(1, keepdims=True))
         predictions["classes"] = np.zeros((len(e), len(subset.classes)))
@@ -191,6 +195,18 @@ def backbone_outputs(data: FoldData) -> Outputs | None:
         predictions["aus"][:, units] = 1 / (1 + np.exp(-values[:, [column[subset.au_names[k]] for k in units]]))
     cut = thresholds.DEFAULT if data.config.au_threshold is None else data.config.au_threshold
     return Outputs(None, None, predictions, thresholds=cut) if predictions else None
+
+
+def _of_store(data: FoldData) -> np.ndarray:
+    """The backbone's outputs (n, C) of the subset's frames, or their means over the frames of its clips."""
+    frames = data.frames
+    if frames.clip is None:
+        return data.store.read(frames.row[data.rows], "logits").astype(np.float64)
+    rows = np.flatnonzero(np.isin(frames.clip, frames.clip[data.rows]))
+    stored, place = np.unique(frames.row[rows], return_inverse=True)  # a frame may be in two clips
+    values = data.store.read(stored, "logits").astype(np.float64)[place]
+    starts = np.flatnonzero(np.diff(frames.clip[rows], prepend=-1))
+    return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(rows)))[:, None]
 
 
 if __name__ == "__main__":

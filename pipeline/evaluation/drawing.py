@@ -33,9 +33,9 @@ def drawn(
     seeds = about["seeds"]
     name = about["run"] if seeds == 1 else f"{about['run']}, seed {about['seed']} alone of {seeds} seeds"
     of = "" if folds[0].number is None else f", fold {folds[0].number}"
-    heading = plots.heading(name + of, about["dataset"], len(folds[0].subset.labelled))
+    heading = plots.heading(name + of, about["dataset"], len(folds[0].subset.labelled), subset.unit)
     yield from _of_embeddings(folds[0], heading, _reported(estimates, seeds, len(folds)))
-    title = plots.heading(name, about["dataset"], len(subset.labelled))
+    title = plots.heading(name, about["dataset"], len(subset.labelled), subset.unit)
     labelled, source = subset.labelled, best_source(result)
     if len(labelled) == 0 or source is None:
         return
@@ -43,7 +43,7 @@ def drawn(
     yield "confusion", plots.confusion_matrix(confusion(subset, [result]), subset.classes, title + whose)
     of = [estimates[f"{'knn_' if source == 'knn' else ''}f1_{c}"] for c in subset.classes]
     f1, intervals = np.array([e.value for e in of]), np.array([e.interval() for e in of])
-    heading = plots.heading(about["run"], about["dataset"], len(labelled)) + whose
+    heading = plots.heading(about["run"], about["dataset"], len(labelled), subset.unit) + whose
     yield "f1", plots.f1_bars(f1, subset.classes, heading, intervals)
     predicted, z = result.predictions[source][0].argmax(1), [fold.outputs[0].z for fold in folds]
     # Embeddings are compared inside a video, which is in one fold.

@@ -18,21 +18,32 @@ import pandas as pd
 import torch
 
 from pipeline.adapter import sources as features
-from pipeline.adapter.adapter import Adapter, Source, load_adapter
+from pipeline.adapter.adapter import Adapter, Source, load_adapter, trained_on_clips
+from pipeline.adapter.clips import per_clip
 from pipeline.adapter.inference import WINDOW_STRIDE, Some, judge, per_frame
 from pipeline.adapter.windows import Windows
+from pipeline.core.clips import Clips
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import opposites
 from pipeline.core.files import all_or_none
 from pipeline.core.frame_set import FrameSet, frame_set, held_names
-from pipeline.core.join import ALIKE_HELP, FRAMES, LABELS, frame_table, open_both, with_files
+from pipeline.core.join import (
+    ALIKE_HELP,
+    CLIPS,
+    FRAMES,
+    LABELS,
+    frame_table,
+    one_fold,
+    open_labelled,
+    with_files,
+)
 from pipeline.core.numbering import numbered_alike
 from pipeline.core.params import UserError, entry, option, parse
 from pipeline.core.progress import Line
 from pipeline.core.rates import FPS, frame_rates
-from pipeline.core.seen import refuse_seen
+from pipeline.core.seen import refuse_seen, some
 from pipeline.core.store import ALIKE, FeatureStore
-from pipeline.core.tables import KEY, STORE, Labels, of_fold, read_frames
+from pipeline.core.tables import KEY, STORE, Labels, read_frames
 from pipeline.evaluation import files
 from pipeline.evaluation.folds import FoldResult, pooled, together
 from pipeline.metrics import thresholds
@@ -66,6 +77,7 @@ class EvaluateConfig:
     output: Path = option(Path("evaluation"), "-o", help="the folder for metrics.json and all else")
     data: Path = option(STORE, "-d", help="the feature store")
     labels: Path | None = option(None, help=LABELS)
+    clips: Path | None = option(None, help=CLIPS.replace("unit clip", "a run on clips"))
     frames: Path | None = option(None, help=FRAMES)
     alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     part: str = option("val", help="what is scored; nothing of a run is ever chosen on test", choices=PART_WORDS)
@@ -107,7 +119,8 @@ class EvaluateConfig:
 class FoldData:
     """What all seeds of a fold are evaluated on.
 
-    ``rows`` (n,) are the frames of ``subset``, ``gallery`` (m,) are training frames, both as rows of ``frames``.
+    ``rows`` (n,) are the frames of ``subset``, ``gallery`` (m,) are training frames, both as rows of ``frames``; of
+    clips they are the first frames.
     """
 
     store: FeatureStore
@@ -123,8 +136,7 @@ class FoldData:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__)
     refuse_other_part(config.part, [config.output])
-    config = with_files(config, config.data, "labels")
-    store, labels = open_both(config.data, config.labels, config.frames)
+    store, labels = opened(config)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels, config.alike)
     data = [fold_data(config, store, labels, adapters) for adapters in folds]
@@ -134,7 +146,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for fold, adapters, of_seeds in zip(data, folds, outputs, strict=True):
         for adapter in adapters:
             done = sum(map(len, outputs))
-            line.say(f"{config.run}: network {done + 1} of {sum(map(len, folds))}, {len(fold.rows):,} frames")
+            line.say(
+                f"{config.run}: network {done + 1} of {sum(map(len, folds))}, {len(fold.rows):,} {fold.subset.unit}"
+            )
             adapter.modules().to(device)
             of_seeds.append(outputs_of(fold, adapter, inputs(fold, adapter, device), device))
     line.end()
@@ -143,6 +157,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     report(config, data, outputs, about)
     which = "" if config.all else "all metrics (or --all): "
     print(f"  {which}{config.output}/metrics.json; pictures: {config.output}/plots")
+
+
+def opened(config: EvaluateConfig) -> tuple[FeatureStore, Labels | Clips]:
+    """The store, and the table by whose labels the run is evaluated: that of clips where it was trained on clips."""
+    unit = "clip" if trained_on_clips(config.run) else "frame"
+    config = with_files(config, config.data, f"{unit}s" if unit == "clip" else "labels")
+    return open_labelled(config.data, config, config.frames, unit)
 
 
 def refuse_other_part(part: str, folders: Sequence[Path]) -> None:
@@ -156,7 +177,9 @@ def refuse_other_part(part: str, folders: Sequence[Path]) -> None:
             )
 
 
-def load_run(folder: Path, store: FeatureStore, labels: Labels, alike: Collection[str] = ()) -> list[list[Adapter]]:
+def load_run(
+    folder: Path, store: FeatureStore, labels: Labels | Clips, alike: Collection[str] = ()
+) -> list[list[Adapter]]:
     """The trained adapters of a run: those of each fold, or of the only split, by seed; ``alike`` as ``load_adapter``.
 
     Raises ``UserError`` where there is none, where they are not of one kind, and where they are not of the folds that
@@ -189,23 +212,32 @@ def load_run(folder: Path, store: FeatureStore, labels: Labels, alike: Collectio
     return list(folds.values())
 
 
-def fold_data(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapters: Sequence[Adapter]) -> FoldData:
-    """Frames of the part that is scored, as the labels have it now, with every label the table has for them.
+def fold_data(
+    config: EvaluateConfig, store: FeatureStore, labels: Labels | Clips, adapters: Sequence[Adapter]
+) -> FoldData:
+    """Frames, or clips, of the part that is scored, as the labels have it now, with every label the table has of them.
 
     ``adapters`` are those of one fold. Raises ``UserError`` where the labels have other classes than they learned,
     where any of them has seen a group or a video of the part, and where there is no test part to be scored.
     """
     facts = adapters[0].facts
     fold = facts.get("fold")
-    labels = of_fold(labels, fold)
+    labels = one_fold(labels, fold)
     frames = frame_set(
         store, labels, tracks=facts["tracks"], test_split=facts["test_split"], select_split=facts["select_split"],
         split_seed=facts["split_seed"],
     )  # fmt: skip
     if frames.classes != facts["classes"]:
-        raise UserError(f"{config.run} knows the classes {facts['classes']}, and {config.labels} has {frames.classes}")
+        table = f"the table of data set '{labels.dataset}'"
+        raise UserError(f"{config.run} knows the classes {facts['classes']}, and {table} has {frames.classes}")
     if "aus" in adapters[0].predicts and frames.au_names != facts["au_names"]:
-        raise UserError(f"{config.run} knows the units {facts['au_names']}, and {config.labels} has {frames.au_names}")
+        table = f"the table of data set '{labels.dataset}'"
+        raise UserError(f"{config.run} knows the units {facts['au_names']}, and {table} has {frames.au_names}")
+    if frames.output_names != facts.get("output_names", []):
+        raise UserError(
+            f"{config.run} knows the outputs {facts.get('output_names', [])}, and the clip table of data set "
+            f"'{labels.dataset}' has {frames.output_names}"
+        )
     val = frames.centres(config.part)
     if not len(val):
         drawn_split = facts["test_split"] is not None
@@ -216,20 +248,21 @@ def fold_data(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapt
         whose = f"{config.run}{'' if fold is None else f', fold {fold}'}, seed {adapter.facts['seed']}"
         refuse_seen(whose, adapter.seen, held, PART_WORDS[config.part], WAY_OUT)
     frames = _with_all_labels(frames, labels)
-    rows = np.flatnonzero(np.isin(frames.video, frames.video[val]))
+    rows = np.flatnonzero(np.isin(frames.video, frames.video[val])) if frames.clip is None else val
     scored = np.isin(rows, val)
     group = np.unique(frames.group[rows], return_inverse=True)[1]
     first_of = rows[np.unique(group, return_index=True)[1]]
     train = np.union1d(frames.centres("train"), frames.centres("select"))
     train = train[frames.label[train] >= 0] if (frames.label[train] >= 0).any() else train
     gallery = train[evenly(len(train), config.most_neighbours)]
-    video, videos = np.unique(frames.video[rows], return_inverse=True)[1], np.unique(frames.video[rows])
-    videos = [frames.videos[v] for v in videos]
+    video, videos = np.unique(frames.sequence[rows], return_inverse=True)[1], np.unique(frames.sequence[rows])
+    names = frames.videos if frames.clips is None else frames.clips["clip"].tolist()
+    videos = [names[v] for v in videos]
     step = adapters[0].window.spacing
     subset = Subset(
         video=video,
         frame=frames.frame[rows],
-        number=numbered_alike(frames.video, frames.frame, step)[rows],
+        number=numbered_alike(frames.sequence, frames.frame, step)[rows],
         group=group,
         label=np.where(scored, frames.label[rows], -1),
         va=np.where(scored[:, None], frames.va[rows], np.nan),
@@ -242,13 +275,19 @@ def fold_data(config: EvaluateConfig, store: FeatureStore, labels: Labels, adapt
         opposites=opposites(config.opposites, frames.classes) if frames.classes else [],
         gallery_label=frames.label[gallery],
         pairs=_pairs(frames, rows, scored, labels),
-        fps=frame_rates(config.fps, videos, video),
+        fps=frame_rates(config.fps, videos, video) if frames.clips is None else None,
+        outputs=frames.outputs[rows],
+        output_names=frames.output_names,
+        clips=None if frames.clips is None else frames.clips.iloc[frames.clip[rows]].reset_index(drop=True),
     )
     about = _about(config, facts, labels, subset, len(val), len(train))
     if "aus" in adapters[0].predicts:
         about["au_thresholds"] = _about_thresholds(config, adapters)
     if vouched := {k: said for adapter in adapters for k, said in adapter.facts["vouched"].items()}:
         about["vouched"] = vouched
+    if frames.clips is not None:
+        about |= {"unit": "clip", "clips": facts["clips"], "val_videos": subset.clips["video"].nunique()}
+        about["clips_left_out"] = _left_out(frames, labels, config.part, facts["test_split"])
     if config.part == "val":
         about |= _since(adapters[0], frames)
     if adapters[0].head.pairs:
@@ -267,6 +306,14 @@ def _about_thresholds(config: EvaluateConfig, adapters: Sequence[Adapter]) -> di
     return {"which": words, "of_seeds": of_units}
 
 
+def _left_out(frames: FrameSet, labels: Clips, part: str, test_split: float | None) -> list[str]:
+    """The clips of a part that have no feature, so that they are not scored; of all parts where the cut is drawn."""
+    absent = labels.table[labels.table["clip"].isin(frames.clips_without_features)]
+    if test_split is None and "split" in absent:
+        absent = absent[absent["split"] == part]
+    return absent["clip"].tolist()
+
+
 def _since(adapter: Adapter, frames: FrameSet) -> dict[str, int]:
     """How many validation videos were not in that part when the run was trained, and how many of then are gone."""
     if "val" not in (adapter.seen or {}):
@@ -276,10 +323,12 @@ def _since(adapter: Adapter, frames: FrameSet) -> dict[str, int]:
     return {"val_videos_new": len(videos) - known, "val_videos_gone": len(adapter.seen["val"].videos) - known}
 
 
-def _with_all_labels(frames: FrameSet, labels: Labels) -> FrameSet:
+def _with_all_labels(frames: FrameSet, labels: Labels | Clips) -> FrameSet:
     """With those labels of the label table that the run's own tracks lack. The parts stay as they are."""
 
     def named_in_table(columns: list[str]) -> pd.DataFrame:
+        if frames.clips is not None:
+            return labels.table.set_index("clip")[columns].loc[frames.clips["clip"].iloc[frames.clip]]
         keys = pd.DataFrame({"video": np.array(frames.videos, dtype=object)[frames.video], "frame": frames.frame})
         return keys.merge(labels.table[[*KEY, *columns]], on=KEY, how="left")[columns]
 
@@ -301,9 +350,9 @@ def _with_all_labels(frames: FrameSet, labels: Labels) -> FrameSet:
     return dataclasses.replace(frames, **lacking)
 
 
-def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Labels) -> np.ndarray | None:
+def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Labels | Clips) -> np.ndarray | None:
     """Places (P, 2) in ``rows`` of the two sides of each pair of the same; None where the labels have no pairs."""
-    if not {"pair", "side"} <= set(labels.table):
+    if frames.clips is not None or not {"pair", "side"} <= set(labels.table):
         return None
     keys = pd.DataFrame({"video": np.array(frames.videos, dtype=object)[frames.video[rows]]})
     keys = keys.assign(frame=frames.frame[rows], place=np.arange(len(rows)))[scored]
@@ -316,9 +365,12 @@ def _pairs(frames: FrameSet, rows: np.ndarray, scored: np.ndarray, labels: Label
 def inputs(data: FoldData, adapter: Adapter, device: torch.device) -> Source:
     """Inputs for the windows that hold the frames of the subset and of the gallery.
 
-    Where each frame has its own window, training frames that are in none are not read.
+    Where each frame has its own window, training frames that are in none are not read; of clips only the clips' own.
     """
     frames, stride = data.frames, data.config.window_stride
+    if frames.clip is not None:
+        kept = np.flatnonzero(np.isin(frames.clip, frames.clip[np.concatenate([data.rows, data.gallery])]))
+        return Some(features.open_inputs(data.store, frames.row[kept], adapter.front, device), kept, len(frames.row))
     if stride is not None and not adapter.head.framewise:
         return features.open_inputs(data.store, frames.row, adapter.front, device)
     around = windows_of(data, adapter).centred(data.gallery)
@@ -328,15 +380,20 @@ def inputs(data: FoldData, adapter: Adapter, device: torch.device) -> Source:
 
 def windows_of(data: FoldData, adapter: Adapter) -> Windows:
     """The windows of all frames, by the adapter's window."""
-    return adapter.window.over(data.frames.video, data.frames.frame, data.frames.videos, data.config.fps)
+    frames = data.frames
+    return adapter.window.over(frames.sequence, frames.frame, frames.sequence_videos, data.config.fps)
 
 
 def outputs_of(data: FoldData, adapter: Adapter, source: Source, device: torch.device) -> Outputs:
     """The outputs of an adapter on the device for the frames of the subset, by the windows that hold them."""
     windows, stride = windows_of(data, adapter), data.config.window_stride
-    (z, predictions), (gallery_z, of_gallery) = (
-        per_frame(adapter, source, windows, rows, stride, device) for rows in (data.rows, data.gallery)
+    each = (
+        per_frame(adapter, source, windows, rows, stride, device)
+        if data.frames.clip is None
+        else per_clip(adapter, source, windows, data.frames.sequence, rows, device)
+        for rows in (data.rows, data.gallery)
     )
+    (z, predictions), (gallery_z, of_gallery) = each
     pair_head = _pair_outputs(data, adapter, source, device) if adapter.head.pairs else None
     cut = thresholds_of(data.config, adapter)
     return Outputs(z, gallery_z, predictions, of_gallery.get("classes"), pair_head, cut)
@@ -396,17 +453,20 @@ def report(
         from pipeline.evaluation import drawing  # here: matplotlib takes most of a second to import
 
         thumbnails = _thumbnails(frame_table(config.data, config.frames), drawing.thumbnail)
-        pictures = drawing.drawn(subset, folds, seeds[0][1], estimated, about, thumbnails, config.timelines)
+        timelines = config.timelines if subset.clips is None else 0
+        pictures = drawing.drawn(subset, folds, seeds[0][1], estimated, about, thumbnails, timelines)
         for name, figure in pictures:
             figure.savefig(folder / "plots" / f"{name}.png")
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
     of_folds = f", {about['val_split']}" if len(data) > 1 else ""
     which = "test " if config.part == "test" else ""
     print(
-        f"{about['run']}: scored on {scored} frames of {about['val_videos']} {which}videos ({about['dataset']}"
+        f"{about['run']}: scored on {scored} {subset.unit} of {about['val_videos']} {which}videos ({about['dataset']}"
         f"{of_folds}); "
         f"intervals by {config.resamples:,} resamples of {len(subset.groups)} groups"
     )
+    if absent := about.get("clips_left_out"):
+        print(f"  not scored, as they have no features: {len(absent):,} clips ({some(absent)})")
     if about.get("val_videos_new") or about.get("val_videos_gone"):
         print(
             f"  not the validation part of its training: {about['val_videos_new']:,} videos are new to it, "
@@ -461,7 +521,7 @@ def _thumbnails(
 
 
 def _about(
-    config: EvaluateConfig, facts: dict[str, Any], labels: Labels, subset: Subset, num_val: int, num_train: int
+    config: EvaluateConfig, facts: dict[str, Any], labels: Labels | Clips, subset: Subset, num_val: int, num_train: int
 ) -> dict[str, Any]:
     split = facts["test_split"]
     scored = frames_scored(subset, facts["tracks"])
@@ -501,6 +561,8 @@ def frames_scored(subset: Subset, whats: Collection[str]) -> dict[str, int]:
         scored["valence and arousal"] = int((~np.isnan(subset.va).any(1)).sum())
     if "aus" in whats:
         scored["action unit"] = int((~np.isnan(subset.aus)).any(1).sum())
+    if "outputs" in whats:
+        scored["continuous"] = int((~np.isnan(subset.outputs)).any(1).sum())
     if subset.pairs is not None:
         scored["paired"] = 2 * len(subset.pairs)
     return {what: count for what, count in scored.items() if count}
@@ -528,6 +590,7 @@ def _about_all(data: Sequence[FoldData]) -> dict[str, Any]:
         **{name: sum(of[name] for of in about) for name in SUMMED if name in about[0]},
         **{name: round(np.mean([of[name] for of in about])) for name in ("train_frames", "knn_candidates")},
         "frames_scored": dict(scored),
+        **({"clips_left_out": sorted({c for of in about for c in of["clips_left_out"]})} if "unit" in about[0] else {}),
     }
 
 

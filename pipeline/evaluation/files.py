@@ -6,7 +6,7 @@ details.json         what was evaluated ('about'), each metric with its interval
 resampled.npz        each metric in each resample, for differences between runs
 per_video.csv        the same metrics of each video, where it has them; mean over seeds
 per_class.csv        frames, precision, recall, F1, cosine to the own class; mean over seeds
-predictions.parquet  truth and prediction of each frame, as it is and smoothed; mean over seeds
+predictions.parquet  truth and prediction of each frame, as it is and smoothed, or of each clip; mean over seeds
 
 Several folds are put together as ``folds`` says; videos and predictions have a column that says which they are of.
 """
@@ -38,13 +38,17 @@ NAME = "evaluation"  # of what is written together
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluated run, as its files have it. ``seeds`` are the numbers of each; ``groups`` were resampled."""
+    """One evaluated run, as its files have it. ``seeds`` are the numbers of each; ``groups`` were resampled.
+
+    ``over_folds`` are mean and deviation of each metric over folds that are scored one by one; empty without folds.
+    """
 
     folder: Path
     about: dict[str, Any]
     estimates: dict[str, Estimate]
     seeds: list[dict[str, float | None]]
     groups: list[str]
+    over_folds: dict[str, dict[str, float | None]]
 
     @property
     def name(self) -> str:
@@ -72,6 +76,7 @@ def write(
         details["emotions"] = {"classes": subset.classes, "cosines": cosines.tolist()}
     if len(folds) > 1:
         details["folds"] = [_of_fold(fold) for fold in folds]
+        details["over_folds"] = _over_folds([of["metrics"] for of in details["folds"]])
     write_json(folder / "details.json", details, sealed=True)
     resampled = {f"metric/{name}": estimate.resampled.astype(np.float32) for name, estimate in estimates.items()}
     with whole(folder / "resampled.npz") as file:
@@ -103,7 +108,8 @@ def read(folder: Path) -> Evaluation:
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error, NotImplementedError) as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"{path} is damaged ({why}): evaluate the run again") from None
-    return Evaluation(folder, about, {n: Estimate(v, resampled[n]) for n, v in values.items()}, seeds, groups)
+    estimates = {name: Estimate(value, resampled[name]) for name, value in values.items()}
+    return Evaluation(folder, about, estimates, seeds, groups, details.get("over_folds", {}))
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
@@ -164,6 +170,12 @@ def _of_fold(fold: FoldResult) -> dict[str, Any]:
     return facts | {"labelled_frames": int(labelled_frames(subset).sum()), "metrics": metrics}
 
 
+def _over_folds(metrics: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of each metric over the folds; NaN where one of them does not have it."""
+    each = {name: [of.get(name, np.nan) for of in metrics] for name in dict.fromkeys(n for of in metrics for n in of)}
+    return {n: {"mean": float(np.mean(v)), "deviation": float(np.std(v, ddof=1))} for n, v in each.items()}
+
+
 def confusion(subset: Subset, results: Sequence[SeedResult]) -> np.ndarray:
     """Mean numbers of frames (C, C) by true and predicted class, of ``best_source``."""
     source = best_source(results[0])
@@ -179,15 +191,19 @@ def is_detail(name: str) -> bool:
 
 def _per_video(fold: FoldResult) -> pd.DataFrame:
     subset, of_seeds = fold.subset, []
+    video, videos = subset.video, subset.videos
+    if subset.clips is not None:
+        video, videos = pd.factorize(subset.clips["video"])
     for outputs, (_, result) in zip(fold.outputs, fold.seeds, strict=True):
-        measure = by_groups(subset, outputs.z, result, subset.video)
+        measure = by_groups(subset, outputs.z, result, video)
         with np.errstate(invalid="ignore", divide="ignore"):
-            some = [measure(weights) for weights in one_by_one(len(subset.videos))]
+            some = [measure(weights) for weights in one_by_one(len(videos))]
         of_seeds.append({name: np.concatenate([values[name] for values in some]) for name in some[0]})
     scored = (subset.label >= 0) | ~np.isnan(subset.va).any(1) | (~np.isnan(subset.aus)).any(1)
-    group = np.array(subset.groups)[subset.group[np.unique(subset.video, return_index=True)[1]]]
+    scored |= False if subset.outputs is None else (~np.isnan(subset.outputs)).any(1)
+    group = np.array(subset.groups)[subset.group[np.unique(video, return_index=True)[1]]]
     of = {} if fold.number is None else {"fold": fold.number}
-    table = {"video": subset.videos, "group": group, **of, "frames": np.bincount(subset.video, scored).astype(int)}
+    table = {"video": videos, "group": group, **of, subset.unit: np.bincount(video, scored).astype(int)}
     means = {name: np.mean([each[name] for each in of_seeds], axis=0) for name in of_seeds[0] if not is_detail(name)}
     return pd.DataFrame(table | means)
 
@@ -196,7 +212,7 @@ def _per_class(
     subset: Subset, cosines: np.ndarray | None, results: Sequence[SeedResult], estimates: Mapping[str, Estimate]
 ) -> pd.DataFrame:
     label = subset.label[subset.labelled]
-    table = pd.DataFrame({"class": subset.classes, "frames": np.bincount(label, minlength=len(subset.classes))})
+    table = pd.DataFrame({"class": subset.classes, subset.unit: np.bincount(label, minlength=len(subset.classes))})
     if (source := best_source(results[0])) and len(label):
         counts, prefix = confusion(subset, results), "knn_" if source == "knn" else ""
         with np.errstate(invalid="ignore"):
@@ -212,8 +228,10 @@ def _per_class(
 
 
 def _predictions(subset: Subset, results: Sequence[SeedResult]) -> pd.DataFrame:
-    """Every frame of the validation videos; an empty truth is a frame without label, which is not scored."""
+    """Every frame of the validation videos, or every clip; an empty truth has no label, and is not scored."""
     table = pd.DataFrame({"video": np.array(subset.videos, dtype=object)[subset.video], "frame": subset.frame})
+    if subset.clips is not None:
+        table = subset.clips.copy()
     if source := best_source(results[0]):
         names = np.array([*subset.classes, None], dtype=object)
         table["truth"] = names[subset.label]
@@ -221,7 +239,8 @@ def _predictions(subset: Subset, results: Sequence[SeedResult]) -> pd.DataFrame:
             mean = np.mean([each.predictions[source][k] for each in results], axis=0).astype(np.float32)
             table[f"predicted{suffix}"] = names[np.where(np.isnan(mean).any(1), -1, mean.argmax(1))]
             table[[f"p_{c}{suffix}" for c in subset.classes]] = mean
-    for what, names, truth in (("va", ["valence", "arousal"], subset.va), ("aus", subset.au_names, subset.aus)):
+    others = {"va": (["valence", "arousal"], subset.va), "aus": (subset.au_names, subset.aus)}
+    for what, (names, truth) in (others | {"outputs": (subset.output_names, subset.outputs)}).items():
         if what in results[0].predictions:
             table[[f"{name}_truth" for name in names]] = truth
             for k, suffix in enumerate(SUFFIXES[: len(results[0].predictions[what])]):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from pipeline.metrics.grouped import Measure
 from pipeline.metrics.measures import Outputs, SeedResult, Subset, by_groups
@@ -48,6 +49,9 @@ def together(subsets: Sequence[Subset]) -> Subset:
         opposites=subsets[0].opposites,
         gallery_label=np.concatenate([subset.gallery_label for subset in subsets]),
         pairs=pairs,
+        outputs=None if subsets[0].outputs is None else np.concatenate([subset.outputs for subset in subsets]),
+        output_names=subsets[0].output_names,
+        clips=None if subsets[0].clips is None else pd.concat([s.clips for s in subsets], ignore_index=True),
     )
 
 

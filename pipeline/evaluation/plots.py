@@ -42,9 +42,9 @@ MOST_TICKS = 200
 CHORD_TICKS = (1, 0.95, 0.8, 0.5, 0, -1)
 
 
-def heading(run: str, dataset: str, num_frames: int) -> str:
-    """What all pictures of a run have in their title."""
-    return f"{run} · {dataset} · {num_frames:,} frames"
+def heading(run: str, dataset: str, count: int, unit: str = "frames") -> str:
+    """What all pictures of a run have in their title; ``count`` are the frames or clips that it is of."""
+    return f"{run} · {dataset} · {count:,} {unit}"
 
 
 def cosine_histograms(
@@ -57,7 +57,7 @@ def cosine_histograms(
     counts = {"same": same, "different": different, "opposite": opposite}
     filled = np.flatnonzero(same + different + opposite)
     ends = (edges[filled[0]], edges[filled[-1] + 1]) if len(filled) else (-1, 1)
-    figure = _figure(9, 3.6, "Cosines of pairs of frames", title)
+    figure = _figure(9, 3.6, "Cosines of pairs", title)
     left, right = figure.subplots(1, 2)
     for axis, bins in ((left, SHARED_BINS), (right, np.linspace(*ends, ZOOMED_BINS + 1))):
         for kind, numbers in counts.items():
@@ -137,7 +137,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) 
     """Numbers of frames (C, C) by true (row) and predicted (column) class, coloured by share of the true class."""
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     texts = [[f"{v:,.0f}" if v else "·" for v in row] for row in confusion]
-    what = "Frames by true and predicted class; colour: share of the true class"
+    what = "How many by true and predicted class; colour: share of the true class"
     figure, axis = _matrix(shares, texts, classes, "cividis", (0, 1), what, title)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
@@ -179,7 +179,7 @@ def similarity_matrix(
     order = order[labels[order] >= 0]
     chosen = order[evenly(len(order), most)]
     z, label, video = normalised(embeddings[chosen]), labels[chosen], videos[chosen]
-    what = f"Cosines of frames, by emotion and video: {len(chosen):,} of {len(order):,}"
+    what = f"Cosines, by emotion and video: {len(chosen):,} of {len(order):,}"
     figure = _figure(6.8, 5.8, what, title, "compressed")
     axis = figure.subplots()
     image = axis.imshow(
@@ -215,7 +215,7 @@ def f1_bars(f1: np.ndarray, classes: Sequence[str], title: str, intervals: np.nd
         text = "" if np.isnan(value) else f"{value:.3f}"
         axis.text(1.01, place, text, transform=axis.get_yaxis_transform(), va="center", fontsize=FONT)
     for place in places[~known]:
-        axis.text(0.01, place, "no such frames", va="center", fontsize=FONT, color="0.4")
+        axis.text(0.01, place, "not among them", va="center", fontsize=FONT, color="0.4")
     if known.any():
         mean = float(f1[known].mean())
         axis.axvline(mean, color="#D55E00", linestyle="--", linewidth=1.2, label=f"mean {mean:.3f}")
@@ -320,7 +320,7 @@ def projection_2d(
     if count:
         projection = fit([z], count)
         points[:, :count], explained[:count] = projection(z), projection.explained
-    what = f"First two principal components of {len(z):,} of {len(known):,} frames"
+    what = f"First two principal components of {len(z):,} of {len(known):,}"
     figure = _figure(7, 6.8, what, title)
     axis = figure.subplots()
     shuffled = np.random.default_rng(0).permutation(len(z))  # or the last class would lie on top

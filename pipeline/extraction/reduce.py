@@ -13,11 +13,22 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core import projection
-from pipeline.core.join import FILES, FRAMES, LABELS, codes_of, open_both, places_of, with_files
+from pipeline.core.clips import Clips, no_clips, read_clips
+from pipeline.core.join import (
+    FILES,
+    FRAMES,
+    LABELS,
+    codes_of,
+    one_fold,
+    open_both,
+    places_of,
+    rows_of_clips,
+    with_files,
+)
 from pipeline.core.params import UserError, entry, option, parse
 from pipeline.core.seen import Seen
 from pipeline.core.store import FeatureStore
-from pipeline.core.tables import STORE, Labels, beside_store, is_training, of_fold
+from pipeline.core.tables import STORE, Labels, beside_store, is_training
 
 BLOCK = 2**24  # values read at a time, 34 MB
 
@@ -37,6 +48,7 @@ class ReduceConfig:
     )
     data: Path = option(STORE, "-d", help="the feature store")
     labels: Path | None = option(None, help=LABELS)
+    clips: Path | None = option(None, help="the clip table, where there is one; default: the one beside the store")
     frames: Path | None = option(None, help=FRAMES)
     output: Path | None = option(None, "-o", help="where the projection is written; default: beside the store")
 
@@ -50,17 +62,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         projection.save(config.output, projection.nothing(store.num_features), store.made_by)
         print(f"no projection: all {store.num_features:,} features are kept as they are")
         return
-    config = with_files(config, config.data, "labels")
+    config = with_files(config, config.data, "labels", "clips")
     store, labels = open_both(config.data, config.labels, config.frames)
-    if not labels.folds:
-        projection.save(config.output, _fitted(config, store, labels, ""), store.made_by)
+    clips = read_clips(config.clips) if config.clips.is_file() else no_clips(labels.dataset)
+    folds = clips.folds or labels.folds
+    if not folds:
+        projection.save(config.output, _fitted(config, store, labels, clips, ""), store.made_by)
         return
-    every = {k: _fitted(config, store, of_fold(labels, k), f"fold {k}: ") for k in labels.folds}
+    every = {
+        k: _fitted(config, store, *(one_fold(of, k) if of.folds else of for of in (labels, clips)), f"fold {k}: ")
+        for k in folds
+    }
     projection.save(config.output, every, store.made_by)
 
 
-def _fitted(config: ReduceConfig, store: FeatureStore, labels: Labels, whose: str) -> projection.Projection:
-    rows = training_rows(store, labels)
+def _fitted(
+    config: ReduceConfig, store: FeatureStore, labels: Labels, clips: Clips, whose: str
+) -> projection.Projection:
+    rows = training_rows(store, labels, clips)
     blocks = Blocks(store, _evenly(rows, config.most_rows))
     fitted = projection.fit(blocks, config.components)
     num_components = len(fitted.components)
@@ -72,14 +91,15 @@ def _fitted(config: ReduceConfig, store: FeatureStore, labels: Labels, whose: st
         print(f"{whose}{config.components:,} components were asked for: so many rows and features have no more")
     if len(blocks.rows) < len(rows):
         print(f"fitted on {len(blocks.rows):,} of {len(rows):,} training rows, evenly spaced")
-    return replace(fitted, seen=_seen(store, labels, rows))
+    return replace(fitted, seen=_seen(store, labels, clips, rows))
 
 
-def _seen(store: FeatureStore, labels: Labels, rows: np.ndarray) -> Seen:
-    """The groups and videos of rows of the store that are labelled."""
+def _seen(store: FeatureStore, labels: Labels, clips: Clips, rows: np.ndarray) -> Seen:
+    """The groups and videos of rows of the store that are labelled, in either table."""
     keys = store.keys[store.keys["row"].isin(rows)]
     videos = keys["video"].unique().astype("str")
-    return Seen.of(labels.table.loc[labels.table["video"].isin(videos), "group"].unique(), videos)
+    groups = [of.table.loc[of.table["video"].isin(videos), "group"].unique() for of in (labels, clips)]
+    return Seen.of(np.unique(np.concatenate(groups).astype("str")), videos)
 
 
 def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
@@ -93,17 +113,41 @@ def _fewer(explained: np.ndarray) -> str:
     return f" ({', '.join(kept)})" if kept else ""
 
 
-def training_rows(store: FeatureStore, labels: Labels) -> np.ndarray:
-    """Rows of the store whose frames are training data, see ``is_training``."""
+def training_rows(store: FeatureStore, labels: Labels, clips: Clips | None = None) -> np.ndarray:
+    """Rows of the store whose frames are training data, see ``is_training``; of clips all frames of training clips.
+
+    Where there are clips, no frame is of a group that either table holds out.
+    """
     table, train = labels.table, is_training(labels)
     code = codes_of(store.keys, table["video"])[train]
     at = places_of(store.keys, code, table["frame"].to_numpy()[train])
-    rows = np.sort(store.keys["row"].to_numpy()[at[at >= 0]])
+    at = at[at >= 0]
+    if clips is not None and len(clips.table):
+        at = np.union1d(at, _of_clips(store, clips))
+        at = at[~store.keys["video"].iloc[at].isin(_held_out(labels, clips)).to_numpy()]
+    rows = np.sort(store.keys["row"].to_numpy()[at])
     if len(rows) == 0:
         raise UserError(
             f"no frame of {store.path} is training data of '{labels.dataset}': nothing to fit a projection on"
         )
     return rows
+
+
+def _of_clips(store: FeatureStore, clips: Clips) -> np.ndarray:
+    """Places in the store's keys of the frames of training clips."""
+    split = clips.table.get("split")
+    train = clips.table.iloc[:0] if split is None else clips.table[split == "train"]
+    spans = rows_of_clips(store.keys, train)
+    return np.unique(np.concatenate([np.arange(0), *(np.arange(*span) for span in spans)]))
+
+
+def _held_out(labels: Labels, clips: Clips) -> set[str]:
+    """The videos, in either table, of the groups that one of them holds out in any of its splits."""
+    groups, tables = set(), (labels.table, clips.table)
+    for table in tables:
+        splits = [c for c in table if c == "split" or c.endswith("_split")]
+        groups |= set(table.loc[table[splits].isin(["val", "test"]).any(axis=1), "group"])
+    return {video for table in tables for video in table.loc[table["group"].isin(groups), "video"].unique()}
 
 
 class Blocks:

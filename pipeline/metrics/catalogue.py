@@ -12,6 +12,7 @@ CLASSES = "classes classes_smoothed knn knn_smoothed"
 VA = "va va_smoothed"
 AUS = "aus aus_smoothed"
 MTL = "mtl mtl_smoothed"
+CLIPS = "clips clips_knn clips_probe"
 
 METRICS = Catalogue(
     {
@@ -77,6 +78,21 @@ METRICS = Catalogue(
             select="mtl",
         ),
         "f1_{unit}": Metric("F1 of an action unit", "higher", "protocol.action_units", AUS, detail=True),
+        # Predictions of clips, as the papers of clip data sets call them
+        "war": Metric(
+            "WAR", "higher", "clips.recalls", CLIPS, report=CLIPS, claims=CLIPS, headline="clips clips_knn",
+            terminal=CLIPS, board="clips", select="clips",
+        ),
+        "uar": Metric(
+            "UAR", "higher", "clips.recalls", CLIPS, report=CLIPS, claims=CLIPS, headline="clips clips_knn",
+            terminal=CLIPS, board="clips", select="clips",
+        ),
+        "recall_of_{class}": Metric("recall of a class", "higher", "clips.recalls", CLIPS, detail=True),
+        "pearson": Metric(
+            "Pearson", "higher", "clips.pearson", "outputs", report="outputs", headline="outputs", terminal="outputs",
+            board="outputs", select="outputs",
+        ),
+        "pearson_{output}": Metric("Pearson of an output", "higher", "clips.pearson", "outputs", detail=True),
         # Partners of named pairs
         "paired_recall_at_1": Metric(
             "paired recall@1", "higher", "retrieval.paired_recall", "partners pair_head_partners",

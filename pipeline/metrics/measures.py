@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.core.numbering import spacing
 from pipeline.metrics.catalogue import METRICS
@@ -32,6 +33,10 @@ class Subset:
     codes into ``videos``, of which ``fps`` (V,) are the frames a second, None where nothing says them.
     ``gallery_label`` (m,) are those of the training frames that are candidates for neighbours. ``pairs`` (P, 2) are
     rows of the two sides of pairs, None where the data are no pairs.
+
+    Where clips are evaluated, each row is a clip, ``clips`` are their rows (n) of the clip table, and a clip stands for
+    a video of one frame: so nothing is smoothed over clips, and none is another's neighbour in time. ``outputs`` (n, K)
+    are their further continuous labels, called ``output_names``.
     """
 
     video: np.ndarray
@@ -50,6 +55,14 @@ class Subset:
     gallery_label: np.ndarray
     pairs: np.ndarray | None = None
     fps: np.ndarray | None = None
+    outputs: np.ndarray | None = None
+    output_names: Sequence[str] = ()
+    clips: pd.DataFrame | None = None
+
+    @property
+    def unit(self) -> str:
+        """What a row is, in words: 'frames' or 'clips'."""
+        return "frames" if self.clips is None else "clips"
 
     @cached_property
     def labelled(self) -> np.ndarray:
@@ -97,7 +110,8 @@ class Outputs:
     """What one seed gives for the frames of a ``Subset``.
 
     ``z`` (n, E) and ``gallery_z`` (m, E) are embeddings, None where there are only predictions. ``predictions`` are
-    those of the adapter: 'classes' (n, C) and 'aus' (n, A) as probabilities, 'va' (n, 2). ``gallery_classes`` (m, C)
+    those of the adapter: 'classes' (n, C) and 'aus' (n, A) as probabilities, 'va' (n, 2), 'outputs' (n, K).
+    ``gallery_classes`` (m, C)
     are the probabilities of the gallery frames, for class biases. ``pair_head`` is there where the head is one for
     pairs. ``thresholds`` are the probabilities from which an action unit is called active: (A,), or one for all.
     """
@@ -114,9 +128,9 @@ class Outputs:
 class SeedResult:
     """What the tables and plots of a seed are made of.
 
-    ``predictions``: of each of 'classes', 'va', 'aus' and 'knn' the values (n, .) as they are, and smoothed with the
-    class biases added, where that is wanted and changes anything. ``pairs`` are None where there are no pairs of
-    embeddings. ``probe`` are a linear probe's classes of the rows ``Subset.labelled``, None where there is none.
+    ``predictions``: of each of 'classes', 'va', 'aus', 'outputs' and 'knn' the values (n, .) as they are, and smoothed
+    with the class biases added, where that is wanted and changes anything. ``pairs`` are None where there are no pairs
+    of embeddings. ``probe`` are a linear probe's classes of the rows ``Subset.labelled``, None where there is none.
     ``thresholds`` are those of the action units, as in ``Outputs``, or (n, A) where networks of several folds differ.
     """
 
@@ -175,10 +189,11 @@ def by_groups(subset: Subset, z: np.ndarray | None, result: SeedResult, group: n
     # Labels may be at another rate than frames: neighbours are frames that are scored.
     rows = {"labels": labels, "video": video, "frame": number, "step": spacing(video, number), "groups": groups}
     inputs: dict[str, dict[str, Any]] = {}
-    if z is not None and len(labelled):
+    if z is not None and len(labelled) and subset.clips is None:
         inputs["sequences"] = rows | {"embeddings": rows_of(z, labelled)}
     if result.probe is not None:
         inputs["probe"] = rows | {"predicted": result.probe, "classes": subset.classes}
+        inputs |= {"clips_probe": inputs["probe"]} if subset.clips is not None else {}
     for what, values in result.predictions.items():
         for scores, suffix in zip(values, SUFFIXES, strict=False):
             if what == "va":
@@ -186,9 +201,14 @@ def by_groups(subset: Subset, z: np.ndarray | None, result: SeedResult, group: n
             elif what == "aus":
                 units = {"probabilities": scores, "units": subset.au_names, "thresholds": result.thresholds}
                 inputs[f"aus{suffix}"] = {"truth": subset.aus, "groups": group} | units
+            elif what == "outputs":
+                inputs[what] = {"truth": subset.outputs, "predicted": scores, "groups": group}
+                inputs[what] |= {"outputs": subset.output_names}
             elif len(labelled):
                 predicted = scores[labelled].argmax(1)
                 inputs[f"{what}{suffix}"] = rows | {"predicted": predicted, "classes": subset.classes}
+                if subset.clips is not None and not suffix:
+                    inputs[{"classes": "clips", "knn": "clips_knn"}[what]] = inputs[what]
     for k, suffix in enumerate(SUFFIXES):
         if arrays := _of_all_tracks(subset, result, k):
             inputs[f"mtl{suffix}"] = arrays | {"groups": group}

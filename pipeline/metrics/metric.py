@@ -23,9 +23,10 @@ if TYPE_CHECKING:  # who only names metrics, such as the flags of training, shal
 class Source:
     """What metrics are measured of.
 
-    ``title`` puts a metric's own title into words. ``tracks`` are the kinds of labels ('expression', 'va', 'aus'), and
-    ``needs`` what an adapter must predict: 'classes', 'va', 'aus', or 'pairs', which is a head for pairs.
-    ``named_pairs``: only where the label table names pairs.
+    ``title`` puts a metric's own title into words. ``tracks`` are the kinds of labels ('expression', 'va', 'aus',
+    'outputs'), and ``needs`` what an adapter must predict: 'classes', 'va', 'aus', 'outputs', or 'pairs', which is a
+    head for pairs. ``named_pairs``: only where the label table names pairs. ``clips``: only where labels are of clips,
+    and not of frames.
     """
 
     tracks: tuple[str, ...] = ("expression",)
@@ -34,6 +35,7 @@ class Source:
     suffix: str = ""
     title: str = "{}"
     named_pairs: bool = False
+    clips: bool = False
 
 
 # By the arrays that a function may take from them, by these names. n rows; ``groups`` are always there.
@@ -78,6 +80,12 @@ SOURCES = {
     ),
     "knn": Source(prefix="knn_", title="kNN {}"),
     "knn_smoothed": Source(prefix="knn_", suffix="_smoothed", title="kNN {}, smoothed"),
+    # the same arrays, where each row is a clip
+    "clips": Source(needs=("classes",), title="classifier {}", clips=True),
+    "clips_knn": Source(prefix="knn_", title="kNN {}", clips=True),
+    "clips_probe": Source(prefix="probe_", title="linear probe {}", clips=True),
+    # truth (n, K), predicted (n, K), outputs: of clips
+    "outputs": Source(("outputs",), ("outputs",), clips=True),
 }
 PLACES = ("report", "claims", "headline", "terminal", "board", "select")
 

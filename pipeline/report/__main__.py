@@ -18,7 +18,7 @@ from pipeline.core.params import UserError, entry, option, parse
 from pipeline.evaluation import files
 from pipeline.report.facts import check, headline
 from pipeline.report.page import html_page, markdown_page, terminal
-from pipeline.report.tables import against, csv_text, gains, notes, ordered, results
+from pipeline.report.tables import against, csv_text, gains, notes, ordered, over_folds, results
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check(runs)
     runs = ordered(runs)
     title, facts = headline(runs)
-    sections = [results(runs), gains(runs), against(runs), notes(runs)]
+    sections = [results(runs), over_folds(runs), gains(runs), against(runs), notes(runs)]
     sections = [section for section in sections if section is not None]
     from pipeline.report.pictures import figure, pictures  # here: matplotlib takes most of a second to import
 

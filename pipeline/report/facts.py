@@ -1,8 +1,10 @@
 """The report's first lines: what its numbers are of, and that its runs can be compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.core.params import UserError
+from pipeline.core.seen import some
 from pipeline.evaluation.files import Evaluation
 from pipeline.metrics.smoothing import worded
 
@@ -11,7 +13,7 @@ def check(runs: Sequence[Evaluation]) -> None:
     """Raises ``UserError`` where runs are of different data, features, frames or resamples, or have one name."""
     facts = (
         "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_videos",
-        "compared", "neighbours", "window_stride", "smoothing", "opposites", "part",
+        "compared", "neighbours", "window_stride", "smoothing", "opposites", "part", "unit",
     )  # fmt: skip
     first = runs[0]
     for run in runs[1:]:
@@ -23,7 +25,7 @@ def check(runs: Sequence[Evaluation]) -> None:
         scored, of_first = run.about["frames_scored"], first.about["frames_scored"]
         for what in scored.keys() & of_first.keys():  # one that predicts more is scored on more kinds of labels
             if scored[what] != of_first[what]:
-                other.append(f"{what} frames scored {scored[what]:,} and {of_first[what]:,}")
+                other.append(f"{what} {_units(run.about)} scored {scored[what]:,} and {of_first[what]:,}")
         if run.groups != first.groups:
             other.append(f"{len(run.groups)} and {len(first.groups)} groups of other names")
         sizes = [len(next(iter(r.estimates.values())).resampled) for r in (run, first)]
@@ -48,19 +50,25 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
         )
     counts = {what: count for run in runs for what, count in run.about["frames_scored"].items()}
     scored = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    unit = _units(about)
     split, within = f"{about['val_split']} split", ""
     if about.get("folds"):
-        split, within = f"{about['val_split']}: each frame once, by networks not trained on its group", " of its fold"
+        split, within = (
+            f"{about['val_split']}: each {unit[:-1]} once, by networks not trained on its group",
+            " of its fold",
+        )
     if about.get("part") == "test":
         facts.append(
-            f"Scored on {scored} frames of {about['val_videos']} **test** videos ({split}): nothing was chosen on them."
+            f"Scored on {scored} {unit} of {about['val_videos']} **test** videos ({split}): nothing was chosen on them."
         )
     else:
-        facts.append(f"Scored on {scored} frames of {about['val_videos']} validation videos ({split}).")
+        facts.append(f"Scored on {scored} {unit} of {about['val_videos']} validation videos ({split}).")
+    if absent := about.get("clips_left_out"):
+        facts[-1] += f" {len(absent):,} clips have no features (no face was found), and are not scored: {some(absent)}."
     if about["compared"]:
         facts[-1] += (
             f" Pairs and recall are of {about['compared']:,} evenly spaced ones; the {about['neighbours']} nearest "
-            f"neighbours are among {about['knn_candidates']:,} evenly spaced training frames{within}. Pairs and "
+            f"neighbours are among {about['knn_candidates']:,} evenly spaced training {unit}{within}. Pairs and "
             "neighbours of one person or video are left out."
         )
     for run in runs:
@@ -73,7 +81,8 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
     if about.get("folds"):
         facts[-1] += (
             " Predictions are pooled over the folds; what compares embeddings (AUC, cosines, recall, mAP, steadiness) "
-            "is measured within each fold and averaged, a fold counting by its labelled frames."
+            "is measured within each fold and averaged, a fold counting by its labelled "
+            f"{unit}."
         )
     which: dict[str, list[str]] = {}
     for run in runs:
@@ -85,11 +94,16 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
     resamples = len(next(iter(runs[0].estimates.values())).resampled)
     facts.append(
         f"In parentheses: 95 % intervals by {resamples:,} resamples of the {len(runs[0].groups)} persons or raw "
-        "videos, and of the seeds where there are several. " + _smoothing_of(runs)
+        "videos, and of the seeds where there are several." + ("" if unit == "clips" else " " + _smoothing_of(runs))
     )
     commits = sorted({run.about["commit"] or "not known (no git)" for run in runs})
     facts.append(f"Backbone's weights: {about['backbone_weights']}. Commit: {', '.join(commits)}.")
     return title, facts
+
+
+def _units(about: Mapping[str, Any]) -> str:
+    """What was scored: 'frames' or 'clips'."""
+    return "clips" if about.get("unit") == "clip" else "frames"
 
 
 def _smoothing_of(runs: Sequence[Evaluation]) -> str:

@@ -41,6 +41,26 @@ def results(runs: Sequence[Evaluation]) -> Section:
     return Section("Results", [words], [["run", *(entry.title for entry in shown.values())], *rows])
 
 
+def over_folds(runs: Sequence[Evaluation]) -> Section | None:
+    """Mean and deviation over folds that are scored one by one; None where there are no folds."""
+    shown = {
+        name: entry for name, entry in METRICS.shown("report").items()
+        if any(run.over_folds.get(name, {}).get("mean") is not None for run in runs)
+    }  # fmt: skip
+    if not shown:
+        return None
+    rows = []
+    for run in runs:
+        of = [run.over_folds.get(name, {}) for name in shown]
+        cells = ["" if v.get("mean") is None else f"{_rounded(v['mean'])} ± {_rounded(v['deviation'])}" for v in of]
+        rows.append([f"{'baseline: ' if run.about['baseline'] else ''}{run.name}", *cells])
+    words = (
+        "Each fold scored by itself, by the mean of its seeds: mean ± standard deviation over the folds. In the other "
+        "tables the predictions of all folds are pooled and scored once. Papers give the one or the other."
+    )
+    return Section("Mean over folds", [words], [["run", *(e.title for e in shown.values())], *rows], folded=True)
+
+
 def gains(runs: Sequence[Evaluation]) -> Section | None:
     """Each adapter against the best baseline of each metric; None without baselines or adapters."""
     adapters, baselines = split_by_baseline(runs)

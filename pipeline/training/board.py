@@ -65,16 +65,18 @@ class Board:
     def __exit__(self, *error: object) -> None:
         self._writer.close()
 
-    def scalars(self, values: Mapping[str, float], part: str, epoch: int, num_frames: int | None = None) -> None:
+    def scalars(
+        self, values: Mapping[str, float], part: str, epoch: int, count: int | None = None, unit: str = "frame"
+    ) -> None:
         """A curve for each of ``values``.
 
         A metric has a description, which TensorBoard shows beside its curve: what the catalogue says of it, and that it
-        was measured on ``num_frames`` frames of the part, where that is given.
+        was measured on ``count`` frames (or clips, as ``unit`` says) of the part, where that is given.
         """
         for name, value in values.items():
             tag = f"{name}/{part}"
             plugin = SummaryMetadata.PluginData(plugin_name="scalars")  # without one, each tag is warned of when read
-            described = SummaryMetadata(plugin_data=plugin, summary_description=_description(name, part, num_frames))
+            described = SummaryMetadata(plugin_data=plugin, summary_description=_description(name, part, count, unit))
             point = Summary.Value(tag=tag, simple_value=float(value), metadata=described)
             self._writer.file_writer.add_summary(Summary(value=[point]), epoch)
         self._writer.flush()
@@ -154,7 +156,7 @@ def hparams_of(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: params[name] for name in HPARAMS}
 
 
-def _description(name: str, part: str, num_frames: int | None) -> str:
+def _description(name: str, part: str, count: int | None, unit: str) -> str:
     """What a curve is of; nothing where it is no metric of the catalogue, such as a loss."""
     try:
         entry = METRICS.entry(name)
@@ -162,11 +164,9 @@ def _description(name: str, part: str, num_frames: int | None) -> str:
         return ""
     better = "" if entry.metric.better == "neither" else f", {entry.metric.better} is better"
     words = f"{entry.title}{better}."
-    if num_frames is None:
+    if count is None:
         return words
-    return (
-        f"{words} Measured on {num_frames:,} evenly spaced frames of the run's {part} part, those with labels for it."
-    )
+    return f"{words} Measured on {count:,} evenly spaced {unit}s of the run's {part} part, those with labels for it."
 
 
 def similarity_figure(z: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> "Figure":

@@ -45,7 +45,7 @@ def select_by_of(loss: str | Mapping[str, Any], pair_head: bool = False, named_p
     if track == "va" and all(LOSSES[name].predicts != "va" for name in names_of(loss)):
         return "rank_correlation_va"
     auc = ("pair_" if pair_head else "") + ("paired_auc" if named_pairs else "auc_same_different")
-    return {"expression": auc, "va": "ccc", "aus": "au_f1"}[track]
+    return {"expression": auc, "va": "ccc", "aus": "au_f1", "outputs": "pearson"}[track]
 
 
 def without_effect(loss: str | Mapping[str, Any], given: Collection[str]) -> list[str]:
@@ -67,6 +67,9 @@ class Combination:
     select_by: str | None
     trains: bool
     loss_weights: str
+    unit: str = "frame"
+    clip_pooling: str = "logits"
+    clip_windows: int | None = None
 
     @cached_property
     def head(self) -> Any:
@@ -230,6 +233,51 @@ def select_by_of_what_is_not_predicted(c: Combination) -> str | None:
     return None
 
 
+def centre_of_a_window_of_a_clip(c: Combination) -> str | None:
+    if c.unit == "clip" and c.pooling == "centre" and c.window > 1:
+        return (
+            f"pooling 'centre' takes one frame of {c.window}, and a clip's label is of all of them: take mean or hann"
+        )
+    return None
+
+
+def pair_head_of_clips(c: Combination) -> str | None:
+    if c.unit == "clip" and c.head.pairs:
+        return f"model '{c.model}' compares two windows, and clips have several: unit must be 'frame'"
+    return None
+
+
+def outputs_of_frames(c: Combination) -> str | None:
+    if c.unit == "frame" and (name := c.first_loss(lambda name, _: target_of(name) == "outputs")):
+        return f"loss '{name}' learns continuous outputs, which only clips have: unit must be 'clip'"
+    return None
+
+
+def attention_of_a_head_without(c: Combination) -> str | None:
+    if c.unit == "clip" and c.clip_pooling == "attention" and not c.head.attends:
+        attending = [name for name, head in HEADS.items() if head.attends]
+        return f"clip_pooling 'attention' needs the weights of a head, of {attending}, and model '{c.model}' has none"
+    return None
+
+
+def largest_of_values(c: Combination) -> str | None:
+    if c.unit == "clip" and c.clip_pooling == "top_k" and (values := sorted(c.predicted & {"va", "outputs"})):
+        return f"clip_pooling 'top_k' is of logits, and loss '{c.losses}' predicts values ({', '.join(values)})"
+    return None
+
+
+def drawn_windows_of_a_sampler_that_looks_at_all(c: Combination) -> str | None:
+    if c.unit == "clip" and c.clip_windows is not None and c.draws.needs_embeddings:
+        return f"sampler '{c.sampler}' looks at all windows: clip_windows must be null, and is {c.clip_windows}"
+    return None
+
+
+def select_by_of_clips(c: Combination) -> str | None:
+    if c.unit == "frame" and c.select_by is not None and SELECT_BY[c.select_by].source.clips:
+        return f"select_by '{c.select_by}' is of clips: unit must be 'clip'"
+    return None
+
+
 RULES: tuple[Callable[[Combination], str | None], ...] = (  # the first that applies speaks
     nothing_to_learn,
     pooling_of_a_head_that_pools,
@@ -250,6 +298,13 @@ RULES: tuple[Callable[[Combination], str | None], ...] = (  # the first that app
     select_by_of_other_labels,
     select_by_of_a_pair_head,
     select_by_of_what_is_not_predicted,
+    centre_of_a_window_of_a_clip,
+    pair_head_of_clips,
+    outputs_of_frames,
+    attention_of_a_head_without,
+    largest_of_values,
+    drawn_windows_of_a_sampler_that_looks_at_all,
+    select_by_of_clips,
 )
 
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapter.clips import POOLINGS as CLIP_POOLINGS
+from pipeline.adapter.clips import ClipRule
 from pipeline.adapter.front import NORMALISATIONS
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import POOLINGS
 from pipeline.adapter.windows import EDGES, Window
 from pipeline.core.files import read_json, write_json
-from pipeline.core.join import ALIKE_HELP, FRAMES, LABELS
+from pipeline.core.join import ALIKE_HELP, CLIPS, FRAMES, LABELS, UNITS
 from pipeline.core.params import UserError, build, one_of, option, parse, read
 from pipeline.core.rates import FPS
 from pipeline.core.store import ALIKE
@@ -33,6 +35,8 @@ class TrainConfig:
 
     data: Path = option(STORE, "-d", help="the feature store")
     labels: Path | None = option(None, help=LABELS)
+    unit: str = option("frame", help="what has a label, and is scored: each frame, or a whole clip", choices=UNITS)
+    clips: Path | None = option(None, help=CLIPS)
     frames: Path | None = option(None, help=FRAMES)
     output: Path = option(Path("runs/manual"), "-s", help="the folder of runs that this one is put into")
     name: str | None = option(None, help="the run's folder; default: model, loss and sampler")
@@ -70,6 +74,16 @@ class TrainConfig:
     edge: str = option("mask", help="what a window holds beyond the ends of a video", choices=EDGES)
     fps: float | Path | None = option(None, help=FPS)
     pooling: str = option("mean", help="a window's embedding: mean of its frames, or its centre", choices=POOLINGS)
+    clip_windows: int | None = option(
+        None, help="with unit clip: windows of a clip that are drawn in an epoch; default: all", within="[1, inf)"
+    )
+    clip_stride: int | None = option(
+        None, help="with unit clip: frames between two windows; default: half a window", within="[1, inf)"
+    )
+    clip_pooling: str = option(
+        "logits", help="with unit clip: its prediction, of those of its windows", choices=CLIP_POOLINGS
+    )
+    clip_top_k: int = option(3, help="with clip_pooling top_k: windows that count for a class", within="[1, inf)")
     embedding_size: int = option(128, help="columns of an embedding", within="[1, 65_536]")
     dropout: float = option(0.4, help="in the head", within="[0, 1)")
     normalise: str = option("centre", help="of the head's inputs, on training frames", choices=NORMALISATIONS)
@@ -136,18 +150,37 @@ class TrainConfig:
         refuse_combination(
             Combination(
                 self.model, self.loss, self.sampler, self.pooling, self.window, self.positives, self.select_by,
-                self.trains, self.loss_weights,
+                self.trains, self.loss_weights, self.unit, self.clip_pooling, self.clip_windows,
             )
         )  # fmt: skip
         Window(self.window, self.step, self.edge).check_fps(self.fps)
         # Made once for nothing, so that a wrong option is refused before anything is loaded.
         build_head(self.model, 8, self.embedding_size, self.dropout, **self.model_options)
         build_loss(
-            self.loss, self.loss_options, self.loss_weights, num_classes=2, num_aus=1, class_counts=[1, 1],
+            self.loss, self.loss_options, self.loss_weights, num_classes=2, num_aus=1, num_outputs=1,
+            class_counts=[1, 1],
             embedding_size=8, temperature=self.temperature, margin=self.margin,
         )  # fmt: skip
         for name in self.sampler_options:
             one_of(f"sampler '{self.sampler}': option", name, options_of(self.sampler))
+        if self.unit == "clip" and (self.clip_stride or 1) > self.window:
+            raise UserError(
+                f"train: clip_stride must be at most window, {self.window}, or frames would be in no window; it is "
+                f"{self.clip_stride}"
+            )
+
+    @property
+    def clip_rule(self) -> ClipRule | None:
+        """How clips become windows and windows a clip; None where frames are trained on."""
+        if self.unit != "clip":
+            return None
+        stride = self.clip_stride or (self.window + 1) // 2
+        return ClipRule(stride, self.clip_windows, self.clip_pooling, self.clip_top_k)
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that it takes, by the names of their fields."""
+        return ["clips" if self.unit == "clip" else "labels", *(["projection"] if self.reduce else [])]
 
     @property
     def trains(self) -> bool:

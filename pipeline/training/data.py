@@ -8,10 +8,13 @@ import numpy as np
 import torch
 
 from pipeline.adapter import sources
+from pipeline.adapter.adapter import Adapter
+from pipeline.adapter.clips import OfClips, OfWindows, embed_clips, windows_of_clips
 from pipeline.adapter.front import Front
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.windows import Window, Windows, held
 from pipeline.core import projection
+from pipeline.core.clips import Clips
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import opposites
 from pipeline.core.frame_set import FrameSet, frame_set, held_names
@@ -27,7 +30,7 @@ from pipeline.training.messages import counts_of_parts
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.watch import Watched, watched_frames
 
-WATCHED = 1000  # evenly spaced frames of a part that are scored after each epoch
+WATCHED = 1000  # evenly spaced frames, or clips, of a part that are scored after each epoch
 # Of the config, what it takes to use the adapter without it.
 FACTS = (
     "model", "loss", "sampler", "temperature", "margin", "pooling", "embedding_size", "normalise", "reduce", "dropout",
@@ -50,13 +53,14 @@ class TrainingData:
     device: torch.device
     windows: Windows
     rows: np.ndarray  # (W, T) of the training windows
+    centres: np.ndarray  # (W,) of each, the frame whose labels are its own: that in its centre, or the clip's first
     watched: dict[str, Watched]  # by part
     opposites: list[tuple[int, int]]  # pairs of class numbers
     seen: dict[str, Seen]
     held_out: tuple[list[str], list[str]]  # groups and videos of the validation part
 
 
-def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: int | None) -> TrainingData:
+def load_data(config: TrainConfig, store: FeatureStore, labels: Labels | Clips, fold: int | None) -> TrainingData:
     """Opens features and labels; prints how many frames each part has.
 
     Raises ``UserError`` where the data cannot be trained on as ``config`` says.
@@ -70,27 +74,63 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels, fold: in
     _refuse_without_pairs(config.select_by, frames, labels.dataset)
     held_out = held_names(frames, labels, "val")
     front, fitted_on, vouched = _front(config, store, frames, held_out, fold)
-    common = common_step(frames.video, frames.frame)
-    alike = numbered_alike(frames.video, frames.frame, common)
+    common = common_step(frames.sequence, frames.frame)
+    alike = numbered_alike(frames.sequence, frames.frame, common)
     window = Window(config.window, config.step, config.edge, common)
-    windows = window.over(frames.video, frames.frame, frames.videos, config.fps)
+    windows = window.over(frames.sequence, frames.frame, frames.sequence_videos, config.fps)
     opposite = opposites(config.opposites, frames.classes) if frames.classes else []
     watched = {}
     for part in ("select", "val"):
         centres = watched_frames(frames, part, WATCHED)
-        rows = torch.from_numpy(windows.centred(centres)).to(device)
-        watched[part] = Watched(frames, centres, rows, opposite)
+        rows, of = windows_of(config, frames, windows, centres)
+        clip = None if config.clip_rule is None else torch.from_numpy(of).to(device)
+        watched[part] = Watched(frames, centres, torch.from_numpy(rows).to(device), opposite, clip)
     views = store.views if SAMPLERS[config.sampler].uses_views else ["original"]
     source = _source(config, store, frames, front, device, views)
     train = frames.centres("train")
-    rows = windows.centred(train)
-    if incomplete := held((rows >= 0).sum(axis=1), config.window, frames.video[train], frames.videos):
+    rows, of = windows_of(config, frames, windows, train)
+    if incomplete := held((rows >= 0).sum(axis=1), config.window, frames.video[train][of], frames.videos):
         print(incomplete)
-    facts, seen = _facts(config, frames, store, front, window, fold), _seen(config, frames) | fitted_on
+    most = config.clip_windows or len(rows)
+    drawn = np.minimum(np.bincount(of, minlength=len(train)), most)  # windows of each clip in an epoch
+    facts = _facts(config, frames, store, front, window, fold, np.repeat(train, drawn))
     facts["vouched"] = {"the projection": vouched} if vouched else {}
+    seen = _seen(config, frames) | fitted_on
     return TrainingData(
-        config, facts, frames, alike, front, source, views, device, windows, rows, watched, opposite, seen, held_out
+        config,
+        facts,
+        frames,
+        alike,
+        front,
+        source,
+        views,
+        device,
+        windows,
+        rows,
+        train[of],
+        watched,
+        opposite,
+        seen,
+        held_out,
     )
+
+
+def windows_of(
+    config: TrainConfig, frames: FrameSet, windows: Windows, centres: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers (W, T) of the windows that ``centres`` (n,) are trained on or scored by, and which of them (W,)."""
+    if config.clip_rule is None:
+        return windows.centred(centres), np.arange(len(centres))
+    return windows_of_clips(windows, frames.sequence, centres, config.clip_rule.stride)
+
+
+def made_of(data: TrainingData, adapter: Adapter, centres: np.ndarray) -> OfWindows | OfClips:
+    """What the adapter makes of frames, or of clips by their first frames: rows ``centres`` (n,), rising."""
+    rows, of = windows_of(data.config, data.frames, data.windows, centres)
+    around = torch.from_numpy(rows).to(data.device)
+    if data.config.clip_rule is None:
+        return OfWindows(adapter, adapter.embed(data.source, around))
+    return embed_clips(adapter, data.source, around, torch.from_numpy(of).to(data.device))
 
 
 def _refuse_without_pairs(select_by: str | None, frames: FrameSet, dataset: str) -> None:
@@ -136,7 +176,7 @@ def _front(
     config: TrainConfig, store: FeatureStore, frames: FrameSet, held_out: tuple[list[str], list[str]], fold: int | None
 ) -> tuple[Front, dict[str, Seen], str]:
     """What stands before the head, what a projection of the reduce stage was fitted on, and what is vouched for."""
-    train = sources.Blocks(store, frames.row[frames.centres("train")])
+    train = sources.Blocks(store, frames.stored_rows("train"))
     components, fitted_on, vouched = None, {}, ""
     if config.reduce:
         components = projection.load(config.projection, store.made_by, fold, config.alike)
@@ -166,18 +206,21 @@ def _fitted_again(train: sources.Blocks, num_components: int) -> projection.Proj
 
 
 def _facts(
-    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, window: Window, fold: int | None
-) -> dict[str, Any]:
-    """All that it takes to use the adapter without its command line."""
-    label = frames.label[frames.centres("train")]
+    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, window: Window, fold: int | None,
+    centres: np.ndarray,
+) -> dict[str, Any]:  # fmt: skip
+    """All that it takes to use the adapter without its command line; ``centres`` are those of an epoch's windows."""
+    label = frames.label[centres]
     facts = {
         **{name: getattr(config, name) for name in FACTS},
         "window": dataclasses.asdict(window),
+        **({} if config.clip_rule is None else {"clips": dataclasses.asdict(config.clip_rule)}),
         "tracks": tracks_of(config.loss),
         "classes": frames.classes,
         "class_counts": np.bincount(label[label >= 0], minlength=len(frames.classes)).tolist() or None,
         "au_names": frames.au_names,
         "num_aus": len(frames.au_names) or None,
+        **({"output_names": frames.output_names} if frames.output_names else {}),
         "num_features": store.num_features,
         "num_components": len(front.components) if hasattr(front, "components") else None,
         "select_by": config.select_by or select_by_of(config.loss, HEADS[config.model].pairs, len(frames.pairs) > 0),
@@ -191,6 +234,7 @@ def loss_of(facts: dict[str, Any], embedding_size: int) -> WeightedSum:
     """The loss of a run, with its first weights where it has any."""
     return build_loss(
         facts["loss"], facts["loss_options"], facts["loss_weights"], num_classes=len(facts["classes"]) or None,
-        num_aus=facts["num_aus"], class_counts=facts["class_counts"], embedding_size=embedding_size,
-        temperature=facts["temperature"], margin=facts["margin"],
+        num_aus=facts["num_aus"], num_outputs=len(facts.get("output_names", ())) or None,
+        class_counts=facts["class_counts"], embedding_size=embedding_size, temperature=facts["temperature"],
+        margin=facts["margin"],
     )  # fmt: skip

@@ -53,17 +53,40 @@ class Shard:
 Shards = Callable[[int], Iterable[Shard]]
 
 
-def feed(source: InMemory | FromDisk, rows: NDArray, num_frames: int, seed: int) -> Shards:
+class Drawn:
+    """At most ``most`` windows of each clip, drawn anew in each epoch; ``clip`` (W,) says which clip each is of.
+
+    Which ones is a pure function of the seed and of the epoch. ``num_windows`` is how many are drawn, as many in each.
+    """
+
+    def __init__(self, clip: NDArray, most: int, seed: int) -> None:
+        self._clip, self._count = np.unique(clip, return_inverse=True, return_counts=True)[1:]
+        self._most, self._seed = most, seed
+        self.num_windows = int(np.minimum(self._count, most).sum())
+
+    def __call__(self, epoch: int) -> NDArray[np.bool_]:
+        """Which windows (W,) are drawn in epoch number ``epoch``, from 0."""
+        order = np.lexsort((np.random.default_rng([self._seed, epoch, 4]).random(len(self._clip)), self._clip))
+        place = np.arange(len(order)) - (np.cumsum(self._count) - self._count)[self._clip[order]]
+        drawn = np.zeros(len(order), dtype=bool)
+        drawn[order[place < self._most]] = True
+        return drawn
+
+
+def feed(source: InMemory | FromDisk, rows: NDArray, num_frames: int, seed: int, drawn: Drawn | None = None) -> Shards:
     """The shards that the windows ``rows`` (W, T) are trained from. ``num_frames`` is N, the frames of a view.
 
-    In memory there is one shard with all windows, the same in every epoch. So it is where only the frames of these
-    windows fit. Else see ``ShuffledShards``. Raises ``UserError`` where the source's ``room`` is too small to train in.
+    In memory there is one shard with all windows, the same in every epoch; or, with ``drawn``, with those that are
+    drawn in the epoch. So it is where only the frames of these windows fit. Else see ``ShuffledShards``. Raises
+    ``UserError`` where the source's ``room`` is too small to train in.
     """
     if isinstance(source, FromDisk):
         kept, local = _renumbered(rows, num_frames)
         if not fits(len(source.views) * len(kept), source.row_bytes, source.room):
-            return ShuffledShards(source, rows, seed)
+            return ShuffledShards(source, rows, seed, drawn)
         source, rows, num_frames = source.hold(_in_every_view(kept, source)), local, len(kept)
+    if drawn is not None:
+        return lambda epoch: [Shard(some := np.flatnonzero(drawn(epoch)), rows[some], source, num_frames)]
     shard = Shard(np.arange(len(rows)), rows, source, num_frames)
     return lambda epoch: [shard]
 
@@ -77,11 +100,12 @@ class ShuffledShards:
     shard is read in the order of the store.
 
     Two buffers take turns, so a shard is good until the next one is asked for. The row numbers of the windows, 8 T
-    bytes each, come on top of the room.
+    bytes each, come on top of the room. With ``drawn`` a shard has only those of its windows that are drawn in the
+    epoch, and one without any is left out.
     """
 
-    def __init__(self, source: FromDisk, rows: NDArray, seed: int) -> None:
-        self.source, self.rows, self.seed = source, rows, seed
+    def __init__(self, source: FromDisk, rows: NDArray, seed: int, drawn: Drawn | None = None) -> None:
+        self.source, self.rows, self.seed, self.drawn = source, rows, seed, drawn
         frame_bytes = len(source.views) * source.row_bytes
         budget = (source.room - working_bytes(source.room)) // 2 // frame_bytes  # frames of a shard
         length = SEGMENT_WINDOWS
@@ -116,7 +140,11 @@ class ShuffledShards:
         shard_of_segment[order] = before * self.num_shards // self._sizes.sum()
         shard = np.repeat(shard_of_segment, np.diff(self._starts, append=len(self.rows)))
         by_shard = np.argsort(shard, kind="stable")
-        return np.split(by_shard, np.cumsum(np.bincount(shard, minlength=self.num_shards))[:-1])
+        divided = np.split(by_shard, np.cumsum(np.bincount(shard, minlength=self.num_shards))[:-1])
+        if self.drawn is None:
+            return divided
+        chosen = self.drawn(epoch)
+        return [some for windows in divided if len(some := windows[chosen[windows]])]
 
     def _read(self, windows: NDArray, buffer: int) -> Shard:
         kept, local = _renumbered(self.rows[windows], len(self.source.store_rows))

@@ -8,19 +8,23 @@ import numpy as np
 
 from pipeline.core.frame_set import PARTS, FrameSet
 from pipeline.core.progress import clock
+from pipeline.core.seen import some
 from pipeline.core.store import FeatureStore
 from pipeline.training.config import TrainConfig
 
 
 def counts_of_parts(frames: FrameSet, store: FeatureStore, fold: int | None) -> str:
-    """How many frames and videos each part has."""
+    """How many frames, or clips, and videos each part has; clips without any feature are named."""
     counts = []
     for part in PARTS:
         centres = frames.centres(part)
         if part == "test" and not len(centres):
             continue
-        counts.append(f"{part} {len(centres):,} frames of {len(np.unique(frames.video[centres]))} videos")
+        unit = "frames" if frames.clip is None else "clips"
+        counts.append(f"{part} {len(centres):,} {unit} of {len(np.unique(frames.video[centres]))} videos")
     missing = f"; {frames.labels_without_features:,} labels have no features" if frames.labels_without_features else ""
+    if absent := frames.clips_without_features:
+        missing = f"; {len(absent):,} clips have no features, and are left out: {some(absent)}"
     of_fold = "" if fold is None else f", fold {fold}"
     return f"{store.path} ({store.made_by['backbone']}){of_fold}: {', '.join(counts)}{missing}"
 

@@ -20,15 +20,15 @@ GREY = 128
 def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None:
     """Puts the validation windows of epoch ``epoch``, whose ``adapter`` this is, onto the board."""
     watched, frames = data.watched["val"], data.frames
-    _, cosines, embeddings = watched.look(adapter, data.source)
-    z, label, video = embeddings.cpu().numpy(), frames.label[watched.centres], frames.video[watched.centres]
+    _, cosines, made = watched.look(adapter, data.source)
+    z, label, video = made.embeddings.cpu().numpy(), frames.label[watched.centres], frames.video[watched.centres]
     if cosines:
         board.cosines(**cosines, part="val", epoch=epoch)
     if frames.classes:
         labelled = label >= 0
         board.similarity(z[labelled], label[labelled], video[labelled], frames.classes, "val", epoch)
         if "classes" in adapter.predicts:
-            predicted = watched.predicted(adapter, "classes", embeddings).argmax(1)
+            predicted = made.predict("classes").argmax(1).cpu().numpy()
             board.confusion(label[labelled], predicted[labelled], frames.classes, "val", epoch)
     some = evenly(len(z), SHOWN)
     columns = {

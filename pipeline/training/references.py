@@ -23,13 +23,13 @@ MOST_OF_CLASS = 1000
 
 
 def class_centres(data: TrainingData, adapter: Adapter) -> torch.Tensor | None:
-    """Means (C, E) float32 of the unit embeddings of each class's training frames, ``MOST_OF_CLASS`` at most.
+    """Means (C, E) float32 of the unit embeddings of each class's training windows, ``MOST_OF_CLASS`` at most.
 
     NaN for a class without training frames; None where the labels have no classes. The adapter is on the device.
     """
     if not data.frames.classes:
         return None
-    label = data.frames.label[data.frames.centres("train")]
+    label = data.frames.label[data.centres]
     means = []
     for number in range(len(data.frames.classes)):
         windows = np.flatnonzero(label == number)
@@ -39,9 +39,11 @@ def class_centres(data: TrainingData, adapter: Adapter) -> torch.Tensor | None:
 
 def leave_examples(data: TrainingData, adapter: Adapter, folder: Path) -> None:
     """Writes the examples of a seed into its ``folder``, beside its best checkpoint."""
-    frames, train = data.frames, data.frames.centres("train")
-    windows = spread(frames.video[train], examples.MOST)
-    rows = train[windows]
+    frames = data.frames
+    windows = spread(frames.video[data.centres], examples.MOST)
+    around = data.rows[windows]
+    rows = around[:, around.shape[1] // 2]
+    rows = np.where(rows >= 0, rows, around.max(axis=1))  # a window of a clip may have no frame in its middle
     label, names = frames.label[rows], np.array([*frames.classes, None], dtype=object)
     table = pd.DataFrame({"video": np.array(frames.videos, dtype=object)[frames.video[rows]]})
     table = table.assign(frame=frames.frame[rows], **{"class": names[label]}, path=None)

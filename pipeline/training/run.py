@@ -10,10 +10,12 @@ import numpy as np
 
 from pipeline.adapter.adapter import Adapter, load_adapter, save_adapter, save_state
 from pipeline.adapter.examples import from_folder
+from pipeline.core.clips import Clips
+from pipeline.core.join import one_fold
 from pipeline.core.params import UserError
 from pipeline.core.progress import Line
 from pipeline.core.store import FeatureStore
-from pipeline.core.tables import Labels, of_fold, weights_file
+from pipeline.core.tables import Labels, weights_file
 from pipeline.training import checkpoints
 from pipeline.training.board import Board, hparams_of
 from pipeline.training.combinations import SELECT_BY
@@ -30,10 +32,10 @@ STATE_EVERY = 10.0  # seconds between two states that a killed run can go on fro
 
 
 def train_fold(
-    config: TrainConfig, folder: Path, store: FeatureStore, labels: Labels, fold: int | None
+    config: TrainConfig, folder: Path, store: FeatureStore, labels: Labels | Clips, fold: int | None
 ) -> list[dict[str, Any]]:
     """Trains all seeds of a fold, or of the only split where ``fold`` is None; gives the result of each."""
-    data = load_data(config, store, of_fold(labels, fold), fold)
+    data = load_data(config, store, one_fold(labels, fold), fold)
     write_config(folder, config)
     seeds = range(config.seed, config.seed + config.runs)
     if fold is None:
@@ -130,7 +132,7 @@ def _train(run: SeedRun, board: Board) -> None:
             if over or run.epoch % config.look_every == 0:
                 _look(run, board)
             elif not math.isnan(run.score):
-                board.scalars({run.data.facts["select_by"]: run.score}, "select", run.epoch, _watched(run, "select"))
+                board.scalars({run.data.facts["select_by"]: run.score}, "select", run.epoch, *_watched(run, "select"))
             left = (time.monotonic() - started) / (done - before) * (1 - done)
             select_by = run.data.facts["select_by"]
             where = how_far(config, run.epoch, trainer.steps)
@@ -197,7 +199,7 @@ def _epoch(trainer: Trainer, epoch: int, data: TrainingData) -> dict[str, float]
     try:
         return trainer.epoch(epoch - 1)
     except NotFinite as error:
-        names = [frames.videos[v] for v in np.unique(frames.video[frames.centres("train")[error.windows]])]
+        names = [frames.videos[v] for v in np.unique(frames.video[data.centres[error.windows]])]
         some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise UserError(
             f"{error} (videos {some}): lower --learning-rate (now {config.learning_rate:g}) or --temperature "
@@ -218,8 +220,9 @@ def _look(run: SeedRun, board: Board) -> None:
     for part, watched in run.data.watched.items():
         if len(watched.centres):
             numbers, _, _ = watched.look(run.adapter, run.data.source)
-            board.scalars(numbers, part, run.epoch, _watched(run, part))
+            board.scalars(numbers, part, run.epoch, *_watched(run, part))
 
 
-def _watched(run: SeedRun, part: str) -> int:
-    return len(run.data.watched[part].centres)
+def _watched(run: SeedRun, part: str) -> tuple[int, str]:
+    """How many are looked at of a part, and what they are."""
+    return len(run.data.watched[part].centres), run.data.config.unit

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.adapter.adapter import Adapter, build_adapter
 from pipeline.training.data import TrainingData, loss_of
-from pipeline.training.feed import feed
+from pipeline.training.feed import Drawn, feed
 from pipeline.training.loop import Schedule, Trainer
 from pipeline.training.losses.build import WeightedSum
 from pipeline.training.positives import groups_apart
@@ -32,9 +32,9 @@ def first(data: TrainingData, seed: int) -> tuple[Adapter, Trainer | None]:
 def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: int) -> Trainer:
     """The trainer of one seed, at its first epoch."""
     config, frames = data.config, data.frames
-    train = frames.centres("train")
+    train = data.centres
     targets = {"labels": frames.label[train], "va": frames.va[train], "aus": frames.aus[train]}
-    targets |= {"videos": frames.video[train]}
+    targets |= {"videos": frames.video[train], "outputs": frames.outputs[train]}
     groups = groups_apart(config.positives, SAMPLERS[config.sampler].positives, frames.video, frames.group)
     if groups is not None:
         targets["groups"] = groups[train]
@@ -60,5 +60,8 @@ def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: 
         weight_decay=config.weight_decay, warm_up=config.warm_up, decay=config.decay, clip_norm=config.clip_norm,
         precision=config.precision,
     )  # fmt: skip
-    shards = feed(data.source, data.rows, len(frames.row), seed)
-    return Trainer(adapter, loss, schedule, shards, make_sampler, targets, len(train), embed)
+    most = config.clip_rule.windows if config.clip_rule else None
+    drawn = Drawn(train, most, seed) if most else None
+    shards = feed(data.source, data.rows, len(frames.row), seed, drawn)
+    num_windows = drawn.num_windows if drawn else len(train)
+    return Trainer(adapter, loss, schedule, shards, make_sampler, targets, num_windows, embed)

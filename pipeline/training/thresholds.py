@@ -11,7 +11,7 @@ from pipeline.core.frame_set import PARTS, FrameSet, folds_of
 from pipeline.core.params import UserError
 from pipeline.metrics.thresholds import best_thresholds
 from pipeline.metrics.vectors import evenly
-from pipeline.training.data import TrainingData
+from pipeline.training.data import TrainingData, made_of, windows_of
 from pipeline.training.start import first
 
 MOST_FRAMES = 100_000  # evenly spaced ones whose predictions the thresholds are fitted on
@@ -54,9 +54,8 @@ def fit_thresholds(
             trainer.epoch(epoch)
         trainer.let_go()
         for some in np.array_split(held, -(-len(held) // AT_ONCE)):
-            around = torch.from_numpy(data.windows.centred(some)).to(data.device)
             with torch.inference_mode():
-                predicted.append(adapter.predict("aus", adapter.embed(data.source, around)).double().sigmoid().cpu())
+                predicted.append(made_of(data, adapter, some).predict("aus").double().sigmoid().cpu())
             truth.append(frames.aus[some])
     thresholds = best_thresholds(np.concatenate(truth), torch.cat(predicted).numpy())
     groups = len(np.unique(frames.group[fitted_on]))
@@ -73,6 +72,6 @@ def _trained_on(data: TrainingData, rows: np.ndarray) -> TrainingData:
     """The same, with these rows of its frames as the training part."""
     part = np.full_like(data.frames.part, -1)
     part[rows] = PARTS.index("train")
-    return dataclasses.replace(
-        data, frames=dataclasses.replace(data.frames, part=part), rows=data.windows.centred(rows)
-    )
+    around, of = windows_of(data.config, data.frames, data.windows, rows)
+    frames = dataclasses.replace(data.frames, part=part)
+    return dataclasses.replace(data, frames=frames, rows=around, centres=rows[of])

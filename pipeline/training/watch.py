@@ -1,7 +1,7 @@
-"""What is looked at while a run trains: evenly spaced frames of a part, through the adapter as it is.
+"""What is looked at while a run trains: evenly spaced frames, or clips, of a part, through the adapter as it is.
 
-The numbers are those that the catalogue of metrics shows on TensorBoard, by the functions that evaluation uses, on the
-watched frames alone. After each epoch it is only the one that the best epoch is chosen by.
+The numbers are those that the catalogue of metrics shows on TensorBoard, by the functions that evaluation uses, on what
+is watched alone. After each epoch it is only the one that the best epoch is chosen by.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import torch
 from scipy.special import expit
 
 from pipeline.adapter.adapter import Adapter, Source
+from pipeline.adapter.clips import OfClips, OfWindows, embed_clips
 from pipeline.core.frame_set import FrameSet
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.pair_cosines import pair_cosines, pairs_by_kind
@@ -25,11 +26,11 @@ MOST_PAIRS = 4000  # of each kind, whose logits a head for pairs is asked for
 # The catalogue's sources of what is looked at.
 _OF_COSINES = ("embeddings", "pairs", "pairs_with_named", "named_pairs")
 _OF_PAIR_HEADS = ("pair_head", "pair_head_with_named", "pair_head_named")
-_SOURCES = (*_OF_COSINES, *_OF_PAIR_HEADS, "classes", "va_embeddings", "va", "aus", "mtl")
+_SOURCES = (*_OF_COSINES, *_OF_PAIR_HEADS, "classes", "clips", "va_embeddings", "va", "aus", "mtl", "outputs")
 
 
 def watched_frames(frames: FrameSet, part: str, most: int) -> np.ndarray:
-    """About ``most`` evenly spaced labelled frames (n,) of a part; where its labels name pairs, whole pairs."""
+    """About ``most`` evenly spaced centres (n,) of a part; where its labels name pairs, whole pairs."""
     pairs, _ = frames.pairs_of(part)
     if len(pairs):
         return np.unique(pairs[evenly(len(pairs), most // 2)])
@@ -39,50 +40,54 @@ def watched_frames(frames: FrameSet, part: str, most: int) -> np.ndarray:
 
 @dataclass
 class Watched:
-    """Evenly spaced frames of one part, and their windows.
+    """Evenly spaced frames or clips of one part, and their windows.
 
-    ``centres`` (n,) are rows of the frame set, ``rows`` (n, T) those of their windows.
+    ``centres`` (n,) are rows of the frame set, ``rows`` (n, T) those of their windows. Of clips there are several
+    windows each: ``rows`` (W, T), and ``clip`` (W,) says which of ``centres`` each is of.
     """
 
     frames: FrameSet
     centres: np.ndarray
     rows: torch.Tensor
     opposites: Sequence[tuple[int, int]]
+    clip: torch.Tensor | None = None
 
-    def look(self, adapter: Adapter, source: Source) -> tuple[dict[str, float], dict[str, np.ndarray], torch.Tensor]:
-        """Metrics, the cosines of same, different and opposite pairs, and the embeddings (n, E).
+    def look(
+        self, adapter: Adapter, source: Source
+    ) -> tuple[dict[str, float], dict[str, np.ndarray], OfWindows | OfClips]:
+        """Metrics, the cosines of same, different and opposite pairs, and what the adapter makes of ``centres``.
 
         A metric without labels, without predictions or without a value is left out. Pairs are those of two groups, as
         neighbouring frames of a video are twins; the cosines have those that the label table names as well.
         """
-        embeddings = adapter.embed(source, self.rows)
-        cosines = self._cosines(embeddings)
-        inputs = {name: self._input(name, adapter, source, embeddings, cosines) for name in _SOURCES}
+        made = self._made(adapter, source)
+        cosines = self._cosines(made.embeddings)
+        inputs = {name: self._input(name, adapter, source, made, cosines) for name in _SOURCES}
         numbers = METRICS.numbers({name: arrays for name, arrays in inputs.items() if arrays}, "board")
-        return numbers, cosines | self._cosines_with_named(embeddings, cosines), embeddings
+        return numbers, cosines | self._cosines_with_named(made.embeddings, cosines), made
 
     def select(self, adapter: Adapter, source: Source, name: str) -> float:
         """One metric of those that a best epoch can be chosen by, as ``look`` has it; NaN where it has none."""
         of = METRICS.shown("select")[name].of
-        embeddings = adapter.embed(source, self.rows)
-        cosines = self._cosines(embeddings) if of in _OF_COSINES else {}
-        arrays = self._input(of, adapter, source, embeddings, cosines)
+        made = self._made(adapter, source)
+        cosines = self._cosines(made.embeddings) if of in _OF_COSINES else {}
+        arrays = self._input(of, adapter, source, made, cosines)
         return METRICS.numbers({of: arrays}, "select").get(name, float("nan")) if arrays else float("nan")
 
-    def predicted(self, adapter: Adapter, what: str, embeddings: torch.Tensor) -> np.ndarray:
-        """What the adapter predicts of the embeddings: logits (n, C) or (n, A), or values (n, 2)."""
-        with torch.inference_mode():
-            return adapter.predict(what, embeddings).cpu().numpy()
+    def _made(self, adapter: Adapter, source: Source) -> OfWindows | OfClips:
+        if self.clip is None:
+            return OfWindows(adapter, adapter.embed(source, self.rows))
+        return embed_clips(adapter, source, self.rows, self.clip)
 
     def _input(
-        self, name: str, adapter: Adapter, source: Source, embeddings: torch.Tensor, cosines: dict[str, np.ndarray]
+        self, name: str, adapter: Adapter, source: Source, made: OfWindows | OfClips, cosines: dict[str, np.ndarray]
     ) -> dict[str, Any] | None:
         """The arrays of one source of the catalogue; None where there are no labels or no predictions for it."""
         if name in _OF_COSINES:
-            return self._of_cosines(name, embeddings, cosines) if len(self._labelled) else None
+            return self._of_cosines(name, made.embeddings, cosines) if len(self._labelled) else None
         if name in _OF_PAIR_HEADS:
             return self._of_pair_head(name, adapter, source) if adapter.head.pairs and len(self._labelled) else None
-        return self._of_predictions(name, adapter, embeddings)
+        return self._of_predictions(name, adapter, made)
 
     def _of_cosines(self, name: str, embeddings: torch.Tensor, cosines: dict[str, np.ndarray]) -> dict[str, Any] | None:
         if name == "embeddings":
@@ -119,35 +124,40 @@ class Watched:
         logits = self._logits(adapter, source, named)
         return {"logits": logits, "same": named_same, "groups": np.zeros(len(named), dtype=np.int64)}
 
-    def _of_predictions(self, name: str, adapter: Adapter, embeddings: torch.Tensor) -> dict[str, Any] | None:
+    def _of_predictions(self, name: str, adapter: Adapter, made: OfWindows | OfClips) -> dict[str, Any] | None:
         """The adapter's predictions, and embeddings against valence and arousal."""
         frames, predicts = self.frames, adapter.predicts
         va, aus = frames.va[self.centres], frames.aus[self.centres]
         together = np.zeros(len(self.centres), dtype=np.int64)  # nothing is resampled here: all frames are one group
         known = np.isfinite(va).all(axis=1)
-        if name == "classes" and len(self._labelled) and "classes" in predicts:
-            predicted = self.predicted(adapter, "classes", embeddings).argmax(1)
+        if name == "clips" and self.clip is None:
+            return None
+        if name in ("classes", "clips") and len(self._labelled) and "classes" in predicts:
+            predicted = made.predict("classes").argmax(1).cpu().numpy()
             return {"labels": self._label, "predicted": predicted, "groups": together, "classes": frames.classes}
         if name == "va_embeddings" and known.any():
-            z = embeddings.cpu().numpy()[known]
+            z = made.embeddings.cpu().numpy()[known]
             return {"embeddings": z, "truth": va[known], "groups": self._group[known]}
         if name == "va" and known.any() and "va" in predicts:
-            return {"truth": va, "predicted": self.predicted(adapter, "va", embeddings), "groups": together}
+            return {"truth": va, "predicted": made.predict("va").cpu().numpy(), "groups": together}
         if name == "aus" and aus.shape[1] and "aus" in predicts:
-            return {"truth": aus, "groups": together, **self._units(adapter, embeddings)}
+            return {"truth": aus, "groups": together, **self._units(adapter, made)}
         if name == "mtl" and {"classes", "va", "aus"} <= {*predicts}:
             if not (len(self._labelled) and known.any() and np.isfinite(aus).any()):
                 return None
             classes = {"labels": self._label, "classes": frames.classes, "groups": together}
-            classes["predicted"] = self.predicted(adapter, "classes", embeddings).argmax(1)
-            of_va = {"va_truth": va, "va_predicted": self.predicted(adapter, "va", embeddings)}
-            return classes | of_va | {"au_truth": aus, **self._units(adapter, embeddings)}
+            classes["predicted"] = made.predict("classes").argmax(1).cpu().numpy()
+            of_va = {"va_truth": va, "va_predicted": made.predict("va").cpu().numpy()}
+            return classes | of_va | {"au_truth": aus, **self._units(adapter, made)}
+        if name == "outputs" and "outputs" in predicts:
+            truth, predicted = frames.outputs[self.centres], made.predict("outputs").cpu().numpy()
+            return {"truth": truth, "predicted": predicted, "groups": together, "outputs": frames.output_names}
         return None
 
-    def _units(self, adapter: Adapter, embeddings: torch.Tensor) -> dict[str, Any]:
+    def _units(self, adapter: Adapter, made: OfWindows | OfClips) -> dict[str, Any]:
         """Probabilities (n, A) of action units, their names and thresholds."""
         return {
-            "probabilities": expit(self.predicted(adapter, "aus", embeddings).astype(np.float64)),
+            "probabilities": expit(made.predict("aus").cpu().numpy().astype(np.float64)),
             "units": self.frames.au_names,
             "thresholds": adapter.au_thresholds.cpu().numpy(),
         }

@@ -15,6 +15,7 @@ class AttentionPool(Head):
     """
 
     pools = True
+    attends = True
     source = "Ilse et al. 2018, eq. 7-8, https://arxiv.org/abs/1802.04712"
 
     def __init__(self, num_features: int, embedding_size: int, dropout: float = 0.0):
@@ -28,8 +29,19 @@ class AttentionPool(Head):
         self.project_out = nn.Linear(embedding_size, embedding_size)
 
     def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        hidden, logits = self._attended(features, valid)
+        pooled = (logits.softmax(dim=1).unsqueeze(-1) * hidden).sum(dim=1)
+        return mask(self.project_out(pooled), valid.any(dim=1))
+
+    def attention_of(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """log Σ exp(logits of the valid frames) (B,) of each window.
+
+        Windows weighed by the softmax of these average to what one window of all their frames would give.
+        """
+        return self._attended(features, valid)[1].logsumexp(dim=1)
+
+    def _attended(self, features: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden vectors (B, T, E), and the logits (B, T) of their weights."""
         hidden = mask(self.layers(mask(features.float(), valid)), valid)
         logits = self.attention(hidden).squeeze(-1).float()
-        weights = logits.masked_fill(~valid, torch.finfo(logits.dtype).min).softmax(dim=1)  # -inf: NaN without a frame
-        pooled = (weights.unsqueeze(-1) * hidden).sum(dim=1)
-        return mask(self.project_out(pooled), valid.any(dim=1))
+        return hidden, logits.masked_fill(~valid, torch.finfo(logits.dtype).min)  # -inf: NaN without a frame

@@ -20,6 +20,7 @@ class Head(nn.Module):
     pools = False  # gives (B, E)
     # Has pair(left, left_valid, right, right_valid) -> logits (P,) of 'same', in two steps: side, then judge.
     pairs = False
+    attends = False  # has attention_of(features, valid) -> (B,), by which windows of one clip are weighed
     learns = True  # has weights
     source = ""
 

@@ -32,6 +32,8 @@ LOSSES = Choices(
         "cross_entropy": "pipeline.training.losses.cross_entropy.CrossEntropy",
         "ccc": "pipeline.training.losses.ccc.CCC",
         "bce": "pipeline.training.losses.bce.BCE",
+        "mse": "pipeline.training.losses.outputs.MSE",
+        "pearson": "pipeline.training.losses.outputs.Pearson",
         "simsiam": "pipeline.training.losses.simsiam.SimSiam",
         "vicreg": "pipeline.training.losses.vicreg.VICReg",
         "steadiness": "pipeline.training.losses.steadiness.Steadiness",

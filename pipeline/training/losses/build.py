@@ -18,11 +18,12 @@ KNOWN = {
     "labels": lambda labels: labels >= 0,
     "va": lambda va: va.isfinite().all(dim=1),
     "aus": lambda aus: (~aus.isnan()).any(dim=1),
+    "outputs": lambda outputs: (~outputs.isnan()).any(dim=1),
 }
-TARGETS = {"labels": "expression", "va": "va", "aus": "aus"}
+TARGETS = {"labels": "expression", "va": "va", "aus": "aus", "outputs": "outputs"}
 OPTIONAL = ("groups",)  # entries of a batch that may be absent
 # Constructor arguments that follow from data and head, and are no option of the user.
-GIVEN = ("num_classes", "embedding_size", "num_aus", "class_counts")
+GIVEN = ("num_classes", "embedding_size", "num_aus", "num_outputs", "class_counts")
 
 
 LOSS_WEIGHTS = ("fixed", "learned")
@@ -33,8 +34,8 @@ OF_VARIANCE = {"regression": 2.0, "classification": 1.0}
 class WeightedSum(nn.Module):
     """Σ weight · term, of named terms.
 
-    A term gets the rows that have its target: a label >= 0, valence and arousal both, at least one action unit; a
-    positional one the pairs of which both have it. Where none is left its value is zero, with a gradient.
+    A term gets the rows that have its target: a label >= 0, valence and arousal both, at least one action unit or
+    output; a positional one the pairs of which both have it. Where none is left its value is zero, with a gradient.
 
     With ``learned`` each term has a variance σ², and the sum is Σ term / (2 σ²) + log σ over regressions and
     Σ term / σ² + log σ over classifications: Kendall, Gal and Cipolla 2018, eq. 7 and 10,
@@ -138,7 +139,7 @@ def build_loss(
 
 
 def target_of(name: str) -> str | None:
-    """What the named loss learns from: 'expression', 'va', 'aus', or None where it needs no labels of windows."""
+    """What the named loss learns from, one of the values of ``TARGETS``; None where it needs no labels of windows."""
     return next((TARGETS[entry] for entry in LOSSES[one_of("loss", name, LOSSES)].takes if entry in TARGETS), None)
 
 

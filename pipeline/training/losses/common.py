@@ -12,7 +12,7 @@ from torch import nn
 class Loss(nn.Module):
     """One term: ``forward(embeddings, *entries)`` gives a scalar, with the entries of the batch that ``takes`` names.
 
-    labels (B,) int64 >= 0; groups (B,) int64 or None; va (B, 2), aus (B, A) 0/1 with NaN for unknown;
+    labels (B,) int64 >= 0; groups (B,) int64 or None; va (B, 2), aus (B, A) 0/1, outputs (B, K), with NaN for unknown;
     frames (B, T, E), valid (B, T), frame_labels (B, T) (-1: none), videos (B,); pair_logits (B // 2,).
 
     A pair of one label is positive, a pair of two labels negative. With ``groups`` (who a window shows) a pair of one
@@ -20,8 +20,8 @@ class Loss(nn.Module):
     """
 
     takes: tuple[str, ...] = ("labels",)
-    # 'classes', 'va' or 'aus', for a loss that ``trains`` a predictor of them. Its first argument is then the outputs
-    # of this predictor, and not the embeddings.
+    # 'classes', 'va', 'aus' or 'outputs', for a loss that ``trains`` a predictor of them. Its first argument is then
+    # what this predictor gives, and not the embeddings.
     predicts: str | None = None
     trains: dict[str, Any] | None = None  # what the predictor is: see adapter.predictors.Predictors
     # 'classification' or 'regression', where it is, or stands for, the negative logarithm of a likelihood, so that its
