@@ -32,7 +32,7 @@ lock: setup
 		pyproject.toml -o requirements.lock
 
 board: setup
-	tensorboard --logdir runs
+	python -m pipeline.training.browse --runs runs
 
 clean:
 	rm -rf data weights runs evaluation report

@@ -11,20 +11,27 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from google.protobuf import text_format
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar import metadata as custom_scalars
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.backend_context import Context
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from tensorboard.util import tensor_util
 
 from pipeline.training import board
 from pipeline.training.board import Board
-from pipeline.training.pictures import thumbnails
+from pipeline.training.pictures import framed, thumbnails
 
 CLASSES = ["Neutral", "Anger", "Fear"]
 HPARAMS = {
     "model": "mlp", "loss": "supcon", "sampler": "balanced", "temperature": 15.0, "margin": 0.2, "reduce": True,
     "model_options": {}, "epochs": 3,
 }  # fmt: skip
-METRICS = ["auc_same_different/val", "macro_f1/val"]
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def write(tmp_path):
     """Calls ``what`` with a board of the run ``name`` and gives all that is in its event files."""
 
     def _write(what=lambda b: None, name="run", hparams=HPARAMS, **options):
-        with Board(tmp_path / name, hparams, METRICS, **options) as b:
+        with Board(tmp_path / name, hparams, **options) as b:
             what(b)
         return EventAccumulator(str(tmp_path / name), size_guidance={"images": 0, "histograms": 0}).Reload()
 
@@ -42,10 +49,6 @@ def write(tmp_path):
 def table(events, tag):
     content = events.summary_metadata[f"_hparams_/{tag}"].plugin_data.content
     return HParamsPluginData.FromString(content)
-
-
-def columns(events):
-    return [(info.name, info.type, info.differs) for info in table(events, "experiment").experiment.hparam_infos]
 
 
 def cells(events):
@@ -84,10 +87,11 @@ def test_a_metric_says_beside_its_curve_what_it_is_of_and_on_how_many_frames(wri
         write(what),
         "Measured on 1,000 evenly spaced frames of the run's val part, those with labels for it.",
     )
+    length = "The x axis counts epochs; this run has 3."
     assert {tag: events.summary_metadata[tag].summary_description for tag in events.Tags()["scalars"]} == {
-        "macro_f1/val": f"classifier macro-F1, higher is better. {where}",
-        "cosine_same/val": f"mean cosine of pairs. {where}",
-        "loss/train": "",
+        "macro_f1/val": f"classifier macro-F1, higher is better. {where} {length}",
+        "cosine_same/val": f"mean cosine of pairs. {where} {length}",
+        "loss/train": length,
     }
     assert {events.summary_metadata[tag].plugin_data.plugin_name for tag in events.Tags()["scalars"]} == {"scalars"}
 
@@ -95,41 +99,57 @@ def test_a_metric_says_beside_its_curve_what_it_is_of_and_on_how_many_frames(wri
 def test_what_was_given_is_on_disk_before_the_board_is_closed(tmp_path):
     """So that a run killed after its checkpoint loses no curve."""
     code = "import os, sys; from pathlib import Path; from pipeline.training.board import Board; "
-    code += "Board(Path(sys.argv[1]), {'a': 1}, []).scalars({'loss': 2.0}, 'train', 1); os._exit(9)"
+    code += "Board(Path(sys.argv[1]), {'a': 1}).scalars({'loss': 2.0}, 'train', 1); os._exit(9)"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False).returncode == 9
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss/train")] == [(1, 2.0)]
-    assert columns(events) == [("a", 3, True)]
+    assert cells(events) == {"a": 1}
 
 
 def test_cosines_are_counted_in_bins_that_do_not_move(write):
     same = np.array([0.96, 0.99, 1.0000001, 0.51], dtype=np.float32)
     different = np.array([-1.0, 0.0126])
     events = write(lambda b: b.cosines(same, different, np.array([]), "val", 2))
-    assert set(events.Tags()["histograms"]) == {"cosines/same/val", "cosines/different/val"}
+    tags = {tag for tag in events.Tags()["tensors"] if tag.startswith("cosines/")}
+    assert tags == {"cosines/same/val", "cosines/different/val"}
     for kind, values in (("same", same.clip(-1, 1)), ("different", different)):
-        (event,) = events.Histograms(f"cosines/{kind}/val")
-        found = event.histogram_value
-        assert (event.step, found.num) == (2, len(values))
-        np.testing.assert_allclose([found.min, found.max], [values.min(), values.max()], rtol=1e-6)
-        # each bin by itself: its right end, and how many are between the last end and it
-        ends = np.round(found.bucket_limit, 6)
-        assert np.allclose(ends * 40, np.round(ends * 40))
-        wanted = [np.sum((values >= end - 0.025) & ((values < end) | (end == 1))) for end in ends[1:]]
-        assert list(found.bucket[1:]) == wanted
-        assert sum(found.bucket) == len(values)
+        tag = f"cosines/{kind}/val"
+        assert events.summary_metadata[tag].plugin_data.plugin_name == "histograms"
+        (event,) = events.Tensors(tag)
+        left, right, count = tensor_util.make_ndarray(event.tensor_proto).T
+        assert event.step == 2
+        # the same bins whatever the values, empty ones too: TensorBoard's axis begins and ends with them
+        np.testing.assert_allclose(left, np.arange(-40, 40) / 40, atol=1e-9)
+        np.testing.assert_allclose(right, np.arange(-39, 41) / 40, atol=1e-9)
+        wanted = [np.sum((values >= a) & ((values < b) | (b == 1))) for a, b in zip(left, right.round(9), strict=True)]
+        assert count.tolist() == wanted
+        assert count.sum() == len(values)
 
 
-def test_the_table_has_the_same_columns_in_every_run_whatever_the_values(write):
-    one = write(name="one")
+def shown_columns(folder):
+    """The columns of TensorBoard's table as its server makes them, and which are in sight."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    context = Context(TBContext(data_provider=MultiplexerDataProvider(multiplexer, str(folder))))
+    tags = context.hparams_metadata(RequestContext(), "")
+    found = context.experiment_from_metadata(
+        RequestContext(), "", False, tags, context.hparams_from_data_provider(RequestContext(), "", 0), 0
+    )
+    return {info.name: info.differs for info in found.hparam_infos}
+
+
+def test_the_table_shows_what_differs_between_runs_and_hides_what_is_constant(tmp_path, write):
+    write(name="one")
     other = dict(HPARAMS, loss={"arcface": 1.0, "triplet": {"weight": 0.5, "margin": 0.2}}, margin=None, reduce=False)
-    other |= {"model": "tcn", "model_options": {"num_layers": 2}, "temperature": 10}
-    two = write(name="two", hparams=other)
-    assert columns(one) == columns(two)
-    assert [name for name, _, _ in columns(one)] == list(HPARAMS)
-    assert list(cells(one)) == list(cells(two))
-    assert sorted(cells(one)) == sorted(HPARAMS)
+    write(name="two", hparams=other | {"model": "tcn", "epochs": 10})
+    found = shown_columns(tmp_path)
+    differing = [name for name, differs in found.items() if differs]
+    assert differing == ["epochs", "loss", "model", "reduce"]
+    assert list(found)[:4] == differing
+    assert {name for name, differs in found.items() if not differs} == {
+        "margin", "model_options", "sampler", "temperature"
+    }  # fmt: skip
 
 
 def test_the_table_holds_numbers_as_numbers_and_the_rest_as_short_text(write):
@@ -140,7 +160,7 @@ def test_the_table_holds_numbers_as_numbers_and_the_rest_as_short_text(write):
     }  # fmt: skip
     events = write(hparams=given)
     found = cells(events)
-    assert math.isnan(found.pop("none"))  # TensorBoard leaves such a cell empty, and can still sort the column
+    assert "none" not in found  # TensorBoard leaves such a cell empty, and can still sort the column
     assert found == {
         "text": "mlp", "int": 3.0, "numpy": 4.0, "float": 1e-3, "yes": "true", "empty": "",
         "sum": "arcface: 1.0, triplet: {weight: 0.5, margin: 0.2}", "pairs": "a, b, c, d", "path": "runs/x",
@@ -148,14 +168,53 @@ def test_the_table_holds_numbers_as_numbers_and_the_rest_as_short_text(write):
     }  # fmt: skip
 
 
-def test_the_table_opens_with_the_first_five_columns(write):
-    assert [name for name, _, differs in columns(write()) if differs] == list(HPARAMS)[:5]
+def test_a_row_of_the_table_is_finished(write):
+    assert table(write(), "session_end_info").session_end_info.status == 1  # STATUS_SUCCESS
 
 
-def test_the_table_shows_the_metrics_asked_for_and_a_finished_row(write):
-    events = write()
-    assert [m.name.tag for m in table(events, "experiment").experiment.metric_infos] == METRICS
-    assert table(events, "session_end_info").session_end_info.status == 1  # STATUS_SUCCESS
+def test_seeds_have_a_mean_with_a_band_over_the_epochs_that_all_have(tmp_path, write):
+    def curve(values, what="auc_same_different"):
+        def written(b):
+            for epoch, value in enumerate(values):
+                b.scalars({what: value, "gradient_norm": 7.0}, "val", epoch)
+            b.similarity(ramp(4), np.array([0, 0, 1, 1]), np.arange(4), CLASSES, "val", 1)
+
+        return written
+
+    write(curve([0.25, 0.5, 0.75]), name="run/seed_0")
+    board.write_mean(tmp_path / "run")
+    assert not (tmp_path / "run" / board.OVER_SEEDS).exists()  # one seed has no mean
+    write(curve([0.75, 1.0]), name="run/seed_1")
+    for _ in range(2):  # again, as after a run that was cut off
+        board.write_mean(tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / board.OVER_SEEDS)).Reload()
+    tag = "auc_same_different/val"
+    found = {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    assert found == {
+        tag: [(0, 0.5), (1, 0.75)],
+        f"seeds/{tag}/lowest": [(0, 0.25), (1, 0.5)],
+        f"seeds/{tag}/highest": [(0, 0.75), (1, 1.0)],
+    }
+    (event,) = events.Tensors(custom_scalars.CONFIG_SUMMARY_TAG)
+    layout = Layout.FromString(tensor_util.make_ndarray(event.tensor_proto).item())
+    (category,) = layout.category
+    assert category.title == "mean of 2 seeds"
+    (chart,) = category.chart
+    (band,) = chart.margin.series
+    assert (band.value, band.lower, band.upper) == (tag, f"seeds/{tag}/lowest", f"seeds/{tag}/highest")
+
+
+def test_the_projector_shows_each_class_in_a_colour():
+    """A frame around the face, or a square where there is none; a point without class is grey."""
+    white = np.full((3, 48, 48, 3), 255, dtype=np.uint8)
+    orange, blue, grey = [0xE6, 0x9F, 0x00], [0x56, 0xB4, 0xE9], [128] * 3
+    found = framed(white, np.array([0, 1, -1]))
+    assert found[:, 0, 0].tolist() == found[:, 20, 47].tolist() == [orange, blue, grey]
+    assert (found[:, 10:-10, 10:-10] == 255).all()
+    alone = framed(None, np.array([1, 9, -1]))  # the ninth class has the colour of the first again
+    assert alone.shape == (3, 48, 48, 3)
+    assert alone[:, 24, 24].tolist() == [blue, blue, grey]
+    assert (alone == alone[:, :1, :1]).all()
 
 
 def test_a_resumed_run_hides_what_the_killed_one_wrote_from_there_on(tmp_path, write):
@@ -189,7 +248,7 @@ def test_the_similarity_matrix_is_sorted_by_class_then_video_and_thinned(write, 
     assert seen["title"].startswith("cosine, val: 9 of 12 windows")
     found, pixels = image(events, "similarity/val")
     assert found.step == 3
-    assert pixels.shape == (found.height, found.width, 3) == (540, 648, 3)
+    assert pixels.shape == (found.height, found.width, 3) == (648, 756, 3)
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
 
 
@@ -407,5 +466,6 @@ def test_every_tag_is_metric_first_so_that_curves_share_a_card(write):
             b.confusion(np.array([0, 1]), np.array([0, 0]), CLASSES, part, 1)
 
     tags = write(what).Tags()
-    for tag in (*tags["scalars"], *tags["histograms"], *tags["images"]):
+    cosines = [tag for tag in tags["tensors"] if tag.startswith("cosines/")]
+    for tag in (*tags["scalars"], *cosines, *tags["images"]):
         assert re.fullmatch(r"[a-z_]+(/[a-z]+)?/(select|val)", tag), tag

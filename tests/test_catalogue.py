@@ -101,7 +101,7 @@ def test_the_same_line_is_a_curve_of_tensorboard(tmp_path, added):
     centres = watched_frames(frames, "val", 20)
     watched = Watched(frames, centres, torch.from_numpy(centres)[:, None], [])
     scores, _, _ = watched.look(Adapter(nn.Identity(), Plain(), Classifier(), {}), Rows(features))
-    with Board(tmp_path, {"model": "mlp"}, []) as board:
+    with Board(tmp_path, {"model": "mlp"}) as board:
         board.scalars(scores, "val", 3, len(centres))
     events = EventAccumulator(str(tmp_path)).Reload()
     expected = balanced_accuracy_score(label[centres], features[centres].argmax(1))

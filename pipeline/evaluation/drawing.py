@@ -48,7 +48,7 @@ def drawn(
     predicted, z = result.predictions[source][0].argmax(1), [fold.outputs[0].z for fold in folds]
     # Embeddings are compared inside a video, which is in one fold.
     z = None if z[0] is None else z[0] if len(z) == 1 else np.concatenate(z)
-    for number, code in enumerate(_chosen(subset, timelines), start=1):
+    for number, code in enumerate(chosen_videos(subset, timelines), start=1):
         yield f"timeline_{number}", _timeline(subset, code, predicted, z, picture, title + whose)
 
 
@@ -73,8 +73,8 @@ def _of_embeddings(fold: FoldResult, title: str, reported: Mapping[str, str]) ->
         yield "projection", plots.projection_2d(z[rows], label, subset.classes, title)
 
 
-def _chosen(subset: Subset, most: int) -> list[int]:
-    """The videos with the most changes of label, of equal ones the longest: the same for every run."""
+def chosen_videos(subset: Subset, most: int) -> list[int]:
+    """Codes of the videos with the most changes of label, of equal ones the longest: the same for every run."""
     changed = (
         (np.diff(subset.label) != 0) & (np.diff(subset.video) == 0) & (subset.label[1:] >= 0) & (subset.label[:-1] >= 0)
     )

@@ -450,13 +450,15 @@ def report(
     with all_or_none(config.output, files.NAME) as folder:
         files.write(folder, subset, folds, seeds, estimated, about)
         (folder / "plots").mkdir()
-        from pipeline.evaluation import drawing  # here: matplotlib takes most of a second to import
+        from pipeline.evaluation import drawing, shown  # here: matplotlib takes most of a second to import
 
         thumbnails = _thumbnails(frame_table(config.data, config.frames), drawing.thumbnail)
         timelines = config.timelines if subset.clips is None else 0
         pictures = drawing.drawn(subset, folds, seeds[0][1], estimated, about, thumbnails, timelines)
         for name, figure in pictures:
             figure.savefig(folder / "plots" / f"{name}.png")
+        videos = drawing.chosen_videos(subset, config.timelines)
+        shown.write(folder / shown.FILE, shown.collected(subset, folds, seeds[0][1], videos, thumbnails))
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
     of_folds = f", {about['val_split']}" if len(data) > 1 else ""
     which = "test " if config.part == "test" else ""

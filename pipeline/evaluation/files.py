@@ -7,6 +7,7 @@ resampled.npz        each metric in each resample, for differences between runs
 per_video.csv        the same metrics of each video, where it has them; mean over seeds
 per_class.csv        frames, precision, recall, F1, cosine to the own class; mean over seeds
 predictions.parquet  truth and prediction of each frame, as it is and smoothed, or of each clip; mean over seeds
+shown.npz            curves, matrices, strips and faces that the report draws: ``shown``
 
 Several folds are put together as ``folds`` says; videos and predictions have a column that says which they are of.
 """
@@ -120,6 +121,12 @@ def read_about(folder: Path) -> dict[str, Any] | None:
 def read_value(folder: Path, metric: str) -> float | None:
     """A number of the evaluation in ``folder``; None where it is not there or not measured."""
     return ((_detail(folder, "estimates") or {}).get(metric) or {}).get("value")
+
+
+def read_emotions(folder: Path) -> list[list[float]] | None:
+    """The mean cosines (C, C) of classes, NaN where there are no pairs; None where the run has no embeddings."""
+    cosines = (_detail(folder, "emotions") or {}).get("cosines")
+    return None if cosines is None else [[np.nan if value is None else value for value in row] for row in cosines]
 
 
 def _detail(folder: Path, key: str) -> dict[str, Any] | None:

@@ -17,12 +17,11 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
+from pipeline.core.colours import COLOURS
 from pipeline.core.projection import fit
 from pipeline.metrics.vectors import evenly, normalised
 from pipeline.metrics.verification import threshold_scores
 
-# Okabe & Ito, https://jfly.uni-koeln.de/color/; grey in the place of black, which is for letters and lines
-COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#999999")
 HATCHES = (None, "///", "...", "xxx")  # classes beyond the eighth have a colour again, with another hatch and marker
 MARKERS = "o^sX"
 KINDS = {"same": ("#0072B2", "-"), "different": ("#666666", "--"), "opposite": ("#D55E00", ":")}

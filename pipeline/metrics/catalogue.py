@@ -20,16 +20,22 @@ METRICS = Catalogue(
         "auc_same_different": Metric(
             "AUC same/different", "higher", "verification.verification", BOTH, report=BOTH, claims="pairs",
             headline="pairs", terminal="pairs", board=BOTH, select=BOTH,
+            says="How often two frames of the same emotion are closer than two of different emotions. 0.5 is chance, 1 "
+            "is always.",
         ),
         "auc_same_opposite": Metric(
-            "AUC same/opposite", "higher", "verification.verification", BOTH, report="pairs", claims="pairs"
+            "AUC same/opposite", "higher", "verification.verification", BOTH, report="pairs", claims="pairs",
+            says="How often two frames of the same emotion are closer than two of opposite emotions. 0.5 is chance, 1 "
+            "is always.",
         ),
         "eer_same_{other}": Metric("EER", "lower", "verification.verification", BOTH),
         "best_f1_same_{other}": Metric("F1 at the best threshold", "higher", "verification.verification", BOTH),
         "d_prime_same_{other}": Metric("d'", "higher", "verification.verification", BOTH),
         "tpr_at_fpr_{rate}_same_{other}": Metric("TPR at an FPR", "higher", "verification.verification", BOTH),
         "gap_same_opposite": Metric(
-            "cosine same - opposite", "higher", "pair_cosines.mean_cosines", "embeddings", report="embeddings"
+            "cosine same - opposite", "higher", "pair_cosines.mean_cosines", "embeddings", report="embeddings",
+            says="Mean cosine of pairs of the same emotion minus that of opposite ones. The project's criterion is "
+            "that it is not negative.",
         ),
         "gap_same_different": Metric("cosine same - different", "higher", "pair_cosines.mean_cosines", "embeddings"),
         "cosine_{kind}": Metric(
@@ -47,21 +53,29 @@ METRICS = Catalogue(
         ),
         # Neighbours
         "recall_at_1": Metric(
-            "recall@1", "higher", "retrieval.recall", "gallery", report="gallery", terminal="gallery"
+            "recall@1", "higher", "retrieval.recall", "gallery", report="gallery", terminal="gallery",
+            says="Share of frames whose nearest frame of another person or video has the same emotion.",
         ),
         "recall_at_{k}": Metric("recall@k", "higher", "retrieval.recall", "gallery"),
-        "map_at_r": Metric("mAP@R", "higher", "retrieval.mean_average_precision", "gallery", report="gallery"),
+        "map_at_r": Metric(
+            "mAP@R", "higher", "retrieval.mean_average_precision", "gallery", report="gallery",
+            says="Mean average precision among the R nearest frames of others, where R is the number of frames with "
+            "that emotion.",
+        ),
         # Predictions
         "macro_f1": Metric(
             "macro-F1", "higher", "protocol.expression", f"probe {CLASSES}",
             report="knn probe classes classes_smoothed", headline="knn", terminal="knn classes classes_smoothed",
             board="classes", select="classes",
+            says="Mean over the classes of the harmonic mean of precision and recall. A rare class counts as much as a "
+            "common one.",
         ),
         "accuracy": Metric("accuracy", "higher", "protocol.expression", CLASSES),
         "f1_{class}": Metric("F1 of a class", "higher", "protocol.expression", CLASSES, detail=True),
         "ccc": Metric(
             "CCC", "higher", "protocol.valence_arousal", VA, report=VA, headline="va", terminal="va", board="va",
             select="va",
+            says="Concordance of predicted and true values, mean of valence and arousal. 0 is none, 1 is equal.",
         ),
         "ccc_valence": Metric("CCC of valence", "higher", "protocol.valence_arousal", VA),
         "ccc_arousal": Metric("CCC of arousal", "higher", "protocol.valence_arousal", VA),
@@ -72,6 +86,7 @@ METRICS = Catalogue(
         "au_f1": Metric(
             "AU F1", "higher", "protocol.action_units", AUS, report=AUS, headline="aus", terminal="aus", board="aus",
             select="aus",
+            says="Mean F1 over the action units.",
         ),
         "p_mtl": Metric(
             "P_MTL", "higher", "protocol.multi_task", MTL, report=MTL, headline="mtl", terminal=MTL, board="mtl",
@@ -97,6 +112,7 @@ METRICS = Catalogue(
         "paired_recall_at_1": Metric(
             "paired recall@1", "higher", "retrieval.paired_recall", "partners pair_head_partners",
             report="partners pair_head_partners",
+            says="Share of pairs in which the nearest of all frames is the partner.",
         ),
         "paired_recall_at_{k}": Metric(
             "paired recall@k", "higher", "retrieval.paired_recall", "partners pair_head_partners"
@@ -104,6 +120,7 @@ METRICS = Catalogue(
         "f1": Metric(
             "F1", "higher", "verification.f1_of_named_pairs", "pair_head_named", report="pair_head_named",
             headline="pair_head_named", terminal="pair_head_named", board="pair_head_named", select="pair_head_named",
+            says="F1 of telling the pairs that are the same from those that are different.",
         ),
         # From one frame to the next
         "cosine_neighbours": Metric("cosine of neighbours", "neither", "steadiness.steadiness", "sequences"),
@@ -112,14 +129,23 @@ METRICS = Catalogue(
         "steadiness": Metric(
             "steadiness", "higher", "steadiness.steadiness", "sequences", report="sequences", claims="sequences",
             headline="sequences",
+            says="How much closer neighbouring frames of one emotion are than frames of different videos. 1 means that "
+            "neighbours are equal.",
         ),
         "steadiness_in_video": Metric(
             "steadiness in video", "higher", "steadiness.steadiness", "sequences", report="sequences",
             claims="sequences",
+            says="The same against other frames of the same video. An embedding that hardly moves at all gets no "
+            "credit here.",
         ),
-        "flips_per_100": Metric("flips/100", "lower", "steadiness.flips", CLASSES, report="knn", claims="knn"),
+        "flips_per_100": Metric(
+            "flips/100", "lower", "steadiness.flips", CLASSES, report="knn", claims="knn",
+            says="Changes of the predicted class per 100 pairs of neighbouring frames whose true class stays.",
+        ),
         "switches_missed": Metric(
-            "switches missed", "lower", "steadiness.lateness", CLASSES, report="knn", claims="knn"
+            "switches missed", "lower", "steadiness.lateness", CLASSES, report="knn", claims="knn",
+            says="Share of true changes of emotion that the prediction never follows. Wide smoothing is steady and "
+            "misses many.",
         ),
         "frames_late": Metric("frames late", "lower", "steadiness.lateness", CLASSES),
     }

@@ -102,6 +102,7 @@ class Metric:
     ``report``: a column of the report's tables. ``claims``: its table against each baseline.
     ``headline``: headline.json, for 'dvc metrics diff'. ``terminal``: what evaluation prints.
     ``board``: TensorBoard, after each epoch. ``select``: what ``train.select_by`` may be.
+    ``says`` is a sentence on what the number means, for whoever points at its title.
     """
 
     title: str
@@ -115,6 +116,7 @@ class Metric:
     board: str = ""
     select: str = ""
     detail: bool = False
+    says: str = ""
 
     def __post_init__(self) -> None:
         for place in PLACES:

@@ -18,7 +18,8 @@ from pipeline.core.params import UserError, entry, option, parse
 from pipeline.evaluation import files
 from pipeline.report.facts import check, headline
 from pipeline.report.page import html_page, markdown_page, terminal
-from pipeline.report.tables import against, csv_text, gains, notes, ordered, over_folds, results
+from pipeline.report.tables import against, criterion, csv_text, gains, main_table, notes, ordered, over_folds, results
+from pipeline.report.verdict import verdict
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     check(runs)
     runs = ordered(runs)
     title, facts = headline(runs)
-    sections = [results(runs), over_folds(runs), gains(runs), against(runs), notes(runs)]
+    judged = verdict(runs)
+    sections = [results(runs), over_folds(runs), gains(runs), criterion(runs), against(runs), notes(runs)]
     sections = [section for section in sections if section is not None]
-    from pipeline.report.pictures import figure, pictures  # here: matplotlib takes most of a second to import
+    first_baseline = next(
+        (name for name in config.runs if any(r.name == name and r.about["baseline"] for r in runs)), None
+    )
+    # Here: matplotlib and OpenCV take most of a second to import.
+    from pipeline.evaluation import shown
+    from pipeline.report.content import as_script, best_seed, content, does
+    from pipeline.report.pictures import figure
 
+    drawn = {run.name: shown.read(run.folder) for run in runs}
+    script = as_script(content(runs, drawn, first_baseline))
+    abilities = {run.name: does(run) for run in runs}
+    columns, rows = main_table(runs, abilities, {run.name: best_seed(run) for run in runs})
     with all_or_none(config.output, "report") as folder:
         write_text(folder / "metrics.csv", csv_text(runs))
         figure(runs, title).savefig(folder / "runs.png")
-        write_text(folder / "report.md", markdown_page(title, facts, sections))
-        write_text(folder / "index.html", html_page(title, facts, sections, folder / "runs.png", pictures(runs)))
-    print(terminal(title, facts, sections) + f"\n\nwritten to {config.output}/: open index.html")
+        write_text(folder / "report.md", markdown_page(title, judged, facts, sections))
+        write_text(folder / "index.html", html_page(title, judged, facts, columns, rows, sections[1:], script))
+    print(terminal(title, judged, facts, sections) + f"\n\nwritten to {config.output}/: open index.html")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from pipeline.evaluation.files import Evaluation
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.metric import Entry
 from pipeline.metrics.uncertainty import Estimate, best_beyond_noise
-from pipeline.report.page import Bold, Section
+from pipeline.report.page import Bold, Cell, Column, Row, Section
+
+MOST_IN_SIGHT = 8  # columns, where no measure is claimed
+GAP, OPPOSITE = "gap_same_opposite", "auc_same_opposite"  # what the criterion is about
 
 
 def ordered(runs: Sequence[Evaluation]) -> list[Evaluation]:
@@ -41,6 +44,56 @@ def results(runs: Sequence[Evaluation]) -> Section:
     return Section("Results", [words], [["run", *(entry.title for entry in shown.values())], *rows])
 
 
+def main_table(
+    runs: Sequence[Evaluation], does: Mapping[str, Sequence[str]], seeds: Mapping[str, tuple[int, str, float] | None]
+) -> tuple[list[Column], list[Row]]:
+    """The page's table of all runs: what is claimed and the headline are in sight, all else is a click away.
+
+    ``does`` says what each run predicts, ``seeds`` which of its seeds is best, by what, and with which number.
+    """
+    shown = shown_in(runs, "report")
+    claimed = [name for name in shown if name in METRICS.shown("claims")]
+    headline = [name for name in shown if name in METRICS.shown("headline") and name not in claimed]
+    names = [*claimed, *headline]
+    names = names or list(shown)[:MOST_IN_SIGHT]
+    names += [name for name in shown if name not in names]
+    in_sight = {*claimed, *headline} or set(names[:MOST_IN_SIGHT])
+    best = {name: _best_beyond_noise(runs, shown[name]) for name in names}
+    columns = [
+        Column("run", "", "text"),
+        Column("predicts", "What the run predicts by itself, without neighbours.", "text"),
+    ]
+    if any(seeds.values()):
+        columns.append(Column("best seed", "The seed that is best by the first measure, and its number.", "higher"))
+    for name in names:
+        entry = shown[name]
+        better = "" if entry.metric.better == "neither" else f"{entry.metric.better.capitalize()} is better."
+        says = " ".join(filter(None, [entry.metric.says, better]))
+        columns.append(
+            Column(entry.title, says, "lower" if entry.metric.better == "lower" else "higher", name not in in_sight)
+        )
+    rows = []
+    for run in runs:
+        number = run.about["seeds"]
+        cells = [Cell(run.name, run.name, f"{number} seeds" if number > 1 else "")]
+        cells.append(Cell(", ".join(does[run.name]), ", ".join(does[run.name]) or None))
+        if any(seeds.values()):
+            seed = seeds[run.name]
+            cells.append(Cell("") if seed is None else Cell(f"{seed[0]}", seed[2], rounded(seed[2])))
+        cells += [_two_lines(run.estimates.get(name), best[name] == run.name) for name in names]
+        words = " ".join(str(run.about.get(key, "")) for key in ("run", "model", "loss", "sampler", "pooling"))
+        rows.append(Row(run.name, run.about["baseline"], does[run.name], words, cells))
+    return columns, rows
+
+
+def _two_lines(estimate: Estimate | None, bold: bool) -> Cell:
+    if estimate is None or np.isnan(estimate.value):
+        return Cell("")
+    low, high = estimate.interval()
+    below = "" if np.isnan(low) else f"{rounded(low)} to {rounded(high)}"
+    return Cell(rounded(estimate.value), float(estimate.value), below, bold)
+
+
 def over_folds(runs: Sequence[Evaluation]) -> Section | None:
     """Mean and deviation over folds that are scored one by one; None where there are no folds."""
     shown = {
@@ -52,7 +105,7 @@ def over_folds(runs: Sequence[Evaluation]) -> Section | None:
     rows = []
     for run in runs:
         of = [run.over_folds.get(name, {}) for name in shown]
-        cells = ["" if v.get("mean") is None else f"{_rounded(v['mean'])} ± {_rounded(v['deviation'])}" for v in of]
+        cells = ["" if v.get("mean") is None else f"{rounded(v['mean'])} ± {rounded(v['deviation'])}" for v in of]
         rows.append([f"{'baseline: ' if run.about['baseline'] else ''}{run.name}", *cells])
     words = (
         "Each fold scored by itself, by the mean of its seeds: mean ± standard deviation over the folds. In the other "
@@ -67,8 +120,8 @@ def gains(runs: Sequence[Evaluation]) -> Section | None:
     shown = _compared(adapters, baselines, "report")
     if not shown:
         return None
-    best = {name: _best(baselines, entry) for name, entry in shown.items()}
-    rows = [["best baseline", *(f"{best[name].name}: {_rounded(best[name].estimates[name].value)}" for name in shown)]]
+    best = {name: best_of(baselines, entry) for name, entry in shown.items()}
+    rows = [["best baseline", *(f"{best[name].name}: {rounded(best[name].estimates[name].value)}" for name in shown)]]
     for run in adapters:
         cells = [_difference(run, best[name], entry) for name, entry in shown.items()]
         rows.append([run.name, *cells])
@@ -96,17 +149,30 @@ def against(runs: Sequence[Evaluation]) -> Section | None:
     return Section("Against each baseline", [words], [head, *rows], folded=True)
 
 
-def notes(runs: Sequence[Evaluation]) -> Section:
-    """In words: the project's criterion, what is best, and from what it cannot be told apart."""
-    lines = []
+def criterion(runs: Sequence[Evaluation]) -> Section | None:
+    """By how much each run meets the project's criterion; None where no pairs are measured."""
+    rows = []
     for run in runs:
         if gap := files.criterion(run.estimates):
-            verdict = ("passed" if gap["passed"] else "failed") + ("" if gap["beyond_noise"] else ", within noise")
-            between = "" if np.isnan(gap["low"]) else f" ({gap['low']:.3f} to {gap['high']:.3f})"
-            lines.append(f"cosine(same) >= cosine(opposite), {run.name}: {verdict}; {gap['gap']:.3f}{between}.")
+            met = ("passed" if gap["passed"] else "failed") + ("" if gap["beyond_noise"] else ", within noise")
+            rows.append([run.name, met, _cell(run.estimates[GAP]), _cell(run.estimates.get(OPPOSITE))])
+    if not rows:
+        return None
+    words = (
+        "Passed: mean cosine(same emotion) >= mean cosine(opposite emotions). Cosines of two runs have different "
+        "scales, so the size of the gap compares no runs. AUC same/opposite does: it is how often a pair of the same "
+        "emotion is closer than a pair of opposite ones, and 0.5 is chance."
+    )
+    head = ["run", "criterion", "cosine same - opposite", "AUC same/opposite"]
+    return Section("Criterion", [words], [head, *rows])
+
+
+def notes(runs: Sequence[Evaluation]) -> Section:
+    """In words: what is best, and from what it cannot be told apart."""
+    lines = []
     for name, entry in _compared(runs, runs, "report").items():
         known = [run for run in runs if is_measured(run, name)]
-        best = _best(known, entry)
+        best = best_of(known, entry)
         near = [
             run.name for run in known
             if run is not best and not (best.estimates[name] - run.estimates[name]).beyond_noise()
@@ -114,7 +180,7 @@ def notes(runs: Sequence[Evaluation]) -> Section:
         if len(known) > 1:
             tail = f"within noise of it: {', '.join(near)}" if near else "beyond noise of all others, one by one"
             lines.append(f"{entry.title}: {best.name} is best; {tail}.")
-    return Section("In words", lines, [])
+    return Section("Best in each measure", lines, [], folded=True)
 
 
 def split_by_baseline(runs: Sequence[Evaluation]) -> tuple[list[Evaluation], list[Evaluation]]:
@@ -144,7 +210,7 @@ def _best_beyond_noise(runs: Sequence[Evaluation], entry: Entry) -> str | None:
     return best_beyond_noise(estimates, entry.metric.better == "higher")
 
 
-def _best(runs: Sequence[Evaluation], entry: Entry) -> Evaluation:
+def best_of(runs: Sequence[Evaluation], entry: Entry) -> Evaluation:
     best = max if entry.metric.better == "higher" else min
     return best((run for run in runs if is_measured(run, entry.name)), key=lambda run: run.estimates[entry.name].value)
 
@@ -155,20 +221,20 @@ def _difference(run: Evaluation, other: Evaluation, entry: Entry) -> str:
         return ""
     gain = run.estimates[name] - other.estimates[name]
     if not gain.beyond_noise():
-        return f"~ {_rounded(gain.value, '+')}"
+        return f"~ {rounded(gain.value, '+')}"
     better = (gain.value > 0) == (entry.metric.better == "higher")
-    return (Bold if better else str)(_rounded(gain.value, "+"))
+    return (Bold if better else str)(rounded(gain.value, "+"))
 
 
 def _cell(estimate: Estimate | None) -> str:
     if estimate is None or np.isnan(estimate.value):
         return ""
     low, high = estimate.interval()
-    return _rounded(estimate.value) + ("" if np.isnan(low) else f" ({_rounded(low)} to {_rounded(high)})")
+    return rounded(estimate.value) + ("" if np.isnan(low) else f" ({rounded(low)} to {rounded(high)})")
 
 
-def _rounded(value: float, sign: str = "") -> str:
-    """Three digits; one from 10 on, and more next to 1, where steadiness differs."""
+def rounded(value: float, sign: str = "") -> str:
+    """Three digits; one from 10 on, and four next to 1 and to 0, where steadiness differs."""
     digits = 1 if abs(value) >= 10 else 4 if 0.99 <= abs(value) < 1 or abs(value) < 0.01 else 3
     return f"{value:{sign}.{digits}f}"
 

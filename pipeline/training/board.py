@@ -1,6 +1,5 @@
 """What TensorBoard shows of a run: curves, histograms, pictures, the table of hyperparameters, the projector."""
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from numbers import Real
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
@@ -21,7 +22,7 @@ from pipeline.metrics.vectors import evenly, normalised
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The columns of TensorBoard's table of runs; the same for every run, or it cannot compare them.
+# The columns of TensorBoard's table of runs.
 HPARAMS = (
     "model", "loss", "sampler", "temperature", "margin", "window", "step", "edge", "pooling", "embedding_size",
     "normalise", "reduce", "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs",
@@ -31,9 +32,9 @@ COSINE_BINS = np.linspace(-1, 1, 81)  # TensorBoard's own grow by a tenth each: 
 MOST_ROWS = 400  # of a similarity matrix
 MOST_POINTS = 5000  # of the projector, which runs in the browser
 SPRITE_PIXELS = 8192  # the projector refuses a larger picture
-FIRST_COLUMNS = 5  # of the table of hyperparameters; the others are a click away
 LONGEST_TEXT = 60  # characters, in the table of hyperparameters
-DPI = 120  # TensorBoard shows pictures some 350 pixels wide: small figures for large letters, more dots to enlarge
+DPI = 180  # TensorBoard shows pictures some 350 pixels wide: small figures for large letters, more dots to enlarge
+OVER_SEEDS = "seeds_mean"  # folder of the mean over seeds, beside those of the seeds
 
 
 class Board:
@@ -44,18 +45,17 @@ class Board:
     has all curves up to it.
     """
 
-    def __init__(
-        self, folder: Path, hparams: Mapping[str, Any], metrics: Sequence[str], purge_from: int | None = None
-    ) -> None:
-        """Writes the table's row at once, so that it fills while the run trains.
+    def __init__(self, folder: Path, hparams: Mapping[str, Any], purge_from: int | None = None) -> None:
+        """Writes the row of the table of hyperparameters at once, so that it fills while the run trains.
 
-        TensorBoard takes the columns from one run, whichever it finds first: give every run the same keys of
-        ``hparams`` in the same order, and a key always numbers (or None) or always something else. A number that is
-        None is an empty cell; sequences and mappings become short texts. ``metrics`` are the tags that the table shows.
+        No run says what the columns are. So TensorBoard finds them by itself, shows those first in which runs differ,
+        and hides the others. It needs a key to be always numbers (or None) or always something else. A number that is
+        None is an empty cell; sequences and mappings become short texts.
         ``purge_from``: a resumed run hides what the killed one wrote at this epoch and after it.
         """
         self._writer = SummaryWriter(folder, purge_step=purge_from)
-        for summary in _table(hparams, metrics):  # add_hparams would open a run of its own for them
+        self._epochs = hparams.get("epochs")
+        for summary in _row(hparams):  # add_hparams would open a run of its own for them
             self._writer.file_writer.add_summary(summary)
         self._writer.flush()
 
@@ -71,22 +71,33 @@ class Board:
         """A curve for each of ``values``.
 
         A metric has a description, which TensorBoard shows beside its curve: what the catalogue says of it, and that it
-        was measured on ``count`` frames (or clips, as ``unit`` says) of the part, where that is given.
+        was measured on ``count`` frames (or clips, as ``unit`` says) of the part, where that is given. Each says how many
+        epochs the run has, since runs of other lengths share the axis.
         """
         for name, value in values.items():
             tag = f"{name}/{part}"
             plugin = SummaryMetadata.PluginData(plugin_name="scalars")  # without one, each tag is warned of when read
-            described = SummaryMetadata(plugin_data=plugin, summary_description=_description(name, part, count, unit))
+            words = _description(name, part, count, unit) + self._length()
+            described = SummaryMetadata(plugin_data=plugin, summary_description=words.strip())
             point = Summary.Value(tag=tag, simple_value=float(value), metadata=described)
             self._writer.file_writer.add_summary(Summary(value=[point]), epoch)
         self._writer.flush()
 
     def cosines(self, same: np.ndarray, different: np.ndarray, opposite: np.ndarray, part: str, epoch: int) -> None:
-        """Histograms of the cosines of the three kinds of pairs, in bins that never move; an empty one is left out."""
+        """Histograms of the cosines of the three kinds of pairs; an empty one is left out.
+
+        All runs have the same bins from -1 to 1, empty ones too, so that they share an axis: those of ``add_histogram``
+        are cut where a run has no values.
+        """
         for kind, values in (("same", same), ("different", different), ("opposite", opposite)):
             if len(values):
                 inside = np.clip(values.astype(np.float64), -1, 1)  # a cosine of twins may round to above 1
-                self._writer.add_histogram(f"cosines/{kind}/{part}", inside, epoch, bins=COSINE_BINS)
+                counts = np.histogram(inside, COSINE_BINS)[0]
+                bins = np.stack([COSINE_BINS[:-1], COSINE_BINS[1:], counts], axis=1)
+                tag = f"cosines/{kind}/{part}"
+                metadata = histogram_metadata.create_summary_metadata(display_name=tag, description="")
+                value = Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(bins))
+                self._writer.file_writer.add_summary(Summary(value=[value]), epoch)
         self._writer.flush()
 
     def similarity(
@@ -150,6 +161,40 @@ class Board:
             metadata_header=[_text(name) for name in columns],
         )  # fmt: skip
 
+    def _length(self) -> str:
+        return "" if self._epochs is None else f" The x axis counts epochs; this run has {self._epochs}."
+
+
+def write_mean(folder: Path) -> None:
+    """The mean over the seeds in ``folder`` of each metric of the catalogue, with its lowest and highest, as a run.
+
+    TensorBoard draws it as a line with a band on its page 'Custom Scalars'. It has the epochs that all seeds have;
+    of one seed there is none.
+    """
+    place = folder / OVER_SEEDS
+    shutil.rmtree(place, ignore_errors=True)
+    curves = [_curves(seed) for seed in sorted(folder.glob("seed_*")) if seed.is_dir()]
+    tags = [tag for tag in curves[0] if all(tag in of for of in curves)] if len(curves) > 1 else []
+    if not tags:
+        return
+    bands = {tag: [tag, f"seeds/{tag}/lowest", f"seeds/{tag}/highest"] for tag in tags}
+    with SummaryWriter(place) as writer:
+        for tag, names in bands.items():
+            for epoch in sorted(set.intersection(*(set(of[tag]) for of in curves))):
+                values = np.array([of[tag][epoch] for of in curves])
+                for name, value in zip(names, (values.mean(), values.min(), values.max()), strict=True):
+                    writer.add_scalar(name, value, epoch, new_style=False)
+        writer.add_custom_scalars({f"mean of {len(curves)} seeds": {t: ["Margin", of] for t, of in bands.items()}})
+
+
+def _curves(folder: Path) -> dict[str, dict[int, float]]:
+    """Values by epoch of each metric of the catalogue in a seed's event files."""
+    # None of the pictures and histograms, of which 0 would mean all.
+    few = {"scalars": 0, "images": 1, "histograms": 1, "tensors": 1, "compressedHistograms": 1, "audio": 1}
+    events = EventAccumulator(str(folder), size_guidance=few).Reload()
+    known = [tag for tag in events.Tags()["scalars"] if _description(tag.rpartition("/")[0], "", None)]
+    return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in known}
+
 
 def hparams_of(params: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a run with these parameters in the table of hyperparameters."""
@@ -173,7 +218,7 @@ def similarity_figure(z: np.ndarray, labels: np.ndarray, classes: Sequence[str],
     """Cosines of ``z`` (n, E), of length one and sorted by ``labels`` (n,), with the classes marked."""
     from matplotlib.figure import Figure  # here: a run draws when it is over, and may never get there
 
-    figure = Figure(figsize=(5.4, 4.5), dpi=DPI, layout="compressed")
+    figure = Figure(figsize=(4.2, 3.6), dpi=DPI, layout="compressed")
     axis = figure.subplots()
     image = axis.imshow(z @ z.T, vmin=-1, vmax=1, cmap="viridis", interpolation="nearest")
     figure.colorbar(image, ax=axis, fraction=0.045, pad=0.02)
@@ -204,7 +249,7 @@ def apart(centres: np.ndarray, length: int) -> np.ndarray:
 
 def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> "Figure":
     """``counts`` (C, C) of true (row) and predicted (column) classes; a class that never was is a row of zeros."""
-    side = float(np.clip(1.9 + 0.42 * len(classes), 3.5, 12))
+    side = float(np.clip(1.4 + 0.31 * len(classes), 2.9, 10))
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(side + 0.6, side), dpi=DPI, layout="compressed")
@@ -228,28 +273,18 @@ def confusion_figure(counts: np.ndarray, classes: Sequence[str], title: str) -> 
     return figure
 
 
-def _table(hparams: Mapping[str, Any], metrics: Sequence[str]) -> tuple[Summary, Summary, Summary]:
-    """What the columns of the table of hyperparameters are, this run's values, and that it is a finished row.
-
-    TensorBoard sorts columns by name and opens with five; those said to differ come first.
-    """
-    cells = {name: _cell(value) for name, value in hparams.items()}
-    columns, start, end = hparams_summaries(cells, dict.fromkeys(metrics, 0))
-    plugin = columns.value[0].metadata.plugin_data
-    content = HParamsPluginData.FromString(plugin.content)
-    for info in content.experiment.hparam_infos[:FIRST_COLUMNS]:
-        info.differs = True
-    plugin.content = content.SerializeToString()
-    return columns, start, end
+def _row(hparams: Mapping[str, Any]) -> tuple[Summary, Summary]:
+    """This run's values in the table of hyperparameters, and that it is a finished row."""
+    cells = {name: _cell(value) for name, value in hparams.items() if value is not None}
+    _, start, end = hparams_summaries(cells, {})
+    return start, end
 
 
 def _cell(value: Any) -> float | str:
     """What the table of hyperparameters can hold: a number, or a short text.
 
-    Never a text in a column of numbers: TensorBoard cannot sort that, and answers with an error. NaN is an empty cell.
+    Never a text in a column of numbers: TensorBoard cannot sort that, and answers with an error.
     """
-    if value is None:
-        return math.nan
     if isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
     text = _text(_short(value))

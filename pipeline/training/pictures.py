@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from pipeline.adapter.adapter import Adapter
+from pipeline.core.colours import COLOURS
 from pipeline.core.join import frame_table
 from pipeline.core.tables import read_frames
 from pipeline.metrics.vectors import evenly
@@ -15,6 +16,7 @@ from pipeline.training.data import TrainingData
 
 SHOWN = 400  # frames of the validation part that TensorBoard's projector gets
 GREY = 128
+SIZE = 48  # pixels of a face in the projector
 
 
 def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None:
@@ -37,7 +39,8 @@ def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None
         "frame": frames.frame[watched.centres][some].tolist(),
     }
     table = frame_table(data.config.data, data.config.frames)
-    board.projector(z[some], columns, _faces(table, columns["video"], columns["frame"]))
+    faces = _faces(table, columns["video"], columns["frame"])
+    board.projector(z[some], columns, framed(faces, label[some]))
 
 
 def _faces(table: Path | None, videos: list[str], numbers: list[int]) -> np.ndarray | None:
@@ -49,7 +52,22 @@ def _faces(table: Path | None, videos: list[str], numbers: list[int]) -> np.ndar
     return thumbnails(frames.root, path.reindex(list(zip(videos, numbers, strict=True))).fillna("").tolist())
 
 
-def thumbnails(root: Path, paths: Sequence[str], size: int = 48) -> np.ndarray | None:
+def framed(squares: np.ndarray | None, labels: np.ndarray) -> np.ndarray:
+    """The squares (n, size, size, 3), each in a frame of its class's colour; without pictures, squares of that colour.
+
+    The projector opens uncoloured, and no file of its own can change that. Rows with ``labels`` (n,) of -1 are grey.
+    """
+    colours = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in COLOURS], dtype=np.uint8)
+    plain = np.where(labels[:, None] < 0, np.uint8(GREY), colours[labels % len(colours)])
+    of_colour = np.broadcast_to(plain[:, None, None], (len(labels), SIZE, SIZE, 3)).copy()
+    if squares is not None:
+        edge = max(1, squares.shape[1] // 10)
+        of_colour = np.broadcast_to(plain[:, None, None], squares.shape).copy()
+        of_colour[:, edge:-edge, edge:-edge] = squares[:, edge:-edge, edge:-edge]
+    return of_colour
+
+
+def thumbnails(root: Path, paths: Sequence[str], size: int = SIZE) -> np.ndarray | None:
     """The images at ``paths`` under ``root``, letterboxed: (n, size, size, 3) uint8 RGB.
 
     One that cannot be read is a grey square; None where none can be.

@@ -17,8 +17,7 @@ from pipeline.core.progress import Line
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import Labels, weights_file
 from pipeline.training import checkpoints
-from pipeline.training.board import Board, hparams_of
-from pipeline.training.combinations import SELECT_BY
+from pipeline.training.board import Board, hparams_of, write_mean
 from pipeline.training.config import TrainConfig, write_config
 from pipeline.training.data import TrainingData, load_data
 from pipeline.training.loop import NotFinite, Trainer
@@ -38,9 +37,10 @@ def train_fold(
     data = load_data(config, store, one_fold(labels, fold), fold)
     write_config(folder, config)
     seeds = range(config.seed, config.seed + config.runs)
-    if fold is None:
-        return [train_seed(data, folder, seed) for seed in seeds]
-    return [{"fold": fold} | train_seed(data, folder / f"fold_{fold}", seed) for seed in seeds]
+    place, of = (folder, {}) if fold is None else (folder / f"fold_{fold}", {"fold": fold})
+    results = [of | train_seed(data, place, seed) for seed in seeds]
+    write_mean(place)
+    return results
 
 
 @dataclass
@@ -70,9 +70,8 @@ def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
     run = _start(data, folder, seed)
     # What a killed run has shown of the epochs that come now is taken off the board.
     purge_from = (run.epoch + 1 if run.epoch else 0) if begun else None
-    tags = [f"{name}/{part}" for name in SELECT_BY for part in data.watched]
     hparams = hparams_of(vars(data.config) | {"seed": seed})
-    with Board(folder, hparams, tags, purge_from=purge_from) as board:
+    with Board(folder, hparams, purge_from=purge_from) as board:
         if run.epoch == 0:
             _score_untrained(run, board)
         if run.trainer:

@@ -1,0 +1,107 @@
+"""The report's first sentences: what the best adapter gains, how the criterion is met, and what steadiness costs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.evaluation import files
+from pipeline.evaluation.files import Evaluation
+from pipeline.metrics.metric import Entry
+from pipeline.report.tables import OPPOSITE, best_of, is_measured, rounded, shown_in, split_by_baseline
+
+MOST = 3  # sentences
+
+
+def verdict(runs: Sequence[Evaluation]) -> list[str]:
+    """At most three sentences; ``runs`` stand in the order of the tables."""
+    adapters, baselines = split_by_baseline(runs)
+    if not adapters:
+        return ["Only baselines were evaluated: there is no adapter to judge."]
+    claims = _judged(adapters, "claims")
+    of_pairs = [entry for entry in claims.values() if entry.of == "pairs"]
+    others = [entry for entry in claims.values() if entry.of != "pairs"]
+    report = [entry for name, entry in _judged(adapters, "report").items() if name not in claims]
+    sentences = [_gain(entry, adapters, baselines) for entry in of_pairs[:1] or report[:1]]
+    sentences += [_criterion(adapters, baselines)] if of_pairs else []
+    sentences += [_steady(others, adapters, baselines)] if others else []
+    for entry in report[0 if of_pairs else 1 :]:
+        if len(sentences) < MOST and not claims:
+            sentences.append(_gain(entry, adapters, baselines))
+    return [sentence for sentence in sentences if sentence]
+
+
+def in_100(value: float) -> str:
+    return f"{100 * value:.0f}"
+
+
+def _judged(runs: Sequence[Evaluation], place: str) -> dict[str, Entry]:
+    return {name: entry for name, entry in shown_in(runs, place).items() if entry.metric.better != "neither"}
+
+
+def _gain(entry: Entry, adapters: Sequence[Evaluation], baselines: Sequence[Evaluation]) -> str:
+    """'AUC: tcn is the best adapter with 0.81 (0.74 to 0.87), 0.070 (0.02 to 0.11) better than the best baseline.'"""
+    name, best = entry.name, best_of(adapters, entry)
+    begin = f"{entry.title}: {best.name} is the best adapter with {_with_interval(best, name)}"
+    known = [run for run in baselines if is_measured(run, name)]
+    if not known:
+        return f"{begin}; no baseline is measured by it."
+    other = best_of(known, entry)
+    gains = {run.name: _gain_of(run, other, entry) for run in adapters if is_measured(run, name)}
+    gain = gains[best.name]
+    better = [gain for gain in gains.values() if gain.value > 0 and gain.beyond_noise()]
+    low, high = gain.interval()
+    between = "" if np.isnan(low) else f" ({rounded(low, '+')} to {rounded(high, '+')})"
+    word = "better" if gain.value > 0 else "worse"
+    noise = "beyond noise" if gain.beyond_noise() else "within noise"
+    return (
+        f"{begin}, {rounded(abs(gain.value))}{between} {word} than the best baseline, {other.name}, and {noise}; "
+        f"{len(better)} of {len(gains)} adapters are better beyond noise."
+    )
+
+
+def _gain_of(run: Evaluation, other: Evaluation, entry: Entry):
+    """How much better ``run`` is, positive where it is, whichever direction is the better one."""
+    first, second = run.estimates[entry.name], other.estimates[entry.name]
+    return first - second if entry.metric.better == "higher" else second - first
+
+
+def _criterion(adapters: Sequence[Evaluation], baselines: Sequence[Evaluation]) -> str:
+    """How many meet the criterion, and by how much: that the frozen features meet it too says how little that is."""
+    judged = {run.name: files.criterion(run.estimates) for run in [*adapters, *baselines]}
+    known = {name: gap for name, gap in judged.items() if gap}
+    if not known:
+        return ""
+    passed = sum(gap["passed"] for gap in known.values())
+    begin = f"Same emotions are on average at least as close as opposite ones in {passed} of {len(known)} runs"
+    best = max((run for run in adapters if is_measured(run, OPPOSITE)), key=_opposite, default=None)
+    if best is None:
+        return begin + "."
+    worst = min((run for run in baselines if is_measured(run, OPPOSITE)), key=_opposite, default=None)
+    beside = "" if worst is None else f", against {in_100(_opposite(worst))} for {worst.name}"
+    return (
+        f"{begin}; of 100 pairs of the same emotion, {in_100(_opposite(best))} are closer than a pair of opposite "
+        f"emotions for {best.name}{beside} (50 is chance)."
+    )
+
+
+def _opposite(run: Evaluation) -> float:
+    return run.estimates[OPPOSITE].value
+
+
+def _steady(entries: Sequence[Entry], adapters: Sequence[Evaluation], baselines: Sequence[Evaluation]) -> str:
+    """The steadiest adapter in all that is claimed of sequences, beside the first baseline of each measure."""
+    best = best_of(adapters, entries[0])
+    words = []
+    for entry in entries:
+        if is_measured(best, entry.name):
+            known = [run for run in baselines if is_measured(run, entry.name)]
+            other = best_of(known, entry) if known else None
+            beside = f" ({other.name} {rounded(other.estimates[entry.name].value)})" if other else ""
+            words.append(f"{entry.title} {rounded(best.estimates[entry.name].value)}{beside}")
+    tail = ", each beside the best baseline" if baselines else ""
+    return f"From frame to frame {best.name} is the steadiest adapter: {', '.join(words)}{tail}."
+
+
+def _with_interval(run: Evaluation, name: str) -> str:
+    low, high = run.estimates[name].interval()
+    return rounded(run.estimates[name].value) + ("" if np.isnan(low) else f" ({rounded(low)} to {rounded(high)})")
