@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from pipeline.core.params import UserError
-from pipeline.evaluation import files
+from pipeline.evaluation import files, shown
+from pipeline.metrics.catalogue import METRICS
 from pipeline.report import __main__ as report
+from pipeline.report.content import best_seed, content, does
 
 ABOUT = {
     "dataset": "by hand", "backbone": "tiny", "backbone_weights": "random", "input_size": 32, "seeds": 1, "seed": 0,
@@ -38,21 +40,29 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def evaluated(name, values, own_noise=0.001, folder="evaluation", groups=GROUPS, resamples=400, **about):
+def evaluated(
+    name,
+    values,
+    own_noise=0.001,
+    folder="evaluation",
+    groups=GROUPS,
+    resamples=400,
+    drawn=None,
+    seed_values=None,
+    **about,
+):
     """As evaluate.py leaves it: each metric moves with the groups as all others do, and a little by itself."""
     rng = np.random.default_rng(len(name))
     place = Path(folder, about.pop("folder_name", name))
-    (place / "plots").mkdir(parents=True, exist_ok=True)
+    place.mkdir(parents=True, exist_ok=True)
     resampled = {k: v + (NOISE[:resamples] + rng.normal(0, own_noise, resamples)) * v for k, v in values.items()}
     details = {
-        "about": ABOUT | {"run": name} | about, "seeds": [values], "criterion": None,
+        "about": ABOUT | {"run": name} | about, "seeds": seed_values or [values], "criterion": None,
         "estimates": {k: {"value": v, "low": None, "high": None} for k, v in values.items()},
     }  # fmt: skip
     (place / "details.json").write_text(json.dumps(details), encoding="utf-8")
     np.savez(place / "resampled.npz", groups=np.array(groups), **{f"metric/{k}": v for k, v in resampled.items()})
-    picture = np.full((40, 60, 3), 10 * len(name), np.uint8)
-    for kind in ("cosines", "timeline_1"):
-        (place / f"plots/{kind}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    shown.write(place / shown.FILE, drawn if drawn is not None else shown.Shown({}, {"classes": []}, {}))
 
 
 def named(*runs):
@@ -117,13 +127,62 @@ def test_what_is_worse_beyond_noise_is_neither_bold_nor_within_noise(place):
     assert table_of_page(place, "Gains")[1]["AUC same/different"] == "-0.200"
 
 
-def test_the_criterion_is_said_with_its_interval(place):
-    evaluated("adapter", ADAPTER | {"gap_same_opposite": -0.3})
+def test_the_criterion_says_how_much_and_not_only_whether(place):
+    evaluated("frozen", FROZEN | {"auc_same_opposite": 0.61}, baseline=True)
+    evaluated("adapter", ADAPTER | {"gap_same_opposite": -0.3, "auc_same_opposite": 0.43})
     report.main([])
-    page = (place / "report/report.md").read_text(encoding="utf-8")
+    adapter, frozen = table_of_page(place, "Criterion")
     low, high = interval("frozen", "gap_same_opposite")
-    assert f"* cosine(same) >= cosine(opposite), frozen: passed; 0.100 ({low:.3f} to {high:.3f})." in page
-    assert "cosine(same) >= cosine(opposite), adapter: failed; -0.300" in page
+    assert frozen["criterion"] == "passed"
+    assert frozen["cosine same - opposite"] == f"0.100 ({low:.3f} to {high:.3f})"
+    assert frozen["AUC same/opposite"].startswith("0.610 (")
+    assert adapter["criterion"] == "failed"
+    assert adapter["AUC same/opposite"].startswith("0.430 (")
+
+
+def sentences(place):
+    page = (place / "report/report.md").read_text(encoding="utf-8")
+    return page.split("\n\nScored on")[0].split("\n\n")[1:]
+
+
+def test_the_verdict_says_the_gain_the_criterion_and_the_steadiness_in_three_sentences(place):
+    evaluated("frozen", FROZEN | {"auc_same_opposite": 0.61}, baseline=True)
+    evaluated("blurred", FROZEN | {"auc_same_opposite": 0.52, "steadiness": 0.996}, own_noise=0.01, baseline=True)
+    evaluated("adapter", ADAPTER | {"auc_same_opposite": 0.93}, seeds=3)
+    evaluated("worse", ADAPTER | {"auc_same_different": 0.601, "steadiness": 0.9, "gap_same_opposite": -0.1})
+    named("frozen", "blurred", "adapter", "worse")
+    report.main([])
+    gain, criterion, steady = sentences(place)
+    difference = files.read(Path("evaluation/adapter")).estimates["auc_same_different"]
+    best = files.read(Path("evaluation/frozen")).estimates["auc_same_different"]
+    low, high = (difference - best).interval()
+    assert gain.startswith("AUC same/different: adapter is the best adapter with 0.800 (")
+    assert f", 0.200 ({low:.3f} to {high:.3f}) better than the best baseline, frozen, and beyond noise; 1 of 2" in gain
+    assert criterion == (
+        "Same emotions are on average at least as close as opposite ones in 3 of 4 runs, so passing says little. How "
+        "much: of 100 pairs of the same emotion, 93 are closer than a pair of opposite emotions for adapter, and 61 "
+        "for frozen (50 is chance)."
+    )
+    assert steady == (
+        "From frame to frame adapter is the steadiest adapter (in parentheses the best baseline): steadiness 0.9950 "
+        "(blurred 0.9960), kNN flips/100 4.300 (frozen 38.5)."
+    )
+
+
+def test_the_verdict_on_other_labels_is_of_what_is_measured(place):
+    evaluated("frozen", {"ccc": 0.5}, baseline=True)
+    evaluated("adapter", {"ccc": 0.3, "au_f1": 0.2})
+    report.main([])
+    ccc, units = sentences(place)
+    assert ccc.startswith("CCC: adapter is the best adapter with 0.300 (")
+    assert " worse than the best baseline, frozen, and beyond noise; 0 of 1 adapters are better beyond noise." in ccc
+    assert units.endswith("; no baseline is measured by it.")
+
+
+def test_baselines_alone_get_no_verdict(place):
+    named("frozen")
+    report.main([])
+    assert sentences(place) == ["Only baselines were evaluated: there is no adapter to judge."]
 
 
 def test_the_page_says_what_the_numbers_are_of(place):
@@ -154,12 +213,13 @@ def test_nothing_is_said_of_pairs_where_no_expressions_are_scored(place):
 class Page(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.addresses, self.open, self.text = [], [], ""
+        self.addresses, self.open, self.text, self.names = [], [], "", []
 
     def handle_starttag(self, tag, attributes):
-        if tag not in ("img", "meta"):
+        if tag not in ("img", "meta", "input"):
             self.open.append(tag)
         self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        self.names += [value for name, value in attributes if name == "id"]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
@@ -168,19 +228,89 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_the_html_page_is_whole_and_needs_nothing_else(place):
-    report.main([])
+def page_of(place):
     page = Page()
     page.feed((place / "report/index.html").read_text(encoding="utf-8"))
     assert page.open == []
-    assert len(page.addresses) == 1 + 2 * 2  # all runs, and of each run two plots
-    for address in page.addresses:
-        kind, content = address.split(",", 1)
-        assert kind == "data:image/png;base64"
-        assert cv2.imdecode(np.frombuffer(base64.b64decode(content), np.uint8), cv2.IMREAD_COLOR) is not None
-    assert "Cosines of pairs" in page.text
-    assert "Timeline 1" in page.text
-    assert "baseline: frozen" in page.text
+    return page
+
+
+def test_the_html_page_is_whole_and_needs_nothing_else(place):
+    report.main([])
+    page = page_of(place)
+    assert all(address.startswith("#") for address in page.addresses)
+    contents = [address for address in page.addresses if not address.startswith("#compare=")]
+    assert len(contents) > 6
+    assert {address[1:] for address in contents} <= set(page.names)
+    assert {"#compare=adapter&frozen", "#compare=frozen&adapter"} <= set(page.addresses)
+    assert len(set(page.names)) == len(page.names)
+    text = (place / "report/index.html").read_text(encoding="utf-8")
+    assert not re.findall(r"(?:src|href)=.?https?:|url\(|@import|fetch\(", text)
+
+
+def test_each_measure_in_the_table_of_the_page_is_explained(place):
+    report.main([])
+    text = html.unescape((place / "report/index.html").read_text(encoding="utf-8"))
+    for name in ADAPTER:
+        entry = METRICS.entry(name)
+        assert len(entry.metric.says) > 20
+        assert f'title="{entry.metric.says} {entry.metric.better.capitalize()} is better."' in text
+        assert f"<dt>{entry.title}</dt><dd>{entry.metric.says}" in text
+
+
+def test_every_measure_of_the_report_has_an_explanation():
+    assert [name for name, entry in METRICS.shown("report").items() if not entry.metric.says.endswith(".")] == []
+
+
+def content_of(*names):
+    runs = [files.read(Path("evaluation", name)) for name in names]
+    return content(runs, {run.name: shown.read(run.folder) for run in runs}, "frozen")
+
+
+def test_the_page_has_the_paired_difference_of_any_two_runs(place):
+    found = content_of("adapter", "frozen")
+    one, other = (files.read(Path("evaluation", name)).estimates for name in ("adapter", "frozen"))
+    for name in ADAPTER:
+        difference = one[name].resampled - other[name].resampled
+        wanted = [one[name].value - other[name].value, *np.quantile(difference, [0.025, 0.975])]
+        np.testing.assert_allclose(found["differences"][name]["0,1"], wanted, atol=1e-5)
+    assert found["start"] == ["adapter", "frozen"]
+
+
+def test_a_run_says_what_it_predicts_and_which_seed_is_best(place):
+    seeds = [{"auc_same_different": 0.78}, {"auc_same_different": 0.83}, {"auc_same_different": 0.79}]
+    evaluated("adapter", ADAPTER | {"ccc": 0.3, "macro_f1": 0.4}, seeds=3, seed=5, seed_values=seeds)
+    run, frozen = (files.read(Path("evaluation", name)) for name in ("adapter", "frozen"))
+    assert does(run) == ["classes", "VA"]
+    assert does(frozen) == []
+    assert best_seed(run) == (6, "AUC same/different", 0.83)
+    assert best_seed(frozen) is None
+    evaluated("adapter", ADAPTER, seeds=3, seed_values=seeds, part="test")
+    assert best_seed(files.read(Path("evaluation/adapter"))) is None  # nothing may be chosen on test
+
+
+def test_faces_stand_in_the_page_once_and_no_more_of_them_than_fit(place, monkeypatch):
+    faces = {("v", frame): bytes([frame]) * 30 for frame in range(6)}
+    names = {"classes": ["a", "b"], "queries": [["v", 0, 0]], "nearest": [[["v", 1, 0], ["v", 2, 1]]]}
+    drawn = shown.Shown({"nearest/cosine": np.array([[0.9, 0.8]])}, names, faces)
+    evaluated("frozen", FROZEN, baseline=True, drawn=drawn)
+    evaluated("adapter", ADAPTER, drawn=drawn)
+    found = content_of("adapter", "frozen")
+    assert len(found["faces"]) == 3  # both runs show the same
+    assert found["faces_left_out"] == 0
+    assert found["runs"][0]["nearest"] == [[[1, 0, "v, frame 1", 0.9], [2, 1, "v, frame 2", 0.8]]]
+    assert base64.b64decode(found["faces"][2]) == faces["v", 2]
+    monkeypatch.setattr("pipeline.report.content.MOST_FACES", 80)  # of 40 characters each
+    found = content_of("adapter", "frozen")
+    assert (len(found["faces"]), found["faces_left_out"]) == (2, 1)
+    assert found["runs"][1]["nearest"][0][1][0] is None
+
+
+def test_runs_with_other_classes_cannot_stand_on_one_page(place):
+    for name, classes in (("frozen", ["a", "b"]), ("adapter", ["a", "c"])):
+        evaluated(name, FROZEN, drawn=shown.Shown({}, {"classes": classes}, {}))
+    with pytest.raises(UserError, match="cannot stand on one page: their classes differ"):
+        report.main([])
 
 
 def test_a_name_is_no_markup(place):
@@ -188,10 +318,7 @@ def test_a_name_is_no_markup(place):
     named("frozen", "odd")
     report.main([])
     assert table_of_page(place, "Results")[0]["run"] == r"a\|b\<i>\*c\*"
-    page = Page()
-    page.feed((place / "report/index.html").read_text(encoding="utf-8"))
-    assert "a|b<i>*c*" in page.text
-    assert page.open == []
+    assert "a|b<i>*c*" in page_of(place).text
 
 
 def test_the_terminal_shows_the_table_in_columns(place, capsys):
@@ -241,7 +368,7 @@ def test_a_run_that_was_not_evaluated_is_named(place):
     assert not (place / "report").exists()
 
 
-@pytest.mark.parametrize("name", ["details.json", "resampled.npz"])
+@pytest.mark.parametrize("name", ["details.json", "resampled.npz", "shown.npz"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"about": {}, "estimates": {"x": 3}, "seeds": []}'])
 def test_a_damaged_file_is_one_line(place, name, content):
     (place / "evaluation/adapter" / name).write_bytes(content)

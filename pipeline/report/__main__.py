@@ -41,19 +41,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     check(runs)
     runs = ordered(runs)
     title, facts = headline(runs)
-    judged = verdict(runs)
     sections = [results(runs), over_folds(runs), gains(runs), criterion(runs), against(runs), notes(runs)]
     sections = [section for section in sections if section is not None]
-    first_baseline = next(
-        (name for name in config.runs if any(r.name == name and r.about["baseline"] for r in runs)), None
-    )
+    baselines = [run.name for run in runs if run.about["baseline"]]
+    beside = next((name for name in config.runs if name in baselines), None)  # the first: frozen features
+    judged = verdict(runs, beside)
     # Here: matplotlib and OpenCV take most of a second to import.
     from pipeline.evaluation import shown
     from pipeline.report.content import as_script, best_seed, content, does
     from pipeline.report.pictures import figure
 
     drawn = {run.name: shown.read(run.folder) for run in runs}
-    script = as_script(content(runs, drawn, first_baseline))
+    script = as_script(content(runs, drawn, beside))
     abilities = {run.name: does(run) for run in runs}
     columns, rows = main_table(runs, abilities, {run.name: best_seed(run) for run in runs})
     with all_or_none(config.output, "report") as folder:

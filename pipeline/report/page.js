@@ -30,8 +30,8 @@ const rowId = (run) => `run-${runs.indexOf(run) + 1}`;
 // ---- drawing
 
 /** Curves in one frame. ``lines``: name, at [[x, y], ...] with null for a gap, colour, dash. */
-function chart({ lines, x, y, xLabel, yLabel, xTicks, yTicks, toX = (v) => v, toY = (v) => v, width = 460, height = 340, label }) {
-  const left = 52, bottom = 36, top = 8, right = 10;
+function chart({ lines, x, y, xLabel, yLabel, xTicks, yTicks, toX = (v) => v, toY = (v) => v, width = 460, height = 340, label, left = 52, right = 10 }) {
+  const bottom = xLabel ? 36 : 20, top = 8, inside = left === 0; // then the numbers stand on the lines
   const place = (value, [low, high], to, from, until) => from + ((to(value) - to(low)) / (to(high) - to(low) || 1)) * (until - from);
   const atX = (v) => place(v, x, toX, left, width - right), atY = (v) => place(v, y, toY, height - bottom, top);
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
@@ -41,7 +41,7 @@ function chart({ lines, x, y, xLabel, yLabel, xTicks, yTicks, toX = (v) => v, to
   }
   for (const tick of yTicks) {
     svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: atY(tick), y2: atY(tick) }));
-    svg.append(make("text", { x: left - 5, y: atY(tick) + 4, "text-anchor": "end" }, String(tick)));
+    svg.append(make("text", inside ? { x: 2, y: atY(tick) - 2 } : { x: left - 5, y: atY(tick) + 4, "text-anchor": "end" }, String(tick)));
   }
   for (const line of lines) {
     let d = "", open = false;
@@ -52,8 +52,8 @@ function chart({ lines, x, y, xLabel, yLabel, xTicks, yTicks, toX = (v) => v, to
     }
     svg.append(make("path", { d, fill: "none", stroke: line.colour, "stroke-width": line.width || 1.6, "stroke-dasharray": line.dash, "data-line": line.name }, make("title", {}, line.name)));
   }
-  svg.append(make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle", class: "soft" }, xLabel));
-  svg.append(make("text", { transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle", class: "soft" }, yLabel));
+  if (xLabel) svg.append(make("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle", class: "soft" }, xLabel));
+  if (yLabel) svg.append(make("text", { transform: `translate(12 ${(top + height - bottom) / 2}) rotate(-90)`, "text-anchor": "middle", class: "soft" }, yLabel));
   return svg;
 }
 
@@ -139,7 +139,15 @@ function strips(number, some) {
   const line = data.timelines[number], first = line.frames[0] - line.step / 2, width = line.frames.at(-1) + line.step / 2 - first;
   const box = make("div", { class: "strips" });
   if (line.faces.length) {
-    const faces = line.faces.filter(([, face]) => face !== null).map(([frame, face]) => make("img", { src: address(face), alt: `frame ${frame}`, title: `frame ${frame}`, style: `left:${(3 + 94 * (frame - first) / width).toFixed(1)}%` }));
+    const room = 55 / Math.max(100, Math.min(innerWidth, 1325) - 230); // the share of the width that a face takes
+    let last = -1;
+    const apart = line.faces.filter(([frame]) => {
+      const place = (0.94 * (frame - first)) / width;
+      if (place < last + room) return false;
+      last = place;
+      return true;
+    });
+    const faces = apart.map(([frame, face]) => make("img", { src: address(face), alt: `frame ${frame}`, title: `frame ${frame}`, style: `left:${(3 + 94 * (frame - first) / width).toFixed(1)}%` }));
     box.append(make("span", {}, "faces"), make("div", { class: "faces" }, ...faces));
   }
   box.append(make("strong", {}, "true"), strip(line, line.truth, "true classes"));
@@ -154,18 +162,19 @@ function classLegend() {
 const CHORD = (cosine) => -Math.sqrt(Math.max(2 - 2 * cosine, 0));
 const CHORD_TICKS = [1, 0.9999, 0.999, 0.99, 0.95, 0.8, 0.5, 0, -0.5, -1];
 
-/** The cosines to the frame before, of two runs in one frame that is as high as the numbers are. */
-function nearness(number, some) {
+/** The cosines to the frame before, of two runs in one frame that is as high as the numbers are, below their strips. */
+function nearness(box, number, some) {
   const line = data.timelines[number];
   const known = some.map((run, k) => [run, k]).filter(([run]) => run.timelines[number] && run.timelines[number].near.some((v) => v !== null));
-  if (!known.length) return null;
+  if (!known.length) return;
   const values = known.flatMap(([run]) => run.timelines[number].near).filter((v) => v !== null);
   const low = Math.min(...values), ticks = CHORD_TICKS.filter((tick) => tick >= low);
   const kept = ticks.filter((tick, k) => k === 0 || Math.abs(CHORD(tick) - CHORD(ticks[k - 1])) > (CHORD(1) - CHORD(low)) / 12);
   const lines = known.map(([run, k]) => ({ name: run.name, colour: PAIR[k], dash: k ? "5 3" : null, at: line.frames.map((frame, f) => [frame, run.timelines[number].near[f]]) }));
-  const ends = [line.frames[0], line.frames.at(-1)];
-  const svg = chart({ lines, x: ends, y: [low, 1], toY: CHORD, xLabel: "frame", yLabel: "cosine to the frame before", xTicks: steps(ends[0], ends[1], 8), yTicks: kept, width: 1000, height: 210, label: `cosine to the frame before, ${known.map(([run]) => run.name).join(" and ")}` });
-  return make("figure", {}, svg, legend(known.map(([run, k]) => [run.name, PAIR[k]])));
+  const ends = [line.frames[0] - line.step / 2, line.frames.at(-1) + line.step / 2];
+  const svg = chart({ lines, x: ends, y: [low, 1], toY: CHORD, xTicks: steps(ends[0], ends[1], 8), yTicks: kept, width: 1000, height: 190, left: 0, right: 0, label: `cosine to the frame before, ${known.map(([run]) => run.name).join(" and ")}` });
+  box.append(make("span", {}, "cosine to the frame before"), svg);
+  box.append(make("span", {}, ""), legend(known.map(([run, k]) => [run.name, PAIR[k], "by frame"])));
 }
 
 /** Round numbers from low to high, about ``count`` of them. */
@@ -261,7 +270,9 @@ function compare() {
   const box = byId("compared"), pair = (run, k) => PAIR[k];
   const timelines = data.timelines.map((line, number) => {
     if (!some.some((run) => run.timelines[number])) return null;
-    return make("section", {}, make("h3", {}, `Timeline of ${line.video}`), strips(number, some), nearness(number, some));
+    const box = strips(number, some);
+    nearness(box, number, some);
+    return make("section", {}, make("h3", {}, `Timeline of ${line.video}`), box);
   });
   const rocs = ["different", "opposite"].map((kind) => roc(some, kind, pair)).filter(Boolean);
   const parts = [
@@ -358,7 +369,15 @@ table.tHead.addEventListener("click", (event) => {
 for (const id of ["words", "kind", "can"]) byId(id).addEventListener("input", filter);
 byId("all").addEventListener("change", (event) => { table.classList.toggle("all", event.target.checked); fits(); });
 for (const id of ["first", "second"]) byId(id).addEventListener("input", picked);
-addEventListener("hashchange", () => location.hash.startsWith("#compare=") && fromAddress());
+addEventListener("hashchange", () => {
+  if (location.hash.startsWith("#compare=")) fromAddress();
+  const row = location.hash.startsWith("#run-") && document.querySelector(location.hash);
+  if (row && row.hidden) { // filtered away
+    for (const id of ["words", "kind", "can"]) byId(id).value = "";
+    filter();
+    row.scrollIntoView();
+  }
+});
 addEventListener("resize", fits);
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));
 

@@ -76,7 +76,7 @@ def main_table(
     for run in runs:
         number = run.about["seeds"]
         cells = [Cell(run.name, run.name, f"{number} seeds" if number > 1 else "")]
-        cells.append(Cell(", ".join(does[run.name]), ", ".join(does[run.name]) or None))
+        cells.append(Cell(", ".join(does[run.name]) or "-", ", ".join(does[run.name]) or None))
         if any(seeds.values()):
             seed = seeds[run.name]
             cells.append(Cell("") if seed is None else Cell(f"{seed[0]}", seed[2], rounded(seed[2])))

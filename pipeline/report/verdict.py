@@ -12,8 +12,8 @@ from pipeline.report.tables import OPPOSITE, best_of, is_measured, rounded, show
 MOST = 3  # sentences
 
 
-def verdict(runs: Sequence[Evaluation]) -> list[str]:
-    """At most three sentences; ``runs`` stand in the order of the tables."""
+def verdict(runs: Sequence[Evaluation], beside: str | None = None) -> list[str]:
+    """At most three sentences; ``beside`` is the baseline that the criterion is read against, else the weakest one."""
     adapters, baselines = split_by_baseline(runs)
     if not adapters:
         return ["Only baselines were evaluated: there is no adapter to judge."]
@@ -22,7 +22,7 @@ def verdict(runs: Sequence[Evaluation]) -> list[str]:
     others = [entry for entry in claims.values() if entry.of != "pairs"]
     report = [entry for name, entry in _judged(adapters, "report").items() if name not in claims]
     sentences = [_gain(entry, adapters, baselines) for entry in of_pairs[:1] or report[:1]]
-    sentences += [_criterion(adapters, baselines)] if of_pairs else []
+    sentences += [_criterion(adapters, baselines, beside)] if of_pairs else []
     sentences += [_steady(others, adapters, baselines)] if others else []
     for entry in report[0 if of_pairs else 1 :]:
         if len(sentences) < MOST and not claims:
@@ -50,7 +50,9 @@ def _gain(entry: Entry, adapters: Sequence[Evaluation], baselines: Sequence[Eval
     gain = gains[best.name]
     better = [gain for gain in gains.values() if gain.value > 0 and gain.beyond_noise()]
     low, high = gain.interval()
-    between = "" if np.isnan(low) else f" ({rounded(low, '+')} to {rounded(high, '+')})"
+    sign = 1 if gain.value > 0 else -1
+    low, high = sorted((sign * low, sign * high))
+    between = "" if np.isnan(low) else f" ({rounded(low)} to {rounded(high)})"
     word = "better" if gain.value > 0 else "worse"
     noise = "beyond noise" if gain.beyond_noise() else "within noise"
     return (
@@ -65,7 +67,7 @@ def _gain_of(run: Evaluation, other: Evaluation, entry: Entry):
     return first - second if entry.metric.better == "higher" else second - first
 
 
-def _criterion(adapters: Sequence[Evaluation], baselines: Sequence[Evaluation]) -> str:
+def _criterion(adapters: Sequence[Evaluation], baselines: Sequence[Evaluation], beside: str | None) -> str:
     """How many meet the criterion, and by how much: that the frozen features meet it too says how little that is."""
     judged = {run.name: files.criterion(run.estimates) for run in [*adapters, *baselines]}
     known = {name: gap for name, gap in judged.items() if gap}
@@ -76,11 +78,13 @@ def _criterion(adapters: Sequence[Evaluation], baselines: Sequence[Evaluation]) 
     best = max((run for run in adapters if is_measured(run, OPPOSITE)), key=_opposite, default=None)
     if best is None:
         return begin + "."
-    worst = min((run for run in baselines if is_measured(run, OPPOSITE)), key=_opposite, default=None)
-    beside = "" if worst is None else f", against {in_100(_opposite(worst))} for {worst.name}"
+    known = [run for run in baselines if is_measured(run, OPPOSITE)]
+    other = min(known, key=lambda run: (run.name != beside, _opposite(run)), default=None)
+    against = "" if other is None else f", and {in_100(_opposite(other))} for {other.name}"
+    little = ", so passing says little" if other is not None and (judged[other.name] or {}).get("passed") else ""
     return (
-        f"{begin}; of 100 pairs of the same emotion, {in_100(_opposite(best))} are closer than a pair of opposite "
-        f"emotions for {best.name}{beside} (50 is chance)."
+        f"{begin}{little}. How much: of 100 pairs of the same emotion, {in_100(_opposite(best))} are closer than a "
+        f"pair of opposite emotions for {best.name}{against} (50 is chance)."
     )
 
 
@@ -98,8 +102,8 @@ def _steady(entries: Sequence[Entry], adapters: Sequence[Evaluation], baselines:
             other = best_of(known, entry) if known else None
             beside = f" ({other.name} {rounded(other.estimates[entry.name].value)})" if other else ""
             words.append(f"{entry.title} {rounded(best.estimates[entry.name].value)}{beside}")
-    tail = ", each beside the best baseline" if baselines else ""
-    return f"From frame to frame {best.name} is the steadiest adapter: {', '.join(words)}{tail}."
+    beside = " (in parentheses the best baseline)" if baselines else ""
+    return f"From frame to frame {best.name} is the steadiest adapter{beside}: {', '.join(words)}."
 
 
 def _with_interval(run: Evaluation, name: str) -> str:
