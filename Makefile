@@ -1,5 +1,6 @@
-# make repro: everything from nothing. make test: the tests, in JOBS processes. Both set up .venv from requirements.lock
-# first.
+# make repro: everything from nothing. make repro PROFILE=small: a first look in two minutes, in profiles/small.
+# make test: the tests, in JOBS processes. All set up .venv from requirements.lock first.
+# make board: TensorBoard on the runs.
 PYTHON ?= python3
 JOBS ?= 2
 BIN := $(CURDIR)/.venv/bin
@@ -15,9 +16,15 @@ setup: .venv/.synced
 	.venv/bin/uv pip sync --python .venv/bin/python --compile-bytecode --require-hashes requirements.lock
 	touch $@
 
+ifdef PROFILE
+repro: setup
+	python -m pipeline.profile --name $(PROFILE)
+	cd profiles/$(PROFILE) && dvc repro
+else
 repro: setup
 	test -e .git || test -f .dvc/config.local || dvc config --local core.no_scm true
 	dvc repro
+endif
 
 test: setup
 	python -m pytest -n $(JOBS)
@@ -35,4 +42,4 @@ board: setup
 	python -m pipeline.training.browse --runs runs
 
 clean:
-	rm -rf data weights runs evaluation report
+	rm -rf data weights runs evaluation report profiles/*/

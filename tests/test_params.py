@@ -1,9 +1,13 @@
 import dataclasses
+import subprocess
+import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 from sklearn.utils import check_random_state
 
 from pipeline.core import params
@@ -339,3 +343,21 @@ def test_a_seed_of_a_split_is_one_that_scikit_learn_takes(config, key):
         check_random_state(most + 2)
     with pytest.raises(UserError, match=rf"{key} must be from 0 to 4,294,967,294"):
         params.build(config, {key: most + 1}, "")
+
+
+@pytest.mark.parametrize("words", [["train.py"], ["-m", "pipeline.code"], ["-m", "pipeline.report"]])
+def test_every_command_says_the_version_of_the_project(words):
+    """In a folder without params.yaml, and also of a command that takes no flags."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    script = [str(ROOT / word) if word.endswith(".py") else word for word in words]
+    done = subprocess.run([sys.executable, *script, "--version"], capture_output=True, text=True)
+    assert done.stdout == f"{project['name']} {project['version']}\n"
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert project["name"] == params.PACKAGE
+
+
+def test_the_version_stands_among_the_flags_and_needs_no_file(capsys):
+    with pytest.raises(SystemExit) as ended:
+        params.parse(Config, ["--version"], sections=["train"], description="x")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"{params.PACKAGE} ")

@@ -6,6 +6,7 @@
     report/runs.png      the main metrics
 
 python -m pipeline.report
+python -m pipeline.report --against HEAD~1    before and now, and what changed beyond noise: report/against.md
 """
 
 import dataclasses
@@ -16,9 +17,20 @@ from pathlib import Path
 from pipeline.core.files import all_or_none, settle, write_text
 from pipeline.core.params import UserError, entry, option, parse
 from pipeline.evaluation import files
+from pipeline.report.changes import changes, read_all, state
 from pipeline.report.facts import check, headline
-from pipeline.report.page import html_page, markdown_page, terminal
-from pipeline.report.tables import against, criterion, csv_text, gains, main_table, notes, ordered, over_folds, results
+from pipeline.report.page import columns, html_page, markdown_page, terminal
+from pipeline.report.tables import (
+    against,
+    criterion,
+    csv_text,
+    gains,
+    main_table,
+    notes,
+    ordered,
+    over_folds,
+    results,
+)
 from pipeline.report.verdict import verdict
 
 
@@ -28,6 +40,9 @@ class ReportConfig:
 
     evaluations: Path = option(Path("evaluation"), "-d", help="the folder with a folder for each evaluated run")
     output: Path = option(Path("report"), "-o", help="where the report is written")
+    against: str | None = option(
+        None, help="compare with an earlier state instead: a git revision, or a folder of evaluations"
+    )
     runs: dict = dataclasses.field(default_factory=dict)  # those of params.yaml; one that left it leaves the report
 
 
@@ -36,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not config.runs:
         raise UserError("params.yaml names no runs to report on")
     settle(config.evaluations, "baselines")
+    if config.against is not None:
+        return compare_with(config)
     extra = sorted(path.parent for path in (config.evaluations / "baselines").glob("*/details.json"))
     runs = [files.read(folder) for folder in [*(config.evaluations / name for name in config.runs), *extra]]
     check(runs)
@@ -54,13 +71,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     drawn = {run.name: shown.read(run.folder) for run in runs}
     script = as_script(content(runs, drawn, beside))
     abilities = {run.name: does(run) for run in runs}
-    columns, rows = main_table(runs, abilities, {run.name: best_seed(run) for run in runs})
+    heads, rows = main_table(runs, abilities, {run.name: best_seed(run) for run in runs})
     with all_or_none(config.output, "report") as folder:
         write_text(folder / "metrics.csv", csv_text(runs))
         figure(runs, title).savefig(folder / "runs.png")
         write_text(folder / "report.md", markdown_page(title, judged, facts, sections))
-        write_text(folder / "index.html", html_page(title, judged, facts, columns, rows, sections[1:], script))
+        write_text(folder / "index.html", html_page(title, judged, facts, heads, rows, sections[1:], script))
     print(terminal(title, judged, facts, sections) + f"\n\nwritten to {config.output}/: open index.html")
+
+
+def compare_with(config: ReportConfig) -> None:
+    """Prints and writes what changed in all runs since an earlier state."""
+    now = read_all(config.evaluations, list(config.runs))
+    with state(config.against, config.evaluations) as folder:
+        words, table = changes(read_all(folder, list(config.runs)), now)
+    page = markdown_page(f"Now against {config.against}", words, [], [table], picture=None)
+    write_text(config.output / "against.md", page)
+    print("\n".join([*columns(table.table), "", *words, "", f"written to {config.output}/against.md"]))
 
 
 if __name__ == "__main__":

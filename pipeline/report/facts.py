@@ -11,32 +11,34 @@ from pipeline.metrics.smoothing import worded
 
 def check(runs: Sequence[Evaluation]) -> None:
     """Raises ``UserError`` where runs are of different data, features, frames or resamples, or have one name."""
-    facts = (
-        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_videos",
-        "compared", "neighbours", "window_stride", "smoothing", "opposites", "part", "unit",
-    )  # fmt: skip
     first = runs[0]
     for run in runs[1:]:
-        other = [
-            f"{k} {run.about.get(k)!r} and {first.about.get(k)!r}"
-            for k in facts
-            if run.about.get(k) != first.about.get(k)
-        ]
-        scored, of_first = run.about["frames_scored"], first.about["frames_scored"]
-        for what in scored.keys() & of_first.keys():  # one that predicts more is scored on more kinds of labels
-            if scored[what] != of_first[what]:
-                other.append(f"{what} {_units(run.about)} scored {scored[what]:,} and {of_first[what]:,}")
-        if run.groups != first.groups:
-            other.append(f"{len(run.groups)} and {len(first.groups)} groups of other names")
-        sizes = [len(next(iter(r.estimates.values())).resampled) for r in (run, first)]
-        if sizes[0] != sizes[1]:
-            other.append(f"resamples {sizes[0]} and {sizes[1]}")
-        if other:
+        if other := differing(run, first):
             raise UserError(f"the runs {run.name} and {first.name} cannot stand in one table: {'; '.join(other)}")
     names = [run.name for run in runs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"two evaluations are of a run called {twice[0]}: evaluate one of them under another name")
+
+
+def differing(run: Evaluation, first: Evaluation) -> list[str]:
+    """In what two evaluations are not of the same data, features, frames or resamples; empty where they are pairs."""
+    facts = (
+        "dataset", "backbone", "backbone_weights", "input_size", "val_split", "val_videos",
+        "compared", "neighbours", "window_stride", "smoothing", "opposites", "part", "unit",
+    )  # fmt: skip
+    about, of_first = run.about, first.about
+    other = [f"{k} {about.get(k)!r} and {of_first.get(k)!r}" for k in facts if about.get(k) != of_first.get(k)]
+    scored, scored_first = about["frames_scored"], of_first["frames_scored"]
+    for what in scored.keys() & scored_first.keys():  # one that predicts more is scored on more kinds of labels
+        if scored[what] != scored_first[what]:
+            other.append(f"{what} {_units(about)} scored {scored[what]:,} and {scored_first[what]:,}")
+    if run.groups != first.groups:
+        other.append(f"{len(run.groups)} and {len(first.groups)} groups of other names")
+    sizes = [len(next(iter(r.estimates.values())).resampled) for r in (run, first)]
+    if sizes[0] != sizes[1]:
+        other.append(f"resamples {sizes[0]} and {sizes[1]}")
+    return other
 
 
 def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:

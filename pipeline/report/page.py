@@ -58,8 +58,15 @@ class Row:
     cells: Sequence[Cell]
 
 
-def markdown_page(title: str, verdict: Sequence[str], facts: Sequence[str], sections: Sequence[Section]) -> str:
-    parts = [f"# {_markdown(title)}", *map(_markdown, verdict), *facts, "![all runs](runs.png)"]
+def markdown_page(
+    title: str,
+    verdict: Sequence[str],
+    facts: Sequence[str],
+    sections: Sequence[Section],
+    picture: str | None = "runs.png",
+) -> str:
+    parts = [f"# {_markdown(title)}", *map(_markdown, verdict), *facts]
+    parts += [] if picture is None else [f"![all runs]({picture})"]
     for section in sections:
         parts.append(f"## {section.title}")
         if section.table:
@@ -219,7 +226,13 @@ def _plain_table(table: Sequence[Sequence[str]]) -> str:
 def terminal(title: str, verdict: Sequence[str], facts: Sequence[str], sections: Sequence[Section]) -> str:
     """The first table without its intervals, and the sections in words."""
     table = [[re.sub(r" \([-\d. ]+ to [-\d. ]+\)", "", cell) for cell in row] for row in sections[0].table]
-    wide = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in table]
     words = [line for section in sections if not section.table for line in section.words]
-    return "\n".join([title, *(fact.replace("**", "") for fact in facts), "", *lines, "", *words, "", *verdict])
+    return "\n".join(
+        [title, *(fact.replace("**", "") for fact in facts), "", *columns(table), "", *words, "", *verdict]
+    )
+
+
+def columns(table: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in columns."""
+    wide = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in table]
