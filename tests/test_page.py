@@ -10,14 +10,16 @@ from test_report import ADAPTER, FROZEN, evaluated, named
 from pipeline.evaluation import shown
 from pipeline.report import __main__ as report
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright drives the browser: it is in the extra 'dev'"
-)
+try:
+    from playwright import sync_api as playwright
+except ImportError:
+    playwright = None
 CHROMIUM = next(
     (p for p in ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome") if Path(p).exists()), None
 )
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.skipif(playwright is None, reason="no playwright, which drives the browser: it is in the extra 'dev'"),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium in /usr/bin: the page cannot be opened"),
 ]
 MORE = {"auc_same_opposite": 0.9, "knn_macro_f1": 0.6, "steadiness_in_video": 0.98, "knn_switches_missed": 0.3}

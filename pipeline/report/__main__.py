@@ -6,7 +6,7 @@
     report/runs.png      the main metrics
 
 python -m pipeline.report
-python -m pipeline.report --against HEAD~1    before and now, and what changed beyond noise: report/against.md
+python -m pipeline.report --against HEAD~1    before and now, and what changed beyond noise: report_against.md
 """
 
 import dataclasses
@@ -86,8 +86,9 @@ def compare_with(config: ReportConfig) -> None:
     with state(config.against, config.evaluations) as folder:
         words, table = changes(read_all(folder, list(config.runs)), now)
     page = markdown_page(f"Now against {config.against}", words, [], [table], picture=None)
-    write_text(config.output / "against.md", page)
-    print("\n".join([*columns(table.table), "", *words, "", f"written to {config.output}/against.md"]))
+    place = config.output.with_name(f"{config.output.name}_against.md")  # the folder itself is an output of DVC
+    write_text(place, page)
+    print("\n".join([*columns(table.table), "", *words, "", f"written to {place}"]))
 
 
 if __name__ == "__main__":
