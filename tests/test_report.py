@@ -15,7 +15,7 @@ from pipeline.core.params import UserError
 from pipeline.evaluation import files, shown
 from pipeline.metrics.catalogue import METRICS
 from pipeline.report import __main__ as report
-from pipeline.report.content import best_seed, content, does
+from pipeline.report.content import NUMBERS_OF_A_RUN, as_script, best_seed, content, does
 
 ABOUT = {
     "dataset": "by hand", "backbone": "tiny", "backbone_weights": "random", "input_size": 32, "seeds": 1, "seed": 0,
@@ -300,10 +300,36 @@ def test_faces_stand_in_the_page_once_and_no_more_of_them_than_fit(place, monkey
     assert found["faces_left_out"] == 0
     assert found["runs"][0]["nearest"] == [[[1, 0, "v, frame 1", 0.9], [2, 1, "v, frame 2", 0.8]]]
     assert base64.b64decode(found["faces"][2]) == faces["v", 2]
-    monkeypatch.setattr("pipeline.report.content.MOST_FACES", 80)  # of 40 characters each
+    monkeypatch.setattr("pipeline.report.content.NUMBERS_OF_A_RUN", 0)
+    monkeypatch.setattr("pipeline.report.content.MOST_CHARACTERS", 80)  # of 40 each
     found = content_of("adapter", "frozen")
     assert (len(found["faces"]), found["faces_left_out"]) == (2, 1)
     assert found["runs"][1]["nearest"][0][1][0] is None
+
+
+def test_the_page_of_thirty_runs_on_long_videos_is_below_four_megabytes(place):
+    """Each with strips of 800 columns and a hundred faces of its own."""
+    rng, names = np.random.default_rng(0), [f"run {k}" for k in range(30)]
+    for name in names:
+        faces = {(name, frame): rng.bytes(1700) for frame in range(100)}
+        arrays = {"similarity": np.zeros((120, 120), np.int8), "similarity/label": np.zeros(120, int)}
+        arrays |= {"points": rng.normal(size=(400, 2)), "points/label": np.zeros(400, int)}
+        arrays |= {"worst/predicted": np.zeros(100, int), "worst/share": rng.random(100)}
+        for k in range(3):
+            arrays |= {f"timeline/{k}/frame": np.arange(800) * 7 + 10_000, f"timeline/{k}/step": np.array(7.0)}
+            arrays |= {f"timeline/{k}/{what}": rng.integers(0, 8, 800) for what in ("truth", "predicted")}
+            arrays[f"timeline/{k}/near"] = rng.random(800)
+        worst = [[name, frame, 0] for frame in range(100)]
+        named_so = {"classes": ["a"] * 8, "videos": ["u", "v", "w"], "worst": worst}
+        evaluated(name, ADAPTER, drawn=shown.Shown(arrays, named_so, faces))
+    named(*names)
+    report.main([])
+    size = (place / "report/index.html").stat().st_size
+    assert 3_000_000 < size < 4_000_000
+    found = content_of(*names)
+    assert found["faces_left_out"] > 0
+    without = len(as_script({**found, "faces": []}))
+    assert without < 30 * NUMBERS_OF_A_RUN
 
 
 def test_runs_with_other_classes_cannot_stand_on_one_page(place):

@@ -16,7 +16,8 @@ from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.metric import Entry
 from pipeline.report.tables import is_measured, shown_in
 
-MOST_FACES = 2_000_000  # characters of faces in the page, which is to stay below 4 MB
+MOST_CHARACTERS = 3_700_000  # of numbers and faces in the page, which is to stay below 4 MB
+NUMBERS_OF_A_RUN = 75_000  # characters, of three long videos
 NEEDS = {"classes": "classes", "va": "VA", "aus": "AUs", "pairs": "pairs"}  # what a run predicts, in words
 CHOICES = ("model", "loss", "sampler", "pooling", "window", "epochs", "temperature", "reduce")
 
@@ -24,7 +25,7 @@ CHOICES = ("model", "loss", "sampler", "pooling", "window", "epochs", "temperatu
 def content(runs: Sequence[Evaluation], shown: Mapping[str, Shown], beside: str | None = None) -> dict[str, Any]:
     """What the page's script gets. ``shown`` is by the names of runs; ``beside``: the run that others stand beside."""
     measures = {name: entry for name, entry in shown_in(runs, "report").items() if entry.metric.better != "neither"}
-    faces = _Faces()
+    faces = _Faces(max(0, MOST_CHARACTERS - NUMBERS_OF_A_RUN * len(runs)))
     classes = next((list(of.names["classes"]) for of in shown.values() if of.names.get("classes")), [])
     for run in runs:
         if shown[run.name].names.get("classes", classes) not in ([], classes):
@@ -189,7 +190,9 @@ def _numbers(values: Any, digits: int) -> list[float | None]:
 class _Faces:
     """Faces as addresses that hold them, each once, and no more than the page can take."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        """``most`` characters, and those that are to be kept whatever there is."""
+        self._most = most
         self.files: list[str] = []
         self.left_out = 0
         self._known: dict[tuple[str, int], int | None] = {}
@@ -200,7 +203,7 @@ class _Faces:
         key = (video, frame)
         if self._known.get(key) is None and (keep or key not in self._known):
             file = base64.b64encode(of.faces[key]).decode()
-            if not keep and self._size + len(file) > MOST_FACES:
+            if not keep and self._size + len(file) > self._most:
                 self._known[key] = None
                 self.left_out += 1
             else:

@@ -174,7 +174,7 @@ function nearness(box, number, some) {
   const ends = [line.frames[0] - line.step / 2, line.frames.at(-1) + line.step / 2];
   const svg = chart({ lines, x: ends, y: [low, 1], toY: CHORD, xTicks: steps(ends[0], ends[1], 8), yTicks: kept, width: 1000, height: 190, left: 0, right: 0, label: `cosine to the frame before, ${known.map(([run]) => run.name).join(" and ")}` });
   box.append(make("span", {}, "cosine to the frame before"), svg);
-  box.append(make("span", {}, ""), legend(known.map(([run, k]) => [run.name, PAIR[k], "by frame"])));
+  box.append(make("span", {}, ""), legend(known.map(([run, k]) => [run.name, PAIR[k]])));
 }
 
 /** Round numbers from low to high, about ``count`` of them. */

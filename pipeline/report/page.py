@@ -216,11 +216,13 @@ def _html_section(section: Section, anchor: str) -> str:
 
 def _plain_table(table: Sequence[Sequence[str]]) -> str:
     head, *body = table
-    rows = ["<tr>" + "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head) + "</tr>"]
+    first = "<tr>" + "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head) + "</tr>"
+    rows = []
     for row in body:
         cells = [f"<strong>{html.escape(c)}</strong>" if isinstance(c, Bold) else html.escape(c) for c in row]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    return f'<div class="wide" tabindex="0"><table class="bare">{"".join(rows)}</table></div>'
+    inside = f"<thead>{first}</thead><tbody>{''.join(rows)}</tbody>"
+    return f'<div class="wide" tabindex="0"><table class="bare">{inside}</table></div>'
 
 
 def terminal(title: str, verdict: Sequence[str], facts: Sequence[str], sections: Sequence[Section]) -> str:

@@ -52,12 +52,9 @@ def main_table(
     ``does`` says what each run predicts, ``seeds`` which of its seeds is best, by what, and with which number.
     """
     shown = shown_in(runs, "report")
-    claimed = [name for name in shown if name in METRICS.shown("claims")]
-    headline = [name for name in shown if name in METRICS.shown("headline") and name not in claimed]
-    names = [*claimed, *headline]
-    names = names or list(shown)[:MOST_IN_SIGHT]
-    names += [name for name in shown if name not in names]
-    in_sight = {*claimed, *headline} or set(names[:MOST_IN_SIGHT])
+    in_sight = [name for name in shown if name in METRICS.shown("claims") or name in METRICS.shown("headline")]
+    in_sight = in_sight or list(shown)[:MOST_IN_SIGHT]
+    names = sorted(shown, key=lambda name: name not in in_sight)
     best = {name: _best_beyond_noise(runs, shown[name]) for name in names}
     columns = [
         Column("run", "", "text"),
@@ -192,9 +189,10 @@ def is_measured(run: Evaluation, name: str) -> bool:
 
 
 def shown_in(runs: Sequence[Evaluation], place: str) -> dict[str, Entry]:
-    """What the catalogue shows in a place, as far as any of the runs has it."""
-    shown = METRICS.shown(place)
-    return {name: entry for name, entry in shown.items() if any(is_measured(run, name) for run in runs)}
+    """What the catalogue shows in a place, as far as any of the runs has it; what is claimed comes first."""
+    shown, claims = METRICS.shown(place), METRICS.shown("claims")
+    known = {name: entry for name, entry in shown.items() if any(is_measured(run, name) for run in runs)}
+    return {name: known[name] for name in sorted(known, key=lambda name: name not in claims)}
 
 
 def _compared(runs: Sequence[Evaluation], others: Sequence[Evaluation], place: str) -> dict[str, Entry]:
