@@ -216,7 +216,7 @@ class Page(HTMLParser):
         self.addresses, self.open, self.text, self.names = [], [], "", []
 
     def handle_starttag(self, tag, attributes):
-        if tag not in ("img", "meta", "input"):
+        if tag not in ("img", "meta", "input", "wbr"):
             self.open.append(tag)
         self.addresses += [value for name, value in attributes if name in ("src", "href")]
         self.names += [value for name, value in attributes if name == "id"]

@@ -91,6 +91,7 @@ METRICS = Catalogue(
         "p_mtl": Metric(
             "P_MTL", "higher", "protocol.multi_task", MTL, report=MTL, headline="mtl", terminal=MTL, board="mtl",
             select="mtl",
+            says="ABAW's score of the multi-task challenge: the sum of mean CCC, macro-F1 and AU F1. 3 is perfect.",
         ),
         "f1_{unit}": Metric("F1 of an action unit", "higher", "protocol.action_units", AUS, detail=True),
         # Predictions of clips, as the papers of clip data sets call them

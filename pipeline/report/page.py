@@ -152,7 +152,7 @@ def _controls(rows: Sequence[Row]) -> str:
 def _main_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     heads = [
         f'<th scope="col" data-better="{c.better}" title="{html.escape(c.says)}"{_more(c)}>'
-        f'<button type="button">{html.escape(c.title)}</button></th>'
+        f'<button type="button">{html.escape(c.title).replace("/", "/<wbr>")}</button></th>'
         for c in columns
     ]
     second = rows[-1].name if rows else ""

@@ -47,12 +47,14 @@ def results(runs: Sequence[Evaluation]) -> Section:
 def main_table(
     runs: Sequence[Evaluation], does: Mapping[str, Sequence[str]], seeds: Mapping[str, tuple[int, str, float] | None]
 ) -> tuple[list[Column], list[Row]]:
-    """The page's table of all runs: what is claimed and the headline are in sight, all else is a click away.
+    """The page's table of all runs. What is claimed and the headline of most runs are in sight, all else a click away.
 
     ``does`` says what each run predicts, ``seeds`` which of its seeds is best, by what, and with which number.
     """
     shown = shown_in(runs, "report")
-    in_sight = [name for name in shown if name in METRICS.shown("claims") or name in METRICS.shown("headline")]
+    claims, headline = METRICS.shown("claims"), METRICS.shown("headline")
+    common = [name for name in shown if 2 * sum(is_measured(run, name) for run in runs) > len(runs)]
+    in_sight = [name for name in shown if name in claims or (name in headline and name in common)]
     in_sight = in_sight or list(shown)[:MOST_IN_SIGHT]
     names = sorted(shown, key=lambda name: name not in in_sight)
     best = {name: _best_beyond_noise(runs, shown[name]) for name in names}
