@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.evaluation import files
 from pipeline.evaluation.files import Evaluation
 from pipeline.metrics.metric import Entry
+from pipeline.metrics.uncertainty import Estimate
 from pipeline.report.tables import OPPOSITE, best_of, is_measured, rounded, shown_in, split_by_baseline
 
 MOST = 3  # sentences
@@ -30,7 +31,7 @@ def verdict(runs: Sequence[Evaluation], beside: str | None = None) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def in_100(value: float) -> str:
+def _in_100(value: float) -> str:
     return f"{100 * value:.0f}"
 
 
@@ -61,7 +62,7 @@ def _gain(entry: Entry, adapters: Sequence[Evaluation], baselines: Sequence[Eval
     )
 
 
-def _gain_of(run: Evaluation, other: Evaluation, entry: Entry):
+def _gain_of(run: Evaluation, other: Evaluation, entry: Entry) -> Estimate:
     """How much better ``run`` is, positive where it is, whichever direction is the better one."""
     first, second = run.estimates[entry.name], other.estimates[entry.name]
     return first - second if entry.metric.better == "higher" else second - first
@@ -80,10 +81,10 @@ def _criterion(adapters: Sequence[Evaluation], baselines: Sequence[Evaluation], 
         return begin + "."
     known = [run for run in baselines if is_measured(run, OPPOSITE)]
     other = min(known, key=lambda run: (run.name != beside, _opposite(run)), default=None)
-    against = "" if other is None else f", and {in_100(_opposite(other))} for {other.name}"
+    against = "" if other is None else f", and {_in_100(_opposite(other))} for {other.name}"
     little = ", so passing says little" if other is not None and (judged[other.name] or {}).get("passed") else ""
     return (
-        f"{begin}{little}. How much: of 100 pairs of the same emotion, {in_100(_opposite(best))} are closer than a "
+        f"{begin}{little}. How much: of 100 pairs of the same emotion, {_in_100(_opposite(best))} are closer than a "
         f"pair of opposite emotions for {best.name}{against} (50 is chance)."
     )
 
