@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import torch
@@ -12,7 +13,11 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from test_train import made, place  # noqa: F401 - fixtures
 
-PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+OF_ALL = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (*(ROOT / name for name in OF_ALL), *sorted((ROOT / "docs").glob("*.md")))
+}
 FLAGS = ["--cpu", "-e", "2", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce", "-r", "1"]
 
 
@@ -39,8 +44,8 @@ def test_every_link_to_a_page_leads_to_a_heading_of_it():
 
 def test_the_readme_is_short_and_names_every_page():
     readme = PAGES[ROOT / "README.md"]
-    assert len(readme.splitlines()) < 210
-    assert {path.name for path in PAGES} - {"README.md"} == set(re.findall(r"\]\(docs/(\w+\.md)", readme))
+    assert len(readme.splitlines()) < 180
+    assert {path.name for path in PAGES} - set(OF_ALL) == set(re.findall(r"\]\(docs/(\w+\.md)", readme))
 
 
 def test_a_loss_of_ones_own_is_the_file_and_the_line_that_the_page_shows(place):  # noqa: F811
@@ -90,3 +95,22 @@ def test_the_matrix_of_losses_and_samplers_is_a_stage_when_its_hashes_are_taken_
     assert set(matrix["deps"]) ^ set(trained["deps"]) == of_code
     assert set(matrix["matrix"]) == {"loss", "sampler"}
     assert "matrix" not in yaml.safe_load(text)["stages"]
+
+
+def test_the_citation_names_the_version_and_the_licence_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    for key in ("version", "license"):
+        assert citation[key] == project[key]
+    assert citation["title"] == project["name"]
+    assert f"## {project['version']}\n" in PAGES[ROOT / "CHANGELOG.md"]
+
+
+def test_the_rooms_that_contributors_are_told_of_are_there():
+    named = re.findall(r"`(pipeline/[\w/.]+)`", PAGES[ROOT / "CONTRIBUTING.md"])
+    assert len(named) > 6
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    targets = re.findall(r"^    make (\w+)", PAGES[ROOT / "CONTRIBUTING.md"], flags=re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert set(targets) == {"setup", "lint", "test", "repro"}
+    assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
