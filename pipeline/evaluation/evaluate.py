@@ -81,25 +81,27 @@ class EvaluateConfig:
     frames: Path | None = option(None, help=FRAMES)
     alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     part: str = option("val", help="what is scored; nothing of a run is ever chosen on test", choices=PART_WORDS)
-    top_k: list[int] = option([1, 5, 10], "-k", help="recall at these", within="[1, inf)")
-    neighbours: int = option(20, help="that vote on a frame's class", within="[1, inf)")
+    top_k: list[int] = option(
+        [1, 5, 10], "-k", help="recall is measured at these numbers of neighbours", within="[1, inf)"
+    )
+    neighbours: int = option(20, help="neighbours that vote on a frame's class", within="[1, inf)")
     most_pairs_of: int = option(
         4000, help="evenly spaced validation frames that are compared with each other", within="[1, 1_000_000]"
     )
     most_neighbours: int = option(
         20000, help="evenly spaced training frames that are candidates for neighbours", within="[1, inf)"
     )
-    smoothing: str = option("box", help="of predictions in time", choices=SMOOTHINGS)
+    smoothing: str = option("box", help="how predictions are smoothed in time", choices=SMOOTHINGS)
     width: int | str = option(
-        101, help="of the smoothing: frames, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+        101, help="width of the smoothing: an odd number of frames, or seconds, such as 3.4s", within="[1, 1_000_000]"
     )
-    width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
+    width_aus: int | str = option(11, help="width of the smoothing of action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     au_threshold: float | None = option(None, help=thresholds.HELP, within="(0, 1)")
     class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
-    resamples: int = option(1000, help="of whole groups, for the intervals", within="[1, 1_000_000]")
+    resamples: int = option(1000, help="resamples of whole groups, for the intervals", within="[1, 1_000_000]")
     timelines: int = option(3, help="validation videos that are drawn as a strip", within="[0, 1000]")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     all: bool = option(False, help="print every metric, not just the main ones")

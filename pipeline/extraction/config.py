@@ -17,7 +17,7 @@ class ExtractConfig:
 
     data: Path = option(Path("data/frames.parquet"), "-d", help="the frame table, or a folder of frames to index first")
     dataset: str | None = option(
-        None, help="of a folder: which data set lies in it; default: as params.yaml says of it, else recognised"
+        None, help="the data set in a folder; default: what params.yaml says of it, else it is recognised"
     )
     store: Path = option(STORE, "-s", help="the feature store")
     batch_size: int = option(16, "-b", help="images handed to the backbone at a time", within="[1, 65_536]")
@@ -41,7 +41,7 @@ class ExtractConfig:
     stride: int = option(1, help="only every n-th frame of each video", within="[1, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     workers: int = option(0, help="threads that decode images; 0: one a core", within="[0, 1024]")
-    precision: str = option("float32", help="of the forward pass", choices=PRECISIONS)
+    precision: str = option("float32", help="precision of the forward pass", choices=PRECISIONS)
     crop_source: str | None = option(None, help="how faces were cut, if not as the frame table says; one name: alike")
     scale: float = option(
         1.0, help="features are multiplied by this, also imported ones: float16 ends at 65,504", within="[1e-30, 1e30]"
@@ -50,7 +50,7 @@ class ExtractConfig:
     dry_run: bool = option(False, help="say what would be done, and do nothing")
     rebuild: bool = option(False, help="make a store of something else again from nothing; repair a damaged one")
     strict: bool = option(False, help="exit status 1 if a frame was skipped")
-    chunk_rows: int = option(CHUNK_ROWS, help="rows a chunk, of a store that is made now", within="[1, 1_000_000]")
+    chunk_rows: int = option(CHUNK_ROWS, help="rows of a chunk in a store that is made now", within="[1, 1_000_000]")
     verify: bool = option(False, help="read the whole store, name what is damaged; exit status 1 if anything is")
     repair: bool = option(False, help="drop the damaged chunks, and extract (or --import) their frames again")
     compact: bool = option(False, help="rewrite the store without holes and without frames not in the frame table")

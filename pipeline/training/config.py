@@ -64,7 +64,7 @@ class TrainConfig:
         1, "-r", help="seeds to train, from --seed on; their mean and deviation are the result", within="[1, 1000]"
     )
     temperature: float = option(15.0, "-t", help="scale on cosines in the loss")
-    margin: float | None = option(None, help="of the loss that has one; default: the loss's own")
+    margin: float | None = option(None, help="margin of the loss, where it has one; default: the loss's own")
     window: int = option(15, help="frames in a window around each labelled frame", within="[1, 100_000]")
     step: int | str | None = option(
         None,
@@ -85,19 +85,21 @@ class TrainConfig:
     )
     clip_top_k: int = option(3, help="with clip_pooling top_k: windows that count for a class", within="[1, inf)")
     embedding_size: int = option(128, help="columns of an embedding", within="[1, 65_536]")
-    dropout: float = option(0.4, help="in the head", within="[0, 1)")
-    normalise: str = option("centre", help="of the head's inputs, on training frames", choices=NORMALISATIONS)
+    dropout: float = option(0.4, help="dropout in the head", within="[0, 1)")
+    normalise: str = option(
+        "centre", help="how the head's inputs are normalised, by training frames", choices=NORMALISATIONS
+    )
     reduce: bool = option(True, help="project the features with --projection first")
     projection: Path | None = option(None, help="what the reduce stage made; default: the one beside the store")
     alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     test_split: float | None = option(
-        None, help="hold out this share of groups, instead of the official validation", within="(0, 1)"
+        None, help="hold out this share of the groups, instead of the official validation split", within="(0, 1)"
     )
     select_split: float = option(
         0.15, help="share of the training groups on which the best epoch is chosen", within="[0, 1)"
     )
     split_seed: int = option(
-        0, help="of these two cuts; the training seed does not move them", within="[0, 4_294_967_294]"
+        0, help="seed of these two splits; the training seed does not change them", within="[0, 4_294_967_294]"
     )
     select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
     au_threshold_folds: int | None = option(
@@ -118,17 +120,19 @@ class TrainConfig:
         [1, 5, 10], "-k", help="recall at these, in the evaluation after the training", within="[1, inf)"
     )
     batch_size: int = option(256, help="windows in a batch", within="[1, 10_000_000]")
-    learning_rate: float = option(1e-3, help="of AdamW", within="(0, inf)")
-    optim_betas: list[float] = option([0.9, 0.999], help="of AdamW", within="[0, 1)")
-    weight_decay: float = option(0.05, help="of AdamW", within="[0, inf)")
+    learning_rate: float = option(1e-3, help="learning rate of AdamW", within="(0, inf)")
+    optim_betas: list[float] = option([0.9, 0.999], help="betas of AdamW", within="[0, 1)")
+    weight_decay: float = option(0.05, help="weight decay of AdamW", within="[0, inf)")
     warm_up: float = option(0.05, help="share of the training over which the rate rises", within="[0, 1)")
-    decay: str = option("cosine", help="of the rate after that", choices=DECAYS)
-    clip_norm: float = option(1.0, help="to which gradients are clipped; 0: not", within="[0, inf)")
-    precision: str = option("float32", help="of the head; losses are always in float32", choices=PRECISIONS)
+    decay: str = option("cosine", help="how the rate falls after the warm-up", choices=DECAYS)
+    clip_norm: float = option(1.0, help="largest norm of the gradients; 0: no clipping", within="[0, inf)")
+    precision: str = option("float32", help="precision of the head; losses are always in float32", choices=PRECISIONS)
     memory_gb: float | None = option(
-        None, help="for features; more are read from disk; default: by what is free", within="(0, inf)"
+        None,
+        help="memory for features, beyond which they are read from disk; default: by what is free",
+        within="(0, inf)",
     )
-    seed: int = option(0, help="of weights, dropout and batch order", within="[0, inf)")
+    seed: int = option(0, help="seed of weights, dropout and batch order", within="[0, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     evaluate: bool = option(True, help="evaluate the run when it is trained")
     all: bool = option(False, help="print every metric of the evaluation, not just the main ones")
