@@ -59,7 +59,7 @@ def as_script(found: Mapping[str, Any]) -> str:
 
 def does(run: Evaluation) -> list[str]:
     """What a run predicts by itself, in words: 'classes', 'VA', 'AUs', 'pairs'."""
-    measured = {METRICS.entry(name).source.needs for name in run.estimates if is_measured(run, name)}
+    measured = {need for name in run.estimates if is_measured(run, name) for need in METRICS.entry(name).source.needs}
     return [word for need, word in NEEDS.items() if need in measured]
 
 

@@ -113,7 +113,7 @@ class Board:
         order = order[labels[order] >= 0]
         chosen = order[evenly(len(order), MOST_ROWS)]
         if len(chosen):
-            title = f"cosine, {part}: {len(chosen)} of {len(order):,} windows by emotion and video"
+            title = f"cosine, {part}: {len(chosen)} of {len(order):,} windows\nby emotion and video"
             picture = similarity_figure(normalised(embeddings[chosen]), labels[chosen], classes, title)
             self._writer.add_figure(f"similarity/{part}", picture, epoch)
             self._writer.flush()
