@@ -459,7 +459,7 @@ def report(
         pictures = drawing.drawn(subset, folds, seeds[0][1], estimated, about, thumbnails, timelines)
         for name, figure in pictures:
             figure.savefig(folder / "plots" / f"{name}.png")
-        videos = drawing.chosen_videos(subset, config.timelines)
+        videos = drawing.chosen_videos(subset, timelines)
         shown.write(folder / shown.FILE, shown.collected(subset, folds, seeds[0][1], videos, thumbnails))
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
     of_folds = f", {about['val_split']}" if len(data) > 1 else ""

@@ -98,15 +98,18 @@ METRICS = Catalogue(
         "war": Metric(
             "WAR", "higher", "clips.recalls", CLIPS, report=CLIPS, claims=CLIPS, headline="clips clips_knn",
             terminal=CLIPS, board="clips", select="clips",
+            says="Weighted average recall: the share of all clips whose class is right.",
         ),
         "uar": Metric(
             "UAR", "higher", "clips.recalls", CLIPS, report=CLIPS, claims=CLIPS, headline="clips clips_knn",
             terminal=CLIPS, board="clips", select="clips",
+            says="Unweighted average recall: the mean over the classes of the share of their clips that is right.",
         ),
         "recall_of_{class}": Metric("recall of a class", "higher", "clips.recalls", CLIPS, detail=True),
         "pearson": Metric(
             "Pearson", "higher", "clips.pearson", "outputs", report="outputs", headline="outputs", terminal="outputs",
             board="outputs", select="outputs",
+            says="Pearson's correlation of predicted and true values, mean of the outputs. 1 is a straight line.",
         ),
         "pearson_{output}": Metric("Pearson of an output", "higher", "clips.pearson", "outputs", detail=True),
         # Partners of named pairs

@@ -20,15 +20,14 @@ def verdict(runs: Sequence[Evaluation], beside: str | None = None) -> list[str]:
         return ["Only baselines were evaluated: there is no adapter to judge."]
     claims = _judged(adapters, "claims")
     of_pairs = [entry for entry in claims.values() if entry.of == "pairs"]
-    others = [entry for entry in claims.values() if entry.of != "pairs"]
-    report = [entry for name, entry in _judged(adapters, "report").items() if name not in claims]
-    sentences = [_gain(entry, adapters, baselines) for entry in of_pairs[:1] or report[:1]]
+    of_time = [entry for entry in claims.values() if entry.metric.function.startswith("steadiness.")]
+    others = [entry for entry in claims.values() if entry not in of_pairs and entry not in of_time]
+    others += [entry for name, entry in _judged(adapters, "report").items() if name not in claims]
+    sentences = [_gain(entry, adapters, baselines) for entry in of_pairs[:1]]
     sentences += [_criterion(adapters, baselines, beside)] if of_pairs else []
-    sentences += [_steady(others, adapters, baselines)] if others else []
-    for entry in report[0 if of_pairs else 1 :]:
-        if len(sentences) < MOST and not claims:
-            sentences.append(_gain(entry, adapters, baselines))
-    return [sentence for sentence in sentences if sentence]
+    sentences += [_steady(of_time, adapters, baselines)] if of_time else []
+    sentences += [_gain(entry, adapters, baselines) for entry in others[:MOST]]
+    return [sentence for sentence in sentences if sentence][:MOST]
 
 
 def _in_100(value: float) -> str:

@@ -71,8 +71,8 @@ class Board:
         """A curve for each of ``values``.
 
         A metric has a description, which TensorBoard shows beside its curve: what the catalogue says of it, and that it
-        was measured on ``count`` frames (or clips, as ``unit`` says) of the part, where that is given. Each says how many
-        epochs the run has, since runs of other lengths share the axis.
+        was measured on ``count`` frames (or clips, as ``unit`` says) of the part, where that is given. Each says how
+        many epochs the run has, since runs of other lengths share the axis.
         """
         for name, value in values.items():
             tag = f"{name}/{part}"
