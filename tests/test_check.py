@@ -146,6 +146,14 @@ def test_each_layout_is_told_and_what_is_printed_for_params_yaml_reads_it(tmp_pa
     assert len(readers.read(build(DatasetConfig, section, "dataset")).frames.table) > 0
 
 
+def test_a_list_of_another_data_set_that_bah_and_ferv39k_have_too_tells_neither(tmp_path, capsys):
+    images(tmp_path, "train/hat/1.jpg", "val/cap/1.jpg")
+    for path in ("split/train.txt", "train_All.csv", "test_All.csv"):
+        file(tmp_path, path)
+    assert check.main(["--check", str(tmp_path)]) == 0
+    assert "name: folder" in capsys.readouterr().out
+
+
 def test_a_root_made_of_links_is_told_as_index_reads_it(tmp_path, capsys):
     abaw(tmp_path / "disk")
     root = tmp_path / "root"

@@ -18,7 +18,7 @@ from pipeline.core.params import UserError
 from pipeline.core.tables import KEY, Frames, Labels
 from pipeline.datasets.config import CUT_FIRST, DatasetConfig, display_name, nothing_found, videos_among
 from pipeline.datasets.dataset import Dataset, counted
-from pipeline.datasets.numbered import frame_folders, how_numbered, keep_one, make_frame_table
+from pipeline.datasets.numbered import CROPS, frame_folders, how_numbered, keep_one, make_frame_table
 from pipeline.datasets.scan import Folder, Scan, parts, scan
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -76,13 +76,14 @@ def assemble(
         raise nothing_found(config, problem, wanted, scanned.unreadable)
     frames, strays = make_frame_table(config, {video: folder for video, (_, folder) in chosen.items()})
     name = display_name(config)
+    crop = CROPS if all(CROPS in parts(folder.path) for _, folder in chosen.values()) else "as given"
     clips = pd.DataFrame({"clip": table["key"], "video": table["key"].map(videos).fillna(table["key"])})
     clips = clips.assign(start=pd.array([pd.NA] * len(clips), "Int64"), end=pd.array([pd.NA] * len(clips), "Int64"))
     clips = clips.assign(group=table["group"] if "group" in table else table["key"])
     clips = clips.join(table.drop(columns=["key", "group"], errors="ignore"))
     own = frame_labels(frames, videos) if frame_labels else pd.DataFrame(columns=[*KEY, "expression"])
     return Dataset(
-        Frames(frames, config.root, name, config.crop_source or crop_of(chosen.values())),
+        Frames(frames, config.root, name, config.crop_source or crop),
         Labels(own, classes, name),
         {"warnings": [], "frame_numbers": how_numbered(config, chosen), "rows": len(rows.table) + len(rows.malformed)}
         | rows.report
@@ -90,6 +91,8 @@ def assemble(
             "malformed_lines": counted(rows.malformed, most=50),
             "shorter_tracks_left_out": counted(sorted(tracks)),
             "images_outside_clips": counted(sorted(others + strays)),
+            "images_of_another_crop": sum(len(f.names) for f in scanned.folders)
+            - sum(len(f.names) for f in within_crop(config, scanned.folders)),
             "videos_not_cut_into_frames": counted(raw),
             "unreadable": counted(scanned.unreadable),
             "links_to_folders_already_read": counted(scanned.repeated),
@@ -103,7 +106,8 @@ def _folders(
     config: DatasetConfig, scanned: Scan, named: Callable[[list[str]], Named | None]
 ) -> tuple[dict[str, tuple[str, Folder]], list[str], list[str]]:
     """Video -> key and folder; the shorter of several people of a clip; and the images of no clip."""
-    folders = frame_folders(config, within_crop(config, scanned.folders))
+    inside = within_crop(config, scanned.folders)
+    folders = frame_folders(config, inside)
     of_key: dict[str, dict[str, Folder]] = {}
     taken = set()
     for folder in folders:
@@ -122,7 +126,7 @@ def _folders(
                 raise _two_places(config, key, own[longest], folder)
             tracks += [folder.path] if video != longest else []
         chosen[longest] = (key, own[longest])
-    others = [f"{f.path}/{n}".lstrip("/") for f in scanned.folders if f.path not in taken for n in f.names]
+    others = [f"{f.path}/{n}".lstrip("/") for f in inside if f.path not in taken for n in f.names]
     return chosen, tracks, others
 
 
@@ -133,15 +137,16 @@ def within_crop(config: DatasetConfig, folders: Iterable[Folder]) -> list[Folder
     return inside or folders
 
 
-def crop_of(chosen: Iterable[tuple[str, Folder]]) -> str:
-    """How the faces were cut, by the folder that all clips lie in: 'clip_224x224'; 'as given' where they have none."""
-    tops = {where[0] for _, folder in chosen if len(where := parts(folder.path)) > 1}
-    return tops.pop() if len(tops) == 1 else "as given"
-
-
 def _two_places(config: DatasetConfig, video: str, one: Folder, other: Folder) -> UserError:
     error = keep_one(config.name, video, one.path, other.path)
-    return UserError(f"{error}, or say with dataset.crop_source which folder's clips are meant, such as 'clip_224x224'")
+    return UserError(
+        f"{error}, or say with dataset.crop_source which folder's clips are meant, such as '{_differing(one, other)}'"
+    )
+
+
+def _differing(one: Folder, other: Folder) -> str:
+    """The first part of one's path that the other's lacks."""
+    return next((part for part in parts(one.path) if part not in parts(other.path)), parts(one.path)[0])
 
 
 # --- tables ---------------------------------------------------------------------------------------

@@ -73,11 +73,12 @@ def candidates(survey: Survey) -> list[Candidate]:
     if shapes.TABLE in survey.others and {"left", "right"} <= set(survey.images):
         add("shapes", True)
         return found
-    for name, table in {"bah": bah.LISTS, "dfew": dfew.TABLE, "ferv39k": ferv39k.TABLE, "mafw": mafw.TABLE}.items():
-        if any(table.fullmatch(path) for path in survey.others):
-            add(name, True)
+    clips = _folders_and_videos(survey)
+    for reader, table in ((bah, bah.LISTS), (dfew, dfew.TABLE), (ferv39k, ferv39k.TABLE), (mafw, mafw.TABLE)):
+        if any(table.fullmatch(path) for path in survey.others) and any(map(reader.named, clips)):
+            add(reader.__name__.rpartition(".")[2], True)
             return found
-    if _is_caer(survey):
+    if _is_caer(clips):
         add("caer", True)
         return found
     last = {path.rpartition("/")[2] for path in survey.images}
@@ -141,12 +142,14 @@ def recognised(config: DatasetConfig) -> DatasetConfig:
     return replace(config, name=chosen[0].name, **settings)
 
 
-def _is_caer(survey: Survey) -> bool:
-    """Whether there are clips of its emotions in all of its splits, as folders of frames or as videos."""
-    clips = [
-        *(path.split("/") for path, names in survey.images.items() if names),
-        *(p.split("/") for p in survey.videos),
-    ]
+def _folders_and_videos(survey: Survey) -> list[list[str]]:
+    """The parts of the path of each folder with images, and of each video without its ending."""
+    videos = (path.rpartition(".")[0] for path in survey.videos)
+    return [path.split("/") for path in (*survey.images, *videos) if path]
+
+
+def _is_caer(clips: list[list[str]]) -> bool:
+    """Whether there are clips of all its emotions, and in all its splits."""
     found = [where for where in clips if caer.named(where)]
     return {where[-3] for where in found} == set(caer.SPLITS) and {where[-2] for where in found} == set(caer.CLASSES)
 
