@@ -158,7 +158,7 @@ def test_two_crops_of_a_clip_are_asked_about_and_crop_source_answers(tmp_path):
     found = read("dfew", tmp_path, crop_source="clip_224x224_16f")
     assert rows(found.frames.table, "video", "frame") == [("00001", 1), ("00001", 2), ("00001", 3)]
     assert found.frames.crop_source == "clip_224x224_16f"
-    assert (found.report["images_of_another_crop"], found.skipped) == (8, 0)
+    assert (found.report["folders_of_another_crop"]["count"], found.skipped) == (4, 0)
     assert len(read("dfew", tmp_path, crop_source="clip_224x224").frames.table) == 8
 
 

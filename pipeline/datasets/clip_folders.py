@@ -91,8 +91,7 @@ def assemble(
             "malformed_lines": counted(rows.malformed, most=50),
             "shorter_tracks_left_out": counted(sorted(tracks)),
             "images_outside_clips": counted(sorted(others + strays)),
-            "images_of_another_crop": sum(len(f.names) for f in scanned.folders)
-            - sum(len(f.names) for f in within_crop(config, scanned.folders)),
+            "folders_of_another_crop": counted(_other_crops(config, scanned)),
             "videos_not_cut_into_frames": counted(raw),
             "unreadable": counted(scanned.unreadable),
             "links_to_folders_already_read": counted(scanned.repeated),
@@ -135,6 +134,11 @@ def within_crop(config: DatasetConfig, folders: Iterable[Folder]) -> list[Folder
     folders = list(folders)
     inside = [folder for folder in folders if config.crop_source in parts(folder.path)]
     return inside or folders
+
+
+def _other_crops(config: DatasetConfig, scanned: Scan) -> list[str]:
+    inside = {folder.path for folder in within_crop(config, scanned.folders)}
+    return [f"{f.path}: {len(f.names):,} images" for f in scanned.folders if f.names and f.path not in inside]
 
 
 def _two_places(config: DatasetConfig, video: str, one: Folder, other: Folder) -> UserError:
