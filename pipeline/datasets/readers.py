@@ -117,7 +117,7 @@ def _together(parts: list[Dataset]) -> Dataset:
         Labels(pd.concat(labels, ignore_index=True), classes, title),
         {"data_sets": {name: part.report | {"skipped": part.skipped} for name, part in zip(names, parts, strict=True)}},
         sum(part.skipped for part in parts),
-        Clips(pd.concat(clips, ignore_index=True), classes, title) if clips else None,
+        clips=Clips(pd.concat(clips, ignore_index=True), classes, title) if clips else None,
     )
 
 
