@@ -40,6 +40,10 @@ class AttentionPool(Head):
         """
         return self._attended(features, valid)[1].logsumexp(dim=1)
 
+    def frame_weights(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """What each frame of windows (B, T, D) counts for: (B, T), whose sum is 1 where there is any valid frame."""
+        return self._attended(features, valid)[1].softmax(dim=1)
+
     def _attended(self, features: torch.Tensor, valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden vectors (B, T, E), and the logits (B, T) of their weights."""
         hidden = mask(self.layers(mask(features.float(), valid)), valid)

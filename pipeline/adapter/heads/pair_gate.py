@@ -63,9 +63,18 @@ class PairGate(Head):
 
     def attend(self, features: torch.Tensor) -> torch.Tensor:
         """Features (..., C * grid * grid) -> (..., C) after the gate over places."""
-        cells = features.unflatten(-1, (-1, self.grid * self.grid)).transpose(-1, -2)
-        share = self.weight(torch.tanh(self.content(cells)) * torch.sigmoid(self.openness(cells))).softmax(dim=-2)
-        return (share * cells).sum(dim=-2)
+        cells = self._cells(features)
+        return (self._shares(cells) * cells).sum(dim=-2)
+
+    def place_weights(self, features: torch.Tensor) -> torch.Tensor:
+        """What each place counts for in frames (..., C * grid * grid): (..., grid * grid), row by row; the sum is 1."""
+        return self._shares(self._cells(features)).squeeze(-1)
+
+    def _cells(self, features: torch.Tensor) -> torch.Tensor:
+        return features.unflatten(-1, (-1, self.grid * self.grid)).transpose(-1, -2)
+
+    def _shares(self, cells: torch.Tensor) -> torch.Tensor:
+        return self.weight(torch.tanh(self.content(cells)) * torch.sigmoid(self.openness(cells))).softmax(dim=-2)
 
     def pair(
         self, left: torch.Tensor, left_valid: torch.Tensor, right: torch.Tensor, right_valid: torch.Tensor

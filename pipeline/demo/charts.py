@@ -1,0 +1,270 @@
+"""The charts of the demo: tables in, Altair charts out.
+
+All charts over time have one width and one time axis, so that they can be read one below the other. A click on one of
+them, or on a dot of a map, selects a frame: the selection is called ``PICK`` and has the field 'frame'. An emotion has
+one colour everywhere, that of the report.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+
+import altair as alt
+import cv2
+import numpy as np
+import pandas as pd
+
+from pipeline.core.emotions import partners
+from pipeline.core.tables import ABAW_CLASSES
+from pipeline.evaluation.plots import COLOURS
+
+PICK = "pick"
+LEFT = 52  # pixels of the axis at the left, the same for all charts over time
+THUMBNAILS = 16  # of a face strip, where the page is wide enough
+THUMBNAIL = 72  # pixels
+REFERENCE = "#D62728"  # the frame that the others are compared with
+VA = {"valence": "#0072B2", "arousal": "#D55E00"}
+
+
+def class_colours(classes: Sequence[str]) -> dict[str, str]:
+    """A colour for each class: ABAW's classes have those of the report, others take the rest in turn."""
+    of_abaw = {name: COLOURS[code] for code, name in enumerate(ABAW_CLASSES)}
+    known = {
+        name: of_abaw[ABAW_CLASSES[partner]]
+        for name, partner in zip(classes, partners(classes, ABAW_CLASSES), strict=True)
+        if partner is not None
+    }
+    rest = [colour for colour in COLOURS if colour not in known.values()] or list(COLOURS)
+    others = [name for name in classes if name not in known]
+    return known | {name: rest[place % len(rest)] for place, name in enumerate(others)}
+
+
+def face_strip(faces: pd.DataFrame, span: tuple[float, float], reference: float) -> alt.LayerChart:
+    """``faces`` (frame, time_sec, picture), evenly spaced, as a strip; on a narrow page every second or fourth."""
+    every = "width < 380 ? 4 : width < 760 ? 2 : 1"
+    rows = faces.assign(place=np.arange(len(faces)), middle=0.5)
+    images = (
+        alt.Chart(rows)
+        .transform_filter(f"datum.place % ({every}) == 0")
+        .mark_image(
+            width=alt.expr(f"min({THUMBNAIL}, ({every}) * width / {len(rows)} - 2)"), height=THUMBNAIL, cursor="pointer"
+        )
+        .encode(
+            x=_time(span, title=None, labels=False),
+            y=alt.Y("middle:Q", scale=alt.Scale(domain=[0, 1]), axis=_left("face", labels=False)),
+            url="picture",
+            tooltip=_when(),
+        )
+        .add_params(_pick())
+    )
+    return _wide(alt.layer(images, _reference(reference)), THUMBNAIL)
+
+
+def probabilities(
+    table: pd.DataFrame, classes: Sequence[str], span: tuple[float, float], reference: float
+) -> alt.LayerChart:
+    """Probabilities of the classes (columns p_<class>) over time, one upon the other.
+
+    ``table`` has time_sec, end_sec (when the frame ends) and segment (a number for each stretch without a gap) as well.
+    """
+    names = {f"p_{name}": name for name in classes}
+    columns = ["frame", "time_sec", "segment"]
+    ends = table.groupby("segment").tail(1).assign(time_sec=lambda rows: rows["end_sec"])
+    rows = pd.concat([table, ends])[[*columns, *names]].rename(columns=names)
+    long = rows.melt(columns, var_name="emotion", value_name="probability")
+    colours = class_colours(classes)
+    areas = (
+        alt.Chart(long)
+        .mark_area(interpolate="step-after", line=False, opacity=0.92)
+        .encode(
+            x=_time(span),
+            y=alt.Y("probability:Q", stack="zero", scale=alt.Scale(domain=[0, 1]), axis=_left("probability", "%")),
+            color=emotion_colour(colours),
+            order=alt.Order("rank:Q"),
+            detail="segment:N",
+        )
+        .transform_calculate(rank=f"indexof({list(classes)}, datum.emotion)")
+    )
+    top = table.assign(probability=table[list(names)].max(axis=1))
+    says = [*_when(), alt.Tooltip("class:N", title="emotion"), alt.Tooltip("probability:Q", format=".0%")]
+    return _wide(alt.layer(areas, _clickable(top, span, says), _reference(reference)), 190)
+
+
+def valence_arousal(table: pd.DataFrame, span: tuple[float, float], reference: float) -> alt.LayerChart:
+    """Valence and arousal over time, each from -1 to 1."""
+    long = table.melt(["frame", "time_sec", "segment"], list(VA), var_name="measure", value_name="value")
+    lines = (
+        alt.Chart(long)
+        .mark_line(strokeWidth=1.8)
+        .encode(
+            x=_time(span),
+            y=alt.Y("value:Q", scale=alt.Scale(domain=[-1, 1]), axis=_left("-1 to 1", ".1f", [-1, -0.5, 0, 0.5, 1])),
+            color=alt.Color(
+                "measure:N", scale=alt.Scale(domain=list(VA), range=list(VA.values())), legend=_legend(None, "stroke")
+            ),
+            detail="segment:N",
+        )
+    )
+    says = [*_when(), *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in VA)]
+    return _wide(alt.layer(lines, _clickable(table, span, says), _reference(reference)), 140)
+
+
+def similarity(
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    span: tuple[float, float],
+    reference: float,
+    low: float,
+    *,
+    legend: bool = False,
+) -> alt.LayerChart:
+    """The column cosine over time, from ``low`` to 1: a line, and a dot a frame in the colour of its emotion."""
+    base = alt.Chart(table).encode(
+        x=_time(span),
+        y=alt.Y("cosine:Q", scale=alt.Scale(domain=[low, 1], nice=False), axis=_left("cosine", ".2f")),
+    )
+    line = base.mark_line(strokeWidth=1, color="#888888").encode(detail="segment:N")
+    colour = emotion_colour(class_colours(classes)) if legend else emotion_colour(class_colours(classes), legend=None)
+    dots = base.mark_circle(size=22, opacity=1).encode(color=colour)
+    says = [*_when(), alt.Tooltip("cosine:Q", format=".3f"), alt.Tooltip("class:N", title="emotion")]
+    return _wide(alt.layer(line, dots, _clickable(table, span, says), _reference(reference)), 150)
+
+
+def plane(
+    table: pd.DataFrame, explained: Sequence[float], classes: Sequence[str], reference: int, *, by_time: bool
+) -> alt.LayerChart:
+    """The frames at x and y, coloured by emotion, or by time; a ring around the frame ``reference``."""
+    colour = (
+        alt.Color("time_sec:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="time (s)", orient="top"))
+        if by_time
+        else emotion_colour(class_colours(classes))
+    )
+    middle = (table[["x", "y"]].max() + table[["x", "y"]].min()) / 2
+    half = float((table[["x", "y"]].max() - table[["x", "y"]].min()).max()) / 2 * 1.08 or 1.0
+    axes = {
+        name: (f"{name}:Q", alt.Scale(domain=[middle[name] - half, middle[name] + half], nice=False))
+        for name in ("x", "y")
+    }
+    titles = [f"component {place} ({share:.0%} of the variance)" for place, share in enumerate(explained, start=1)]
+    x = alt.X(axes["x"][0], scale=axes["x"][1], title=titles[0])
+    y = alt.Y(axes["y"][0], scale=axes["y"][1], title=titles[1])
+    says = [*_when(), alt.Tooltip("class:N", title="emotion")]
+    dots = (
+        alt.Chart(table)
+        .mark_circle(size=46, opacity=0.8, cursor="pointer")
+        .encode(x=x, y=y, color=colour, tooltip=says)
+        .add_params(_pick())
+    )
+    ring = (
+        alt.Chart(table[table["frame"] == reference])
+        .mark_point(size=170, strokeWidth=2.5, color=REFERENCE, filled=False)
+        .encode(x=x, y=y)
+    )
+    return _wide(alt.layer(dots, ring), 380)
+
+
+def matrix(names: Sequence[str], pictures: Sequence[str], cosines: np.ndarray) -> alt.LayerChart:
+    """Cosines (n, n) of n pictures or people, their faces at both axes."""
+    n = len(names)
+    cell = int(np.clip(560 / n, 26, 84))
+    rows, columns = np.divmod(np.arange(n * n), n)
+    table = pd.DataFrame({
+        "row": rows, "column": columns, "cosine": cosines.ravel(), "a": np.array(names)[rows],
+        "b": np.array(names)[columns],
+    })  # fmt: skip
+    places = alt.Scale(domain=[0, n], nice=False)
+    base = alt.Chart(table).transform_calculate(
+        right="datum.column + 1", below="datum.row + 1", middle="datum.column + 0.5", centre="datum.row + 0.5"
+    )
+    x, y = alt.X("column:Q", scale=places, axis=None), alt.Y("row:Q", scale=places, sort="descending", axis=None)
+    says = [alt.Tooltip("a:N", title="row"), alt.Tooltip("b:N", title="column"), alt.Tooltip("cosine:Q", format=".3f")]
+    scale = alt.Scale(domain=[-1, 0, 1], range=["#2166AC", "#F7F7F7", "#B2182B"])
+    legend = alt.Legend(title="cosine", orient="right", gradientLength=min(160, cell * n))
+    layers = [
+        base.mark_rect().encode(
+            x=x, x2="right:Q", y=y, y2="below:Q", color=alt.Color("cosine:Q", scale=scale, legend=legend), tooltip=says
+        )
+    ]
+    if cell >= 34:
+        ink = alt.condition("abs(datum.cosine) > 0.6", alt.value("white"), alt.value("black"))
+        text = alt.Text("cosine:Q", format=".2f")
+        layers.append(
+            base.mark_text(fontSize=min(13, cell // 3)).encode(x="middle:Q", y="centre:Q", text=text, color=ink)
+        )
+    faces = alt.Chart(pd.DataFrame({"place": np.arange(n) + 0.5, "picture": pictures, "name": names})).mark_image(
+        width=cell - 2, height=cell - 2
+    )
+    edge = alt.value(-cell / 2 - 2)
+    layers.append(faces.encode(x="place:Q", y=edge, url="picture", tooltip="name:N"))
+    layers.append(faces.encode(x=edge, y="place:Q", url="picture", tooltip="name:N"))
+    return alt.layer(*layers).properties(width=cell * n, height=cell * n)
+
+
+def weights(table: pd.DataFrame) -> alt.LayerChart:
+    """What the frames of a window (time_sec, weight, picture) count for in its embedding; the weights sum to 1."""
+    equal = alt.Chart(pd.DataFrame({"weight": [1 / len(table)]})).mark_rule(strokeDash=[4, 4]).encode(y="weight:Q")
+    bars = alt.Chart(table).mark_bar(color="#0072B2").encode(
+        x=alt.X("frame:O", title="frame"), y=alt.Y("weight:Q", title="weight", axis=alt.Axis(format=".0%")),
+        tooltip=[*_when(), alt.Tooltip("weight:Q", format=".1%")],
+    )  # fmt: skip
+    return _wide(alt.layer(bars, equal), 140)
+
+
+def picture_of(jpeg: bytes, size: int = THUMBNAIL) -> str:
+    """A JPEG as an address that holds it, not larger than ``size`` pixels."""
+    image = cv2.imdecode(np.frombuffer(jpeg, dtype=np.uint8), cv2.IMREAD_COLOR)
+    scale = size / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def emotion_colour(colours: Mapping[str, str], legend: alt.Legend | None | str = "top") -> alt.Color:
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    name = "emotion:N" if legend == "top" else "class:N"
+    return alt.Color(name, scale=scale, legend=_legend(None) if legend == "top" else legend)
+
+
+def _legend(title: str | None, symbol: str = "square") -> alt.Legend:
+    """Above the chart; on a narrow page in rows of four."""
+    columns = alt.expr("width < 560 ? 4 : 0")
+    return alt.Legend(title=title, orient="top", direction="horizontal", columns=columns, symbolType=symbol, offset=4)
+
+
+def _left(title: str, form: str = "", values: list[float] | None = None, labels: bool = True) -> alt.Axis:
+    more = {} if values is None else {"values": values}
+    shown = {"labels": labels, "ticks": labels, "grid": labels, "domain": labels}
+    return alt.Axis(title=title, format=form, minExtent=LEFT, maxExtent=LEFT, tickCount=5, **shown, **more)
+
+
+def _time(span: tuple[float, float], title: str | None = "time (s)", labels: bool = True) -> alt.X:
+    axis = alt.Axis(title=title, grid=False, labels=labels, ticks=labels, domain=labels, tickCount=10)
+    return alt.X("time_sec:Q", scale=alt.Scale(domain=list(span), nice=False), axis=axis)
+
+
+def _when() -> list[alt.Tooltip]:
+    return [alt.Tooltip("frame:Q", title="frame"), alt.Tooltip("time_sec:Q", title="time (s)", format=".2f")]
+
+
+def _pick() -> alt.Parameter:
+    return alt.selection_point(name=PICK, fields=["frame"], on="click", toggle=False, clear=False)
+
+
+def _clickable(table: pd.DataFrame, span: tuple[float, float], says: list[alt.Tooltip]) -> alt.Chart:
+    """An unseen bar over each frame, which answers to the mouse."""
+    return (
+        alt.Chart(table)
+        .mark_rect(opacity=0, cursor="pointer")
+        .encode(x=_time(span), x2="end_sec:Q", y=alt.value(0), y2=alt.value("height"), tooltip=says)
+        .add_params(_pick())
+    )
+
+
+def _reference(time_sec: float) -> alt.Chart:
+    rows = pd.DataFrame({"time_sec": [time_sec]})
+    return alt.Chart(rows).mark_rule(color=REFERENCE, strokeWidth=2).encode(x="time_sec:Q")
+
+
+def _wide(chart: alt.LayerChart, height: int) -> alt.LayerChart:
+    """As wide as the page lets it be, axes and all; ``height`` is that of the plot without them."""
+    return chart.properties(height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
