@@ -6,7 +6,7 @@ one colour everywhere, that of the report.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import altair as alt
 import cv2
@@ -71,14 +71,13 @@ def probabilities(
     ends = table.groupby("segment").tail(1).assign(time_sec=lambda rows: rows["end_sec"])
     rows = pd.concat([table, ends])[[*columns, *names]].rename(columns=names)
     long = rows.melt(columns, var_name="emotion", value_name="probability")
-    colours = class_colours(classes)
     areas = (
         alt.Chart(long)
         .mark_area(interpolate="step-after", line=False, opacity=0.92)
         .encode(
             x=_time(span),
             y=alt.Y("probability:Q", stack="zero", scale=alt.Scale(domain=[0, 1]), axis=_left("probability", "%")),
-            color=emotion_colour(colours),
+            color=emotion_colour(classes, "emotion"),
             order=alt.Order("rank:Q"),
             detail="segment:N",
         )
@@ -114,8 +113,6 @@ def similarity(
     span: tuple[float, float],
     reference: float,
     low: float,
-    *,
-    legend: bool = False,
 ) -> alt.LayerChart:
     """The column cosine over time, from ``low`` to 1: a line, and a dot a frame in the colour of its emotion."""
     base = alt.Chart(table).encode(
@@ -123,21 +120,26 @@ def similarity(
         y=alt.Y("cosine:Q", scale=alt.Scale(domain=[low, 1], nice=False), axis=_left("cosine", ".2f")),
     )
     line = base.mark_line(strokeWidth=1, color="#888888").encode(detail="segment:N")
-    colour = emotion_colour(class_colours(classes)) if legend else emotion_colour(class_colours(classes), legend=None)
+    colour = emotion_colour(classes, "class", legend=False)
     dots = base.mark_circle(size=22, opacity=1).encode(color=colour)
     says = [*_when(), alt.Tooltip("cosine:Q", format=".3f"), alt.Tooltip("class:N", title="emotion")]
     return _wide(alt.layer(line, dots, _clickable(table, span, says), _reference(reference)), 150)
 
 
 def plane(
-    table: pd.DataFrame, explained: Sequence[float], classes: Sequence[str], reference: int, *, by_time: bool
+    table: pd.DataFrame,
+    explained: Sequence[float],
+    classes: Sequence[str],
+    reference: int,
+    *,
+    by_time: bool = False,
 ) -> alt.LayerChart:
     """The frames at x and y, coloured by emotion, or by time; a ring around the frame ``reference``."""
-    colour = (
-        alt.Color("time_sec:Q", scale=alt.Scale(scheme="viridis"), legend=alt.Legend(title="time (s)", orient="top"))
-        if by_time
-        else emotion_colour(class_colours(classes))
-    )
+    if by_time:
+        legend = alt.Legend(title="time (s)", orient="top")
+        colour = alt.Color("time_sec:Q", scale=alt.Scale(scheme="viridis"), legend=legend)
+    else:
+        colour = emotion_colour(classes, "class")
     middle = (table[["x", "y"]].max() + table[["x", "y"]].min()) / 2
     half = float((table[["x", "y"]].max() - table[["x", "y"]].min()).max()) / 2 * 1.08 or 1.0
     axes = {
@@ -199,14 +201,125 @@ def matrix(names: Sequence[str], pictures: Sequence[str], cosines: np.ndarray) -
     return alt.layer(*layers).properties(width=cell * n, height=cell * n)
 
 
-def weights(table: pd.DataFrame) -> alt.LayerChart:
-    """What the frames of a window (time_sec, weight, picture) count for in its embedding; the weights sum to 1."""
-    equal = alt.Chart(pd.DataFrame({"weight": [1 / len(table)]})).mark_rule(strokeDash=[4, 4]).encode(y="weight:Q")
-    bars = alt.Chart(table).mark_bar(color="#0072B2").encode(
-        x=alt.X("frame:O", title="frame"), y=alt.Y("weight:Q", title="weight", axis=alt.Axis(format=".0%")),
-        tooltip=[*_when(), alt.Tooltip("weight:Q", format=".1%")],
+def action_units(
+    table: pd.DataFrame, units: Sequence[str], span: tuple[float, float], reference: float
+) -> alt.LayerChart:
+    """The probability of each action unit (columns AU<number>) over time: a row each, the darker the more likely."""
+    columns = ["frame", "time_sec", "end_sec"]
+    long = table.melt(columns, list(units), var_name="unit", value_name="probability")
+    says = [*_when(), alt.Tooltip("unit:N", title="unit"), alt.Tooltip("probability:Q", format=".0%")]
+    axis = alt.Axis(title="action unit", minExtent=LEFT, maxExtent=LEFT, ticks=False, domain=False)
+    legend = alt.Legend(title="probability", orient="top", format=".0%", offset=4)
+    scale = alt.Scale(domain=[0, 1], scheme="blues")
+    cells = (
+        alt.Chart(long)
+        .mark_rect(cursor="pointer")
+        .encode(
+            x=_time(span),
+            x2="end_sec:Q",
+            y=alt.Y("unit:N", sort=list(units), axis=axis),
+            color=alt.Color("probability:Q", scale=scale, legend=legend),
+            tooltip=says,
+        )
+        .add_params(_pick())
+    )
+    return _wide(alt.layer(cells, _reference(reference)), 15 * len(units))
+
+
+def of_pictures(table: pd.DataFrame, classes: Sequence[str], reference: int) -> alt.LayerChart:
+    """Probabilities of the classes (columns p_<class>) of each picture, a bar each, its face beside it.
+
+    ``table`` has frame (a number for each), name and picture. A ring is around the row ``reference``.
+    """
+    names = {f"p_{name}": name for name in classes}
+    columns = ["frame", "name", "picture"]
+    long = table[[*columns, *names]].rename(columns=names).melt(columns, var_name="emotion", value_name="probability")
+    height = 46
+    y = alt.Y(
+        "frame:O", axis=alt.Axis(labels=False, ticks=False, title=None, domain=False, minExtent=LEFT, maxExtent=LEFT)
+    )
+    says = [alt.Tooltip("name:N"), alt.Tooltip("emotion:N"), alt.Tooltip("probability:Q", format=".0%")]
+    bars = (
+        alt.Chart(long)
+        .mark_bar(size=height - 14, cursor="pointer")
+        .encode(
+            y=y,
+            x=alt.X(
+                "probability:Q",
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(title="probability", format="%", grid=False),
+            ),
+            color=emotion_colour(classes, "emotion"),
+            order=alt.Order("rank:Q"),
+            tooltip=says,
+        )
+        .transform_calculate(rank=f"indexof({list(classes)}, datum.emotion)")
+        .add_params(_pick())
+    )
+    faces = (
+        alt.Chart(table)
+        .mark_image(width=height - 2, height=height - 2)
+        .encode(y=y, x=alt.value(-LEFT / 2), url="picture", tooltip="name:N")
+    )
+    ring = (
+        alt.Chart(table.iloc[[reference]])
+        .mark_rect(filled=False, stroke=REFERENCE, strokeWidth=2)
+        .encode(y=y, x=alt.value(-1), x2=alt.value("width"))
+    )
+    return _wide(alt.layer(bars, faces, ring), height * len(table))
+
+
+def frame_weights(table: pd.DataFrame) -> alt.LayerChart:
+    """What the frames of a window (frame, time_sec, weight, picture) count for; the weights sum to 1."""
+    equal = alt.Chart(pd.DataFrame({"weight": [1 / len(table)]})).mark_rule(strokeDash=[4, 4], color="#888888")
+    x = alt.X("frame:O", axis=alt.Axis(title="frame", labelAngle=0))
+    bars = (
+        alt.Chart(table)
+        .mark_bar(color="#0072B2")
+        .encode(x=x, y=alt.Y("weight:Q", axis=_left("weight", ".0%")), tooltip=[*_when(), _share("weight")])
+    )
+    faces = (
+        alt.Chart(table)
+        .mark_image(width=alt.expr(f"min(44, width / {len(table)} - 2)"), height=44)
+        .encode(x=x, y=alt.value(-24), url="picture")
+    )
+    return _wide(alt.layer(bars, equal.encode(y="weight:Q"), faces), 140)
+
+
+def place_weights(weights: np.ndarray, picture: str) -> alt.LayerChart:
+    """What each place (G, G) of a picture counts for, over it; the weights sum to 1."""
+    grid, side = len(weights), 280
+    rows, columns = np.divmod(np.arange(grid * grid), grid)
+    table = pd.DataFrame(
+        {"row": rows, "column": columns, "weight": weights.ravel(), "times": weights.ravel() * grid**2}
+    )
+    places = alt.Scale(domain=[0, grid], nice=False)
+    most = max(2.0, float(table["times"].max()))
+    colour = alt.Color(
+        "times:Q",
+        scale=alt.Scale(domain=[0, 1, most], range=["#2166AC", "#F7F7F7", "#B2182B"]),
+        legend=alt.Legend(title="times the mean", orient="right"),
+    )
+    face = (
+        alt.Chart(pd.DataFrame({"picture": [picture]}))
+        .mark_image(width=side, height=side)
+        .encode(x=alt.value(side / 2), y=alt.value(side / 2), url="picture")
+    )
+    cells = (
+        alt.Chart(table)
+        .transform_calculate(right="datum.column + 1", below="datum.row + 1")
+        .mark_rect(opacity=0.55)
+        .encode(
+            x=alt.X("column:Q", scale=places, axis=None), x2="right:Q",
+            y=alt.Y("row:Q", scale=places, sort="descending", axis=None), y2="below:Q",
+            color=colour, tooltip=[_share("weight")],
+        )
     )  # fmt: skip
-    return _wide(alt.layer(bars, equal), 140)
+    return alt.layer(face, cells).properties(width=side, height=side)
+
+
+def _share(name: str) -> alt.Tooltip:
+    return alt.Tooltip(f"{name}:Q", format=".1%")
 
 
 def picture_of(jpeg: bytes, size: int = THUMBNAIL) -> str:
@@ -219,10 +332,11 @@ def picture_of(jpeg: bytes, size: int = THUMBNAIL) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def emotion_colour(colours: Mapping[str, str], legend: alt.Legend | None | str = "top") -> alt.Color:
+def emotion_colour(classes: Sequence[str], field: str, legend: bool = True) -> alt.Color:
+    """The colour of the emotion that stands in the column ``field``."""
+    colours = class_colours(classes)
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    name = "emotion:N" if legend == "top" else "class:N"
-    return alt.Color(name, scale=scale, legend=_legend(None) if legend == "top" else legend)
+    return alt.Color(f"{field}:N", scale=scale, legend=_legend(None) if legend else None)
 
 
 def _legend(title: str | None, symbol: str = "square") -> alt.Legend:

@@ -1,6 +1,6 @@
-"""What is looked at of an embedder's table: pure functions from tables to tables and arrays, which a page then draws."""
+"""What is looked at of an embedder's table: functions from tables to tables and arrays, which a page then draws."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,15 +14,17 @@ from pipeline.adapter.sources import InMemory
 from pipeline.core.numbering import spacing
 from pipeline.core.params import UserError
 from pipeline.core.projection import fit
+from pipeline.embed.compare import by_person, unit
 from pipeline.embed.embedder import Embedder
 from pipeline.embed.loading import LOADERS
-from pipeline.embed.similarity import by_person, unit
+from pipeline.embed.people import BOX
 from pipeline.extraction.frames import UnreadableImage, decode
 from pipeline.metrics.steadiness import neighbours
 from pipeline.metrics.vectors import cosines, evenly
 
 FROZEN = "frozen features"  # the space of the backbone, beside those of the runs
 PREDICTED = ("class", "valence", "arousal")  # and p_<class> and AU<number>
+HIDDEN = ("box", "embedding", "features", "crop", "segment", "end_sec")  # no numbers or texts of a table
 Entry = tuple[str, str]  # video and person
 
 
@@ -142,7 +144,7 @@ def frame_rate(rows: pd.DataFrame) -> float | None:
     return float(np.median(np.diff(frame) / np.maximum(np.diff(time), 1e-9)))
 
 
-# --- the training data ---------------------------------------------------------------------------------------------------
+# --- the training data ------------------------------------------------------------------------------------------------
 
 
 def nearest(embedder: Embedder, embedding: np.ndarray, most: int) -> pd.DataFrame:
@@ -153,7 +155,9 @@ def nearest(embedder: Embedder, embedding: np.ndarray, most: int) -> pd.DataFram
     """
     loaded = [load_examples(folder) for folder in embedder.trained.examples.values()]
     if not loaded:
-        raise UserError(f"{embedder.trained.path} has no example windows: they stay with the run, and no bundle has them")
+        raise UserError(
+            f"{embedder.trained.path} has no example windows: they stay with the run, and no bundle has them"
+        )
     table = loaded[0].table
     if not all(each.table.equals(table) for each in loaded):
         raise UserError(f"the folds of {embedder.trained.path} were trained on different videos: choose one seed")
@@ -172,7 +176,7 @@ def thumbnail(path: str | None) -> np.ndarray | None:
         return None
 
 
-# --- attention -----------------------------------------------------------------------------------------------------------
+# --- attention --------------------------------------------------------------------------------------------------------
 
 
 def frame_weights(embedder: Embedder, rows: pd.DataFrame, at: int, fps: float | None) -> pd.DataFrame | None:
@@ -222,3 +226,29 @@ def _window(
 def members(names: Sequence[str]) -> str:
     """'seed 0', 'seeds 0 and 1', 'fold 1, seed 0, ...': which adapters of a run are used together."""
     return ", ".join(name.replace("_", " ").replace("/", ", ") for name in names)
+
+
+def vectors(table: pd.DataFrame) -> np.ndarray:
+    """The embeddings (n, E) of a table."""
+    return unit(table)
+
+
+def entry_name(entry: Entry, with_video: bool = True) -> str:
+    """'clip, left' of a clip with several people, 'clip' of one with one."""
+    return ", ".join(part for part in (entry[0] if with_video else "", entry[1]) if part) or entry[0]
+
+
+def numbered(table: pd.DataFrame, found: Sequence[Entry]) -> pd.DataFrame:
+    """The rows of these people, in the order of the table. ``frame`` counts them from 1, ``name`` says who it is."""
+    rows = table[[entry in set(found) for entry in zip(table["video"], table["person"], strict=True)]]
+    rows = rows.reset_index(drop=True)
+    names = [entry_name(entry) for entry in zip(rows["video"], rows["person"], strict=True)]
+    return rows.assign(frame=np.arange(1, len(rows) + 1), name=names)
+
+
+def plain(rows: pd.DataFrame, more: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """``rows`` as numbers and texts, for a CSV file: the box as four columns, no vectors and pictures, and ``more``."""
+    boxes = pd.DataFrame(np.stack(rows["box"].tolist()), columns=BOX, index=rows.index)
+    first = rows[["video", "person", "frame", "time_sec"]].join(boxes)
+    rest = rows.drop(columns=[*first, *HIDDEN], errors="ignore")
+    return first.join(rest).assign(**more)
