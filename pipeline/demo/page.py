@@ -17,7 +17,7 @@ from pipeline.demo.work import Choice, Job, Medium
 from pipeline.embed import view
 from pipeline.embed.embedder import Embedder
 
-TITLE = "Emotion embeddings of a face, frame by frame"
+TITLE = "Emotion embeddings, frame by frame"
 RUNS = Path("runs")
 FIRST = "tcn_supcon"  # chosen at first, where it is there
 DRAWN, UPLOAD, CAMERA = "Drawn sample", "Upload", "Camera"
@@ -206,36 +206,36 @@ def choose_entry(found: Sequence[view.Entry]) -> view.Entry:
 
 def look_at_person(runs: dict[str, Embedder], tables: dict[str, pd.DataFrame], label: str, entry: view.Entry) -> None:
     """One person of one clip in time."""
-    table, embedder = tables[label], runs[label]
-    every = table[(table["video"] == entry[0]) & (table["person"] == entry[1])]
-    rows = view.rows_of(table, entry, MOST_FRAMES)
-    classes = embedder.classes
-    at = reference(f"{entry}", rows)
+    embedder, rows = runs[label], view.rows_of(tables[label], entry)
+    classes, at = embedder.classes, reference(f"{entry}", rows)
     pick = partial(picked, f"{entry}")
     frame, time = int(rows["frame"].iloc[at]), float(rows["time_sec"].iloc[at])
     span = (float(rows["time_sec"].iloc[0]), float(rows["end_sec"].iloc[-1]))
-    drawn = rows.drop(columns=VECTORS)
 
+    def drawn(own: pd.DataFrame) -> pd.DataFrame:
+        return view.thinned(own.drop(columns=VECTORS), MOST_FRAMES, at)
+
+    shown = drawn(rows)
     st.header(view.entry_name(entry))
-    part = "" if len(rows) == len(every) else f" Of these, {len(rows):,} are drawn, evenly spaced; the CSV has all."
+    part = "" if len(shown) == len(rows) else f" Of these, {len(shown):,} are drawn, evenly spaced; the CSV has all."
     st.markdown(
-        f"{len(every):,} faces in {span[1] - span[0]:.1f} s.{part} **Click a face, a chart or a dot** to choose the "
+        f"{len(rows):,} faces in {span[1] - span[0]:.1f} s.{part} **Click a face, a chart or a dot** to choose the "
         f"frame that the others are compared with. Now it is **frame {frame}**, at {time:.2f} s: the red line."
     )
-    shown = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, charts.THUMBNAILS).round().astype(int))]
-    strip = shown[["frame", "time_sec"]].assign(picture=shown["crop"].map(charts.picture_of))
+    faces = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, charts.THUMBNAILS).round().astype(int))]
+    strip = faces[["frame", "time_sec"]].assign(picture=faces["crop"].map(charts.picture_of))
     clickable(charts.face_strip(strip, span, time), "strip", pick, "Faces over time")
     if classes:
         clickable(
-            charts.probabilities(drawn, classes, span, time), "probabilities", pick, "Class probabilities over time"
+            charts.probabilities(shown, classes, span, time), "probabilities", pick, "Class probabilities over time"
         )
     if "valence" in rows:
         st.subheader("Valence and arousal")
-        clickable(charts.valence_arousal(drawn, span, time), "va", pick, "Valence and arousal over time")
+        clickable(charts.valence_arousal(shown, span, time), "va", pick, "Valence and arousal over time")
     units = [name for name in rows if name.startswith("AU")]
     if units:
         st.subheader("Action units")
-        clickable(charts.action_units(drawn, units, span, time), "units", pick, "Action units over time")
+        clickable(charts.action_units(shown, units, span, time), "units", pick, "Action units over time")
 
     st.subheader(f"Similarity of every frame to frame {frame}")
     st.caption(
@@ -249,7 +249,7 @@ def look_at_person(runs: dict[str, Embedder], tables: dict[str, pd.DataFrame], l
     for place, (name, (of, own)) in enumerate(vectors.items()):
         cosines[name] = np.clip(of @ of[at], -1, 1)
         st.markdown(f"**{name}** · {in_words(view.contrast(of, own, at))}")
-        values = own.drop(columns=VECTORS).assign(cosine=cosines[name])
+        values = drawn(own.assign(cosine=cosines[name]))
         clickable(
             charts.similarity(values, classes, span, time, low), f"similarity{place}", pick,
             f"Similarity to frame {frame} by {name}",
@@ -259,7 +259,7 @@ def look_at_person(runs: dict[str, Embedder], tables: dict[str, pd.DataFrame], l
     space = st.segmented_control("Space", list(vectors), default=label, required=True, key=f"space {entry}")
     points, explained = view.plane(vectors[space][0])
     st.caption("The first two principal components (PCA) of these vectors. Near dots are alike; the ring is the frame.")
-    on_map = drawn.assign(x=points[:, 0], y=points[:, 1])
+    on_map = drawn(rows.assign(x=points[:, 0], y=points[:, 1]))
     left, right = st.columns(2)
     with left:
         clickable(charts.plane(on_map, explained, classes, frame), "map", pick, "Map by emotion")
@@ -321,7 +321,7 @@ def spaces(
     found: dict[str, tuple[np.ndarray, pd.DataFrame]] = {}
     seen: list[Embedder] = []
     for label, embedder in runs.items():
-        rows = view.rows_of(tables[label], entry, MOST_FRAMES)
+        rows = view.rows_of(tables[label], entry)
         if not any(view.same_features(embedder, other) for other in seen):
             name = view.FROZEN if not seen else f"{view.FROZEN} of {label}"
             found[name] = (view.frozen_vectors(rows), rows)

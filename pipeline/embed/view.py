@@ -38,11 +38,10 @@ def entries(table: pd.DataFrame) -> list[Entry]:
     return list(table[["video", "person"]].drop_duplicates().itertuples(index=False, name=None))
 
 
-def rows_of(table: pd.DataFrame, entry: Entry, most: int) -> pd.DataFrame:
-    """The frames of one person, numbered from 0; of more than ``most`` evenly spaced ones.
+def rows_of(table: pd.DataFrame, entry: Entry) -> pd.DataFrame:
+    """The frames of one person, numbered from 0, with two new columns.
 
-    New columns: ``end_sec`` is when the frame ends, ``segment`` counts the stretches without a gap, from 0. Gaps are
-    those of all frames, also where not all are taken.
+    ``end_sec`` is when the frame ends, ``segment`` counts the stretches without a gap, from 0.
     """
     rows = table[(table["video"] == entry[0]) & (table["person"] == entry[1])].reset_index(drop=True)
     frame, time = rows["frame"].to_numpy(), rows["time_sec"].to_numpy(np.float64)
@@ -50,8 +49,16 @@ def rows_of(table: pd.DataFrame, entry: Entry, most: int) -> pd.DataFrame:
     gap = np.diff(frame, prepend=frame[0] - step) > step
     lengths = np.diff(time)[~gap[1:]]
     length = float(np.median(lengths)) if len(lengths) else 0.04  # of one frame alone: as if 25 a second
-    rows = rows.assign(segment=np.cumsum(gap), end_sec=time + length)
-    rows = rows.iloc[evenly(len(rows), most)].reset_index(drop=True)
+    return _until_the_next(rows.assign(segment=np.cumsum(gap), end_sec=time + length))
+
+
+def thinned(rows: pd.DataFrame, most: int, at: int) -> pd.DataFrame:
+    """At most ``most`` evenly spaced rows of ``rows_of``, and row ``at``. Each lasts until the next one."""
+    chosen = np.union1d(evenly(len(rows), most), at)
+    return _until_the_next(rows.iloc[chosen])
+
+
+def _until_the_next(rows: pd.DataFrame) -> pd.DataFrame:
     following = rows["time_sec"].shift(-1).where(rows["segment"].shift(-1) == rows["segment"])
     return rows.assign(end_sec=following.fillna(rows["end_sec"]))
 
@@ -94,10 +101,9 @@ def contrast(vectors: np.ndarray, rows: pd.DataFrame, at: int) -> Contrast:
     frame = rows["frame"].to_numpy()
     first, second = neighbours(np.zeros(len(rows)), frame, spacing(np.zeros(len(rows)), frame))
     to_it = vectors @ vectors[at]
-    same = (rows["class"] == rows["class"].iloc[at]).to_numpy() if "class" in rows else np.ones(len(rows), bool)
-    others = ~same
-    same[at] = False
-    return Contrast(*(_mean(values) for values in (cosines(vectors, first, second), to_it[same], to_it[others])))
+    same = np.array(rows["class"] == rows["class"].iloc[at]) if "class" in rows else np.ones(len(rows), bool)
+    itself = np.arange(len(rows)) == at
+    return Contrast(*(_mean(x) for x in (cosines(vectors, first, second), to_it[same & ~itself], to_it[~same])))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -26,7 +26,7 @@ ACTORS = ((57, "Anger"), (34, "Surprise"))
 WALL = (92, 100, 112)
 
 
-def draw_clip(path: Path, seconds: float = 10, people: int = 2) -> list[list[str]]:
+def draw_clip(path: Path, seconds: float = 8, people: int = 2) -> list[list[str]]:
     """Writes the video, and gives the emotion that each person acts in each frame.
 
     The same arguments give the same emotions and pictures. ``people`` is 1 or 2.
