@@ -6,7 +6,7 @@ JOBS ?= 2
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: setup repro test lint lock board clean
+.PHONY: setup repro test lint lock board demo clean
 
 setup: .venv/.synced
 
@@ -40,6 +40,10 @@ lock: setup
 
 board: setup
 	python -m pipeline.training.browse --runs runs
+
+# A page at http://127.0.0.1:8501: what a run makes of your own clip (docs/demo.md).
+demo: setup
+	streamlit run pipeline/demo/app.py
 
 clean:
 	rm -rf data weights runs evaluation report profiles/*/

@@ -32,6 +32,7 @@ BELOW = {
     "submission": {"core", "adapter", "metrics", "evaluation"},
     "report": {"core", "metrics", "evaluation"},
     "embed": {"core", "adapter", "datasets", "faces", "extraction", "metrics"},
+    "demo": {"core", "datasets", "embed", "evaluation", "faces"},
 }
 SCRIPTS = {"extract.py": {"core", "extraction"}, "train.py": {"core", "adapter", "metrics", "training"}}
 

@@ -7,11 +7,13 @@ one colour everywhere, that of the report.
 
 import base64
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import cv2
 import numpy as np
 import pandas as pd
+from altair.utils.schemapi import disable_debug_mode
 
 from pipeline.core.emotions import partners
 from pipeline.core.tables import ABAW_CLASSES
@@ -23,6 +25,21 @@ THUMBNAILS = 16  # of a face strip, where the page is wide enough
 THUMBNAIL = 72  # pixels
 REFERENCE = "#D62728"  # the frame that the others are compared with
 VA = {"valence": "#0072B2", "arousal": "#D55E00"}
+
+
+# Altair would check each part of a chart against Vega-Lite's schema, and the whole again: seconds for each click.
+disable_debug_mode()
+
+
+class Drawn(alt.LayerChart):
+    """Layers as one chart, which is not checked at being shown. The tests check it."""
+
+    def to_dict(self, validate: bool = False, **options: Any) -> dict[str, Any]:
+        return super().to_dict(validate, **options)
+
+
+def _layered(*layers: alt.Chart) -> Drawn:
+    return Drawn(layer=list(layers))
 
 
 def class_colours(classes: Sequence[str]) -> dict[str, str]:
@@ -38,7 +55,7 @@ def class_colours(classes: Sequence[str]) -> dict[str, str]:
     return known | {name: rest[place % len(rest)] for place, name in enumerate(others)}
 
 
-def face_strip(faces: pd.DataFrame, span: tuple[float, float], reference: float) -> alt.LayerChart:
+def face_strip(faces: pd.DataFrame, span: tuple[float, float], reference: float) -> Drawn:
     """``faces`` (frame, time_sec, picture), evenly spaced, as a strip; on a narrow page every second or fourth."""
     every = "width < 380 ? 4 : width < 760 ? 2 : 1"
     rows = faces.assign(place=np.arange(len(faces)), middle=0.5)
@@ -51,17 +68,15 @@ def face_strip(faces: pd.DataFrame, span: tuple[float, float], reference: float)
         .encode(
             x=_time(span, title=None, labels=False),
             y=alt.Y("middle:Q", scale=alt.Scale(domain=[0, 1]), axis=_left("face", labels=False)),
-            url="picture",
+            url=alt.Url("picture:N"),
             tooltip=_when(),
         )
         .add_params(_pick())
     )
-    return _wide(alt.layer(images, _reference(reference)), THUMBNAIL)
+    return _wide(_layered(images, _reference(reference)), THUMBNAIL)
 
 
-def probabilities(
-    table: pd.DataFrame, classes: Sequence[str], span: tuple[float, float], reference: float
-) -> alt.LayerChart:
+def probabilities(table: pd.DataFrame, classes: Sequence[str], span: tuple[float, float], reference: float) -> Drawn:
     """Probabilities of the classes (columns p_<class>) over time, one upon the other.
 
     ``table`` has time_sec, end_sec (when the frame ends) and segment (a number for each stretch without a gap) as well.
@@ -79,16 +94,16 @@ def probabilities(
             y=alt.Y("probability:Q", stack="zero", scale=alt.Scale(domain=[0, 1]), axis=_left("probability", "%")),
             color=emotion_colour(classes, "emotion"),
             order=alt.Order("rank:Q"),
-            detail="segment:N",
+            detail=alt.Detail("segment:N"),
         )
         .transform_calculate(rank=f"indexof({list(classes)}, datum.emotion)")
     )
     top = table.assign(probability=table[list(names)].max(axis=1))
     says = [*_when(), alt.Tooltip("class:N", title="emotion"), alt.Tooltip("probability:Q", format=".0%")]
-    return _wide(alt.layer(areas, _clickable(top, span, says), _reference(reference)), 190)
+    return _wide(_layered(areas, _clickable(top, span, says), _reference(reference)), 190)
 
 
-def valence_arousal(table: pd.DataFrame, span: tuple[float, float], reference: float) -> alt.LayerChart:
+def valence_arousal(table: pd.DataFrame, span: tuple[float, float], reference: float) -> Drawn:
     """Valence and arousal over time, each from -1 to 1."""
     long = table.melt(["frame", "time_sec", "segment"], list(VA), var_name="measure", value_name="value")
     lines = (
@@ -98,13 +113,13 @@ def valence_arousal(table: pd.DataFrame, span: tuple[float, float], reference: f
             x=_time(span),
             y=alt.Y("value:Q", scale=alt.Scale(domain=[-1, 1]), axis=_left("-1 to 1", ".1f", [-1, -0.5, 0, 0.5, 1])),
             color=alt.Color(
-                "measure:N", scale=alt.Scale(domain=list(VA), range=list(VA.values())), legend=_legend(None, "stroke")
+                "measure:N", scale=alt.Scale(domain=list(VA), range=list(VA.values())), legend=_legend("top", "stroke")
             ),
-            detail="segment:N",
+            detail=alt.Detail("segment:N"),
         )
     )
     says = [*_when(), *(alt.Tooltip(f"{name}:Q", format="+.2f") for name in VA)]
-    return _wide(alt.layer(lines, _clickable(table, span, says), _reference(reference)), 140)
+    return _wide(_layered(lines, _clickable(table, span, says), _reference(reference)), 140)
 
 
 def similarity(
@@ -113,17 +128,17 @@ def similarity(
     span: tuple[float, float],
     reference: float,
     low: float,
-) -> alt.LayerChart:
+) -> Drawn:
     """The column cosine over time, from ``low`` to 1: a line, and a dot a frame in the colour of its emotion."""
     base = alt.Chart(table).encode(
         x=_time(span),
         y=alt.Y("cosine:Q", scale=alt.Scale(domain=[low, 1], nice=False), axis=_left("cosine", ".2f")),
     )
-    line = base.mark_line(strokeWidth=1, color="#888888").encode(detail="segment:N")
-    colour = emotion_colour(classes, "class", legend=False)
+    line = base.mark_line(strokeWidth=1, color="#888888").encode(detail=alt.Detail("segment:N"))
+    colour = emotion_colour(classes, "class", legend=None)
     dots = base.mark_circle(size=22, opacity=1).encode(color=colour)
     says = [*_when(), alt.Tooltip("cosine:Q", format=".3f"), alt.Tooltip("class:N", title="emotion")]
-    return _wide(alt.layer(line, dots, _clickable(table, span, says), _reference(reference)), 150)
+    return _wide(_layered(line, dots, _clickable(table, span, says), _reference(reference)), 150)
 
 
 def plane(
@@ -133,13 +148,13 @@ def plane(
     reference: int,
     *,
     by_time: bool = False,
-) -> alt.LayerChart:
+) -> Drawn:
     """The frames at x and y, coloured by emotion, or by time; a ring around the frame ``reference``."""
     if by_time:
-        legend = alt.Legend(title="time (s)", orient="top")
+        legend = alt.Legend(title="time (s)", orient="bottom", gradientLength=240)
         colour = alt.Color("time_sec:Q", scale=alt.Scale(scheme="viridis"), legend=legend)
     else:
-        colour = emotion_colour(classes, "class")
+        colour = emotion_colour(classes, "class", legend="bottom")
     middle = (table[["x", "y"]].max() + table[["x", "y"]].min()) / 2
     half = float((table[["x", "y"]].max() - table[["x", "y"]].min()).max()) / 2 * 1.08 or 1.0
     axes = {
@@ -161,10 +176,10 @@ def plane(
         .mark_point(size=170, strokeWidth=2.5, color=REFERENCE, filled=False)
         .encode(x=x, y=y)
     )
-    return _wide(alt.layer(dots, ring), 380)
+    return _wide(_layered(dots, ring), 380)
 
 
-def matrix(names: Sequence[str], pictures: Sequence[str], cosines: np.ndarray) -> alt.LayerChart:
+def matrix(names: Sequence[str], pictures: Sequence[str], cosines: np.ndarray) -> Drawn:
     """Cosines (n, n) of n pictures or people, their faces at both axes."""
     n = len(names)
     cell = int(np.clip(560 / n, 26, 84))
@@ -181,29 +196,26 @@ def matrix(names: Sequence[str], pictures: Sequence[str], cosines: np.ndarray) -
     says = [alt.Tooltip("a:N", title="row"), alt.Tooltip("b:N", title="column"), alt.Tooltip("cosine:Q", format=".3f")]
     scale = alt.Scale(domain=[-1, 0, 1], range=["#2166AC", "#F7F7F7", "#B2182B"])
     legend = alt.Legend(title="cosine", orient="right", gradientLength=min(160, cell * n))
-    layers = [
-        base.mark_rect().encode(
-            x=x, x2="right:Q", y=y, y2="below:Q", color=alt.Color("cosine:Q", scale=scale, legend=legend), tooltip=says
-        )
-    ]
+    colour = alt.Color("cosine:Q", scale=scale, legend=legend)
+    right, below = alt.X2("right:Q"), alt.Y2("below:Q")
+    layers = [base.mark_rect().encode(x=x, x2=right, y=y, y2=below, color=colour, tooltip=says)]
     if cell >= 34:
-        ink = alt.condition("abs(datum.cosine) > 0.6", alt.value("white"), alt.value("black"))
+        ink = alt.ColorValue("black", condition={"test": "abs(datum.cosine) > 0.6", "value": "white"})
         text = alt.Text("cosine:Q", format=".2f")
-        layers.append(
-            base.mark_text(fontSize=min(13, cell // 3)).encode(x="middle:Q", y="centre:Q", text=text, color=ink)
-        )
-    faces = alt.Chart(pd.DataFrame({"place": np.arange(n) + 0.5, "picture": pictures, "name": names})).mark_image(
-        width=cell - 2, height=cell - 2
+        numbers = base.mark_text(fontSize=min(13, cell // 3))
+        layers.append(numbers.encode(x=alt.X("middle:Q"), y=alt.Y("centre:Q"), text=text, color=ink))
+    faces = (
+        alt.Chart(pd.DataFrame({"place": np.arange(n) + 0.5, "picture": pictures, "name": names}))
+        .mark_image(width=cell - 2, height=cell - 2)
+        .encode(url=alt.Url("picture:N"), tooltip=alt.Tooltip("name:N"))
     )
-    edge = alt.value(-cell / 2 - 2)
-    layers.append(faces.encode(x="place:Q", y=edge, url="picture", tooltip="name:N"))
-    layers.append(faces.encode(x=edge, y="place:Q", url="picture", tooltip="name:N"))
-    return alt.layer(*layers).properties(width=cell * n, height=cell * n)
+    edge = -cell / 2 - 2
+    layers.append(faces.encode(x=alt.X("place:Q"), y=alt.YValue(edge)))
+    layers.append(faces.encode(x=alt.XValue(edge), y=alt.Y("place:Q")))
+    return _as_it_is(_layered(*layers).properties(width=cell * n, height=cell * n))
 
 
-def action_units(
-    table: pd.DataFrame, units: Sequence[str], span: tuple[float, float], reference: float
-) -> alt.LayerChart:
+def action_units(table: pd.DataFrame, units: Sequence[str], span: tuple[float, float], reference: float) -> Drawn:
     """The probability of each action unit (columns AU<number>) over time: a row each, the darker the more likely."""
     columns = ["frame", "time_sec", "end_sec"]
     long = table.melt(columns, list(units), var_name="unit", value_name="probability")
@@ -216,17 +228,17 @@ def action_units(
         .mark_rect(cursor="pointer")
         .encode(
             x=_time(span),
-            x2="end_sec:Q",
+            x2=alt.X2("end_sec:Q"),
             y=alt.Y("unit:N", sort=list(units), axis=axis),
             color=alt.Color("probability:Q", scale=scale, legend=legend),
             tooltip=says,
         )
         .add_params(_pick())
     )
-    return _wide(alt.layer(cells, _reference(reference)), 15 * len(units))
+    return _wide(_layered(cells, _reference(reference)), 15 * len(units))
 
 
-def of_pictures(table: pd.DataFrame, classes: Sequence[str], reference: int) -> alt.LayerChart:
+def of_pictures(table: pd.DataFrame, classes: Sequence[str], reference: int) -> Drawn:
     """Probabilities of the classes (columns p_<class>) of each picture, a bar each, its face beside it.
 
     ``table`` has frame (a number for each), name and picture. A ring is around the row ``reference``.
@@ -259,17 +271,17 @@ def of_pictures(table: pd.DataFrame, classes: Sequence[str], reference: int) -> 
     faces = (
         alt.Chart(table)
         .mark_image(width=height - 2, height=height - 2)
-        .encode(y=y, x=alt.value(-LEFT / 2), url="picture", tooltip="name:N")
+        .encode(y=y, x=alt.XValue(-LEFT / 2), url=alt.Url("picture:N"), tooltip=alt.Tooltip("name:N"))
     )
     ring = (
         alt.Chart(table.iloc[[reference]])
         .mark_rect(filled=False, stroke=REFERENCE, strokeWidth=2)
-        .encode(y=y, x=alt.value(-1), x2=alt.value("width"))
+        .encode(y=y, x=alt.XValue(-1), x2=alt.X2Value("width"))
     )
-    return _wide(alt.layer(bars, faces, ring), height * len(table))
+    return _wide(_layered(bars, faces, ring), height * len(table))
 
 
-def frame_weights(table: pd.DataFrame) -> alt.LayerChart:
+def frame_weights(table: pd.DataFrame) -> Drawn:
     """What the frames of a window (frame, time_sec, weight, picture) count for; the weights sum to 1."""
     equal = alt.Chart(pd.DataFrame({"weight": [1 / len(table)]})).mark_rule(strokeDash=[4, 4], color="#888888")
     x = alt.X("frame:O", axis=alt.Axis(title="frame", labelAngle=0))
@@ -281,12 +293,12 @@ def frame_weights(table: pd.DataFrame) -> alt.LayerChart:
     faces = (
         alt.Chart(table)
         .mark_image(width=alt.expr(f"min(44, width / {len(table)} - 2)"), height=44)
-        .encode(x=x, y=alt.value(-24), url="picture")
+        .encode(x=x, y=alt.YValue(-24), url=alt.Url("picture:N"))
     )
-    return _wide(alt.layer(bars, equal.encode(y="weight:Q"), faces), 140)
+    return _wide(_layered(bars, equal.encode(y=alt.Y("weight:Q")), faces), 140)
 
 
-def place_weights(weights: np.ndarray, picture: str) -> alt.LayerChart:
+def place_weights(weights: np.ndarray, picture: str) -> Drawn:
     """What each place (G, G) of a picture counts for, over it; the weights sum to 1."""
     grid, side = len(weights), 280
     rows, columns = np.divmod(np.arange(grid * grid), grid)
@@ -303,19 +315,19 @@ def place_weights(weights: np.ndarray, picture: str) -> alt.LayerChart:
     face = (
         alt.Chart(pd.DataFrame({"picture": [picture]}))
         .mark_image(width=side, height=side)
-        .encode(x=alt.value(side / 2), y=alt.value(side / 2), url="picture")
+        .encode(x=alt.XValue(side / 2), y=alt.YValue(side / 2), url=alt.Url("picture:N"))
     )
     cells = (
         alt.Chart(table)
         .transform_calculate(right="datum.column + 1", below="datum.row + 1")
         .mark_rect(opacity=0.55)
         .encode(
-            x=alt.X("column:Q", scale=places, axis=None), x2="right:Q",
-            y=alt.Y("row:Q", scale=places, sort="descending", axis=None), y2="below:Q",
+            x=alt.X("column:Q", scale=places, axis=None), x2=alt.X2("right:Q"),
+            y=alt.Y("row:Q", scale=places, sort="descending", axis=None), y2=alt.Y2("below:Q"),
             color=colour, tooltip=[_share("weight")],
         )
     )  # fmt: skip
-    return alt.layer(face, cells).properties(width=side, height=side)
+    return _as_it_is(_layered(face, cells).properties(width=side, height=side))
 
 
 def _share(name: str) -> alt.Tooltip:
@@ -332,17 +344,17 @@ def picture_of(jpeg: bytes, size: int = THUMBNAIL) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
-def emotion_colour(classes: Sequence[str], field: str, legend: bool = True) -> alt.Color:
-    """The colour of the emotion that stands in the column ``field``."""
+def emotion_colour(classes: Sequence[str], field: str, legend: str | None = "top") -> alt.Color:
+    """The colour of the emotion that stands in the column ``field``; ``legend`` is where that is explained."""
     colours = class_colours(classes)
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color(f"{field}:N", scale=scale, legend=_legend(None) if legend else None)
+    return alt.Color(f"{field}:N", scale=scale, legend=_legend(legend) if legend else None)
 
 
-def _legend(title: str | None, symbol: str = "square") -> alt.Legend:
-    """Above the chart; on a narrow page in rows of four."""
+def _legend(orient: str, symbol: str = "square") -> alt.Legend:
+    """In a line; on a narrow page in rows of four."""
     columns = alt.expr("width < 560 ? 4 : 0")
-    return alt.Legend(title=title, orient="top", direction="horizontal", columns=columns, symbolType=symbol, offset=4)
+    return alt.Legend(title=None, orient=orient, direction="horizontal", columns=columns, symbolType=symbol, offset=4)
 
 
 def _left(title: str, form: str = "", values: list[float] | None = None, labels: bool = True) -> alt.Axis:
@@ -369,16 +381,21 @@ def _clickable(table: pd.DataFrame, span: tuple[float, float], says: list[alt.To
     return (
         alt.Chart(table)
         .mark_rect(opacity=0, cursor="pointer")
-        .encode(x=_time(span), x2="end_sec:Q", y=alt.value(0), y2=alt.value("height"), tooltip=says)
+        .encode(x=_time(span), x2=alt.X2("end_sec:Q"), y=alt.YValue(0), y2=alt.Y2Value("height"), tooltip=says)
         .add_params(_pick())
     )
 
 
 def _reference(time_sec: float) -> alt.Chart:
     rows = pd.DataFrame({"time_sec": [time_sec]})
-    return alt.Chart(rows).mark_rule(color=REFERENCE, strokeWidth=2).encode(x="time_sec:Q")
+    return alt.Chart(rows).mark_rule(color=REFERENCE, strokeWidth=2).encode(x=alt.X("time_sec:Q"))
 
 
-def _wide(chart: alt.LayerChart, height: int) -> alt.LayerChart:
+def _as_it_is(chart: Drawn) -> Drawn:
+    """As large as it says, whatever stands around the plot."""
+    return chart.properties(autosize=alt.AutoSizeParams(type="pad", contains="padding"))
+
+
+def _wide(chart: Drawn, height: int) -> Drawn:
     """As wide as the page lets it be, axes and all; ``height`` is that of the plot without them."""
     return chart.properties(height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -32,11 +31,12 @@ VECTORS = ["embedding", "features", "crop", "box"]  # columns that no chart gets
 def show() -> None:
     st.set_page_config(page_title="Emotion embeddings", layout="wide")
     st.title(TITLE)
-    chosen = choose_runs()
-    files = choose_files()
+    paths, seed = choose_runs()
     every = st.sidebar.slider(
         "Look for faces in every n-th frame", 1, 10, 3, help="In between they are followed. 1 takes the longest."
     )
+    files = choose_files()
+    chosen = [each for each in (usable_run(path, seed) for path in paths) if each is not None]
     if not chosen or not files:
         return
     tables = computed(work.jobs(chosen, files, every))
@@ -49,8 +49,8 @@ def show() -> None:
 # --- what is chosen --------------------------------------------------------------------------------------------------
 
 
-def choose_runs() -> list[Choice]:
-    """The runs that are chosen at the left and can be used; why one cannot is said."""
+def choose_runs() -> tuple[list[Path], str | None]:
+    """The folders of the runs that are chosen at the left, and which of their seeds."""
     with st.sidebar:
         st.header("Trained runs")
         found = {path.relative_to(RUNS).as_posix(): path for path in view.finished_runs(RUNS)}
@@ -68,12 +68,14 @@ def choose_runs() -> list[Choice]:
             f"There is no run to use. Train one with 'make repro' or 'python train.py --run {FIRST}', or name the "
             "folder of a run or of a bundle at the left."
         )
-    usable = [usable_run(path, seed) for path in dict.fromkeys(paths)]
-    return [each for each in usable if each is not None]
+    return list(dict.fromkeys(paths)), seed
 
 
 def usable_run(path: Path, seed: str | None) -> Choice | None:
-    """The run, if need be by the user's word that its pictures and these are alike; None where it cannot be used."""
+    """The run, if need be by the user's word that its pictures and these are alike.
+
+    None where it cannot be used, which is said.
+    """
     try:
         if path not in view.finished_runs(path):
             Embedder.load(path)  # says what is missing
@@ -333,7 +335,7 @@ def spaces(
 def nearest_clips(embedder: Embedder, rows: pd.DataFrame, at: int, what: str) -> None:
     st.subheader(f"Training clips nearest to {what}")
     try:
-        found = view.nearest(embedder, rows["embedding"].iloc[at], NEAREST)
+        found = embedder.nearest(rows["embedding"].iloc[at], NEAREST)
     except UserError as error:
         st.caption(str(error))
         return
@@ -372,7 +374,7 @@ def reference(of: str, rows: pd.DataFrame) -> int:
     return int((rows["frame"] - wanted).abs().to_numpy().argmin())
 
 
-def clickable(chart: alt.LayerChart, name: str, pick: Callable[[str], None], words: str) -> None:
+def clickable(chart: charts.Drawn, name: str, pick: Callable[[str], None], words: str) -> None:
     """Draws a chart whose clicks ``pick`` is told of.
 
     A chart does not tell of a click on what was last chosen in it. So after a click elsewhere it is made anew.

@@ -9,15 +9,13 @@ import pandas as pd
 import torch
 
 from pipeline.adapter.adapter import Adapter
-from pipeline.adapter.examples import load_examples
 from pipeline.adapter.sources import InMemory
 from pipeline.core.numbering import spacing
-from pipeline.core.params import UserError
 from pipeline.core.projection import fit
 from pipeline.embed.compare import by_person, unit
 from pipeline.embed.embedder import Embedder
 from pipeline.embed.loading import LOADERS
-from pipeline.embed.people import BOX
+from pipeline.embed.table import BOX
 from pipeline.extraction.frames import UnreadableImage, decode
 from pipeline.metrics.steadiness import neighbours
 from pipeline.metrics.vectors import cosines, evenly
@@ -151,25 +149,6 @@ def frame_rate(rows: pd.DataFrame) -> float | None:
 
 
 # --- the training data ------------------------------------------------------------------------------------------------
-
-
-def nearest(embedder: Embedder, embedding: np.ndarray, most: int) -> pd.DataFrame:
-    """The ``most`` training videos whose example window is nearest to an embedding (E,), the nearest first.
-
-    Columns: video, frame, class, path, cosine. Raises ``UserError`` where the run has no examples, and for several
-    folds, whose training videos differ.
-    """
-    loaded = [load_examples(folder) for folder in embedder.trained.examples.values()]
-    if not loaded:
-        raise UserError(
-            f"{embedder.trained.path} has no example windows: they stay with the run, and no bundle has them"
-        )
-    table = loaded[0].table
-    if not all(each.table.equals(table) for each in loaded):
-        raise UserError(f"the folds of {embedder.trained.path} were trained on different videos: choose one seed")
-    z = np.concatenate([each.embeddings for each in loaded], axis=1) / np.sqrt(len(loaded))
-    found = table.assign(cosine=z @ embedding).sort_values("cosine", ascending=False, kind="stable")
-    return found.drop_duplicates("video").head(most).reset_index(drop=True)
 
 
 def thumbnail(path: str | None) -> np.ndarray | None:
