@@ -3,8 +3,12 @@
 What a click does in a browser: test_demo_browser.py.
 """
 
+import base64
 import contextlib
+import json
 import shutil
+import subprocess
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -214,7 +218,8 @@ def test_snapshots_of_the_camera_are_kept_and_compared(opened):
     assert {"2 faces in pictures", "Similarity of people and pictures"} <= set(headings(app))
     forget = next(button for button in app.button if button.label == "Forget the pictures")
     app = well(forget.click().run())
-    assert len(headings(app)) <= 2
+    assert headings(app) == ["Trained runs"]
+    assert headings(well(app.run())) == ["Trained runs"]  # the camera does not hold the last one
 
 
 @pytest.mark.parametrize(
@@ -265,6 +270,24 @@ def test_a_run_on_other_crops_is_refused_until_the_user_vouches(opened, project)
     assert charts_of(app) == 0
     app = well(app.checkbox[0].check().run())
     assert charts_of(app) > 0, said(app)
+
+
+# --- how it is started
+
+
+def test_make_demo_is_the_command_of_the_page():
+    command = "streamlit run pipeline/demo/app.py"
+    assert f"    {command}\n" in (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
+    said = subprocess.run(["make", "-n", "-o", "setup", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == [command]
+
+
+def test_it_is_private_unless_told_otherwise():
+    with (ROOT / "pipeline/demo/.streamlit/config.toml").open("rb") as file:
+        config = tomllib.load(file)
+    assert config["server"]["address"] == "127.0.0.1"
+    assert config["browser"]["gatherUsageStats"] is False
+    assert config["client"]["showErrorDetails"] == "none"
 
 
 # --- the files
@@ -328,11 +351,15 @@ def test_a_picture_in_a_chart_is_small_and_keeps_its_look():
     given = cv2.imencode(".jpg", np.full((112, 112, 3), (10, 100, 200), np.uint8))[1].tobytes()
     kind, _, data = charts.picture_of(given).partition(",")
     assert kind == "data:image/jpeg;base64"
-    import base64
-
     image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (charts.THUMBNAIL, charts.THUMBNAIL, 3)
     np.testing.assert_allclose(image.mean((0, 1)), [10, 100, 200], atol=3)
+
+
+def test_a_run_without_classes_is_drawn_in_one_colour():
+    rows = pd.DataFrame({"frame": [1], "time_sec": [0.0], "end_sec": [0.1], "segment": [0], "cosine": [1.0]})
+    text = json.dumps(charts.similarity(rows, [], (0, 1), 0.0, -1).to_dict(validate=True))
+    assert "class" not in text
 
 
 def test_charts_that_can_be_clicked_select_a_frame():

@@ -14,8 +14,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -36,6 +38,7 @@ REAL = Path(os.environ.get("FACES", "not given"))
 LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")
 MADE = ROOT / "runs" / demo.FIRST
 RUN = demo.FIRST if (MADE / "summary.json").is_file() else "centres"
+PAGE = (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
 WAIT_MS = 240_000  # for what is computed: the machine may be busy
 if CHROMIUM is None:
     pytest.skip(
@@ -49,31 +52,39 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def server(request, tmp_path_factory):
-    """The address of the demo, started as 'make demo' starts it, where the runs are."""
-    place = ROOT if RUN == demo.FIRST else request.getfixturevalue("project")
+@contextlib.contextmanager
+def demo_at(place: Path, flags: Sequence[str] = ()) -> Iterator[str]:
+    """The address of a demo that is started in the folder ``place`` as 'make demo' starts it."""
     port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "pipeline/demo/app.py"), f"--server.port={port}"]
+    app = str(ROOT / "pipeline" / "demo" / "app.py")
+    command = [sys.executable, "-m", "streamlit", "run", app, f"--server.port={port}", *flags]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=place, env=environment, stdout=out, stderr=subprocess.STDOUT)
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             address = f"http://127.0.0.1:{port}"
-            for _ in range(600):
+            while True:
                 with contextlib.suppress(OSError):
                     if urllib.request.urlopen(f"{address}/_stcore/health").read() == b"ok":
                         break
-                assert process.poll() is None, log.read_text()
+                assert process.poll() is None, "it ended by itself"
                 time.sleep(0.2)
             yield address
         finally:
             process.terminate()
             process.wait(30)
-    said = log.read_text()
-    assert "Traceback" not in said, said
+            log.seek(0)
+            said = log.read()
+            print(said)
+    assert "Traceback" not in said
     assert "External URL" not in said  # Streamlit asks a server of its makers for that address
+
+
+@pytest.fixture(scope="module")
+def server(request):
+    """The address of the demo, in the folder where the runs are."""
+    with demo_at(ROOT if RUN == demo.FIRST else request.getfixturevalue("project")) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -196,15 +207,15 @@ def test_two_people_stay_apart_and_are_compared(server, films):
 
 
 def test_long_work_can_be_stopped_and_gone_on_with(server, tmp_path):
-    draw_clip(tmp_path / "long.mp4", seconds=10)
+    draw_clip(tmp_path / "long.mp4", seconds=5, people=1)
     with browser(server) as page:
         upload(page, tmp_path / "long.mp4")
-        page.get_by_text(re.compile(rf"long, {RUN}: \d+ of 250")).wait_for()
+        page.get_by_text(re.compile(rf"long, {RUN}: \d+ of 125")).wait_for()
         page.get_by_role("button", name="Stop", exact=True).click()
         page.get_by_text("Stopped.").wait_for(timeout=20_000)
         assert page.locator(".marks").count() == 0
         page.get_by_role("button", name="Go on").click()
-        page.get_by_text(re.compile(rf"long, {RUN}: \d+ of 250")).wait_for()
+        page.get_by_text(re.compile(rf"long, {RUN}: \d+ of 125")).wait_for()
         page.get_by_text("Drawn sample", exact=True).click()  # another choice stops it, too
         page.get_by_text(f"long, {RUN}").wait_for(state="detached")
 
@@ -254,11 +265,32 @@ def as_camera(clip: Path, out: Path) -> None:
 
 def test_nobody_else_on_the_network_can_see_it(server):
     """It listens on loopback alone: this machine's other addresses refuse."""
-    port = int(server.rpartition(":")[2])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing; says which address this machine has
-        own = probe.getsockname()[0]
-    if own.startswith("127."):
-        pytest.skip("this machine has no address but loopback")
     with pytest.raises(OSError):
-        socket.create_connection((own, port), timeout=2).close()
+        socket.create_connection((own_address(), int(server.rpartition(":")[2])), timeout=2).close()
+
+
+def test_it_is_shown_to_the_network_by_the_flag_of_the_page(tmp_path):
+    (command,) = re.findall(r"^    (streamlit run .*0\.0\.0\.0)$", PAGE, flags=re.MULTILINE)
+    with demo_at(tmp_path, command.split()[3:]) as address:
+        socket.create_connection((own_address(), int(address.rpartition(":")[2])), timeout=10).close()
+
+
+def own_address() -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; says which address this machine has
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        return probe.getsockname()[0]
+
+
+def test_the_pictures_of_the_page_are_made_again_and_are_small(server, tmp_path):
+    (command,) = re.findall(r"^    python (-m pipeline\.demo\.screenshots docs)$", PAGE, flags=re.MULTILINE)
+    done = subprocess.run(
+        [sys.executable, *command.split(), "--address", server], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"CHROMIUM": CHROMIUM, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = {path.name: path.stat().st_size for path in (tmp_path / "docs").iterdir()}
+    assert sorted(made) == sorted(re.findall(r"\]\((\w+\.png)\)", PAGE))
+    assert max(made.values()) < 150_000

@@ -77,6 +77,9 @@ def test_the_contrast_is_counted_by_hand():
     assert found.neighbours == pytest.approx((0.6 + 0.8) / 2)  # 1-2 and 2-3; 3-7 is a gap
     assert found.same == pytest.approx((0.6 - 1) / 2)  # frame 2 and 7, and not frame 1 itself
     assert found.other == pytest.approx(0)
+    without = view.contrast(unit, rows[["frame"]], 0)
+    assert without.neighbours == found.neighbours
+    assert np.isnan([without.same, without.other]).all()
     alone = view.contrast(unit[:1], rows[:1], 0)
     assert np.isnan([alone.neighbours, alone.same, alone.other]).all()
 

@@ -135,9 +135,9 @@ def similarity(
         y=alt.Y("cosine:Q", scale=alt.Scale(domain=[low, 1], nice=False), axis=_left("cosine", ".2f")),
     )
     line = base.mark_line(strokeWidth=1, color="#888888").encode(detail=alt.Detail("segment:N"))
-    colour = emotion_colour(classes, "class", legend=None)
+    colour = emotion_colour(classes, "class", legend=None) if classes else alt.ColorValue(COLOURS[4])
     dots = base.mark_circle(size=22, opacity=1).encode(color=colour)
-    says = [*_when(), alt.Tooltip("cosine:Q", format=".3f"), alt.Tooltip("class:N", title="emotion")]
+    says = [*_when(), alt.Tooltip("cosine:Q", format=".3f"), *_emotion(classes)]
     return _wide(_layered(line, dots, _clickable(table, span, says), _reference(reference)), 150)
 
 
@@ -164,7 +164,7 @@ def plane(
     titles = [f"component {place} ({share:.0%} of the variance)" for place, share in enumerate(explained, start=1)]
     x = alt.X(axes["x"][0], scale=axes["x"][1], title=titles[0])
     y = alt.Y(axes["y"][0], scale=axes["y"][1], title=titles[1])
-    says = [*_when(), alt.Tooltip("class:N", title="emotion")]
+    says = [*_when(), *_emotion(classes)]
     dots = (
         alt.Chart(table)
         .mark_circle(size=46, opacity=0.8, cursor="pointer")
@@ -328,6 +328,10 @@ def place_weights(weights: np.ndarray, picture: str) -> Drawn:
         )
     )  # fmt: skip
     return _as_it_is(_layered(face, cells).properties(width=side, height=side))
+
+
+def _emotion(classes: Sequence[str]) -> list[alt.Tooltip]:
+    return [alt.Tooltip("class:N", title="emotion")] if classes else []
 
 
 def _share(name: str) -> alt.Tooltip:

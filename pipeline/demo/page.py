@@ -12,12 +12,11 @@ import streamlit as st
 from pipeline.core.params import UserError
 from pipeline.core.store import ALIKE
 from pipeline.demo import charts, work
-from pipeline.demo.work import Choice, Job, Medium
+from pipeline.demo.work import RUNS, Choice, Job, Medium
 from pipeline.embed import view
 from pipeline.embed.embedder import Embedder
 
 TITLE = "Emotion embeddings, frame by frame"
-RUNS = Path("runs")
 FIRST = "tcn_supcon"  # chosen at first, where it is there
 DRAWN, UPLOAD, CAMERA = "Drawn sample", "Upload", "Camera"
 MOST_FRAMES = 1500  # drawn of a clip
@@ -77,7 +76,7 @@ def usable_run(path: Path, seed: str | None) -> Choice | None:
     None where it cannot be used, which is said.
     """
     try:
-        if path not in view.finished_runs(path):
+        if not view.is_finished(path):
             Embedder.load(path)  # says what is missing
         chosen = work.choice(path, seed, ())
         refused = refusal(chosen)
@@ -121,13 +120,19 @@ def choose_files() -> list[Medium]:
 def snapshots() -> list[Medium]:
     """All pictures that were taken, the last ones at the end."""
     taken = st.session_state.setdefault("snapshots", {})
-    picture = st.camera_input("Take a picture; take several to compare them")
+    cameras = st.session_state.setdefault("cameras", 0)
+
+    def forget() -> None:
+        taken.clear()
+        st.session_state["cameras"] = cameras + 1  # a new one, that holds no picture
+
+    picture = st.camera_input("Take a picture; take several to compare them", key=f"camera {cameras}")
     if picture is not None and picture.file_id not in taken:
         taken[picture.file_id] = picture.getvalue()
         while len(taken) > MOST_SNAPSHOTS:
             del taken[next(iter(taken))]
-    if taken and st.button("Forget the pictures"):
-        taken.clear()
+    if taken:
+        st.button("Forget the pictures", on_click=forget)
     return work.media([(f"snapshot {number}.jpg", content) for number, content in enumerate(taken.values(), start=1)])
 
 
@@ -138,8 +143,8 @@ def computed(groups: Sequence[Sequence[Job]]) -> dict[str, pd.DataFrame]:
     """A table for each run, of all files; what has none is said."""
     todo = [(job, group) for group in groups for job in group if work.made(job) is None]
     if todo:
-        keys = [job.key for job, _ in todo]
-        if st.session_state.get("stopped") == keys:
+        keys = {job.key for job, _ in todo}
+        if keys <= st.session_state.get("stopped", set()):
             st.info("Stopped. Nothing is shown of what was not finished.")
             st.button("Go on", on_click=partial(st.session_state.pop, "stopped"))
             return {}
@@ -244,7 +249,7 @@ def look_at_person(runs: dict[str, Embedder], tables: dict[str, pd.DataFrame], l
         "The cosine of two frames, on one axis for all: above what the frozen backbone sees, below what a run made of "
         "it. Steady is a line without jitter; separated is when dots of one colour are high and all others low."
     )
-    vectors = spaces(runs, tables, entry)
+    vectors = spaces(runs, tables, label, entry)
     ends = {name: float((of @ of[at]).min()) for name, (of, _) in vectors.items()}
     low = math.floor(10 * min(ends.values())) / 10
     cosines = {}
@@ -263,9 +268,10 @@ def look_at_person(runs: dict[str, Embedder], tables: dict[str, pd.DataFrame], l
     st.caption("The first two principal components (PCA) of these vectors. Near dots are alike; the ring is the frame.")
     on_map = drawn(rows.assign(x=points[:, 0], y=points[:, 1]))
     left, right = st.columns(2)
-    with left:
-        clickable(charts.plane(on_map, explained, classes, frame), "map", pick, "Map by emotion")
-    with right:
+    if classes:
+        with left:
+            clickable(charts.plane(on_map, explained, classes, frame), "map", pick, "Map by emotion")
+    with right if classes else left:
         clickable(charts.plane(on_map, explained, classes, frame, by_time=True), "map_time", pick, "Map by time")
 
     nearest_clips(embedder, rows, at, f"frame {frame}")
@@ -289,6 +295,8 @@ def look_at_pictures(
     name = rows["name"].iloc[at]
     drawn = rows.drop(columns=VECTORS).assign(picture=rows["crop"].map(charts.picture_of))
     st.header(f"{len(found):,} {'face' if len(found) == 1 else 'faces'} in pictures")
+    if len(rows) < len(found):
+        st.caption(f"Drawn are the first {len(rows)}.")
     if classes:
         clickable(charts.of_pictures(drawn, classes, at), "pictures", pick, "Class probabilities of each picture")
     if "valence" in rows:
@@ -305,6 +313,8 @@ def look_at_all(table: pd.DataFrame, label: str) -> None:
     st.caption(
         "The cosine of two people, each the mean of its frames; sorted by name, so that names alike stand together."
     )
+    if (others := len(view.entries(table)) - len(found)) > 0:
+        st.caption(f"These are the first {len(found)}; {others:,} more are left out.")
     names = [view.entry_name(entry) for entry in view.entries(found)]
     pictures = [charts.picture_of(crop, 84) for crop in found["crop"]]
     columns = st.columns(2) if len(names) <= 8 else [st.container(), st.container()]
@@ -317,13 +327,21 @@ def look_at_all(table: pd.DataFrame, label: str) -> None:
 
 
 def spaces(
-    runs: dict[str, Embedder], tables: dict[str, pd.DataFrame], entry: view.Entry
+    runs: dict[str, Embedder], tables: dict[str, pd.DataFrame], of: str, entry: view.Entry
 ) -> dict[str, tuple[np.ndarray, pd.DataFrame]]:
-    """Unit vectors (n, .) of a person's frames and its rows: by each backbone, and below it by each of its runs."""
+    """Unit vectors (n, .) of a person's frames, with its rows: by each backbone, and below it by each of its runs.
+
+    Left out, which is said, is a run that has other frames of it than run ``of``, as where it is given whole pictures.
+    """
     found: dict[str, tuple[np.ndarray, pd.DataFrame]] = {}
     seen: list[Embedder] = []
+    main = view.rows_of(tables[of], entry)
     for label, embedder in runs.items():
-        rows = view.rows_of(tables[label], entry)
+        there = entry in view.entries(tables[label])
+        rows = view.rows_of(tables[label], entry) if there else main[:0]
+        if not rows["frame"].equals(main["frame"]):
+            st.caption(f"{label} has other faces of this person, and is not compared here.")
+            continue
         if not any(view.same_features(embedder, other) for other in seen):
             name = view.FROZEN if not seen else f"{view.FROZEN} of {label}"
             found[name] = (view.frozen_vectors(rows), rows)

@@ -22,6 +22,7 @@ from pipeline.embed.embedder import Embedder
 from pipeline.embed.loading import LOADERS
 from pipeline.faces.video import STILLS, VIDEOS
 
+RUNS = Path("runs")
 KEPT = 16  # tables of clips, each of one run: a minute of one face takes about 12 MB
 REDRAWN = 0.25  # seconds between two looks of the progress bar
 SAMPLE = "drawn_sample.mp4"
@@ -41,7 +42,9 @@ class Choice:
 
     @property
     def label(self) -> str:
-        return Path(self.path).name + (" (all seeds)" if self.seed == "all" else "")
+        """What no other run on the page is called: its folder, seen from that of all runs."""
+        path = Path(self.path)
+        return (path.relative_to(RUNS) if path.is_relative_to(RUNS) else path).as_posix()
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,8 @@ def make(job: Job, others: Sequence[Job], report: Report) -> None:
     """
     try:
         result: Result = _table(job, others, report)
-    except UserError as error:
-        result = str(error)
+    except (UserError, OSError) as error:
+        result = " ".join(str(error).split())
     _kept()[job.key] = result
     while len(_kept()) > KEPT:
         _kept().popitem(last=False)
@@ -151,7 +154,7 @@ def _table(job: Job, others: Sequence[Job], report: Report) -> pd.DataFrame:
     for other in others:
         table = made(other)
         if isinstance(table, pd.DataFrame) and view.same_features(embedder, load(other.chosen)):
-            return view.through(embedder, table, view.frame_rate(table))
+            return view.through(embedder, table, 1.0 if job.of[0].still else table.attrs["fps"])
     wanted = {"every": job.every, "with_features": True, "with_crops": True, "on_progress": report}
     with _files(job.of) as paths:
         if job.of[0].still:

@@ -31,6 +31,11 @@ def finished_runs(folder: Path) -> list[Path]:
     return sorted({file.parent for name in LOADERS for file in folder.rglob(name)})
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether it is a run that has a finished seed, or a bundle."""
+    return any((folder / name).is_file() for name in LOADERS)
+
+
 def entries(table: pd.DataFrame) -> list[Entry]:
     """Each person of each video, in the order of the table."""
     return list(table[["video", "person"]].drop_duplicates().itertuples(index=False, name=None))
@@ -99,8 +104,9 @@ def contrast(vectors: np.ndarray, rows: pd.DataFrame, at: int) -> Contrast:
     frame = rows["frame"].to_numpy()
     first, second = neighbours(np.zeros(len(rows)), frame, spacing(np.zeros(len(rows)), frame))
     to_it = vectors @ vectors[at]
-    same = np.array(rows["class"] == rows["class"].iloc[at]) if "class" in rows else np.ones(len(rows), bool)
-    itself = np.arange(len(rows)) == at
+    if "class" not in rows:
+        return Contrast(_mean(cosines(vectors, first, second)), float("nan"), float("nan"))
+    same, itself = np.array(rows["class"] == rows["class"].iloc[at]), np.arange(len(rows)) == at
     return Contrast(*(_mean(x) for x in (cosines(vectors, first, second), to_it[same & ~itself], to_it[~same])))
 
 
