@@ -1,8 +1,12 @@
 """What the demo looks at of a table: by hand-made tables, counted on paper."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from conftest import adapter_of
 
 from pipeline.embed import view
 
@@ -120,3 +124,55 @@ def test_a_picture_that_is_gone_or_broken_is_none(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     for path in (None, str(tmp_path / "gone.jpg"), str(tmp_path / "broken.jpg"), str(tmp_path)):
         assert view.thumbnail(path) is None
+
+
+# --- attention
+
+
+def trained(model: str, width: int, **made_by: str) -> SimpleNamespace:
+    """What ``view`` asks of an embedder, with an adapter that nobody trained."""
+    torch.manual_seed(0)
+    facts = {
+        "model": model, "loss": "supcon", "num_features": width, "num_components": None, "embedding_size": 8,
+        "dropout": 0.0, "model_options": {}, "classes": ["Anger", "Fear"], "pooling": "mean", "made_by": made_by,
+        "window": {"frames": 5, "step": None, "edge": "mask", "spacing": 1},
+    }  # fmt: skip
+    adapter = adapter_of(facts)
+    adapter.modules().eval()
+    return SimpleNamespace(adapters=[adapter], device=torch.device("cpu"))
+
+
+def test_weights_of_frames_are_those_of_its_window_and_average_to_its_embedding():
+    embedder, rows = trained("attention_pool", 6), view.rows_of(table(), ("clip", "left"))
+    found = view.frame_weights(embedder, rows, 2, None)
+    assert found["frame"].tolist() == [1, 2, 3]  # of 1 to 5, since 4 and 5 are not seen
+    assert found["weight"].sum() == pytest.approx(1)
+    head = embedder.adapters[0].head
+    features = torch.from_numpy(np.stack(rows["features"][:3].tolist())).float()
+    with torch.inference_mode():
+        hidden = head.layers(features)
+        expected = head.project_out(torch.tensor(found["weight"].tolist()) @ hidden)
+        window = torch.cat([features, torch.zeros(2, 6)])[None]
+        whole = head(window, torch.tensor([[True, True, True, False, False]]))[0]
+    torch.testing.assert_close(expected, whole)
+    assert view.place_weights(embedder, rows, 2) is None
+
+
+def test_weights_of_places_lie_where_the_places_are():
+    embedder = trained("pair_gate", 12, pooling="grid 2 x 2")
+    rows = table().assign(features=[np.arange(12, dtype=np.float16)] * 8)
+    found = view.place_weights(embedder, rows, 0)
+    assert found.shape == (2, 2)
+    assert found.sum() == pytest.approx(1)
+    head = embedder.adapters[0].head
+    cells = torch.arange(12.0).view(3, 4).T  # column c * 4 + place: a row a place
+    with torch.inference_mode():
+        logits = head.weight(torch.tanh(head.content(cells)) * torch.sigmoid(head.openness(cells)))[:, 0]
+        pooled = torch.from_numpy(found.ravel()) @ cells
+        torch.testing.assert_close(pooled, head.attend(torch.arange(12.0)))
+    np.testing.assert_allclose(found, torch.softmax(logits, 0).view(2, 2).numpy(), rtol=1e-5)
+    assert view.frame_weights(embedder, rows, 0, None) is None
+
+
+def test_a_pair_gate_without_a_grid_has_no_places():
+    assert view.place_weights(trained("pair_gate", 6), table(), 0) is None
