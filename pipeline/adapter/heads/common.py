@@ -65,7 +65,8 @@ def mask(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
 
     Where all is valid these are the ``values`` themselves.
     """
-    if values.is_cuda:  # counting what is missing would mean waiting for the device
+    # Counting what is missing would mean waiting for a CUDA device, and a graph (ONNX) cannot hang on it.
+    if values.is_cuda or torch.compiler.is_exporting():
         return values.masked_fill(~valid.unsqueeze(-1), 0.0)
     missing = (~valid).flatten().nonzero().flatten()
     if not len(missing):

@@ -30,6 +30,8 @@ class GRU(Projected):
 
     def hidden(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         frames = mask(features.float(), valid)
+        if torch.compiler.is_exporting():
+            return self._to_the_front(frames, valid)
         complete = valid.all(dim=1)
         one_draw = self.gru.num_layers == 1 or not self.training  # between layers dropout is drawn for a whole batch
         if valid.is_cuda or not one_draw or not complete.any():
@@ -48,8 +50,30 @@ class GRU(Projected):
         hidden, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=valid.shape[1])
         return _take(hidden, torch.argsort(places, dim=1))
 
+    def _to_the_front(self, frames: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """What ``_packed`` gives in evaluation, without packing, which no graph (ONNX) knows.
+
+        The valid frames are put to the front. The way forward then never sees the others, and for the way back the
+        order of the valid ones alone is reversed.
+        """
+        place, count = torch.arange(valid.shape[1], device=valid.device), valid.sum(dim=1, keepdim=True)
+        places = torch.argsort(torch.where(valid, place, place + valid.shape[1]), dim=1)
+        reverse = torch.where(place < count, count - 1 - place, place)
+        hidden = _take(frames, places)
+        weights = iter(self.gru.all_weights)  # of one layer after the other, forward and back
+        for _ in range(self.gru.num_layers):
+            forward = _one_way(hidden, next(weights))
+            hidden = torch.cat([forward, _take(_one_way(_take(hidden, reverse), next(weights)), reverse)], dim=-1)
+        return _take(hidden, torch.argsort(places, dim=1))
+
     def project(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.project_out(hidden)
+
+
+def _one_way(frames: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
+    """(B, T, E): one layer of a GRU in one direction, from a state of zeros."""
+    start = frames.new_zeros(1, frames.shape[0], weights[1].shape[1])
+    return torch.gru(frames, start, weights, True, 1, 0.0, False, False, True)[0]
 
 
 def _take(frames: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

@@ -98,7 +98,9 @@ class _AttentionLayer(nn.Module):
         projected = self.queries_keys_values(self.attention_norm(hidden))
         queries, keys, values = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=logits.to(queries.dtype))
-        hidden = hidden + self.dropout(self.attention_out(attended.transpose(1, 2).flatten(2)))
+        # Not transposed and flattened: that exports to no ONNX graph (torch 2.15), since strides are guessed wrongly.
+        attended = torch.cat(attended.unbind(1), dim=-1)
+        hidden = hidden + self.dropout(self.attention_out(attended))
         return hidden + self.dropout(self.feedforward(hidden))
 
 
