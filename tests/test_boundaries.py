@@ -31,6 +31,7 @@ BELOW = {
     "evaluation": {"core", "adapter", "metrics"},
     "submission": {"core", "adapter", "metrics", "evaluation"},
     "report": {"core", "metrics", "evaluation"},
+    "bundle": {"core", "adapter", "metrics", "evaluation", "extraction", "embed"},
     "embed": {"core", "adapter", "datasets", "faces", "extraction", "metrics"},
     "demo": {"core", "datasets", "embed", "evaluation", "faces"},
 }

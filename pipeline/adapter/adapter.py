@@ -1,5 +1,6 @@
 """A trained adapter: everything between a stored feature and an embedding, in one file without pickles."""
 
+import hashlib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -197,6 +198,12 @@ def trained_on_clips(folder: Path) -> bool:
     if not paths:
         return False
     return "clips" in load_tensors(min(paths), "a trained adapter", _way_out(min(paths)), "pt")[1]
+
+
+def checkpoints_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of the best checkpoint of each seed of a run: 'seed_0/best.safetensors', ..."""
+    found = sorted(folder.rglob("best.safetensors"))
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
 def _check_format(path: Path, facts: dict[str, Any]) -> None:

@@ -3,9 +3,10 @@
 A file is written beside its place as ``<name>.partial`` and renamed, so a kill or a full disk leaves the old file as it
 was. It is created by ``open``, so its rights follow the umask. Equal content gives equal bytes.
 
-A tensor file (safetensors) and a table (parquet) hold the SHA-256 of all their bytes, with zeros in the place of the 64
-digits themselves. So no single bit of them can change unseen: page checksums of parquet leave its page headers and its
-footer out. The digits stand in the metadata, and any other reader of these formats can read the files.
+A tensor file (safetensors), a table (parquet) and JSON of ``save_json`` hold the SHA-256 of all their bytes, with zeros
+in the place of the 64 digits themselves. So no single bit of them can change unseen: page checksums of parquet leave
+its page headers and its footer out. The digits stand in the metadata, and any other reader of these formats can read
+the files.
 """
 
 import hashlib
@@ -116,6 +117,23 @@ def write_json(path: Path, content: Any, *, sort_keys: bool = False, sealed: boo
     if sealed:
         content = content | {"sha256": digest_of(content)}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=sort_keys) + "\n")
+
+
+def save_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON, one value a line, with the digest of all its bytes as one more value; for ``load_json``."""
+    marked = dict(_finite(content)) | {"digest": (_MARK + _ZEROS).decode()}
+    _write_sealed(path, (json.dumps(marked, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode())
+
+
+def load_json(path: Path, what: str, way_out: str) -> dict[str, Any]:
+    """What ``save_json`` wrote.
+
+    Raises ``UserError`` where ``path`` is not ``what``, or a bit of it has changed; the line ends in ``way_out``.
+    """
+    check_digest(path, what, way_out)
+    content = read_json(path, what, way_out)
+    del content["digest"]
+    return content
 
 
 def digest_of(content: Any) -> str:

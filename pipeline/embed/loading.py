@@ -1,13 +1,13 @@
 """What it takes to use a trained run, wherever it lies."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.adapter.adapter import Adapter, read_adapter
 from pipeline.adapter.examples import to_path
+from pipeline.core.choices import Choices
 from pipeline.core.files import read_json
 from pipeline.core.params import UserError
 
@@ -44,9 +44,9 @@ def load_trained(path: str | Path, seed: Seed = None) -> Trained:
     folder = Path(path)
     if seed is not None and seed != "all" and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise UserError(f"seed must be a number, 'all' or None, and is {seed!r}")
-    for name, load in LOADERS.items():
+    for name in LOADERS:
         if (folder / name).is_file():
-            return load(folder, seed)
+            return LOADERS[name](folder, seed)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: name that of a run, as train.py makes it, or of a bundle")
     begun = [*folder.glob("seed_*"), *folder.glob("fold_*")]
@@ -84,5 +84,7 @@ def chosen(folder: Path, results: list[dict[str, Any]], seed: Seed) -> list[str]
     return names
 
 
-# The file by which each kind of folder is known, and what loads it.
-LOADERS: dict[str, Callable[[Path, Seed], Trained]] = {"summary.json": load_run}
+# The file by which each kind of folder is known, and what loads it: (folder, seed) -> Trained.
+LOADERS = Choices(
+    {"summary.json": "pipeline.embed.loading.load_run", "bundle.json": "pipeline.embed.bundled.load_bundle"}
+)

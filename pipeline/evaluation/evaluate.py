@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from pipeline.adapter import sources as features
-from pipeline.adapter.adapter import Adapter, Source, load_adapter, trained_on_clips
+from pipeline.adapter.adapter import Adapter, Source, checkpoints_of, load_adapter, trained_on_clips
 from pipeline.adapter.clips import per_clip
 from pipeline.adapter.inference import WINDOW_STRIDE, Some, judge, per_frame
 from pipeline.adapter.windows import Windows
@@ -156,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     line.end()
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
+    about["checkpoints"] = checkpoints_of(config.run)
     report(config, data, outputs, about)
     which = "" if config.all else "all metrics (or --all): "
     print(f"  {which}{config.output}/metrics.json; pictures: {config.output}/plots")

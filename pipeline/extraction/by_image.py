@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from torch import nn
@@ -32,7 +33,8 @@ class ByImage:
     def __init__(
         self, module: nn.Module, input_size: int, mean: tuple[float, ...], std: tuple[float, ...], threads: int
     ) -> None:
-        graph = _exported(_OfBytes(module, mean, std), torch.zeros((1, input_size, input_size, 3), dtype=torch.uint8))
+        example = torch.zeros((1, input_size, input_size, 3), dtype=torch.uint8)
+        graph = exported(OfBytes(module, mean, std), (example,)).SerializeToString()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.threads = threads
@@ -48,7 +50,7 @@ class ByImage:
         return self._pool.submit(work, *args)
 
 
-class _OfBytes(nn.Module):
+class OfBytes(nn.Module):
     """``module`` behind the normalisation, for (B, S, S, 3) uint8; without the outputs that are None."""
 
     def __init__(self, module: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -63,10 +65,11 @@ class _OfBytes(nn.Module):
         return tuple(output for output in outputs if output is not None)
 
 
-def _exported(module: nn.Module, example: torch.Tensor) -> bytes:
+def exported(module: nn.Module, examples: tuple[torch.Tensor, ...], **names: Any) -> onnx.ModelProto:
+    """``module`` as a graph; ``names`` are input_names, output_names and dynamic_shapes of ``torch.onnx.export``."""
     with _quiet():
-        program = torch.onnx.export(module.eval(), (example,), dynamo=True, verbose=False, external_data=False)
-    return program.model_proto.SerializeToString()
+        program = torch.onnx.export(module.eval(), examples, dynamo=True, verbose=False, external_data=False, **names)
+    return program.model_proto
 
 
 @contextmanager

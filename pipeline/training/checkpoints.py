@@ -1,10 +1,9 @@
 """What a run leaves behind and goes on from: the state of a seed, its finished checkpoints, the run's summary."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapter.adapter import load_adapter, load_state
+from pipeline.adapter.adapter import checkpoints_of, load_adapter, load_state
 from pipeline.core.files import write_json
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, refuse_seen, some
@@ -73,7 +72,5 @@ def write_summary(folder: Path, results: list[dict[str, Any]]) -> None:
 
     It cannot depend on the run's folder: TensorBoard's event files tell the time, and are other bytes in each training.
     """
-    found = sorted(folder.rglob("best.safetensors"))
-    checkpoints = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
-    summary = {"run": folder.name, "seeds": results, "checkpoints": checkpoints}
+    summary = {"run": folder.name, "seeds": results, "checkpoints": checkpoints_of(folder)}
     write_json(folder / "summary.json", summary, sort_keys=True)

@@ -93,7 +93,7 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels | Clips, 
         print(incomplete)
     most = config.clip_windows or len(rows)
     drawn = np.minimum(np.bincount(of, minlength=len(train)), most)  # windows of each clip in an epoch
-    facts = _facts(config, frames, store, front, window, fold, np.repeat(train, drawn))
+    facts = _facts(config, frames, labels.dataset, store, front, window, fold, np.repeat(train, drawn))
     facts["vouched"] = {"the projection": vouched} if vouched else {}
     seen = _seen(config, frames) | fitted_on
     return TrainingData(
@@ -206,8 +206,8 @@ def _fitted_again(train: sources.Blocks, num_components: int) -> projection.Proj
 
 
 def _facts(
-    config: TrainConfig, frames: FrameSet, store: FeatureStore, front: Front, window: Window, fold: int | None,
-    centres: np.ndarray,
+    config: TrainConfig, frames: FrameSet, dataset: str, store: FeatureStore, front: Front, window: Window,
+    fold: int | None, centres: np.ndarray,
 ) -> dict[str, Any]:  # fmt: skip
     """All that it takes to use the adapter without its command line; ``centres`` are those of an epoch's windows."""
     label = frames.label[centres]
@@ -225,6 +225,12 @@ def _facts(
         "num_components": len(front.components) if hasattr(front, "components") else None,
         "select_by": config.select_by or select_by_of(config.loss, HEADS[config.model].pairs, len(frames.pairs) > 0),
         **({} if fold is None else {"fold": fold}),
+        "trained_on": {
+            "dataset": dataset,
+            "videos": len(frames.names_of("train")[1]),
+            "groups": len(frames.names_of("train")[0]),
+            "frames": len(frames.centres("train")),
+        },
         "made_by": store.made_by,
     }
     return facts | {"predictors": loss_of(facts, config.embedding_size).trains}
