@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -167,6 +168,12 @@ def test_the_metrics_are_those_of_the_functions_called_by_hand(place, capsys):
         "window_stride": None, "part": "val",
         "smoothing": {"kind": "box", "width": 3, "width_aus": 5, "fps": None}, "commit": None, "baseline": False,
         "opposites": [["Happiness", "Sadness"]],  # there is no Anger
+        "checkpoints": {
+            f"seed_{n}/best.safetensors": hashlib.sha256(
+                Path(f"runs/tried/seed_{n}/best.safetensors").read_bytes()
+            ).hexdigest()
+            for n in (0, 1)
+        },
     }  # fmt: skip
     printed = capsys.readouterr().out
     assert f"scored on {len(val)} expression frames of 4 videos (by hand)" in printed

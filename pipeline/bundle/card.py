@@ -100,8 +100,8 @@ def _trained_on(facts: Mapping[str, Any]) -> str:
     units = f" Action units: {', '.join(name.upper() for name in facts['au_names'])}." if facts["au_names"] else ""
     return (
         f"{on['frames']:,} labelled frames of {on['videos']:,} videos ({on['groups']:,} persons or groups) of the data "
-        f"set '{on['dataset']}'.{of}{labels}{units} No picture, name or embedding of them is here, and no hash of their "
-        "names: so this bundle cannot tell which videos it has seen."
+        f"set '{on['dataset']}'.{of}{labels}{units} No picture, name or embedding of them is here, and no hash of "
+        "their names: so this bundle cannot tell which videos it has seen."
     )
 
 
@@ -120,11 +120,11 @@ def _measured(evaluation: Evaluation | None) -> str:
         )
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
     part = PARTS[about.get("part", "val")]
-    seeds = f", and of {about['seeds']} seeds" if about["seeds"] > 1 else ""
+    seeds = f" and {about['seeds']} seeds" if about["seeds"] > 1 else ""
     return (
         f"On the {part} part of '{about['dataset']}': {scored} frames of {about['val_videos']:,} videos that it was "
-        f"not trained on ({about['val_split']}). The intervals hold 95 % of the values when whole persons{seeds} are drawn "
-        "again.\n\n" + _table(rows, ("", "", "95 % interval", ""))
+        f"not trained on ({about['val_split']}). The intervals hold 95 % of the values when whole persons{seeds} are "
+        "drawn again.\n\n" + _table(rows, ("", "", "95 % interval", ""))
     )
 
 

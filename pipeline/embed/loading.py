@@ -49,7 +49,7 @@ def load_trained(path: str | Path, seed: Seed = None) -> Trained:
             return LOADERS[name](folder, seed)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: name that of a run, as train.py makes it, or of a bundle")
-    begun = [*folder.glob("seed_*"), *folder.glob("fold_*")]
+    begun = [*folder.glob("seed_*/"), *folder.glob("fold_*/")]
     if begun or (folder / "config.json").is_file():
         raise UserError(
             f"the run {folder} is not finished, for it has no summary.json: go on with 'python train.py --resume "
