@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import safetensors
 import torch
-from conftest import adapter_of, draw
+from conftest import ROOT, adapter_of, draw
 
 from pipeline.adapter.adapter import read_adapter, save_adapter
 from pipeline.bundle import __main__ as command
@@ -64,9 +65,24 @@ def make_run(folder, seeds=(0, 1), source="random", **changes):
     return folder
 
 
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """A run, and its bundle, made once for all tests: each gets copies."""
+    folder = tmp_path_factory.mktemp("once")
+    write_bundle(make_run(folder / "here/runs/tried"), folder / "made")
+    return folder
+
+
 @pytest.fixture
-def run():
-    return make_run(Path("here/runs/tried"))
+def run(once):
+    shutil.copytree(once / "here", "here")
+    return Path("here/runs/tried")
+
+
+@pytest.fixture
+def bundle(once):
+    shutil.copytree(once / "made", "made")
+    return Path("made")
 
 
 @pytest.fixture
@@ -75,6 +91,12 @@ def clip():
     for frame in (1, 2, 3, 5, 6, 7, 8):
         draw(Path(f"clip/{frame:05d}.jpg"), frame, (112, 112))
     return Path("clip")
+
+
+def commands_of_the_page():
+    """The flags of each 'python -m pipeline.bundle' that docs/bundle.md shows."""
+    page = (ROOT / "docs/bundle.md").read_text(encoding="utf-8")
+    return [shlex.split(line)[3:] for line in page.splitlines() if line.startswith("python -m pipeline.bundle ")]
 
 
 def embeddings(table):
@@ -97,8 +119,7 @@ def test_a_bundle_gives_what_its_run_gives_without_the_run(run, clip, seed):
     assert list(found.filter(like="p_")) == [f"p_{name}" for name in CLASSES]
 
 
-def test_the_best_seed_is_the_one_with_the_best_score(run):
-    write_bundle(run, Path("made"))
+def test_the_best_seed_is_the_one_with_the_best_score(bundle):
     assert Embedder.load("made").facts["seed"] == 1
     assert Embedder.load("made", 0).facts["seed"] == 0
     with pytest.raises(UserError, match=r"^made has no seed 7, but \[0, 1\]$"):
@@ -117,6 +138,12 @@ def test_a_bundle_of_folds_has_the_seeds_of_each(run, clip):
     assert {"fold_1_seed_0.safetensors", "fold_2_seed_0.safetensors"} < set(made.sizes)
     expected = Embedder.load("here/runs/folds", "all").frames(clip)
     np.testing.assert_array_equal(embeddings(Embedder.load("made", "all").frames(clip)), embeddings(expected))
+
+
+def test_the_first_command_of_the_page_makes_what_the_page_says(clip):
+    expected = Embedder.load(make_run(Path("runs/tcn_supcon"))).frames(clip)
+    command.main(commands_of_the_page()[0])
+    np.testing.assert_array_equal(embeddings(Embedder.load("tcn_supcon").frames(clip)), embeddings(expected))
 
 
 # --- what is in it
@@ -156,8 +183,7 @@ def test_a_transposed_array_is_written_as_it_is(run):
     np.testing.assert_array_equal(Embedder.load("again", 0).adapters[0].centres, adapter.centres)
 
 
-def test_the_facts_say_which_window_which_classes_and_which_backbone(run):
-    write_bundle(run, Path("made"))
+def test_the_facts_say_which_window_which_classes_and_which_backbone(bundle):
     facts = json.loads(Path("made/bundle.json").read_text(encoding="utf-8"))
     assert facts["window"] == {"frames": 5, "step": None, "edge": "mask", "spacing": 1}
     assert (facts["classes"], facts["classes_by"]) == (CLASSES, "class centres")
@@ -267,11 +293,11 @@ def test_the_card_has_the_numbers_of_the_evaluation_with_intervals(run, place):
     write_bundle(run, Path("made"), evaluation=Path(place) if place == "somewhere" else None)
     text = Path("made/README.md").read_text(encoding="utf-8")
     assert "| AUC same/different | 0.750 | 0.605 to 0.795 | higher is better |" in text
+    assert "The faces are drawn, so these numbers say nothing about people." in text
     assert "On the validation part of 'synthetic abaw': 800 expression frames of 12 videos" in text
 
 
-def test_the_card_says_what_it_was_trained_on_and_what_it_is_not_for(run):
-    write_bundle(run, Path("made"))
+def test_the_card_says_what_it_was_trained_on_and_what_it_is_not_for(bundle):
     text = Path("made/README.md").read_text(encoding="utf-8")
     assert text.startswith("# tried\n")
     assert "1,234 labelled frames of 2 videos (2 persons or groups) of the data set 'synthetic abaw'" in text
@@ -299,19 +325,13 @@ def test_an_evaluation_of_other_weights_is_refused(run):
         ("our ward", ["our ward: its licence is not known here"]),
     ],
 )
-def test_the_licence_of_each_data_set_is_in_the_card(run, dataset, words):
+def test_the_licence_of_each_data_set_is_known_by_its_name(dataset, words):
     found = licences.of_data(dataset)
     assert len(found) == len(words)
     assert all(word in sentence for word, sentence in zip(words, found, strict=True))
 
 
 # --- refused
-
-
-@pytest.fixture
-def bundle(run):
-    write_bundle(run, Path("made"))
-    return Path("made")
 
 
 FILES = ["README.md", "bundle.json", "seed_0.safetensors", "seed_1.safetensors", "test_efficientnet.safetensors"]

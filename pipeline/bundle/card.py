@@ -121,7 +121,9 @@ def _measured(evaluation: Evaluation | None) -> str:
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
     part = PARTS[about.get("part", "val")]
     seeds = f" and {about['seeds']} seeds" if about["seeds"] > 1 else ""
-    return (
+    drawn = about["dataset"].startswith("synthetic")
+    of_drawn = "The faces are drawn, so these numbers say nothing about people. " if drawn else ""
+    return of_drawn + (
         f"On the {part} part of '{about['dataset']}': {scored} frames of {about['val_videos']:,} videos that it was "
         f"not trained on ({about['val_split']}). The intervals hold 95 % of the values when whole persons{seeds} are "
         "drawn again.\n\n" + _table(rows, ("", "", "95 % interval", ""))
