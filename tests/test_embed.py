@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import cv2
@@ -26,12 +27,14 @@ from pipeline.core.store import FeatureStore
 from pipeline.core.tables import ABAW_CLASSES, read_labels
 from pipeline.datasets import index
 from pipeline.embed import Embedder, by_clip, by_person, similarity
+from pipeline.embed import embedder as module
 from pipeline.embed.embedder import by_centres
 from pipeline.embed.loading import Trained, chosen
 from pipeline.extraction import reduce
 from pipeline.extraction.weights.__main__ import main as weights_main
 from pipeline.faces import __main__ as faces
 from pipeline.faces.detect import DETECTORS, mtcnn
+from pipeline.faces.video import Frame, Video
 
 REAL = Path(os.environ.get("FACES", "not given"))
 CPU = torch.device("cpu")
@@ -417,7 +420,11 @@ def test_another_crop_source_is_refused_by_name_and_taken_by_your_word(project):
     cv2.imwrite("data/cropped/clip/00001.jpg", scene(0, red=60))
     run = project / "runs/classified"
     refused(lambda: Embedder.load(run, device="cpu").frames("data"), "'cropped_aligned' there, 'cropped' here")
-    assert len(Embedder.load(run, alike=["crop_source"], device="cpu").frames("data")) == 1
+    table = Embedder.load(run, alike=["crop_source"], device="cpu").frames("data")
+    assert len(table) == 1
+    assert table.attrs["notes"] == [
+        {"file": "data", "note": "alike by your word: crop_source 'cropped_aligned' there, 'cropped' here"}
+    ]
 
 
 def test_what_shows_nothing_is_one_line(embedder):
@@ -465,6 +472,25 @@ def test_progress_is_told_and_can_stop_it(embedder):
     with pytest.raises(KeyboardInterrupt):
         embedder.video(file, on_progress=stop)
     assert len(embedder.video(file, min_frames=3)) == 6
+
+
+def test_a_long_video_is_never_in_memory_as_pixels(embedder, monkeypatch):
+    alive: set[int] = set()
+    most = [0]
+
+    def frames():
+        for number in range(1, 61):
+            image = scene(number, red=30)
+            alive.add(number)
+            weakref.finalize(image, alive.discard, number)
+            most[0] = max(most[0], len(alive))
+            yield Frame(number, number / 25, image)
+            del image
+
+    times = {number: number / 25 for number in range(1, 61)}
+    monkeypatch.setattr(module, "read", lambda path: Video(25.0, 60, frames(), times))
+    assert len(embedder.video("long.mp4")) == 60
+    assert 1 <= most[0] <= 4
 
 
 def test_pictures_as_given_are_taken_whole(project):

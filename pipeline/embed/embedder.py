@@ -39,7 +39,7 @@ from pipeline.faces.detect import Detector
 from pipeline.faces.loop import encode_crop, name_people
 from pipeline.faces.video import STILLS, Frame, UnreadableVideo, read
 
-Problems = list[dict[str, str]]  # the 'file' and the 'problem' of each
+Problems = list[dict[str, str]]  # the 'file' and the 'problem' (or 'note') of each
 
 
 class Embedder:
@@ -128,7 +128,7 @@ class Embedder:
         'fps' (None where it is not known). Raises ``UserError`` where no face is found, and for what is no video.
         """
         path, settings = Path(path), cut_settings(cut)
-        self.check_pictures()
+        vouched = self.check_pictures()
         gathered = _Gathered(self.frozen, with_crops, settings.quality)
         try:
             video = read(path)
@@ -144,7 +144,8 @@ class Embedder:
         found = found.assign(video=path.stem if name is None else name, time_sec=found["frame"].map(video.times))
         fps = None if np.isnan(video.fps) else video.fps
         table = self._table(found, gathered.features(), fps, gathered.crops, with_features)
-        table.attrs |= {"problems": _of(path, video.problems + problems), "notes": _of(path, video.notes)}
+        notes = _of(path, [*video.notes, *_by_your_word(vouched)], "note")
+        table.attrs |= {"problems": _of(path, video.problems + problems), "notes": notes}
         return table
 
     def images(
@@ -161,7 +162,7 @@ class Embedder:
         """
         images, settings = as_list(images), cut_settings(cut)
         names = names_of(images, names)
-        self.check_pictures()
+        vouched = self.check_pictures()
         detect = make_detector(settings) if self.cuts else None
         gathered = _Gathered(self.frozen, with_crops, settings.quality)
         kept, problems = [], Problems()
@@ -183,7 +184,8 @@ class Embedder:
         found = _some(pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(), problems)
         # A window of a single frame is that frame at any rate.
         table = self._table(found, gathered.features(), 1.0, gathered.crops, with_features)
-        table.attrs |= {"problems": problems, "fps": None}
+        notes = _of("all pictures", _by_your_word(vouched), "note")
+        table.attrs |= {"problems": problems, "notes": notes, "fps": None}
         return table
 
     def frames(
@@ -200,8 +202,7 @@ class Embedder:
         """
         folder = Path(folder)
         listed = numbered_frames(folder, str(self.facts["made_by"].get("crop_source")))
-        for crop_source in listed["crop_source"].unique():
-            self.frozen.check(crop_source)
+        vouched = [self.frozen.check(crop_source) for crop_source in listed["crop_source"].unique()]
         sizes, features, problems = {}, [], Problems()
         for places, images, failed in read_batches(listed["path"], self.frozen.batch_size, os.cpu_count() or 1):
             features.append(self.frozen(images))
@@ -216,7 +217,7 @@ class Embedder:
         found["time_sec"] = (found["frame"] - first) / (fps or np.nan)
         crops = [path.read_bytes() for path in found["path"]] if with_crops else []
         table = self._table(found, np.concatenate(features), fps, crops, with_features)
-        table.attrs |= {"problems": problems}
+        table.attrs |= {"problems": problems, "notes": _of(folder, _by_your_word(*vouched), "note")}
         return table
 
     def features(
@@ -398,8 +399,12 @@ def _counted(frames: Iterator[Frame], expected: int, on_progress: Progress | Non
             on_progress(frame.number, expected or None)
 
 
-def _of(file: str | Path, problems: Iterable[str]) -> Problems:
-    return [{"file": str(file), "problem": problem} for problem in problems]
+def _of(file: str | Path, said: Iterable[str], what: str = "problem") -> Problems:
+    return [{"file": str(file), what: words} for words in said]
+
+
+def _by_your_word(*vouched: str) -> list[str]:
+    return [f"alike by your word: {what}" for what in vouched if what]
 
 
 def _some(found: pd.DataFrame, problems: Problems) -> pd.DataFrame:
