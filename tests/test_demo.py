@@ -69,7 +69,16 @@ def project(tmp_path_factory):
         weights_main(["--backbone", "test_efficientnet", "--weights", "random"])
         small = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--workers", "1"]
         assert extract.main([*small, "--device", "cpu"]) == 0
-        every = ["--loss", "{cross_entropy: 1, ccc: 1, bce: 1}", "--sampler", "uniform", "--select-by", "macro_f1"]
+        every = [
+            "--loss",
+            "{cross_entropy: 1, ccc: 1, bce: 1}",
+            "--sampler",
+            "uniform",
+            "--select-by",
+            "macro_f1",
+            "--au-threshold-folds",
+            "2",
+        ]
         train.main([*FLAGS, *every, "--window", "3", "--name", "everything"])
         train.main([*FLAGS, "--model", "mlp", "--loss", "supcon", "--window", "3", "--name", "centres"])
         more = ["--model", "attention_pool", "--loss", "supcon", "--window", "5", "--output", "runs/deeper"]

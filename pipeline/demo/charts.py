@@ -356,8 +356,8 @@ def emotion_colour(classes: Sequence[str], field: str, legend: str | None = "top
 
 
 def _legend(orient: str, symbol: str = "square") -> alt.Legend:
-    """In a line; on a narrow page in rows of four."""
-    columns = alt.expr("width < 560 ? 4 : 0")
+    """In a line; on a narrow page in rows of four or three."""
+    columns = alt.expr("width < 400 ? 3 : width < 560 ? 4 : 0")
     return alt.Legend(title=None, orient=orient, direction="horizontal", columns=columns, symbolType=symbol, offset=4)
 
 
