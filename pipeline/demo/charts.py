@@ -295,7 +295,8 @@ def frame_weights(table: pd.DataFrame) -> Drawn:
         .mark_image(width=alt.expr(f"min(44, width / {len(table)} - 2)"), height=44)
         .encode(x=x, y=alt.YValue(-24), url=alt.Url("picture:N"))
     )
-    return _wide(_layered(bars, equal.encode(y=alt.Y("weight:Q")), faces), 140)
+    chart = _layered(bars, equal.encode(y=alt.Y("weight:Q")), faces)
+    return _wide(chart, 140).properties(padding={"top": 52, "bottom": 5, "left": 5, "right": 5})  # the faces are above
 
 
 def place_weights(weights: np.ndarray, picture: str) -> Drawn:

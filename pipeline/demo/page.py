@@ -263,7 +263,7 @@ def look_at_person(runs: dict[str, Embedder], tables: dict[str, pd.DataFrame], l
         )  # fmt: skip
 
     st.subheader("Map of the frames")
-    space = st.segmented_control("Space", list(vectors), default=label, required=True, key=f"space {entry}")
+    space = st.segmented_control("Space", list(vectors), default=label, required=True, key=f"space {entry} {label}")
     points, explained = view.plane(vectors[space][0])
     st.caption("The first two principal components (PCA) of these vectors. Near dots are alike; the ring is the frame.")
     on_map = drawn(rows.assign(x=points[:, 0], y=points[:, 1]))

@@ -40,8 +40,8 @@ def main() -> None:
         page.set_default_timeout(WAIT_MS)
         page.goto(options.address)
         page.locator("[class*='st-key-map_time-'] .marks").wait_for()
-        page.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
         page.get_by_test_id("stStatusWidget").wait_for(state="detached")
+        page.add_style_tag(content="[data-testid=stSidebar] { display: none }")
         page.wait_for_timeout(3000)  # the charts take the new width
         for name, (first, last) in PARTS.items():
             top = page.get_by_role("heading", name=first).bounding_box()["y"] - MARGIN
