@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -550,3 +551,27 @@ def test_clips_are_predicted_without_labels_as_the_evaluation_does(evaluated, ca
     np.testing.assert_allclose(mean[columns].sum(axis=1), 1, atol=1e-5)
     with pytest.raises(UserError, match="has no clips of the part 'test'"):
         predict.main([*flags, "--part", "test", "-o", "q.csv"])
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_do_what_it_says(single):
+    page = (ROOT / "docs/clips.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line) for line in page.splitlines() if line.startswith("    python ")]
+    assert len(commands) == 4
+    mains = {
+        "train.py": train.main,
+        "pipeline.evaluation.evaluate": evaluate.main,
+        "pipeline.submission.clips": predict.main,
+    }
+    for _, *words in commands:
+        name = words[1] if words[0] == "-m" else words[0]
+        flags = words[2:] if words[0] == "-m" else words[1:]
+        if name == "train.py":
+            flags += ["--cpu", "-r", "1", "--no-evaluate", *SPLIT]
+            flags += [] if "--no-reduce" in flags else ["--no-reduce", "-e", "2"]
+        mains[name](flags)
+    said = pd.read_csv("predictions.csv").set_index("clip")
+    assert len(said) == len(clips(single).table)
+    scored = pd.read_parquet("evaluation/tcn_clips/predictions.parquet").set_index("clip")
+    assert (said.loc[scored.index, "predicted"] == scored["predicted"]).all()
+    assert set(load_file("runs/manual/frozen_clips/seed_0/best.safetensors")) >= {"front.shift"}
