@@ -165,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def opened(config: EvaluateConfig) -> tuple[FeatureStore, Labels | Clips]:
     """The store, and the table by whose labels the run is evaluated: that of clips where it was trained on clips."""
     unit = "clip" if trained_on_clips(config.run) else "frame"
-    config = with_files(config, config.data, f"{unit}s" if unit == "clip" else "labels")
+    if unit == "clip" and config.window_stride is not None:
+        raise UserError(f"window_stride is of frames: {config.run} was trained on clips, with a clip_stride of its own")
+    config = with_files(config, config.data, "clips" if unit == "clip" else "labels")
     return open_labelled(config.data, config, config.frames, unit)
 
 
@@ -436,8 +438,11 @@ def report(
     config: EvaluateConfig, data: Sequence[FoldData], outputs: Sequence[Sequence[Outputs]], about: dict[str, Any]
 ) -> None:
     """Measures all seeds of all folds, writes the files and prints the numbers; ``about`` is what the run is."""
+    options = config.metric_options
+    if data[0].subset.clips is not None:
+        options = dataclasses.replace(options, smoothing="none", width=1, width_aus=1)
     folds = [
-        FoldResult(of.fold, of.subset, of_seeds, [measured(of.subset, o, config.metric_options) for o in of_seeds])
+        FoldResult(of.fold, of.subset, of_seeds, [measured(of.subset, o, options) for o in of_seeds])
         for of, of_seeds in zip(data, outputs, strict=True)
     ]
     about = _about_all(data) | about
