@@ -306,11 +306,11 @@ def test_heads_losses_and_samplers_train_on_clips_and_open_again(single, model, 
 
 
 def test_positives_of_another_video_and_group_are_of_the_clips_video_and_person(single, monkeypatch):
-    from pipeline.training import run as run_module
+    from pipeline.training import start
 
     handed = {}
-    build = run_module.build_sampler
-    monkeypatch.setattr(run_module, "build_sampler", lambda *a, **k: handed.update(k) or build(*a, **k))
+    build = start.build_sampler
+    monkeypatch.setattr(start, "build_sampler", lambda *a, **k: handed.update(k) or build(*a, **k))
     run("x", "-e", "1", "--sampler", "balanced", "--positives", "other_video", *SPLIT)
     assert len(handed["videos"]) > 90
     frames = frames_of(single)

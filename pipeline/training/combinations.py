@@ -235,9 +235,7 @@ def select_by_of_what_is_not_predicted(c: Combination) -> str | None:
 
 def centre_of_a_window_of_a_clip(c: Combination) -> str | None:
     if c.unit == "clip" and c.pooling == "centre" and c.window > 1:
-        return (
-            f"pooling 'centre' takes one frame of {c.window}, and a clip's label is of all of them: take mean or hann"
-        )
+        return f"pooling 'centre' takes one frame of {c.window}, and a clip's label is of all: take 'mean' or 'hann'"
     return None
 
 
