@@ -69,8 +69,8 @@ class FrameSet:
     def known(self) -> dict[str, np.ndarray]:
         """Which frames (N,) have a label of each track: a class, valence and arousal both, at least one action unit."""
         va = np.isfinite(self.va).all(axis=1)
-        aus, outputs = ((~np.isnan(values)).any(axis=1) for values in (self.aus, self.outputs))
-        return {"expression": self.label >= 0, "va": va, "aus": aus, "outputs": outputs}
+        known = {"expression": self.label >= 0, "va": va, "aus": (~np.isnan(self.aus)).any(axis=1)}
+        return known | ({"outputs": (~np.isnan(self.outputs)).any(axis=1)} if self.output_names else {})
 
     def centres(self, part: str) -> np.ndarray:
         """Row numbers of the labelled frames of a part, in order; of clips, those of their first frames."""
