@@ -272,7 +272,8 @@ def read_config(folder: Path, changes: dict[str, Any]) -> TrainConfig:
 def write_config(folder: Path, config: TrainConfig) -> None:
     """``config.json`` in the run's folder, from which ``--resume`` goes on."""
     plain = {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
-    write_json(folder / "config.json", plain, sort_keys=True, sealed=True)
+    # Not sorted: the first of several losses says whose official split counts, and the run is gone on with from this.
+    write_json(folder / "config.json", plain, sealed=True)
 
 
 def new_folder(config: TrainConfig) -> Path:
