@@ -192,7 +192,7 @@ def _curves(folder: Path) -> dict[str, dict[int, float]]:
     # None of the pictures and histograms, of which 0 would mean all.
     few = {"scalars": 0, "images": 1, "histograms": 1, "tensors": 1, "compressedHistograms": 1, "audio": 1}
     events = EventAccumulator(str(folder), size_guidance=few).Reload()
-    known = [tag for tag in events.Tags()["scalars"] if _description(tag.rpartition("/")[0], "", None)]
+    known = [tag for tag in events.Tags()["scalars"] if _description(tag.rpartition("/")[0], "", None, "frame")]
     return {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in known}
 
 
