@@ -334,8 +334,8 @@ def test_the_default_run_is_trained_evaluated_reported_and_predicts_every_task(p
 def test_a_frame_without_any_label_is_never_drawn(place, monkeypatch):
     drawn, plain = set(), run_module.first
 
-    def noted(data, seed):
-        adapter, trainer = plain(data, seed)
+    def noted(data, seed, **facts):
+        adapter, trainer = plain(data, seed, **facts)
         step = trainer._step
 
         def watched(shard, numbers, windows, pairs):
@@ -445,7 +445,7 @@ def test_learned_weights_move_are_shown_and_go_on_to_the_same_bits_after_a_kill(
 
 def test_learned_weights_have_their_own_rate_no_decay_and_no_part_in_the_norm(place, monkeypatch):
     made, plain = [], run_module.first
-    monkeypatch.setattr(run_module, "first", lambda *given: made.append(plain(*given)) or made[-1])
+    monkeypatch.setattr(run_module, "first", lambda *a, **b: made.append(plain(*a, **b)) or made[-1])
     trained("--loss-weights", "learned", "--au-threshold-folds", "null", "--weight-decay", "0.5")
     _, trainer = made[0]
     network, weights = trainer.optimizer.param_groups
