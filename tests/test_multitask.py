@@ -189,7 +189,7 @@ def test_thresholds_are_those_of_the_largest_f1_of_all_there_are():
     for unit in range(3):
         known = ~np.isnan(truth[:, unit])
         y, p = truth[known, unit], probabilities[known, unit]
-        every = [f1_score(y, p >= cut) for cut in np.linspace(0.0001, 0.9999, 3001)]
+        every = [2 * (y * (p >= cut)).sum() / (y.sum() + (p >= cut).sum()) for cut in np.linspace(0.0005, 0.9995, 1000)]
         assert f1_score(y, p >= found[unit]) == pytest.approx(max(every), abs=1e-12)
 
 
