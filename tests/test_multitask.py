@@ -320,6 +320,7 @@ def test_the_default_run_is_trained_evaluated_reported_and_predicts_every_task(p
 
     Path("list.txt").write_text("".join(f"v{n},{FRAMES}\n" for n in (20, 21)), encoding="utf-8")
     said = {}
+    capsys.readouterr()
     for task in ("va", "expr", "au", "mtl"):
         predict.main(["--run", str(folder), "--list", "list.txt", "--task", task, "-o", task, "--device", "cpu"])
         lines = Path(task, "predictions.txt").read_text("utf-8").splitlines()[1:]
