@@ -259,6 +259,7 @@ def adapter_of(folder: Path):
     return load_adapter(folder / "seed_0/best.safetensors", FeatureStore(Path("data/features.zarr")).made_by)
 
 
+@pytest.mark.slow
 def test_the_default_run_is_trained_evaluated_reported_and_predicts_every_task(place, capsys):
     folder = trained(*SHOWN[0])
     config = json.loads((folder / "config.json").read_text("utf-8"))
