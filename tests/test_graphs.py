@@ -266,7 +266,7 @@ def test_the_lines_of_the_page_give_the_embeddings_of_an_embedder_without_torch(
     assert found.shape == expected.shape == (7, 8)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
     assert ((found * expected).sum(axis=1) >= 0.9999).all()
-    assert (found @ expected.T).min() < 0.99  # frames differ by more than the two ways do
+    assert (found @ expected.T).min() < 0.999  # frames differ by more than the two ways do
 
 
 @pytest.mark.slow
