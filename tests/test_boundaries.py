@@ -33,7 +33,7 @@ BELOW = {
     "report": {"core", "metrics", "evaluation"},
     "bundle": {"core", "adapter", "metrics", "evaluation", "extraction", "embed"},
     "embed": {"core", "adapter", "datasets", "faces", "extraction", "metrics"},
-    "demo": {"core", "datasets", "embed", "evaluation", "faces"},
+    "demo": {"core", "datasets", "embed", "faces"},
 }
 SCRIPTS = {"extract.py": {"core", "extraction"}, "train.py": {"core", "adapter", "metrics", "training"}}
 

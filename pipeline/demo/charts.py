@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from altair.utils.schemapi import disable_debug_mode
 
+from pipeline.core.colours import COLOURS
 from pipeline.core.emotions import partners
 from pipeline.core.tables import ABAW_CLASSES
-from pipeline.evaluation.plots import COLOURS
 
 PICK = "pick"
 LEFT = 52  # pixels of the axis at the left, the same for all charts over time
@@ -83,7 +83,9 @@ def probabilities(table: pd.DataFrame, classes: Sequence[str], span: tuple[float
     """
     names = {f"p_{name}": name for name in classes}
     columns = ["frame", "time_sec", "segment"]
-    ends = table.groupby("segment").tail(1).assign(time_sec=lambda rows: rows["end_sec"])
+    # Vega-Lite goes on with the last value up to the next segment, unless it ends at zero.
+    ends = table.groupby("segment").tail(1)
+    ends = ends.assign(time_sec=ends["end_sec"], **dict.fromkeys(names, 0.0))
     rows = pd.concat([table, ends])[[*columns, *names]].rename(columns=names)
     long = rows.melt(columns, var_name="emotion", value_name="probability")
     areas = (

@@ -15,10 +15,10 @@ from pipeline.core.files import whole
 from pipeline.core.params import UserError, entry
 
 WIDTH, HEIGHT = 1100, 3400
-COLOURS = 128  # of a picture: a third of the size
+COLOURS = 256  # of a picture: a third of the size
 # Each picture, the heading it begins at, and the one it ends before.
 PARTS = {"timeline": ("drawn_sample, left", "Map of the frames"), "map": ("Map of the frames", "Similarity of people")}
-MARGIN = 24
+MARGIN = 6
 WAIT_MS = 600_000
 
 
