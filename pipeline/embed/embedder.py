@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from pipeline.adapter.adapter import Adapter
 from pipeline.adapter.examples import load_examples
 from pipeline.adapter.inference import per_frame
 from pipeline.adapter.sources import InMemory
+from pipeline.adapter.windows import Windows
 from pipeline.core.device import pick_device
 from pipeline.core.params import UserError, one_of
 from pipeline.core.store import ALIKE
@@ -38,6 +39,9 @@ from pipeline.faces.config import CutSettings
 from pipeline.faces.detect import Detector
 from pipeline.faces.loop import encode_crop, name_people
 from pipeline.faces.video import STILLS, Frame, UnreadableVideo, read
+
+if TYPE_CHECKING:
+    from pipeline.embed.stream import Stream
 
 Problems = list[dict[str, str]]  # the 'file' and the 'problem' (or 'note') of each
 
@@ -261,6 +265,12 @@ class Embedder:
         windows = windows.sort_values("cosine", ascending=False, kind="stable")
         return windows.drop_duplicates("video").head(most).reset_index(drop=True)
 
+    def stream(self, fps: float, *, delay_frames: int | Literal["window"] = 0, every: int = 5, **cut: Any) -> "Stream":
+        """Takes frames one by one, such as those of a camera: see ``pipeline.embed.stream``."""
+        from pipeline.embed.stream import Stream  # it is for few
+
+        return Stream(self, fps, delay_frames, {"every": every} | cut)
+
     # --- the steps -----------------------------------------------------------------------------------------------
 
     @cached_property
@@ -268,10 +278,10 @@ class Embedder:
         """The backbone: pictures (H, W, 3) uint8 RGB -> features (n, D) float16."""
         return self.frozen_by(BATCH)
 
-    def frozen_by(self, batch_size: int) -> Frozen:
-        """The backbone for so many pictures at a time."""
+    def frozen_by(self, batch_size: int, frames: int = 0) -> Frozen:
+        """The backbone for so many pictures at a time, and in all, as in ``Frozen``."""
         made_by, weights = self.facts["made_by"], self.trained.weights
-        return Frozen(self.trained.path, made_by, weights, self.device, self.alike, batch_size)
+        return Frozen(self.trained.path, made_by, weights, self.device, self.alike, batch_size, frames)
 
     def check_pictures(self) -> str:
         """What you vouch for of pictures that are cut here, '' for nothing.
@@ -289,14 +299,22 @@ class Embedder:
         only for windows whose step is a time. Predictions are float64: probabilities of 'classes' (n, C) and 'aus'
         (n, A), values of 'va' (n, 2). Raises ``UserError`` for features of another width, or that are not finite.
         """
-        values = torch.from_numpy(self._checked(features)).to(self.device)
+        features = self._checked(features)
         videos = [str(code) for code in range(int(video.max()) + 1)]
+        fps = None if fps is None else float(fps)
+        windows = [adapter.window.over(video, frame, videos, fps) for adapter in self.adapters]
+        return self.embed_rows(features, windows, np.arange(len(frame)))
+
+    def embed_rows(
+        self, features: np.ndarray, windows: Sequence[Windows], at: np.ndarray
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The same of the rows ``at`` (m,), ascending, of features (n, D) float16 by ``windows`` of each adapter."""
+        values = torch.from_numpy(features).to(self.device)
         embeddings, total = [], {}
-        for adapter in self.adapters:
+        for adapter, around in zip(self.adapters, windows, strict=True):
             projected = hasattr(adapter.front, "components")
             source = InMemory(adapter.front(values)) if projected else InMemory(values, adapter.front)
-            windows = adapter.window.over(video, frame, videos, None if fps is None else float(fps))
-            z, predicted = per_frame(adapter, source, windows, np.arange(len(frame)), None, self.device)
+            z, predicted = per_frame(adapter, source, around, at, None, self.device)
             embeddings.append(unit(z))
             if self.classes_by == "class centres":
                 centres = adapter.centres.cpu().numpy()

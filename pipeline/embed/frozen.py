@@ -25,15 +25,16 @@ class Frozen:
     """Pictures (H, W, 3) uint8 RGB -> features (n, D) float16, as they are in the store that the run was trained on.
 
     ``made_by`` is what made that store, ``weights`` the backbone's file. Loaded when it is first used. Fewer pictures
-    than ``batch_size`` cost as much as so many: 1 is for pictures that come one by one.
+    than ``batch_size`` cost as much as so many: 1 is for pictures that come one by one. ``frames`` are how many pictures
+    there will be: many of them are worth the seconds that it takes to prepare a faster way (``Forward``).
     """
 
     def __init__(
         self, run: Path, made_by: dict[str, Any], weights: Path | None, device: torch.device,
-        alike: Collection[str] = (), batch_size: int = BATCH,
+        alike: Collection[str] = (), batch_size: int = BATCH, frames: int = 0,
     ) -> None:  # fmt: skip
         self.run, self.made_by, self.weights, self.device = run, made_by, weights, device
-        self.alike, self.batch_size = alike, batch_size
+        self.alike, self.batch_size, self.frames = alike, batch_size, frames
 
     def check(self, crop_source: str) -> str:
         """What the user vouches for (``store.vouched_for``) of pictures of this ``crop_source``; '' for nothing.
@@ -69,7 +70,11 @@ class Frozen:
 
     @cached_property
     def forward(self) -> Forward:
-        return Forward(self.backbone, self.batch_size, self.made_by["precision"], ["original"], self.device)
+        precision = self.made_by["precision"]
+        forward = Forward(self.backbone, self.batch_size, precision, ["original"], self.device, self.frames)
+        if self.frames:
+            forward.prepare()
+        return forward
 
     def __call__(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Features of pictures of any size. Raises ``UserError`` where some are not finite."""

@@ -14,7 +14,7 @@ from pipeline.extraction.frames import decode_bytes
 from pipeline.faces.config import CutSettings
 from pipeline.faces.detect import DETECTORS, Detector
 from pipeline.faces.loop import encode_crop
-from pipeline.faces.tracks import LOOK_LENGTH, follow
+from pipeline.faces.tracks import LOOK_LENGTH, Sighting, follow
 from pipeline.faces.video import Frame
 
 Progress = Callable[[int, int | None], None]  # how many are done, and of how many, or None; may raise, to stop
@@ -52,14 +52,20 @@ def make_detector(settings: CutSettings) -> Detector:
 def cut_pictures(frames: Iterable[Frame], detect: Detector, settings: CutSettings) -> Iterator[Picture]:
     """All faces, frame by frame."""
     for seen in follow(frames, detect, settings.every, settings.size):
-        jpeg = encode_crop(seen.crop, settings.quality)
-        box = tuple(map(float, seen.box))
-        yield Picture(seen.frame, seen.time_sec, seen.track, box, seen.confidence, seen.look, decode_bytes(jpeg), jpeg)
+        yield as_cut(seen, settings.quality)
+
+
+def as_cut(seen: Sighting, quality: int) -> Picture:
+    jpeg, box = encode_crop(seen.crop, quality), tuple(map(float, seen.box))
+    return Picture(seen.frame, seen.time_sec, seen.track, box, seen.confidence, seen.look, decode_bytes(jpeg), jpeg)
 
 
 def whole_pictures(frames: Iterable[Frame]) -> Iterator[Picture]:
     """Each frame as it is."""
-    for frame in frames:
-        height, width = frame.image.shape[:2]
-        box = (0.0, 0.0, float(width), float(height))
-        yield Picture(frame.number, frame.time_sec, 1, box, np.nan, np.zeros(LOOK_LENGTH), frame.image, None)
+    yield from map(as_whole, frames)
+
+
+def as_whole(frame: Frame) -> Picture:
+    height, width = frame.image.shape[:2]
+    box = (0.0, 0.0, float(width), float(height))
+    return Picture(frame.number, frame.time_sec, 1, box, np.nan, np.zeros(LOOK_LENGTH), frame.image, None)

@@ -16,6 +16,13 @@ def with_embeddings(
 
     New columns: embedding; class and p_<class> of each class; valence and arousal; AU1 and so on. All float32.
     """
+    return table.assign(**new_columns(embeddings, predicted, facts))
+
+
+def new_columns(
+    embeddings: np.ndarray, predicted: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """The new columns of ``with_embeddings``, n cells each."""
     columns: dict[str, Any] = {"embedding": rows(embeddings)}
     if "classes" in predicted:
         classes = facts["classes"]
@@ -25,7 +32,7 @@ def with_embeddings(
         columns |= _each(["valence", "arousal"], predicted["va"])
     if "aus" in predicted:
         columns |= _each([name.upper() for name in facts["au_names"]], predicted["aus"])
-    return table.assign(**columns)
+    return columns
 
 
 def rows(values: np.ndarray) -> np.ndarray:

@@ -56,14 +56,14 @@ def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int 
 
     Interpolated points were as near to the detector's as those of optical flow (2 % apart at 5 frames), and steadier.
     """
-    tracker, before, between = Tracker(), _FrameFaces.nothing(), list[Frame]()
+    tracker, before, between = Tracker(), FrameFaces.nothing(), list[Frame]()
 
-    def look_at(frame: Frame) -> _FrameFaces:
-        seen = _FrameFaces.of(frame, detect(frame.image), size)
+    def look_at(frame: Frame) -> FrameFaces:
+        seen = FrameFaces.of(frame, detect(frame.image), size)
         seen.tracks = tracker.match(seen)
         return seen
 
-    def reach(frame: Frame, before: _FrameFaces) -> Iterator[_FrameFaces]:
+    def reach(frame: Frame, before: FrameFaces) -> Iterator[FrameFaces]:
         seen = look_at(frame)
         if between and set(seen.tracks) == set(before.tracks):
             yield from (_between(before, seen, middle, size) for middle in between)
@@ -83,7 +83,7 @@ def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int 
                 for seen in reach(between.pop(), before):
                     yield from seen.sightings()
             tracker.end_all()
-            before = _FrameFaces.nothing()
+            before = FrameFaces.nothing()
         if before.frame is not None and frame.number - before.frame.number < every:
             between.append(frame)
             continue
@@ -111,7 +111,7 @@ def placed(frames: Iterable[Frame], landmarks: Mapping[int, np.ndarray], size: i
 
 
 @dataclass
-class _FrameFaces:
+class FrameFaces:
     """What was seen in one frame; ``tracks`` has the number of each face's track."""
 
     frame: Frame | None
@@ -121,11 +121,11 @@ class _FrameFaces:
     tracks: list[int] = field(default_factory=list)
 
     @classmethod
-    def nothing(cls) -> "_FrameFaces":
+    def nothing(cls) -> "FrameFaces":
         return cls(None, Faces(np.empty((0, 4)), np.empty((0, 5, 2)), np.empty(0)), [], np.empty((0, LOOK_LENGTH)))
 
     @classmethod
-    def of(cls, frame: Frame, faces: Faces, size: int) -> "_FrameFaces":
+    def of(cls, frame: Frame, faces: Faces, size: int) -> "FrameFaces":
         crops = [align_from(frame.image, points, size) for points in faces.points]
         return cls(frame, faces, crops, np.array([look(c) for c in crops]).reshape(-1, LOOK_LENGTH))
 
@@ -137,13 +137,13 @@ class _FrameFaces:
             )  # fmt: skip
 
 
-def _between(one: _FrameFaces, other: _FrameFaces, frame: Frame, size: int) -> _FrameFaces:
+def _between(one: FrameFaces, other: FrameFaces, frame: Frame, size: int) -> FrameFaces:
     """The faces of ``one`` on their straight way to where they are in ``other``."""
     rows = [other.tracks.index(track) for track in one.tracks]
     part = (frame.number - one.frame.number) / (other.frame.number - one.frame.number)
     boxes = (1 - part) * one.faces.boxes + part * other.faces.boxes[rows]
     points = (1 - part) * one.faces.points + part * other.faces.points[rows]
-    seen = _FrameFaces.of(frame, Faces(boxes, points, np.full(len(boxes), np.nan)), size)
+    seen = FrameFaces.of(frame, Faces(boxes, points, np.full(len(boxes), np.nan)), size)
     seen.tracks = one.tracks
     return seen
 
@@ -155,7 +155,7 @@ class Tracker:
         self.next = 1
         self.alive: dict[int, tuple[np.ndarray, np.ndarray, float]] = {}  # track -> last box, look, time
 
-    def match(self, seen: _FrameFaces) -> list[int]:
+    def match(self, seen: FrameFaces) -> list[int]:
         """One track a face; nothing is taken over until ``take``."""
         tracks = list(range(self.next, self.next + len(seen.faces)))
         alive = [(t, *last) for t, last in self.alive.items() if _clock(seen.frame) - last[2] <= LOST_SEC]
@@ -172,7 +172,7 @@ class Tracker:
     def end_all(self) -> None:
         self.alive = {}
 
-    def take(self, seen: _FrameFaces) -> None:
+    def take(self, seen: FrameFaces) -> None:
         self.alive = {t: last for t, last in self.alive.items() if _clock(seen.frame) - last[2] <= LOST_SEC}
         for track, box, look in zip(seen.tracks, seen.faces.boxes, seen.looks, strict=True):
             self.alive[track] = box, look, _clock(seen.frame)
