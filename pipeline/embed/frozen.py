@@ -25,8 +25,8 @@ class Frozen:
     """Pictures (H, W, 3) uint8 RGB -> features (n, D) float16, as they are in the store that the run was trained on.
 
     ``made_by`` is what made that store, ``weights`` the backbone's file. Loaded when it is first used. Fewer pictures
-    than ``batch_size`` cost as much as so many: 1 is for pictures that come one by one. ``frames`` are how many pictures
-    there will be: many of them are worth the seconds that it takes to prepare a faster way (``Forward``).
+    than ``batch_size`` cost as much as so many: 1 is for pictures that come one by one. ``frames`` are how many
+    pictures there will be: many of them are worth the seconds that it takes to prepare a faster way (``Forward``).
     """
 
     def __init__(
