@@ -79,7 +79,8 @@ class Frozen:
     def __call__(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Features of pictures of any size. Raises ``UserError`` where some are not finite."""
         resized = [self.forward.resize_image(picture) for picture in pictures]
-        parts = [resized[i : i + self.batch_size] for i in range(0, len(resized), self.batch_size)]
+        size = self.forward.batch_size  # a way that was prepared may take more at a time
+        parts = [resized[i : i + size] for i in range(0, len(resized), size)]
         rows = [self.forward(part, [""] * len(part))["original"] for part in parts]
         features = np.concatenate(rows) if rows else np.empty((0, self.backbone.num_features), np.float16)
         if not np.isfinite(features).all():
