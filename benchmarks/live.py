@@ -19,6 +19,7 @@ Then: how much an embedding at once differs from that of the whole clip, and how
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--peers", type=Path, help="the folder with emotiefflib and facenet_pytorch")
     parser.add_argument("--size", type=int, nargs=2, default=[640, 360], help="width and height")
+    parser.add_argument("--frames", type=int, help="the first so many of the clip")
     parser.add_argument("--fps", type=float, default=30)
     parser.add_argument("--every", type=int, nargs="+", default=[1, 5, 10], help="detection in every n-th frame")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -72,7 +74,7 @@ def main() -> None:
     cv2.setNumThreads(given.threads)
     frames = [
         Frame(f.number, f.time_sec, cv2.resize(f.image, tuple(given.size), interpolation=cv2.INTER_AREA))
-        for f in read(given.clip).frames
+        for f in itertools.islice(read(given.clip).frames, given.frames)
     ]
     print(f"{len(frames)} frames of {given.size[0]} x {given.size[1]}, {given.threads} threads\n")
     for name in given.backbones:

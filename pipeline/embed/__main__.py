@@ -22,10 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import filelock
+import pandas as pd
 
+from pipeline.adapter.adapter import Adapter
 from pipeline.core.files import write_json
 from pipeline.core.params import UserError, add_flags, build, entry, option
 from pipeline.core.progress import Line, clock
@@ -33,16 +35,12 @@ from pipeline.core.store import ALIKE
 from pipeline.datasets.dataset import counted
 from pipeline.datasets.scan import scan
 from pipeline.embed import files as kept
+from pipeline.embed import matrix
+from pipeline.embed.embedder import Embedder
 from pipeline.embed.files import Parts
 from pipeline.embed.inputs import names_of
 from pipeline.faces.config import CutSettings
 from pipeline.faces.video import STILLS, VIDEOS, expected_frames
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from pipeline.adapter.adapter import Adapter
-    from pipeline.embed.embedder import Embedder
 
 PICTURES = 64  # at a time: so many may have to be done again after a kill
 _FACES = {field.name: field for field in dataclasses.fields(CutSettings)}
@@ -135,7 +133,7 @@ def _files(config: EmbedConfig, given: Sequence[Path], output: Path) -> int:
     for problem in report["problems"]:
         print(f"{problem['file']}: {problem['problem']}")
     if count := report["other_files"]["count"]:
-        print(f"{count:,} other files, such as {report['other_files']['first'][0]}, are no videos or pictures")
+        print(f"{report['other_files']['first'][0]}: no video and no picture ({count:,} such files)")
     troubled = len({problem["file"] for problem in report["problems"]})
     print(
         f"{report['rows']:,} rows of {len(paths):,} files, {len(todo):,} of them embedded now, {troubled:,} with "
@@ -167,7 +165,7 @@ def find(given: Sequence[Path]) -> tuple[list[Path], list[str], list[dict[str, s
     return list(found.values()), others, problems
 
 
-def job_of(embedder: "Embedder", config: EmbedConfig) -> dict[str, Any]:
+def job_of(embedder: Embedder, config: EmbedConfig) -> dict[str, Any]:
     """What makes the rows of a file, in words: two outputs of the same are of one kind."""
     name = config.run.resolve().name
     return {
@@ -178,7 +176,7 @@ def job_of(embedder: "Embedder", config: EmbedConfig) -> dict[str, Any]:
     }
 
 
-def digest(adapter: "Adapter") -> str:
+def digest(adapter: Adapter) -> str:
     """16 digits that are others for another training: of all tensors and facts."""
     found = hashlib.sha256(json.dumps(adapter.facts, sort_keys=True, default=str).encode())
     tensors = {**adapter.modules().state_dict(), **({} if adapter.centres is None else {"centres": adapter.centres})}
@@ -187,7 +185,7 @@ def digest(adapter: "Adapter") -> str:
     return found.hexdigest()[:16]
 
 
-def _embed(embedder: "Embedder", todo: Sequence[Path], cut: dict[str, Any], parts: Parts, line: Line) -> None:
+def _embed(embedder: Embedder, todo: Sequence[Path], cut: dict[str, Any], parts: Parts, line: Line) -> None:
     """Embeds the files, each video by itself and pictures some at a time, and keeps each part."""
     started, frames_done, files_done = time.monotonic(), 0, 0
     total = sum(map(expected_frames, todo))
@@ -225,9 +223,9 @@ def units(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _of_unit(
-    embedder: "Embedder", unit: list[Path], cut: dict[str, Any], results: list[dict[str, Any]],
+    embedder: Embedder, unit: list[Path], cut: dict[str, Any], results: list[dict[str, Any]],
     step: Callable[[int, int | None], None],
-) -> "pd.DataFrame | None":  # fmt: skip
+) -> pd.DataFrame | None:  # fmt: skip
     """The rows of a unit, ``video`` being the number of the file in it; ``results`` learn what was found."""
     numbers = [str(number) for number in range(len(unit))]
     try:
@@ -252,7 +250,7 @@ def _of_unit(
 
 
 def _report(
-    embedder: "Embedder", config: EmbedConfig, parts: Parts, paths: Sequence[Path], names: Sequence[str],
+    embedder: Embedder, config: EmbedConfig, parts: Parts, paths: Sequence[Path], names: Sequence[str],
     others: list[str], problems: list[dict[str, str]],
 ) -> dict[str, Any]:  # fmt: skip
     """What each file gave, and every problem; nothing in it tells the time."""
@@ -272,8 +270,6 @@ def _report(
 
 
 def _matrix(config: EmbedConfig) -> int:
-    from pipeline.embed import matrix
-
     folder = config.matrix
     output = Path(f"{folder.resolve().name}.png") if config.output is None else config.output
     if output.suffix.lower() != ".png":
@@ -303,9 +299,7 @@ def _matrix(config: EmbedConfig) -> int:
     return int(config.strict and bool(problems))
 
 
-def _load(config: EmbedConfig) -> "Embedder":
-    from pipeline.embed.embedder import Embedder  # here, since --help shall not wait for torch
-
+def _load(config: EmbedConfig) -> Embedder:
     return Embedder.load(config.run, config.seed, config.alike, config.device, config.weights)
 
 

@@ -34,6 +34,7 @@ from pipeline.embed.people import (
 )
 from pipeline.embed.table import BOX, rows, with_embeddings
 from pipeline.extraction.backbones import PICTURES
+from pipeline.extraction.forward import EXPORT_FROM
 from pipeline.extraction.frames import UnreadableImage, read_batches
 from pipeline.faces.config import CutSettings
 from pipeline.faces.detect import Detector
@@ -277,6 +278,11 @@ class Embedder:
     def frozen(self) -> Frozen:
         """The backbone: pictures (H, W, 3) uint8 RGB -> features (n, D) float16."""
         return self.frozen_by(BATCH)
+
+    @cached_property
+    def frozen_live(self) -> Frozen:
+        """The same for pictures that come one by one, prepared as for many: ONNX Runtime on a CPU, a CUDA graph."""
+        return self.frozen_by(1, EXPORT_FROM)
 
     def frozen_by(self, batch_size: int, frames: int = 0) -> Frozen:
         """The backbone for so many pictures at a time, and in all, as in ``Frozen``."""

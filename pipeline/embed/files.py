@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 import pandas as pd
@@ -25,10 +25,8 @@ import pyarrow.parquet as pq
 
 from pipeline.core.files import read_json, read_table_facts, whole, write_json, write_table
 from pipeline.core.params import UserError
+from pipeline.embed.embedder import Embedder
 from pipeline.embed.table import BOX, new_columns
-
-if TYPE_CHECKING:
-    from pipeline.embed.embedder import Embedder
 
 FORMAT = 1  # one more whenever the rows of a file change without a change of the run or the settings
 JOB, WAY_OUT = "job.json", "Make all anew with --rebuild"
@@ -176,7 +174,7 @@ def _read(part: Path) -> pa.Table:
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def schema_of(embedder: "Embedder") -> pa.Schema:
+def schema_of(embedder: Embedder) -> pa.Schema:
     """Of an output."""
     widths = {"classes": len(embedder.classes), "va": 2, "aus": len(embedder.facts["au_names"])}
     predicts = {*embedder.adapters[0].predicts, *(["classes"] if embedder.classes_by else [])}

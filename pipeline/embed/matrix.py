@@ -1,9 +1,7 @@
 """The similarity matrix of faces: cosines of all with all, the faces at both axes, and the pairs that are alike."""
 
 import io
-import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -15,11 +13,11 @@ from pipeline.adapter.examples import load_examples
 from pipeline.core.files import whole
 from pipeline.core.params import UserError
 from pipeline.embed.compare import similarity
+from pipeline.embed.embedder import Embedder
 
-if TYPE_CHECKING:
-    from pipeline.embed.embedder import Embedder
-
-MOST = 400  # faces that are drawn: more would be smaller than a word
+MOST = 2000  # faces that are drawn
+SHOWN = 300  # up to so many faces have names and pictures at the axes: more would be too small to see
+LARGEST = 60  # inches of a side
 NUMBERS, OUTLINES = 25, 60  # up to so many faces, cosines are written into the cells, and pairs that are alike outlined
 NAMED = 24  # characters of a name; the list of pairs has all of it
 THUMBNAIL = 96  # pixels
@@ -45,14 +43,9 @@ def pairs_of(faces: pd.DataFrame, threshold: float) -> pd.DataFrame:
     The most alike come first.
     """
     cosines = similarity(faces)
-    pairs = [(i, j) for i, j in itertools.combinations(range(len(faces)), 2) if cosines[i, j] >= threshold]
-    found = pd.DataFrame(
-        {
-            "first": [faces["name"][i] for i, _ in pairs],
-            "second": [faces["name"][j] for _, j in pairs],
-            "cosine": np.array([cosines[pair] for pair in pairs], dtype=np.float32),
-        }
-    )
+    first, second = np.nonzero(np.triu(cosines >= threshold, 1))
+    names = faces["name"].to_numpy()
+    found = pd.DataFrame({"first": names[first], "second": names[second], "cosine": cosines[first, second]})
     return found.sort_values("cosine", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -67,8 +60,9 @@ def draw(table: pd.DataFrame, threshold: float, whose: str) -> tuple[Figure, pd.
     if not 2 <= count <= MOST:
         raise UserError(f"a similarity matrix is drawn of 2 to {MOST} faces, and there are {count}")
     cosines, pairs = similarity(faces), pairs_of(faces, threshold)
-    cell = float(np.clip(16 / count, 0.3, 0.9))  # inches
-    words = 0.062 * (8 + min(NAMED, faces["name"].str.len().max()))  # inches of the longest name
+    cell = min(float(np.clip(16 / count, 0.3, 0.9)), LARGEST / count)  # inches
+    points = float(np.clip(24 * cell, 5, 9))
+    words = 0.65 * points / 72 * (3 + min(NAMED, faces["name"].str.len().max()))  # inches of the longest name
     before, size = words + cell + 0.15, count * cell
     width, height = max(before + size + 1.3, 7.5), 0.75 + cell + size + words + 0.1
     figure = Figure(figsize=(width, height), dpi=DPI)
@@ -81,16 +75,15 @@ def draw(table: pd.DataFrame, threshold: float, whose: str) -> tuple[Figure, pd.
     off_diagonal = cosines[~np.eye(count, dtype=bool)]
     low = min(float(off_diagonal.min()), threshold)
     shown = axes.imshow(cosines, cmap="viridis", vmin=low, vmax=1, aspect="equal")
-    axes.set(xticks=range(count), yticks=range(count))
-    labels = [_short(name) for name in faces["name"]]
-    points = float(np.clip(24 * cell, 6, 9))
+    labels = [_short(name) for name in faces["name"]] if count <= SHOWN else []
+    axes.set(xticks=range(len(labels)), yticks=range(len(labels)))
     axes.set_xticklabels(labels, rotation=90, fontsize=points)
     axes.set_yticklabels(labels, fontsize=points)
     axes.tick_params(length=0, pad=2)
     axes.tick_params(axis="y", pad=2 + 72 * cell)
-    for i, j in np.ndindex(count, count):
+    for i, j in np.ndindex(count, count) if count <= OUTLINES else ():
         above = i != j and cosines[i, j] >= threshold
-        if above and count <= OUTLINES:
+        if above:
             axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="white", linewidth=1.5))
         if count <= NUMBERS:
             dark = (cosines[i, j] - low) / max(1 - low, 1e-6) < 0.6
@@ -99,7 +92,7 @@ def draw(table: pd.DataFrame, threshold: float, whose: str) -> tuple[Figure, pd.
                 fontweight="bold" if above else "normal",
             )  # fmt: skip
     for number, crop in enumerate(faces["crop"]):
-        if crop is not None:
+        if crop is not None and count <= SHOWN:
             image = _thumbnail(crop)
             for left, top in ((before - cell, 0.65 + cell + number * cell), (before + number * cell, 0.65)):
                 face = figure.add_axes(place(left + 0.03 * cell, top + 0.03 * cell, 0.94 * cell, 0.94 * cell))
@@ -116,7 +109,7 @@ def draw(table: pd.DataFrame, threshold: float, whose: str) -> tuple[Figure, pd.
     return figure, pairs
 
 
-def threshold_of(embedder: "Embedder") -> tuple[float, str]:
+def threshold_of(embedder: Embedder) -> tuple[float, str]:
     """A cosine that tells two faces of one class from two of different ones, and where it is from.
 
     It is the one with the best F1 over pairs of the run's example windows (``best_f1_threshold``). They are training

@@ -23,7 +23,6 @@ from pipeline.core.params import UserError
 from pipeline.core.rates import seconds
 from pipeline.embed.people import Picture, as_cut, as_whole, cut_settings, make_detector
 from pipeline.embed.table import new_columns
-from pipeline.extraction.forward import EXPORT_FROM
 from pipeline.faces.live import LiveFaces
 from pipeline.faces.video import Frame
 
@@ -67,11 +66,11 @@ class Stream:
         self.fps, self._embedder, self._settings = float(fps), embedder, cut_settings(cut)
         self._windows = [adapter.window for adapter in embedder.adapters]
         behind, ahead = zip(*(reach(window, self.fps) for window in self._windows), strict=True)
-        self._behind = max(behind)
+        self._behind, self._mirrors = max(behind), any(window.edge != "mask" for window in self._windows)
         self.delay_frames = max(ahead) if delay_frames == "window" else delay_frames
         if isinstance(self.delay_frames, bool) or not isinstance(self.delay_frames, int) or self.delay_frames < 0:
             raise UserError(f"delay_frames must be 0 or more, or 'window', and is {delay_frames!r}")
-        self._frozen = embedder.frozen_by(1, EXPORT_FROM)  # as for many: ONNX Runtime on a CPU, a CUDA graph
+        self._frozen = embedder.frozen_live
         self._faces = None
         if embedder.cuts:
             self._faces = LiveFaces(make_detector(self._settings), self._settings.every, self._settings.size)
@@ -84,7 +83,7 @@ class Stream:
 
         ``image`` is (H, W, 3) uint8 RGB. ``time_sec`` is when it was taken, by any clock: frames that were dropped in
         between are then missing in the windows, as they were in training. Without it no frame is missing. The rows of
-        somebody who has gone come when that is known, half a second later.
+        somebody out of sight that still wait come when it is known whether they have gone, within half a second.
         """
         frame = self._next(image, time_sec)
         pictures = self._pictures(frame)
@@ -142,8 +141,10 @@ class Stream:
         """The rows up to frame ``last``, and all of those who are not ``there`` any more."""
         rows = []
         for track, person in list(self._people.items()):
-            due = []
-            while person.waiting and (person.waiting[0]["frame"] <= last or track not in there):
+            due, known = [], last
+            if self._mirrors:  # a frame beyond the last one is mirrored, and one that is only missing is masked
+                known = min(last, person.frames[-1] - self.delay_frames)
+            while person.waiting and (person.waiting[0]["frame"] <= known or track not in there):
                 due.append(person.waiting.popleft())
             rows += self._embedded(person, due)
             if track not in there:
@@ -172,7 +173,11 @@ def live_windows(window: Window, frames: np.ndarray, fps: float) -> Windows:
 
 
 def reach(window: Window, fps: float) -> tuple[int, int]:
-    """How many frames of a stream a window reaches behind its centre, and ahead of it."""
+    """How many frames of a stream a window reaches behind its centre, and ahead of it.
+
+    Where a video is mirrored beyond its first frame, that reaches as far ahead as behind.
+    """
     step = seconds(window.step) * fps if window.in_seconds else window.step or 1
     behind = window.frames // 2
-    return tuple(math.ceil(places * step - 0.5 - 1e-6) for places in (behind, window.frames - 1 - behind))
+    ahead = window.frames - 1 - behind if window.edge == "mask" else behind
+    return tuple(math.ceil(places * step - 0.5 - 1e-6) for places in (behind, ahead))

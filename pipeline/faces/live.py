@@ -21,6 +21,7 @@ from pipeline.faces.video import Frame
 
 AROUND = 96  # pixels of a face's box in the picture that flow is taken from, which is twice as wide
 FLOW_WINDOW, FLOW_LEVELS = (21, 21), 2
+FAINTEST = 1e-6  # how little a patch may differ from itself beside; OpenCV's 1e-4 gives up on a smooth cheek
 TOWARDS_DETECTION = 0.5
 ANOTHER = 0.3  # intersection over union of a followed face with another one: below it they are two
 
@@ -110,7 +111,7 @@ def flowed(before: np.ndarray, now: np.ndarray, box: np.ndarray, points: np.ndar
     )
     start = (scale * points + shift).astype(np.float32)
     end, found, _ = cv2.calcOpticalFlowPyrLK(
-        one, other, start[:, None], None, winSize=FLOW_WINDOW, maxLevel=FLOW_LEVELS
+        one, other, start[:, None], None, winSize=FLOW_WINDOW, maxLevel=FLOW_LEVELS, minEigThreshold=FAINTEST
     )
     moves = (end[:, 0] - start).astype(np.float64) / scale
     lost = (found[:, 0] == 0) | (np.abs(moves).max(axis=1) > AROUND / scale)
