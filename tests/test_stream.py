@@ -3,11 +3,13 @@
 import os
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from test_faces import COLOURS, film, find_squares, picture
 from untrained_run import make_run
 
@@ -228,6 +230,19 @@ def test_times_must_rise_and_settings_must_be_possible(embedder):
         embedder.stream(25, most_people=1)
     with pytest.raises(UserError, match="every must be"):
         embedder.stream(25, every=0)
+
+
+def test_the_program_on_the_page_runs(run, monkeypatch, capsys):
+    """With a camera of four frames."""
+    page = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
+    program = page.split("```python\n")[1].split("```")[0]
+    pictures = iter([(True, scene(i, red=20)[..., ::-1].copy()) for i in range(4)] + [(False, None)])
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: SimpleNamespace(read=lambda: next(pictures)))
+    Path("runs").mkdir()
+    os.symlink(run, "runs/tcn_supcon")
+    os.symlink(run.parent / "weights", "weights")
+    exec(program, {})
+    assert capsys.readouterr().out.count("p1 ") == 4
 
 
 # --- faces in between two detections
