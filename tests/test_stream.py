@@ -240,7 +240,7 @@ def test_the_program_on_the_page_runs(run, monkeypatch, capsys):
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: SimpleNamespace(read=lambda: next(pictures)))
     Path("runs").mkdir()
     os.symlink(run, "runs/tcn_supcon")
-    os.symlink(run.parent / "weights", "weights")
+    os.symlink(run.parent / "weights", "runs/weights")
     exec(program, {})
     assert capsys.readouterr().out.count("p1 ") == 4
 
