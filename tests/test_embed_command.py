@@ -1,6 +1,7 @@
 """``python -m pipeline.embed``: many files to one table, and the similarity matrix of pictures."""
 
 import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -103,6 +104,16 @@ def test_three_formats_hold_what_the_embedder_gives_and_problems_are_named(run, 
     columns = [f"embedding_{i}" for i in range(8)]
     np.testing.assert_array_equal(sheet[columns].to_numpy(np.float32), flat(kept.to_pandas())["embedding"])
     assert sheet["person"].tolist() == expected["person"].tolist()
+
+
+def test_what_is_alike_by_your_word_is_noted_of_each_file(clips, tmp_path):
+    other = make_run(tmp_path / "other", crop_source="cropped")
+    with pytest.raises(UserError, match="cropped"):
+        command(other, "one.mp4", "more", "-o", "out.parquet")
+    assert command(other, "one.mp4", "more", "-o", "out.parquet", "--alike", "crop_source") == 0
+    report = json.loads(Path("out.parquet.json").read_text(encoding="utf-8"))
+    noted = {Path(of["file"]).name for of in report["files"] if "alike by your word" in " ".join(of["notes"])}
+    assert noted == {"one.mp4", "two.mp4", "a.png", "b.png", "nobody.png"}
 
 
 def test_strict_says_by_its_exit_status_that_there_were_problems(run, clips):

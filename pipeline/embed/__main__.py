@@ -243,7 +243,9 @@ def _of_unit(
     by_name = {str(path): result for path, result in zip(unit, results, strict=True)}
     for what in ("problems", "notes"):
         for found in table.attrs[what]:
-            by_name[found["file"]][what].append(found[what.removesuffix("s")])
+            of = by_name.get(found["file"])  # or what is said of all pictures
+            for result in results if of is None else [of]:
+                result[what].append(found[what.removesuffix("s")])
     for number, rows in table["video"].value_counts().items():
         results[int(number)]["rows"] = int(rows)
     return table
