@@ -242,11 +242,11 @@ def test_pairs_at_or_above_the_threshold_are_listed_by_name_the_most_alike_first
 
 @pytest.mark.parametrize("count", [2, 3, 61, 301])
 def test_a_figure_is_drawn_of_few_and_of_many_faces(count):
-    figure, pairs = matrix.draw(table_of([f"face {i:03d}" for i in range(count)], crops=count < 100), 0.5, "as given")
+    figure, pairs = matrix.draw(table_of([f"face {i:03d}" for i in range(count)], crops=count < 20), 0.5, "as given")
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ([f"face {i:03d}" for i in range(count)] if count <= matrix.SHOWN else [])
     faces = len(figure.axes) - 2
-    assert faces == (2 * count if count < 100 else 0)
+    assert faces == (2 * count if count < 20 else 0)
     assert f"{len(pairs):,} of" in " ".join(text.get_text() for text in figure.texts)
 
 

@@ -166,7 +166,7 @@ def test_people_stay_apart_and_who_has_gone_is_forgotten(embedder):
 def test_what_is_kept_does_not_grow(embedder):
     live = embedder.stream(25, every=5)
     pictures = [scene(0, red=20 + abs(10 - i)) for i in range(20)]
-    for number in range(400):
+    for number in range(120):
         live.push(pictures[number % 20])
         (person,) = live._people.values()
         assert len(person.frames) == len(person.features) <= 4

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pipeline.adapter.examples import load_examples
+from pipeline.adapter.examples import FILE, load_examples
 from pipeline.core.files import whole
 from pipeline.core.params import UserError
 from pipeline.embed.compare import similarity
@@ -113,14 +113,16 @@ def threshold_of(embedder: Embedder) -> tuple[float, str]:
     """A cosine that tells two faces of one class from two of different ones, and where it is from.
 
     It is the one with the best F1 over pairs of the run's example windows (``best_f1_threshold``). They are training
-    data: on other faces a lower one is often better. A bundle has no examples. There it is half-way between 1 and the
-    mean cosine of two class centres; and 0.5 where there are no classes either. Of several seeds it is the mean.
+    data: on other faces a lower one is often better. A bundle, or a run passed on without them, has no examples. There
+    it is half-way between 1 and the mean cosine of two class centres; and 0.5 where there are no classes either. Of
+    several seeds it is the mean.
     """
     found, ways = [], set()
     for name, adapter in embedder.trained.adapters.items():
         threshold, way = None, "the best F1 of the run's example windows"
-        if name in embedder.trained.examples:
-            examples = load_examples(embedder.trained.examples[name])
+        folder = embedder.trained.examples.get(name)
+        if folder is not None and (folder / FILE).is_file():
+            examples = load_examples(folder)
             threshold = best_f1_threshold(examples.embeddings, examples.table["class"], examples.table["video"])
         if threshold is None and adapter.centres is not None:
             centres = adapter.centres[~adapter.centres.isnan().any(dim=1)].cpu().numpy()
