@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import ROOT, adapter_of
 
-from pipeline.adapter.adapter import save_adapter
+from pipeline.adapter.adapter import read_adapter, save_adapter
 from pipeline.adapter.predictors import PREDICTORS, Predictors
 
 B, E = 7, 6
@@ -15,6 +15,7 @@ KINDS = {
     "linear": ({"num_outputs": 4}, "classes", 4),
     "va": ({}, "va", 2),
     "aus": ({"num_outputs": 3}, "aus", 3),
+    "outputs": ({"num_outputs": 3}, "outputs", 3),
 }
 FACTS = {
     "model": "mlp", "model_options": {}, "num_features": 5, "num_components": None, "embedding_size": E, "dropout": 0.0,
@@ -56,6 +57,16 @@ def test_of_several_that_predict_the_same_the_first_one_does():
         adapter.predict("classes", embeddings()), adapter.predictors["cosface"].predict(embeddings())
     )
     assert adapter_of(FACTS | {"loss": "supcon"}).predicts == ()
+
+
+def test_of_two_predictors_of_classes_the_first_by_name_predicts_before_and_after_loading(tmp_path):
+    adapter = adapter_of(FACTS | {"loss": {"cosface": 1, "arcface": 1}})
+    save_adapter(tmp_path / "best.safetensors", adapter)
+    loaded = read_adapter(tmp_path / "best.safetensors")
+    expected = adapter.predictors["arcface"].predict(embeddings())
+    assert torch.equal(adapter.predict("classes", embeddings()), expected)
+    assert torch.equal(loaded.predict("classes", embeddings()), expected)
+
 
 
 @pytest.mark.parametrize("loss", ["arcface", "proxy_anchor", "cross_entropy", "ccc", "bce"])

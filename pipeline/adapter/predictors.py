@@ -130,7 +130,7 @@ class Predictors(nn.ModuleDict):
     """The predictors of an adapter, by the name of the loss that trains each.
 
     ``specs``: what each of them is, as a checkpoint has it: {'arcface': {'kind': 'cosine', 'num_outputs': 8, 'scale':
-    15.0}}. Where several predict the same, the first one does.
+    15.0}}. Where several predict the same, the first by name does: a file keeps no order of the losses.
     """
 
     def __init__(self, specs: Mapping[str, Mapping[str, Any]], embedding_size: int):
@@ -143,4 +143,4 @@ class Predictors(nn.ModuleDict):
     @property
     def by_what(self) -> dict[str, Predictor]:
         """What can be predicted, and by which predictor."""
-        return {predictor.what: predictor for predictor in reversed(self.values())}
+        return {self[name].what: self[name] for name in sorted(self, reverse=True)}
