@@ -136,13 +136,20 @@ def chart(page, name: str):
 
 def click(page, name: str, across: float) -> None:
     """A click into the middle of a chart, at a part of its width."""
+    settled(page)
     shown = chart(page, name)
     shown.scroll_into_view_if_needed()
     box = shown.bounding_box()
     page.mouse.click(box["x"] + across * box["width"], box["y"] + box["height"] / 2)
 
 
+def settled(page) -> None:
+    """Waits for the end of the run of the page: until then what is old may stand beside what is new."""
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
 def compared_with(page) -> int:
+    settled(page)
     text = page.get_by_text("Now it is frame").inner_text()
     return int(re.search(r"Now it is frame (\d+)", text)[1])
 
@@ -153,12 +160,13 @@ def wait_for_frame(page, other_than: int) -> int:
         arg=other_than,
     )
     frame = compared_with(page)
-    page.get_by_role("heading", name=f"Similarity of every frame to frame {frame}", exact=True).wait_for()
+    assert page.get_by_role("heading", name=f"Similarity of every frame to frame {frame}", exact=True).count() == 1
     return frame
 
 
 def table_of(page, words: str) -> list[dict[str, str]]:
     """What a download button gives."""
+    settled(page)
     with page.expect_download() as waiting:
         page.get_by_role("button", name=words).click()
     return list(csv.DictReader(io.StringIO(Path(waiting.value.path()).read_text(encoding="utf-8"))))
@@ -174,6 +182,7 @@ def test_a_clip_is_uploaded_a_frame_is_clicked_and_the_similarity_changes(server
     with browser(server) as page:
         upload(page, films["one"])
         chart(page, "probabilities").wait_for()
+        settled(page)
         for name in ("strip", "similarity0", "similarity1", "map", "map_time"):
             chart(page, name).wait_for()
         first = compared_with(page)
