@@ -68,7 +68,6 @@ def test_of_two_predictors_of_classes_the_first_by_name_predicts_before_and_afte
     assert torch.equal(loaded.predict("classes", embeddings()), expected)
 
 
-
 @pytest.mark.parametrize("loss", ["arcface", "proxy_anchor", "cross_entropy", "ccc", "bce"])
 def test_predictions_are_in_float32_whatever_the_embeddings_and_autocast(loss):
     adapter = adapter_of(FACTS | {"loss": loss})

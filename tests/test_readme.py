@@ -48,6 +48,11 @@ def test_the_readme_is_short_and_names_every_page():
     assert {path.name for path in PAGES} - set(OF_ALL) == set(re.findall(r"\]\(docs/(\w+\.md)", readme))
 
 
+def test_the_lines_without_torch_are_those_that_the_tests_of_bundles_run():
+    (lines,) = re.findall(r"```python\nimport json\n.*?```", PAGES[ROOT / "README.md"], flags=re.DOTALL)
+    assert lines in page("bundle")
+
+
 def test_a_loss_of_ones_own_is_the_file_and_the_line_that_the_page_shows(place):  # noqa: F811
     (file,) = re.findall(r"```python\n(import torch\n.*?class Mine.*?)```", page("code"), flags=re.DOTALL)
     (line,) = re.findall(r"```python\n( +\"mine\": .*\n)```", page("code"))
