@@ -68,6 +68,7 @@ def loss_of(facts: dict[str, Any]) -> torch.nn.Module:
     given = {"class_counts": None, "num_aus": None, "temperature": None, "margin": None, "loss_options": {}} | facts
     return build_loss(
         given["loss"], given["loss_options"], num_classes=len(given["classes"]) or None, embedding_size=8,
+        num_outputs=len(given.get("output_names", ())) or None,
         **{name: given[name] for name in ("class_counts", "num_aus", "temperature", "margin")},
     )  # fmt: skip
 

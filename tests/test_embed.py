@@ -312,15 +312,16 @@ def test_a_class_that_was_never_trained_on_has_probability_0():
     np.testing.assert_allclose(shares, [[e / (e + 1), 0, 1 / (e + 1)], [1 / (e + 1), 0, e / (e + 1)]])
 
 
-def test_valence_arousal_and_action_units_have_their_columns():
+def test_valence_arousal_action_units_and_further_outputs_have_their_columns():
     facts = {
-        "model": "identity", "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1}, "num_features": 4, "num_aus": 2,
-        "num_components": None, "embedding_size": 4, "dropout": 0.0, "classes": ["Fear", "Other"], "temperature": 15.0,
+        "model": "identity", "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1, "mse": 1}, "num_features": 4,
+        "num_aus": 2, "num_components": None, "embedding_size": 4, "dropout": 0.0, "classes": ["Fear", "Other"], "temperature": 15.0,
         "margin": None, "window": {"frames": 1}, "pooling": "centre", "made_by": {}, "model_options": {},
-        "loss_options": {}, "class_counts": [5, 5], "au_names": ["au4", "au26"],
+        "loss_options": {}, "class_counts": [5, 5], "au_names": ["au4", "au26"], "output_names": ["amusement"],
     }  # fmt: skip
     torch.manual_seed(0)
     adapter = adapter_of(facts)
+    adapter.set_thresholds(np.array([0.25, 0.75]), {"folds": 5})
     embedder = Embedder(Trained(Path("run"), {"seed_0": adapter}, None, {}), CPU)
     features = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float16)
     table = embedder.features(features)
@@ -328,8 +329,11 @@ def test_valence_arousal_and_action_units_have_their_columns():
     va = adapter.predictors["ccc"].linear(x).tanh().detach()
     aus = adapter.predictors["bce"].linear(x).sigmoid().detach()
     assert list(table.columns[3:]) == [
-        "embedding", "class", "p_Fear", "p_Other", "valence", "arousal", "AU4", "AU26"
+        "embedding", "class", "p_Fear", "p_Other", "valence", "arousal", "AU4", "AU26", "amusement"
     ]  # fmt: skip
+    outputs = adapter.predictors["mse"].linear(x).detach()
+    np.testing.assert_allclose(table[["amusement"]], outputs, atol=1e-6)
+    assert table.attrs["au_thresholds"] == {"AU4": 0.25, "AU26": 0.75}
     np.testing.assert_allclose(table[["valence", "arousal"]], va, atol=1e-6)
     np.testing.assert_allclose(table[["AU4", "AU26"]], aus, atol=1e-6)
     with pytest.raises(UserError, match="the features that the run run was trained on were imported"):

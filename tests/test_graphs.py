@@ -33,7 +33,14 @@ D, E, T = 18, 8, 9
 VARIANTS = {
     "identity": {"pooling": "hann"},
     "peterson": {"pooling": "mean", "model_options": {"input_dropout": 0.3}},
-    "original": {"pooling": "mean", "predictors": {"va": {"kind": "va"}, "bce": {"kind": "aus", "num_outputs": 4}}},
+    "original": {
+        "pooling": "mean",
+        "predictors": {
+            "va": {"kind": "va"},
+            "bce": {"kind": "aus", "num_outputs": 4},
+            "mse": {"kind": "outputs", "num_outputs": 2},
+        },
+    },
     "mlp": {"pooling": "centre", "num_components": 5, "predictors": {"ce": {"kind": "linear", "num_outputs": 3}}},
     "tcn": {"pooling": "mean", "predictors": {"arcface": {"kind": "cosine", "num_outputs": 3, "scale": 15.0}}},
     "gru": {"pooling": "centre", "model_options": {"num_layers": 2}},
@@ -86,7 +93,7 @@ def by_torch(adapter, values, valid):
     x[~valid] = 0
     z = adapter.pool(adapter.head(x, valid), valid)
     found = {"embeddings": F.normalize(z, dim=1).numpy()}
-    to_values = {"classes": lambda x: x.softmax(1), "va": lambda x: x, "aus": torch.sigmoid}
+    to_values = {"classes": lambda x: x.softmax(1), "va": lambda x: x, "outputs": lambda x: x, "aus": torch.sigmoid}
     found |= {what: to_values[what](adapter.predict(what, z)).numpy() for what in adapter.predicts}
     if "classes" not in found:
         found["classes"] = by_centres(found["embeddings"], adapter.centres.numpy(), 15.0)

@@ -79,10 +79,16 @@ def per_frame(
 
 
 def predictions(adapter: Adapter, z: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What is predicted of embeddings (n, E), float64: probabilities of classes and action units, values of VA."""
-    to_values = {"classes": lambda x: x.softmax(1), "va": lambda x: x, "aus": torch.sigmoid}
+    """What is predicted of embeddings (n, E), float64: probabilities of classes and action units, else values."""
     with torch.inference_mode():
-        return {what: to_values[what](adapter.predict(what, z).double()) for what in adapter.predicts}
+        return {what: as_values(what, adapter.predict(what, z).double()) for what in adapter.predicts}
+
+
+def as_values(what: str, predicted: torch.Tensor) -> torch.Tensor:
+    """Probabilities of what an adapter predicts as logits (n, C): of classes they sum to 1; of values themselves."""
+    if what == "classes":
+        return predicted.softmax(dim=1)
+    return predicted.sigmoid() if what == "aus" else predicted
 
 
 def judge(

@@ -2,7 +2,8 @@
 
     images.onnx     images (N, S, S, 3) uint8 RGB -> features (N, D)
     windows.onnx    windows (B, T, D) of features, valid (B, T) -> embeddings (B, E) of unit length, and what the run
-                    predicts of them: classes (B, C) and aus (B, A), probabilities; va (B, 2), valence and arousal
+                    predicts of them: classes (B, C) and aus (B, A), probabilities; va (B, 2), valence and arousal;
+                    outputs (B, K), further continuous ones. Of a run on clips a window is a part of a clip.
     pairs.onnx      of a head for pairs: left (P, T, D), left_valid, right (P, U, D), right_valid -> logits (P,) of
                     'the same'
 
@@ -25,6 +26,7 @@ from torch import nn
 
 from pipeline.adapter.adapter import Adapter
 from pipeline.adapter.heads.common import mask
+from pipeline.adapter.inference import as_values
 from pipeline.core.params import UserError
 from pipeline.extraction.bounds import one_line
 
@@ -85,9 +87,9 @@ class Embeddings(nn.Module):
         if self.classes_by_centres:
             logits = self.adapter.facts["temperature"] * (unit @ self.centres.T) + self.added
             outputs.append(logits.softmax(dim=1))
-        to_values = {"classes": lambda x: x.softmax(dim=1), "va": lambda x: x, "aus": torch.sigmoid}
-        for what, predictor in self.adapter.predictors.by_what.items():
-            outputs.append(to_values[what](predictor.predict(z)))
+        outputs += [
+            as_values(what, predictor.predict(z)) for what, predictor in self.adapter.predictors.by_what.items()
+        ]
         return tuple(outputs)
 
 

@@ -90,6 +90,8 @@ def describe(
         "run": run,
         "results": results,
         **{name: facts[name] for name in ("model", "loss", "pooling", "temperature", "window", "classes", "au_names")},
+        **{name: facts[name] for name in ("clips", "output_names", "thresholds_of") if name in facts},
+        **({} if adapter.au_thresholds is None else {"au_thresholds": adapter.au_thresholds.tolist()}),
         "trained_on": facts["trained_on"],
         "classes_by": by if facts["classes"] else None,
         "num_features": facts["num_features"],

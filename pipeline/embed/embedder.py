@@ -112,6 +112,14 @@ class Embedder:
         return "classifier" if "classes" in self.adapters[0].predicts else "class centres"
 
     @property
+    def au_thresholds(self) -> dict[str, float] | None:
+        """The probability from which each action unit counts as active, mean over members; None without units."""
+        if "aus" not in self.adapters[0].predicts:
+            return None
+        mean = torch.stack([adapter.au_thresholds for adapter in self.adapters]).mean(dim=0).tolist()
+        return dict(zip([name.upper() for name in self.facts["au_names"]], mean, strict=True))
+
+    @property
     def cuts(self) -> bool:
         """Whether faces are found and cut; a run that was trained on pictures as given gets them whole."""
         return self.facts["made_by"].get("crop_source") not in PICTURES
@@ -373,6 +381,8 @@ class Embedder:
         if len(crops):
             table["crop"] = [crops[i] for i in at]
         table.attrs = {"problems": [], "notes": [], "classes_by": self.classes_by, "fps": fps}
+        if (thresholds := self.au_thresholds) is not None:
+            table.attrs["au_thresholds"] = thresholds
         return table
 
 

@@ -14,7 +14,8 @@ def with_embeddings(
 ) -> pd.DataFrame:
     """``table`` (n rows) with embeddings (n, E) and with what is predicted, as ``Embedder.embed`` gives them.
 
-    New columns: embedding; class and p_<class> of each class; valence and arousal; AU1 and so on. All float32.
+    New columns: embedding; class and p_<class> of each class; valence and arousal; AU1 and so on; the
+    further outputs of a run on clips by their names. All float32.
     """
     return table.assign(**new_columns(embeddings, predicted, facts))
 
@@ -32,6 +33,8 @@ def new_columns(
         columns |= _each(["valence", "arousal"], predicted["va"])
     if "aus" in predicted:
         columns |= _each([name.upper() for name in facts["au_names"]], predicted["aus"])
+    if "outputs" in predicted:
+        columns |= _each(facts["output_names"], predicted["outputs"])
     return columns
 
 
