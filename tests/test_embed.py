@@ -317,7 +317,8 @@ def test_valence_arousal_action_units_and_further_outputs_have_their_columns():
         "model": "identity", "loss": {"cross_entropy": 1, "ccc": 1, "bce": 1, "mse": 1}, "num_features": 4,
         "num_aus": 2, "num_components": None, "embedding_size": 4, "dropout": 0.0, "classes": ["Fear", "Other"],
         "temperature": 15.0, "margin": None, "window": {"frames": 1}, "pooling": "centre", "made_by": {},
-        "model_options": {}, "loss_options": {}, "class_counts": [5, 5], "au_names": ["au4", "au26"], "output_names": ["amusement"],
+        "model_options": {}, "loss_options": {}, "class_counts": [5, 5], "au_names": ["au4", "au26"],
+        "output_names": ["amusement"],
     }  # fmt: skip
     torch.manual_seed(0)
     adapter = adapter_of(facts)
