@@ -1,7 +1,7 @@
 """The pictures of docs/demo.md, of the drawn sample.
 
-``python -m pipeline.demo.screenshots docs/pictures`` makes them while the demo runs. It needs Playwright (extra 'dev') and
-Chromium. CHROMIUM names the browser where it is not called chromium.
+``python -m pipeline.demo.screenshots docs/pictures`` makes them while the demo runs. Playwright (extra 'dev') and
+Chromium must be there. CHROMIUM names the browser where it is not called chromium.
 """
 
 import argparse
