@@ -15,6 +15,7 @@ import PIL.Image
 import pytest
 from av.bitstream import BitStreamFilterContext
 
+from pipeline.core.alone import alone
 from pipeline.core.params import UserError
 from pipeline.datasets import abaw
 from pipeline.datasets.config import DatasetConfig
@@ -830,7 +831,8 @@ def test_an_avi_with_b_frames_gets_rising_times_and_its_true_rate_in_the_table(c
 
 def test_two_runs_into_one_folder_are_refused(cut):
     film(Path("in/a.mp4"), [picture(red=40)] * 4)
-    with script._alone(Path("out")), pytest.raises(UserError, match="another run is writing to out"):
+    held = alone(Path("out") / script.RECORDS / "lock", lambda: "held by this test")
+    with held, pytest.raises(UserError, match="another run is writing to out"):
         cut()
     cut()
 

@@ -44,7 +44,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import filelock
 import google_crc32c
 import numpy as np
 import pandas as pd
@@ -52,6 +51,7 @@ import zarr
 from numcodecs import zstd
 from zarr.codecs import BytesCodec, Crc32cCodec, VLenUTF8Codec, ZstdCodec
 
+from pipeline.core.alone import alone
 from pipeline.core.files import digest_of
 from pipeline.core.params import UserError
 
@@ -330,24 +330,20 @@ def locked(path: Path) -> Iterator[None]:
     Raises ``UserError`` at once where another process holds it. The lock of a dead process holds nobody up.
     """
     path = resolved(path)
-    lock = filelock.FileLock(path.with_name(path.name + ".lock"), timeout=0)
     holder = path.with_name(path.name + ".writer")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(f"the store {path} is being written by {_lock_holder(holder)}; one writer at a time") from None
-    except OSError as error:
-        raise UserError(f"cannot write to {path.parent}: {error.strerror}") from None
-    try:
-        with writing_store(path):
-            holder.write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
-            _recover(path)
-        yield
-    finally:
-        with suppress(OSError):
-            holder.unlink(missing_ok=True)
-        lock.release()
+
+    def is_held() -> str:
+        return f"the store {path} is being written by {_lock_holder(holder)}; one writer at a time"
+
+    with alone(path.with_name(path.name + ".lock"), is_held):
+        try:
+            with writing_store(path):
+                holder.write_text(f"{os.getpid()} {socket.gethostname()}\n", encoding="utf-8")
+                _recover(path)
+            yield
+        finally:
+            with suppress(OSError):
+                holder.unlink(missing_ok=True)
 
 
 @contextmanager

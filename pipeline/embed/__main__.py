@@ -19,15 +19,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pandas as pd
 
 from pipeline.adapter.adapter import Adapter
+from pipeline.core.alone import alone
 from pipeline.core.files import write_json
 from pipeline.core.params import UserError, add_flags, build, entry, option
 from pipeline.core.progress import Line, clock
@@ -117,7 +116,8 @@ def _files(config: EmbedConfig, given: Sequence[Path], output: Path) -> int:
     embedder = _load(config)
     embedder.check_pictures()
     folder = kept.parts_folder(output)
-    with _alone(folder, output):
+    held = f"embed: another run is writing {output}: wait for it, or name another output"
+    with alone(folder / "lock", lambda: held, "embed: "):
         kept.take_up(output, job_of(embedder, config), config.rebuild)
         if not config.rebuild:
             kept.check_none_is_lost(output, paths)
@@ -303,23 +303,6 @@ def _matrix(config: EmbedConfig) -> int:
 
 def _load(config: EmbedConfig) -> Embedder:
     return Embedder.load(config.run, config.seed, config.alike, config.device, config.weights)
-
-
-@contextmanager
-def _alone(folder: Path, output: Path) -> Iterator[None]:
-    """Two runs would write the same parts; the lock of a dead process holds nobody up."""
-    lock = filelock.FileLock(folder / "lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(f"embed: another run is writing {output}: wait for it, or name another output") from None
-    except OSError as error:
-        raise UserError(f"embed: cannot write {error.filename or folder}: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 if __name__ == "__main__":

@@ -20,13 +20,11 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import filelock
-
+from pipeline.core.alone import alone
 from pipeline.core.files import read_json, table_writer, write_json
 from pipeline.core.params import UserError, entry, parse
 from pipeline.datasets import afew_va
@@ -56,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.perf_counter()
     settings = config.settings
     tasks, others = find_sequences(config, settings) if config.landmarks else find(config, settings)
-    with _alone(config.out):
+    held = f"faces: another run is writing to {config.out}; wait for it, or name another --out"
+    with alone(config.out / RECORDS / "lock", lambda: held, "faces: "):
         _check_settings(config.out, settings, config.rebuild)
         todo = [task for task in tasks if not is_done(task)]
         expected = sum(len(t.sequence.paths) if t.sequence else expected_frames(t.root / t.source) for t in todo)
@@ -80,23 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"in {time.perf_counter() - started:.1f} s: {config.out}"
     )
     return int(config.strict and bool(report["problems"]))
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Two runs would remove each other's work; the lock of a dead process holds nobody up."""
-    lock = filelock.FileLock(out / RECORDS / "lock", timeout=0)
-    try:
-        (out / RECORDS).mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
-        raise UserError(f"faces: another run is writing to {out}; wait for it, or name another --out") from None
-    except OSError as error:
-        raise UserError(f"faces: cannot write {error.filename or out}: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def find(config: FacesConfig, settings: CutSettings) -> tuple[list[Task], list[str]]:
