@@ -114,7 +114,7 @@ def test_the_two_commands_work_on_a_folder_of_each_layout(workplace, in_process,
     assert not Path("data").exists()
     report = {p.name for p in Path().iterdir() if p.name.startswith("emb.")} - {"emb.zarr", "emb.zarr.lock"}
     assert report == {f"emb.{name}" for name in (
-        "frames.parquet", "labels.parquet", "index.json", "extract.json", "projection.safetensors"
+        "frames.parquet", "labels.parquet", "clips.parquet", "index.json", "extract.json", "projection.safetensors"
     )}  # fmt: skip
 
 
