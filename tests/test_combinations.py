@@ -257,7 +257,7 @@ CASES = {
     "centre_of_a_window_of_a_clip": [
         (
             CLIP | {"pooling": "centre"},
-            "pooling 'centre' takes one frame of 15, and a clip's label is of all of them: take mean or hann",
+            "pooling 'centre' takes one frame of 15, and a clip's label is of all: take 'mean' or 'hann'",
             [CLIP | {"pooling": "hann"}, CLIP | {"pooling": "centre", "window": 1}, {"pooling": "centre"}],
         )
     ],
