@@ -138,6 +138,6 @@ def test_a_million_frames_of_many_videos_are_joined_in_seconds():
     codes, frame = np.repeat(np.arange(30_000), 33), np.tile(np.arange(33), 30_000)
     keys = pd.DataFrame({"video": pd.Categorical.from_codes(codes, names, ordered=True), "frame": frame})
     video = pd.Series(np.array(names)[codes], dtype="str")
-    started = time.perf_counter()
+    started = time.process_time()
     assert (places_of(keys, codes_of(keys, video), frame) == np.arange(len(keys))).all()
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

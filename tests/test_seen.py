@@ -368,12 +368,12 @@ def test_a_checkpoint_that_does_not_say_what_it_has_seen_is_not_evaluated(place)
 def test_a_hundred_thousand_videos_are_a_few_bytes_each_and_found_at_once():
     """And no name of another hundred thousand passes for one of them: the chance of any is 5e-10."""
     names = [f"person_{i:06}/video" for i in range(100_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     seen = Seen.of(names, names)
     assert sum(array.nbytes for array in to_arrays({"train": seen}).values()) == 2 * 8 * 100_000
     assert seen.known(names[:3], ["other", names[7]]) == (names[:3], [names[7]])
     assert seen.known([f"other_{i}" for i in range(100_000)], []) == ([], [])
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert from_arrays(to_arrays({"train": seen})) == {"train": seen}
 
 

@@ -290,9 +290,9 @@ def test_a_step_in_seconds_without_the_rate_of_a_video_is_refused_with_the_way_o
 
 def test_the_windows_of_a_large_data_set_take_seconds_at_most():
     video, frame = np.repeat(np.arange(200), 5000), np.tile(np.arange(5000), 200)
-    start = time.perf_counter()
+    start = time.process_time()
     rows = centred(video, frame, np.arange(0, 600_000), 15)
-    assert time.perf_counter() - start < 8  # 1 s alone on one core
+    assert time.process_time() - start < 8  # 1 s alone on one core
     assert rows.shape == (600_000, 15)
 
 
