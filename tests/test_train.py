@@ -131,7 +131,7 @@ def test_nothing_that_can_be_chosen_is_left_untried():
     heads, losses, samplers = (set(kind) for kind in zip(*TRAINED, strict=True))
     assert heads == set(HEADS)
     assert losses == set(LOSSES) - {"steadiness", "mse", "pearson"}  # of clips: test_clip_training.py
-    assert samplers == set(SAMPLERS)
+    assert samplers == set(SAMPLERS) - {"tracks"}  # of several tracks: test_multitask.py
 
 
 @pytest.mark.parametrize(("model", "loss", "sampler"), TRAINED)
