@@ -578,7 +578,7 @@ def test_other_crops_are_scored_where_the_user_calls_them_alike_and_that_is_writ
 
 def test_an_adapter_of_other_classes_is_refused(place):
     run(place, classes=CLASSES[:3])
-    with pytest.raises(UserError, match=r"knows the classes .*, and labels.parquet has .*'Fear'"):
+    with pytest.raises(UserError, match=r"knows the classes .*, and the table of data set 'by hand' has .*'Fear'"):
         evaluated(place)
 
 

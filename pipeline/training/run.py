@@ -176,16 +176,23 @@ def _finish(run: SeedRun, board: Board) -> None:
 
 
 def _thresholds(run: SeedRun) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """Thresholds (A,) of the action units, and what they were fitted on; None where they stay 0.5."""
+    """Thresholds (A,) of the action units, and what they were fitted on; None where they stay 0.5, which is said."""
     config = run.data.config
     if run.trainer is None or "aus" not in run.adapter.predicts or config.au_threshold_folds is None:
         return None
     run.trainer.let_go()  # the memory of features that are read from disk
+    fitted, why = None, "there is one training group alone"
     with Line() as line:
-        return fit_thresholds(
-            run.data, run.adapter.facts["seed"], run.result["epoch"], config.au_threshold_folds,
-            lambda words: line.say(f"{run.folder}: {words}"),
-        )  # fmt: skip
+        try:
+            fitted = fit_thresholds(
+                run.data, run.adapter.facts["seed"], run.result["epoch"], config.au_threshold_folds,
+                lambda words: line.say(f"{run.folder}: {words}"),
+            )  # fmt: skip
+        except UserError as error:  # few groups may lack what the sampler needs; the run itself is trained
+            why = f"a network without a part of the training groups cannot be trained: {error}"
+    if fitted is None:
+        print(f"{run.folder}: the thresholds of action units stay 0.5: {why}")
+    return fitted
 
 
 def _steps(run: SeedRun) -> int:

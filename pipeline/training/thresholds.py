@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from pipeline.core.frame_set import PARTS, FrameSet, folds_of
-from pipeline.core.params import UserError
 from pipeline.metrics.thresholds import best_thresholds
 from pipeline.metrics.vectors import evenly
 from pipeline.training.data import TrainingData, made_of, windows_of
@@ -20,7 +19,7 @@ AT_ONCE = 8192  # windows that are predicted at a time
 
 def fit_thresholds(
     data: TrainingData, seed: int, epochs: int, folds: int, say: Callable[[str], None]
-) -> tuple[np.ndarray, dict[str, Any]]:
+) -> tuple[np.ndarray, dict[str, Any]] | None:
     """The thresholds (A,) by which the F1 of each unit is the largest, and what they are fitted on.
 
     The groups of the training and selection parts are cut into ``folds``. For each fold a further network is trained on
@@ -31,16 +30,13 @@ def fit_thresholds(
     Why not on the run's own predictions of its training frames: it is far surer of these than of people that it has
     never seen, so that their thresholds are too high. (docs/evaluation.md has the numbers.)
 
-    Raises ``UserError`` where there are fewer groups than folds.
+    Where there are fewer groups than ``folds``, each group is a fold. One group alone leaves nothing to train on: None.
     """
     frames, predicted, truth = data.frames, [], []
     rows = np.union1d(frames.centres("train"), frames.centres("select"))
-    num_groups = len(np.unique(frames.group[rows]))
-    if num_groups < folds:
-        raise UserError(
-            f"au_threshold_folds {folds}: there are {num_groups} training groups; give fewer, or null for 0.5 as the "
-            "threshold of all units"
-        )
+    folds = min(folds, len(np.unique(frames.group[rows])))
+    if folds < 2:
+        return None
     strata = np.minimum(np.nansum(frames.aus[rows], axis=1), 4).astype(np.int64)
     fold_of = folds_of(strata, frames.group[rows], folds, data.config.split_seed)
     fitted_on = rows[_evenly_known(frames, rows)]
