@@ -1,4 +1,4 @@
-# make repro: everything from nothing. make repro PROFILE=small: a first look in two minutes, in profiles/small.
+# make repro: everything from nothing. make repro PROFILE=small: a first look, in profiles/small.
 # make test: the tests, in JOBS processes. All set up .venv from requirements.lock first.
 # make board: TensorBoard on the runs.
 PYTHON ?= python3
