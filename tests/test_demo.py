@@ -287,7 +287,13 @@ def test_a_run_on_other_crops_is_refused_until_the_user_vouches(opened, project)
 def test_make_demo_is_the_command_of_the_page():
     command = "streamlit run pipeline/demo/app.py"
     assert f"    {command}\n" in (ROOT / "docs" / "demo.md").read_text(encoding="utf-8")
-    said = subprocess.run(["make", "-n", "-o", "setup", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        ["make", "-n", "--no-print-directory", "-o", "setup", "demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert said.stdout.splitlines() == [command]
 
 
