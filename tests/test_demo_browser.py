@@ -28,6 +28,7 @@ from test_demo import project  # noqa: F401 a fixture
 
 from pipeline.datasets.synthetic.clip import draw_clip
 from pipeline.demo import page as demo
+from pipeline.embed import Embedder
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("streamlit", reason="the extra 'demo' is not installed")
@@ -83,6 +84,8 @@ def demo_at(place: Path, flags: Sequence[str] = ()) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def server(request):
     """The address of the demo, in the folder where the runs are."""
+    if RUN == demo.FIRST:
+        Embedder.load(MADE)  # a run that older code made is told here, and not after minutes of waiting for its charts
     with demo_at(ROOT if RUN == demo.FIRST else request.getfixturevalue("project")) as address:
         yield address
 
