@@ -4,6 +4,7 @@
     python train.py --steps 2000                     2,000 steps of the optimiser, however many epochs that takes
     python train.py --model tcn --loss supcon -r 3   another head and loss, three seeds
     python train.py --loss '{arcface: 1, triplet: {weight: 0.5, mining: semi_hard}}'
+    python train.py -d faces.zarr context.zarr audio.zarr --modality-dropout 0.3     several stores side by side
     python train.py --unit clip --loss cross_entropy --select-by uar          clips have a label, not frames
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
     python train.py --resume runs/manual/NAME        goes on with a run that was killed, to exactly its weights
@@ -25,6 +26,7 @@ from pipeline.core import children
 from pipeline.core.choices import listed
 from pipeline.core.join import open_labelled, with_files
 from pipeline.core.params import UserError, entry, given_params
+from pipeline.core.stores import each_store
 from pipeline.training.config import TrainConfig, from_flags, new_folder
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
@@ -55,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def evaluate(config: TrainConfig, folder: Path, params: list[str]) -> None:
     """In a process of its own: training that imported the evaluation would be trained again whenever that is edited."""
-    command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder), "--data", str(config.data)]
+    command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder)]
+    command += ["--data", *map(str, each_store(config.data))]
     command += ["--output", str(folder), "--device", config.device]
     command += ["--clips", str(config.clips)] if config.unit == "clip" else ["--labels", str(config.labels)]
     command += ["--alike", *config.alike] if config.alike else []

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.adapter.front import Front
+from pipeline.adapter.front import Front, Fronts
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import POOLINGS
 from pipeline.adapter.predictors import Predictors
@@ -20,7 +20,7 @@ from pipeline.adapter.windows import Window
 from pipeline.core.files import load_tensors, save_tensors
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, from_arrays, to_arrays
-from pipeline.core.store import vouched_for
+from pipeline.core.stores import vouched_for
 
 # Of checkpoints: one more whenever their facts or tensors mean something else than before, so that older ones are
 # refused. 2: a window is one value, with its edge; predictors are part of the adapter. 3: the best checkpoint has the
@@ -46,13 +46,15 @@ class Adapter:
     ``facts``: model and its arguments, predictors (what each of them is), window (the fields of ``Window``), pooling,
     classes, made_by of the features, thresholds_of (what the thresholds of action units were fitted on: folds, frames,
     groups), clips (of a run on clips alone: the fields of ``clips.ClipRule``), vouched (whose features were made
-    otherwise and are alike by the user's word, and what differs), ... ``seen`` says which videos it was made with, by
+    otherwise and are alike by the user's word, and what differs), stores (of several side by side alone: the name of
+    each, its columns [start, end) of a joined row, and num_components, None where it has no projection; ``made_by`` has
+    the making of each), ... ``seen`` says which videos it was made with, by
     use ('train', 'select', 'val', 'projection'); None where its file does not say. ``centres`` (C, E) float32 are the
     means of the unit embeddings of each class's training windows, NaN where it has none; None where there are no
     classes, or the training is not finished.
     """
 
-    front: Front
+    front: Front | Fronts
     head: nn.Module
     predictors: Predictors
     facts: dict[str, Any] = field(default_factory=dict)
@@ -139,12 +141,20 @@ class Adapter:
 
 def build_adapter(facts: dict[str, Any]) -> Adapter:
     """An untrained adapter; ``facts`` as in ``Adapter``. Raises ``UserError`` for an unknown head."""
-    front = Front(facts["num_features"], facts["num_components"])
+    front = front_of(facts)
     head = build_head(
         facts["model"], num_features=front.num_inputs, embedding_size=facts["embedding_size"], dropout=facts["dropout"],
         grid=_grid(facts), **facts["model_options"],
     )  # fmt: skip
     return Adapter(front, head, Predictors(facts["predictors"], head.embedding_size), facts)
+
+
+def front_of(facts: dict[str, Any]) -> Front | Fronts:
+    """What stands before the head of such an adapter, not fitted yet."""
+    if "stores" not in facts:
+        return Front(facts["num_features"], facts["num_components"])
+    each = [(of["columns"], of["num_components"]) for of in facts["stores"]]
+    return Fronts([Front(end - start, num_components) for (start, end), num_components in each])
 
 
 def _grid(facts: dict[str, Any]) -> int:
@@ -163,7 +173,7 @@ def save_adapter(path: Path, adapter: Adapter, **more: Any) -> None:
 def load_adapter(path: str | Path, made_by: dict[str, Any], alike: Collection[str] = ()) -> Adapter:
     """The adapter that ``read_adapter`` gives, for features of a store whose ``made_by`` this is.
 
-    ``alike`` is what the user vouches for where the two differ (``store.vouched_for``). Raises ``UserError`` where it
+    ``alike`` is what the user vouches for where the two differ (``stores.vouched_for``). Raises ``UserError`` where it
     was trained on features that something else made.
     """
     path = _adapter_file(Path(path))

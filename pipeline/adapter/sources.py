@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.adapter.front import Front
+from pipeline.adapter.front import Front, Fronts, hide_
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
+from pipeline.core.stores import Stores
 
 SHARE = 0.6  # of the free memory, where nobody says how much
 BLOCK_BYTES = 16 << 20  # of float16 that are read at a time; less where there is little room
@@ -27,11 +28,15 @@ class InMemory:
     """Inputs of the head for n frames whose ``values`` (n, D), of any dtype, lie on the device.
 
     Where a ``front`` is given, its shift and scale are still to be applied to them. Its projection has been applied
-    already: it makes the values smaller.
+    already: it makes the values smaller. ``present`` (n, S) says of several stores which have each frame: what one
+    lacks is zeros. None where all have all.
     """
 
-    def __init__(self, values: torch.Tensor, front: Front | None = None) -> None:
-        self.values = values
+    def __init__(
+        self, values: torch.Tensor, front: Front | Fronts | None = None, present: torch.Tensor | None = None
+    ) -> None:
+        self.values, self.present = values, present
+        self._columns = front.columns if front is not None and present is not None else None
         self._shift = front.shift if front is not None and bool((front.shift != 0).any()) else None
         self._scale = front.scale if front is not None and bool((front.scale != 1).any()) else None
 
@@ -40,7 +45,9 @@ class InMemory:
         taken = self.values.index_select(0, rows).float()
         if self._shift is not None:
             taken.sub_(self._shift)
-        return taken if self._scale is None else taken.div_(self._scale)
+        if self._scale is not None:
+            taken.div_(self._scale)
+        return taken if self._columns is None else hide_(taken, self._columns, ~self.present[rows])
 
     def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Windows (B, T, K) float32 and ``valid`` (B, T) of ``rows`` (B, T): zeros and False where a row is -1."""
@@ -61,7 +68,7 @@ class FromDisk:
     """
 
     def __init__(
-        self, store: FeatureStore, store_rows: NDArray, front: Front, device: torch.device,
+        self, store: FeatureStore | Stores, store_rows: NDArray, front: Front | Fronts, device: torch.device,
         views: Sequence[str] = ("original",), room: int = sys.maxsize,
     ) -> None:  # fmt: skip
         self.store, self.store_rows, self.front, self.device = store, np.asarray(store_rows), front.to(device), device
@@ -87,7 +94,10 @@ class FromDisk:
                 values = torch.from_numpy(blocks.read(places)).to(self.device)
                 values = self.front(values) if self._projected else values
                 out.index_copy_(0, torch.from_numpy(at).to(self.device), values)
-        return InMemory(out, None if self._projected else self.front)
+        present = self._present(self.store_rows[frame])
+        if present is not None and self._projected:
+            hide_(out, self.front.columns, ~present)
+        return InMemory(out, None if self._projected else self.front, present)
 
     def empty(self, num_rows: int) -> torch.Tensor:
         """Room on the device for as many rows."""
@@ -107,6 +117,11 @@ class FromDisk:
         place = torch.from_numpy(place.reshape(rows.shape)).to(self.device)
         return self.hold(kept).gather(place.masked_fill_(rows < 0, -1))
 
+    def _present(self, store_rows: NDArray) -> torch.Tensor | None:
+        """Which of several stores have each row (n, S); None where there is one, or all have all."""
+        present = self.store.present(store_rows) if isinstance(self.store, Stores) else None
+        return None if present is None else torch.from_numpy(present).to(self.device)
+
     @property
     def _block_bytes(self) -> int:
         return working_bytes(self.room) // BLOCK_COPIES
@@ -118,7 +133,7 @@ class FromDisk:
 
     @property
     def _projected(self) -> bool:
-        return hasattr(self.front, "components")
+        return self.front.projects
 
 
 class Blocks:
@@ -127,7 +142,9 @@ class Blocks:
     Going through the blocks reads them, each time again; only one is in memory.
     """
 
-    def __init__(self, store: FeatureStore, rows: NDArray, view: str = "original", size: int = BLOCK_BYTES) -> None:
+    def __init__(
+        self, store: FeatureStore | Stores, rows: NDArray, view: str = "original", size: int = BLOCK_BYTES
+    ) -> None:
         self.store, self.rows, self.view = store, np.asarray(rows, dtype=np.int64), view
         self._most = max(1, size // (2 * store.widths[view]))
 
@@ -151,14 +168,15 @@ class Blocks:
 
 
 def load(
-    store: FeatureStore, store_rows: NDArray, front: Front, device: torch.device, views: Sequence[str] = ("original",)
-) -> InMemory:
+    store: FeatureStore | Stores, store_rows: NDArray, front: Front | Fronts, device: torch.device,
+    views: Sequence[str] = ("original",),
+) -> InMemory:  # fmt: skip
     """All frames on the device; behind a projection float32, the stored ones are never there all at once."""
     return FromDisk(store, store_rows, front, device, views).hold(np.arange(len(views) * len(store_rows)))
 
 
 def open_inputs(
-    store: FeatureStore, store_rows: NDArray, front: Front, device: torch.device,
+    store: FeatureStore | Stores, store_rows: NDArray, front: Front | Fronts, device: torch.device,
     views: Sequence[str] = ("original",), room: int | None = None,
 ) -> InMemory | FromDisk:  # fmt: skip
     """All frames in memory where they take no more than ``room`` bytes (default: ``allowance``), else from disk."""

@@ -13,6 +13,7 @@ from pipeline.core.clips import Clips
 from pipeline.core.join import codes_of, places_of, rows_of_clips
 from pipeline.core.params import UserError, one_of
 from pipeline.core.store import FeatureStore
+from pipeline.core.stores import Stores
 from pipeline.core.tables import SPLITS, Labels
 
 PARTS = ("train", "select", "val", "test")
@@ -106,8 +107,8 @@ def held_names(frames: FrameSet, labels: Labels | Clips, part: str) -> tuple[lis
 
 
 def frame_set(
-    store: FeatureStore, labels: Labels | Clips, *, tracks: Sequence[str] = ("expression",), test_split: float | None,
-    select_split: float, split_seed: int,
+    store: FeatureStore | Stores, labels: Labels | Clips, *, tracks: Sequence[str] = ("expression",),
+    test_split: float | None, select_split: float, split_seed: int,
 ) -> FrameSet:  # fmt: skip
     """The videos, or the clips, in the store that are labelled for one of ``tracks``, cut into parts by group.
 

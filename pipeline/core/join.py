@@ -4,6 +4,9 @@ The one place where a store, its tables and its projection are put together. A s
 files beside it: emb.zarr with emb.frames.parquet, emb.labels.parquet and emb.projection.safetensors, or with
 frames.parquet and so on. Where no frame table lies beside it, it goes with the files of ``data/``.
 
+Of several stores side by side (``core.stores``) the first says where the labels are. Each goes with its own frame
+table, and has a projection of its own name: audio.projection.safetensors by audio.zarr.
+
 A store keeps frames that have left the frame table until ``extract.py --compact``: bad crops that were removed, say. It
 also keeps features of an image file that has changed, until ``extract.py`` runs again. Neither counts.
 """
@@ -16,9 +19,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.clips import Clips, clips_of_fold, read_clips, spans
+from pipeline.core.files import read_json
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
-from pipeline.core.tables import DATA, Labels, beside_store, of_fold, read_frames, read_labels
+from pipeline.core.stores import Data, Stores, each_store, side_by_side
+from pipeline.core.tables import DATA, STORE, Labels, beside_store, of_fold, read_frames, read_labels
 
 T = TypeVar("T")
 FILES = {
@@ -29,14 +34,15 @@ FILES = {
 }
 LABELS = "the label table; default: the one beside the store"
 CLIPS = "with unit clip: the clip table; default: the one beside the store"
+DATA_HELP = "the feature store, or several that are joined by video and frame"
 UNITS = ("frame", "clip")  # what has a label
 ALIKE_HELP = "what the store's features may differ in from those of training and be alike all the same, by your word"
 FRAMES = "the frame table, which says which frames of the store count; default: the one beside the store"
 
 
-def frame_table(store: Path, given: Path | None) -> Path | None:
-    """The frame table that is ``given``, or lies beside the store, or in ``data/``; None where there is none."""
-    found = given or find_beside(store, FILES["frames"])
+def frame_table(data: Data, given: Path | None) -> Path | None:
+    """The frame table that is ``given``, or lies beside the first store, or in ``data/``; None where there is none."""
+    found = given or find_beside(each_store(data)[0], FILES["frames"])
     return found if given or found.is_file() else None
 
 
@@ -51,35 +57,50 @@ def find_beside(store: Path, name: str) -> Path:
     return found or (places[0][0] if own or not (DATA / name).is_file() else DATA / name)
 
 
-def with_files(config: T, store: Path, *fields: str) -> T:
+def with_files(config: T, data: Data, *fields: str) -> T:
     """``config`` with those of its ``fields`` ('labels', 'projection') that are None as they lie beside the store.
 
-    Says what is taken, where it is not in ``data/``.
+    Of several stores, the tables are those of the first, and there is a projection of each. Says what is taken, where
+    it is not in ``data/``.
     """
-    found: dict[str, Any] = {f: find_beside(store, FILES[f]) for f in fields if getattr(config, f) is None}
+    stores = each_store(data)
+    found: dict[str, Any] = {f: find_beside(stores[0], FILES[f]) for f in fields if getattr(config, f) is None}
     shown = [str(path) for f, path in found.items() if path.is_file() and path != DATA / FILES[f]]
+    if "projection" in found and len(stores) > 1:
+        found["projection"] = [beside_store(store, FILES["projection"]) for store in stores]
     if shown:
-        print(f"{store}: with {' and '.join(shown)}")
+        print(f"{stores[0]}: with {' and '.join(shown)}")
     return dataclasses.replace(config, **found)
 
 
-def open_both(path: Path, labels: Path, given: Path | None) -> tuple[FeatureStore, Labels]:
-    """The store at ``path``, without the frames that do not count, and its label table."""
-    store, table = FeatureStore(path), read_labels(labels)
-    return _joined(store, given, table.dataset), table
+def data_of_run(run: Path) -> Data:
+    """The stores that a run was trained on, where they are several, as its config.json says; else ``STORE``."""
+    path = run / "config.json"
+    if not path.is_file():
+        return STORE
+    data = read_json(path, "the parameters of a run", "Put back a copy, or give --data")["data"]
+    return [Path(each) for each in data] if isinstance(data, list) else STORE
 
 
-def open_labelled(path: Path, tables: Any, given: Path | None, unit: str) -> tuple[FeatureStore, Labels | Clips]:
+def open_both(data: Data, labels: Path, given: Path | None) -> tuple[FeatureStore | Stores, Labels]:
+    """The store, or several side by side, without the frames that do not count, and the label table."""
+    stores, table = _opened(data), read_labels(labels)
+    return _together(stores, given, table.dataset), table
+
+
+def open_labelled(
+    data: Data, tables: Any, given: Path | None, unit: str
+) -> tuple[FeatureStore | Stores, Labels | Clips]:
     """The same, by the label table ``tables.labels``; or, of the unit 'clip', by the clip table ``tables.clips``.
 
     Raises ``UserError`` where the clip table has no clips.
     """
     if unit == "frame":
-        return open_both(path, tables.labels, given)
+        return open_both(data, tables.labels, given)
     clips = read_clips(tables.clips)
     if clips.table.empty:
         raise UserError(f"{tables.clips} has no clips: data set '{clips.dataset}' labels frames, so unit must be frame")
-    return _joined(FeatureStore(path), given, clips.dataset), clips
+    return _together(_opened(data), given, clips.dataset), clips
 
 
 def one_fold(labels: Labels | Clips, fold: int | None) -> Labels | Clips:
@@ -87,9 +108,17 @@ def one_fold(labels: Labels | Clips, fold: int | None) -> Labels | Clips:
     return clips_of_fold(labels, fold) if isinstance(labels, Clips) else of_fold(labels, fold)
 
 
-def open_store(path: Path, given: Path | None) -> FeatureStore:
-    """The store at ``path`` without the frames that do not count, for those who have no labels."""
-    return _joined(FeatureStore(path), given, None)
+def open_store(data: Data, given: Path | None) -> FeatureStore | Stores:
+    """The store, or several, without the frames that do not count, for those who have no labels."""
+    return _together(_opened(data), given, None)
+
+
+def _opened(data: Data) -> list[FeatureStore]:
+    return [FeatureStore(path) for path in each_store(data)]
+
+
+def _together(stores: list[FeatureStore], given: Path | None, dataset: str | None) -> FeatureStore | Stores:
+    return side_by_side([_joined(store, given, dataset) for store in stores])
 
 
 def _joined(store: FeatureStore, given: Path | None, dataset: str | None) -> FeatureStore:

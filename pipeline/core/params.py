@@ -163,7 +163,10 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
         if not field.metadata:
             continue
         kind, keywords = _plain(hints[field.name]), {}
-        if kind is bool:
+        several = _one_or_several(kind)
+        if several is not None:
+            keywords |= {"nargs": "+", "type": _or_none(several)}
+        elif kind is bool:
             keywords["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is list:
             item = typing.get_args(kind)[0]
@@ -237,9 +240,17 @@ def _plain(hint: Any) -> Any:
     return hint
 
 
+def _one_or_several(hint: Any) -> type | None:
+    """``X`` of ``X | list[X]``, with None or without; None for any other type."""
+    kinds = [a for a in typing.get_args(hint) if a is not type(None)] if isinstance(hint, types.UnionType) else []
+    return kinds[0] if len(kinds) == 2 and kinds[1] == list[kinds[0]] else None
+
+
 def _cast(where: str, value: Any, hint: Any) -> Any:
     if isinstance(hint, types.UnionType):
         options = typing.get_args(hint)
+        if _one_or_several(hint) and isinstance(value, list) and len(value) == 1:
+            value = value[0]
         if value is None and type(None) in options:
             return None
         for kind in options:

@@ -35,6 +35,7 @@ from pipeline.evaluation.evaluate import (
     outputs_of,
     refuse_other_part,
     report,
+    with_data,
 )
 from pipeline.metrics import thresholds
 from pipeline.metrics.measures import Outputs, smooth_subset
@@ -68,7 +69,7 @@ class BaselinesConfig(EvaluateConfig):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__)
+    config = with_data(parse(BaselinesConfig, argv, sections=["baselines"], borrow=["evaluate"], description=__doc__))
     refuse_other_part(config.part, [path.parent for path in config.output.glob("*/details.json")])
     store, labels = opened(config)
     device = pick_device(config.device)

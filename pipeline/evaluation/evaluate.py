@@ -30,8 +30,10 @@ from pipeline.core.frame_set import FrameSet, frame_set, held_names
 from pipeline.core.join import (
     ALIKE_HELP,
     CLIPS,
+    DATA_HELP,
     FRAMES,
     LABELS,
+    data_of_run,
     frame_table,
     one_fold,
     open_labelled,
@@ -43,6 +45,7 @@ from pipeline.core.progress import Line
 from pipeline.core.rates import FPS, frame_rates
 from pipeline.core.seen import refuse_seen, some
 from pipeline.core.store import ALIKE, FeatureStore
+from pipeline.core.stores import Stores
 from pipeline.core.tables import KEY, STORE, Labels, read_frames
 from pipeline.evaluation import files
 from pipeline.evaluation.folds import FoldResult, pooled, together
@@ -75,7 +78,9 @@ class EvaluateConfig:
 
     run: Path = option(Path("runs/manual"), help="the folder of the run")
     output: Path = option(Path("evaluation"), "-o", help="the folder for metrics.json and all else")
-    data: Path = option(STORE, "-d", help="the feature store")
+    data: Path | list[Path] | None = option(
+        None, "-d", help=f"{DATA_HELP}; default: {STORE}, or the several that the run was trained on"
+    )
     labels: Path | None = option(None, help=LABELS)
     clips: Path | None = option(None, help=CLIPS.replace("unit clip", "a run on clips"))
     frames: Path | None = option(None, help=FRAMES)
@@ -125,7 +130,7 @@ class FoldData:
     clips they are the first frames.
     """
 
-    store: FeatureStore
+    store: FeatureStore | Stores
     frames: FrameSet
     rows: np.ndarray
     gallery: np.ndarray
@@ -136,7 +141,7 @@ class FoldData:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    config = parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__)
+    config = with_data(parse(EvaluateConfig, argv, sections=["evaluate"], description=__doc__))
     refuse_other_part(config.part, [config.output])
     store, labels = opened(config)
     device = pick_device(config.device)
@@ -162,7 +167,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"  {which}{config.output}/metrics.json; pictures: {config.output}/plots")
 
 
-def opened(config: EvaluateConfig) -> tuple[FeatureStore, Labels | Clips]:
+def with_data(config: EvaluateConfig) -> EvaluateConfig:
+    """With the stores that the run was trained on, where none are given."""
+    return config if config.data is not None else dataclasses.replace(config, data=data_of_run(config.run))
+
+
+def opened(config: EvaluateConfig) -> tuple[FeatureStore | Stores, Labels | Clips]:
     """The store, and the table by whose labels the run is evaluated: that of clips where it was trained on clips."""
     unit = "clip" if trained_on_clips(config.run) else "frame"
     if unit == "clip" and config.window_stride is not None:
@@ -183,7 +193,7 @@ def refuse_other_part(part: str, folders: Sequence[Path]) -> None:
 
 
 def load_run(
-    folder: Path, store: FeatureStore, labels: Labels | Clips, alike: Collection[str] = ()
+    folder: Path, store: FeatureStore | Stores, labels: Labels | Clips, alike: Collection[str] = ()
 ) -> list[list[Adapter]]:
     """The trained adapters of a run: those of each fold, or of the only split, by seed; ``alike`` as ``load_adapter``.
 
@@ -218,7 +228,7 @@ def load_run(
 
 
 def fold_data(
-    config: EvaluateConfig, store: FeatureStore, labels: Labels | Clips, adapters: Sequence[Adapter]
+    config: EvaluateConfig, store: FeatureStore | Stores, labels: Labels | Clips, adapters: Sequence[Adapter]
 ) -> FoldData:
     """Frames, or clips, of the part that is scored, as the labels have it now, with every label the table has of them.
 

@@ -7,7 +7,7 @@ from pipeline.adapter.adapter import checkpoints_of, load_adapter, load_state
 from pipeline.core.files import write_json
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, refuse_seen, some
-from pipeline.core.store import vouched_for
+from pipeline.core.stores import vouched_for
 from pipeline.training.data import TrainingData
 from pipeline.training.loop import Trainer
 

@@ -15,10 +15,11 @@ from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import POOLINGS
 from pipeline.adapter.windows import EDGES, Window
 from pipeline.core.files import read_json, write_json
-from pipeline.core.join import ALIKE_HELP, CLIPS, FRAMES, LABELS, UNITS
+from pipeline.core.join import ALIKE_HELP, CLIPS, DATA_HELP, FRAMES, LABELS, UNITS
 from pipeline.core.params import UserError, build, one_of, option, parse, read
 from pipeline.core.rates import FPS
 from pipeline.core.store import ALIKE
+from pipeline.core.stores import each_store
 from pipeline.core.tables import STORE
 from pipeline.training.combinations import SELECT_BY, Combination, names_of, refuse_combination, without_effect
 from pipeline.training.loop import DECAYS, PRECISIONS
@@ -33,7 +34,7 @@ from pipeline.training.samplers.build import options_of
 class TrainConfig:
     """Section ``train`` of params.yaml, with a run's own changes on top."""
 
-    data: Path = option(STORE, "-d", help="the feature store")
+    data: Path | list[Path] = option(STORE, "-d", help=DATA_HELP)
     labels: Path | None = option(None, help=LABELS)
     unit: str = option("frame", help="what has a label, and is scored: each frame, or a whole clip", choices=UNITS)
     clips: Path | None = option(None, help=CLIPS)
@@ -90,7 +91,12 @@ class TrainConfig:
         "centre", help="how the head's inputs are normalised, by training frames", choices=NORMALISATIONS
     )
     reduce: bool = option(True, help="project the features with --projection first")
-    projection: Path | None = option(None, help="what the reduce stage made; default: the one beside the store")
+    projection: Path | list[Path] | None = option(
+        None, help="what the reduce stage made, of each store; default: the one beside the store"
+    )
+    modality_dropout: float = option(
+        0.0, help="of several stores: chance of each to be hidden from a window in training, never all", within="[0, 1)"
+    )
     alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     test_split: float | None = option(
         None, help="hold out this share of the groups, instead of the official validation split", within="(0, 1)"
@@ -149,6 +155,7 @@ class TrainConfig:
         for name in ("num_features", "embedding_size", "dropout", "grid"):
             if name in self.model_options:
                 raise UserError(f"train: model_options cannot hold {name}: it is a parameter of its own, or given")
+        self._check_stores()
         if self.select_split == 0 and self.trains:
             raise UserError("train: select_split 0 leaves nothing to choose the best epoch on")
         refuse_combination(
@@ -172,6 +179,15 @@ class TrainConfig:
                 f"train: clip_stride must be at most window, {self.window}, or frames would be in no window; it is "
                 f"{self.clip_stride}"
             )
+
+    def _check_stores(self) -> None:
+        """Raises ``UserError`` for stores, projections and a modality dropout that do not go together."""
+        num_stores = len(each_store(self.data))
+        num_given = len(self.projection) if isinstance(self.projection, list) else 1
+        if self.reduce and self.projection is not None and num_given != num_stores:
+            raise UserError(f"train: {num_stores} stores need as many projections, in their order, and not {num_given}")
+        if self.modality_dropout and num_stores == 1:
+            raise UserError(f"train: modality_dropout {self.modality_dropout} hides stores, and data names one alone")
 
     @property
     def clip_rule(self) -> ClipRule | None:
@@ -271,9 +287,15 @@ def read_config(folder: Path, changes: dict[str, Any]) -> TrainConfig:
 
 def write_config(folder: Path, config: TrainConfig) -> None:
     """``config.json`` in the run's folder, from which ``--resume`` goes on."""
-    plain = {k: v.as_posix() if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    plain = {k: _plain(v) for k, v in dataclasses.asdict(config).items()}
     # Not sorted: the first of several losses says whose official split counts, and the run is gone on with from this.
     write_json(folder / "config.json", plain, sealed=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value.as_posix() if isinstance(value, Path) else value
 
 
 def new_folder(config: TrainConfig) -> Path:

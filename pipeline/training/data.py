@@ -1,7 +1,9 @@
 """What all seeds of a fold are trained on: frames, windows, features, and what stands before the head."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from pipeline.adapter import sources
 from pipeline.adapter.adapter import Adapter
 from pipeline.adapter.clips import OfClips, OfWindows, embed_clips, windows_of_clips
-from pipeline.adapter.front import Front
+from pipeline.adapter.front import Front, Fronts
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.windows import Window, Windows, held
 from pipeline.core import projection
@@ -22,6 +24,7 @@ from pipeline.core.numbering import common_step, numbered_alike
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, refuse_seen
 from pipeline.core.store import FeatureStore
+from pipeline.core.stores import Stores
 from pipeline.core.tables import Labels
 from pipeline.training.combinations import SELECT_BY, select_by_of, tracks_of
 from pipeline.training.config import TrainConfig
@@ -47,7 +50,7 @@ class TrainingData:
     facts: dict[str, Any]
     frames: FrameSet
     frame_numbers: np.ndarray  # (N,) as if all videos had one step
-    front: Front
+    front: Front | Fronts
     source: sources.InMemory | sources.FromDisk
     views: list[str]
     device: torch.device
@@ -60,7 +63,9 @@ class TrainingData:
     held_out: tuple[list[str], list[str]]  # groups and videos of the validation part
 
 
-def load_data(config: TrainConfig, store: FeatureStore, labels: Labels | Clips, fold: int | None) -> TrainingData:
+def load_data(
+    config: TrainConfig, store: FeatureStore | Stores, labels: Labels | Clips, fold: int | None
+) -> TrainingData:
     """Opens features and labels; prints how many frames each part has.
 
     Raises ``UserError`` where the data cannot be trained on as ``config`` says.
@@ -94,7 +99,7 @@ def load_data(config: TrainConfig, store: FeatureStore, labels: Labels | Clips, 
     most = config.clip_windows or len(rows)
     drawn = np.minimum(np.bincount(of, minlength=len(train)), most)  # windows of each clip in an epoch
     facts = _facts(config, frames, labels.dataset, store, front, window, fold, np.repeat(train, drawn))
-    facts["vouched"] = {"the projection": vouched} if vouched else {}
+    facts["vouched"] = vouched
     seen = _seen(config, frames) | fitted_on
     return TrainingData(
         config,
@@ -150,8 +155,9 @@ def _refuse_without_pairs(select_by: str | None, frames: FrameSet, dataset: str)
 
 
 def _source(
-    config: TrainConfig, store: FeatureStore, frames: FrameSet, front: Front, device: torch.device, views: list[str]
-) -> sources.InMemory | sources.FromDisk:
+    config: TrainConfig, store: FeatureStore | Stores, frames: FrameSet, front: Front | Fronts, device: torch.device,
+    views: list[str],
+) -> sources.InMemory | sources.FromDisk:  # fmt: skip
     """The features in memory where they fit, else from disk."""
     room = sources.allowance(device, config.memory_gb)
     source = sources.open_inputs(store, frames.row, front, device, views, room)
@@ -173,25 +179,57 @@ def _seen(config: TrainConfig, frames: FrameSet) -> dict[str, Seen]:
 
 
 def _front(
-    config: TrainConfig, store: FeatureStore, frames: FrameSet, held_out: tuple[list[str], list[str]], fold: int | None
-) -> tuple[Front, dict[str, Seen], str]:
+    config: TrainConfig, store: FeatureStore | Stores, frames: FrameSet, held_out: tuple[list[str], list[str]],
+    fold: int | None,
+) -> tuple[Front | Fronts, dict[str, Seen], dict[str, str]]:  # fmt: skip
     """What stands before the head, what a projection of the reduce stage was fitted on, and what is vouched for."""
-    train = sources.Blocks(store, frames.stored_rows("train"))
-    components, fitted_on, vouched = None, {}, ""
+    rows = frames.stored_rows("train")
+    if not isinstance(store, Stores):
+        front, seen, vouched = _front_of(config, store, rows, config.projection, held_out, fold)
+        return front, _fitted_on([seen]), {"the projection": vouched} if vouched else {}
+    blocks, fitted_on, vouched = [], [], {}
+    given = config.projection or [None] * len(store.stores)
+    for number, (of, name, projected) in enumerate(zip(store.stores, store.names, given, strict=True)):
+        own = store.own_rows(rows, number)
+        if not (own >= 0).any():
+            raise UserError(f"the store {of.path} has none of the {len(rows):,} training frames")
+        front, seen, said = _front_of(config, of, own[own >= 0], projected, held_out, fold, to_unit=True)
+        blocks.append(front)
+        fitted_on.append(seen)
+        vouched |= {f"the projection of {name}": said} if said else {}
+    return Fronts(blocks), _fitted_on(fitted_on), vouched
+
+
+def _fitted_on(each: Sequence[Seen | None]) -> dict[str, Seen]:
+    """What any of the projections has seen; nothing where there is none."""
+    known = [seen for seen in each if seen is not None]
+    if len(known) < 2:
+        return {"projection": known[0]} if known else {}
+    groups, videos = (np.unique(np.concatenate([getattr(s, of) for s in known])) for of in ("groups", "videos"))
+    return {"projection": Seen(groups, videos)}
+
+
+def _front_of(
+    config: TrainConfig, store: FeatureStore, rows: np.ndarray, path: Path | None,
+    held_out: tuple[list[str], list[str]], fold: int | None, to_unit: bool = False,
+) -> tuple[Front, Seen | None, str]:  # fmt: skip
+    """The front of one store, fitted on its training ``rows`` (n,): as ``_front``."""
+    train = sources.Blocks(store, rows)
+    components, seen, vouched = None, None, ""
     if config.reduce:
-        components = projection.load(config.projection, store.made_by, fold, config.alike)
+        components = projection.load(path, store.made_by, fold, config.alike)
     if components and config.test_split is not None:  # the stored one has seen frames that are now held out
         components = _fitted_again(train, len(components.components))
     elif components:
-        seen = None if components.seen is None else {"fitted": components.seen}
-        way_out = f"Fit it again with 'python -m pipeline.extraction.reduce -d {config.data}'"
-        refuse_seen(f"the projection {config.projection}", seen, held_out, "validation", way_out)
-        fitted_on, vouched = {"projection": components.seen}, components.vouched
+        fitted = None if components.seen is None else {"fitted": components.seen}
+        way_out = f"Fit it again with 'python -m pipeline.extraction.reduce -d {store.path}'"
+        refuse_seen(f"the projection {path}", fitted, held_out, "validation", way_out)
+        seen, vouched = components.seen, components.vouched
     front = Front(store.num_features, len(components.components) if components else None)
     if components:
         front.project_with(components)
-    front.fit(train, config.normalise)
-    return front, fitted_on, vouched
+    front.fit(train, config.normalise, to_unit)
+    return front, seen, vouched
 
 
 def _fitted_again(train: sources.Blocks, num_components: int) -> projection.Projection:
@@ -206,8 +244,8 @@ def _fitted_again(train: sources.Blocks, num_components: int) -> projection.Proj
 
 
 def _facts(
-    config: TrainConfig, frames: FrameSet, dataset: str, store: FeatureStore, front: Front, window: Window,
-    fold: int | None, centres: np.ndarray,
+    config: TrainConfig, frames: FrameSet, dataset: str, store: FeatureStore | Stores, front: Front | Fronts,
+    window: Window, fold: int | None, centres: np.ndarray,
 ) -> dict[str, Any]:  # fmt: skip
     """All that it takes to use the adapter without its command line; ``centres`` are those of an epoch's windows."""
     label = frames.label[centres]
@@ -222,7 +260,8 @@ def _facts(
         "num_aus": len(frames.au_names) or None,
         **({"output_names": frames.output_names} if frames.output_names else {}),
         "num_features": store.num_features,
-        "num_components": len(front.components) if hasattr(front, "components") else None,
+        "num_components": None if isinstance(front, Fronts) else _num_components(front),
+        **(_facts_of_stores(config, store, front) if isinstance(store, Stores) else {}),
         "select_by": config.select_by or select_by_of(config.loss, HEADS[config.model].pairs, len(frames.pairs) > 0),
         **({} if fold is None else {"fold": fold}),
         "trained_on": {
@@ -234,6 +273,20 @@ def _facts(
         "made_by": store.made_by,
     }
     return facts | {"predictors": loss_of(facts, config.embedding_size).trains}
+
+
+def _num_components(front: Front) -> int | None:
+    return len(front.components) if front.projects else None
+
+
+def _facts_of_stores(config: TrainConfig, store: Stores, front: Fronts) -> dict[str, Any]:
+    """What an adapter of several stores says of each; what made them is in ``made_by``."""
+    each = zip(store.names, store.columns, front.blocks, strict=True)
+    stores = [
+        {"name": name, "columns": [of.start, of.stop], "num_components": _num_components(block)}
+        for name, of, block in each
+    ]
+    return {"stores": stores, "modality_dropout": config.modality_dropout}
 
 
 def loss_of(facts: dict[str, Any], embedding_size: int) -> WeightedSum:

@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.adapter.front import hide_
 from pipeline.adapter.sources import FromDisk, InMemory, fits, working_bytes
 from pipeline.core.params import UserError
+from pipeline.training.modality import ModalityDropout
 
 SEGMENT_WINDOWS = 256  # neighbouring windows that stay together in a shard
 MIN_SEGMENTS = 16  # of a shard: where its memory cannot hold so many, segments are shorter
@@ -28,17 +30,48 @@ class Shard:
         self.windows, self.inputs, self.num_frames = windows, inputs, num_frames
         self.rows = torch.from_numpy(rows).to(inputs.values.device)
 
-    def batch(self, numbers: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (B, T, K) float32 and valid (B, T). Number v * W' + w is window w of the shard in view v."""
-        return self.inputs.gather(self._rows_of(numbers))
+    def batch(self, numbers: NDArray, hides: ModalityDropout | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (B, T, K) float32 and valid (B, T). Number v * W' + w is window w of the shard in view v.
 
-    def frames(self, numbers: NDArray) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same windows as features (n, K) of their frames, each once, and place (B, T) in these; -1 is missing."""
+        ``hides`` draws which stores are hidden from each window.
+        """
         rows = self._rows_of(numbers)
+        features, valid = self.inputs.gather(rows)
+        if hides is not None:
+            hide_(features, hides.columns, self._hidden(rows, hides))
+        return features, valid
+
+    def frames(self, numbers: NDArray, hides: ModalityDropout | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same windows as features (n, K) of their frames, each once, and place (B, T) in these; -1 is missing.
+
+        Of a frame there is one for each set of stores that is hidden from a window that holds it.
+        """
+        rows = self._rows_of(numbers)
+        if hides is not None:
+            return self._frames_hidden(rows, hides)
         kept, place = torch.unique(rows, return_inverse=True)
         if len(kept) > 1 and kept[0] < 0:
             kept, place = kept[1:], place - 1
         return self.inputs.take(kept.clamp(min=0)), place.where(rows >= 0, -1)
+
+    def _frames_hidden(self, rows: torch.Tensor, hides: ModalityDropout) -> tuple[torch.Tensor, torch.Tensor]:
+        powers = 2 ** torch.arange(len(hides.columns), device=rows.device)
+        code = (self._hidden(rows, hides).to(rows.device) * powers).sum(dim=1)
+        keys = torch.where(rows >= 0, rows * 2 ** len(powers) + code[:, None], -1)
+        kept, place = torch.unique(keys, return_inverse=True)
+        if len(kept) > 1 and kept[0] < 0:
+            kept, place = kept[1:], place - 1
+        kept = kept.clamp(min=0)
+        features = self.inputs.take(kept >> len(powers))
+        hide_(features, hides.columns, (kept[:, None] & powers) > 0)
+        return features, place.where(rows >= 0, -1)
+
+    def _hidden(self, rows: torch.Tensor, hides: ModalityDropout) -> torch.Tensor:
+        """Which stores (B, S) are hidden from each of the windows ``rows`` (B, T)."""
+        of_frames, present = self.inputs.present, None
+        if of_frames is not None:
+            present = (of_frames[rows.clamp(min=0)] & (rows >= 0)[..., None]).any(dim=1)
+        return hides.draw(len(rows), present).to(rows.device)
 
     def _rows_of(self, numbers: NDArray) -> torch.Tensor:
         view, window = np.divmod(numbers, len(self.windows))

@@ -12,6 +12,7 @@ import torch
 from pipeline.adapter.adapter import Adapter
 from pipeline.core.params import UserError
 from pipeline.training.losses.build import WeightedSum
+from pipeline.training.modality import ModalityDropout
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class Shard(Protocol):
 
     windows: np.ndarray
 
-    def batch(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, numbers: np.ndarray, hides: ModalityDropout | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, T, K) and valid (B, T); ``numbers`` count within the shard, from W' on in the next view."""
 
-    def frames(self, numbers: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def frames(self, numbers: np.ndarray, hides: ModalityDropout | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The same as features (n, K) of each frame once, and place (B, T) in these, -1 where a frame is missing."""
 
 
@@ -80,18 +81,19 @@ class Trainer:
 
     ``shards(epoch)`` gives the shards of an epoch, ``make_sampler(windows)`` what draws batches from a shard's windows.
     ``targets`` are the labels of all windows (W, ...), by the names that the losses take; ``embed()`` gives the present
-    embeddings (W, E) of all windows to a sampler that looks at them. All that an epoch depends on, beside these and
+    embeddings (W, E) of all windows to a sampler that looks at them. ``hides`` draws which of several stores are hidden
+    from a window. All that an epoch depends on, beside these and
     the schedule, is its number and ``state``: whoever restores that goes on to exactly the same weights (on a CPU).
     """
 
     def __init__(
         self, adapter: Adapter, loss: WeightedSum, schedule: Schedule, shards: Callable[[int], Iterable[Shard]],
         make_sampler: Callable[[np.ndarray], Any], targets: Mapping[str, torch.Tensor], num_windows: int,
-        embed: Callable[[], np.ndarray] | None = None,
+        embed: Callable[[], np.ndarray] | None = None, hides: ModalityDropout | None = None,
     ) -> None:  # fmt: skip
         self.adapter, self.loss = adapter, loss
         self.schedule, self.shards, self.targets, self.embed = schedule, shards, targets, embed
-        self.num_windows = num_windows
+        self.num_windows, self.hides = num_windows, hides
         self._make_sampler, self._sampler, self._sampled = make_sampler, None, None
         self.steps = 0  # of the optimiser, so far
         self._network = [p for module in (adapter.head, adapter.predictors, loss.terms) for p in module.parameters()]
@@ -176,7 +178,7 @@ class Trainer:
         device = self._device
         # Single frames are hardly ever twice in a batch; on a CUDA device finding them would mean waiting for it.
         once = head.frames_once and "frames" not in takes and device.type != "cuda" and self.adapter.window.frames > 1
-        features, valid = shard.frames(numbers) if once else shard.batch(numbers)
+        features, valid = (shard.frames if once else shard.batch)(numbers, self.hides)
         chosen = torch.from_numpy(windows).to(device, non_blocking=True)
         batch = {name: target[chosen] for name, target in self.targets.items()}
         if pairs:

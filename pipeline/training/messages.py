@@ -10,10 +10,11 @@ from pipeline.core.frame_set import PARTS, FrameSet
 from pipeline.core.progress import clock
 from pipeline.core.seen import some
 from pipeline.core.store import FeatureStore
+from pipeline.core.stores import Stores
 from pipeline.training.config import TrainConfig
 
 
-def counts_of_parts(frames: FrameSet, store: FeatureStore, fold: int | None) -> str:
+def counts_of_parts(frames: FrameSet, store: FeatureStore | Stores, fold: int | None) -> str:
     """How many frames, or clips, and videos each part has; clips without any feature are named."""
     counts = []
     for part in PARTS:

@@ -15,6 +15,7 @@ from pipeline.core.join import one_fold
 from pipeline.core.params import UserError
 from pipeline.core.progress import Line
 from pipeline.core.store import FeatureStore
+from pipeline.core.stores import Stores, made_by_each
 from pipeline.core.tables import Labels, weights_file
 from pipeline.training import checkpoints
 from pipeline.training.board import Board, hparams_of, write_mean
@@ -31,7 +32,7 @@ STATE_EVERY = 10.0  # seconds between two states that a killed run can go on fro
 
 
 def train_fold(
-    config: TrainConfig, folder: Path, store: FeatureStore, labels: Labels | Clips, fold: int | None
+    config: TrainConfig, folder: Path, store: FeatureStore | Stores, labels: Labels | Clips, fold: int | None
 ) -> list[dict[str, Any]]:
     """Trains all seeds of a fold, or of the only split where ``fold`` is None; gives the result of each."""
     data = load_data(config, store, one_fold(labels, fold), fold)
@@ -96,10 +97,16 @@ def _start(data: TrainingData, folder: Path, seed: int) -> SeedRun:
     return run
 
 
-def _weights(data: TrainingData, folder: Path) -> str | None:
-    """Where the weights of the backbone lie, as seen from the seed's folder; None where the features were imported."""
-    made_by = data.facts["made_by"]
-    return from_folder(weights_file(made_by["backbone"]), folder) if "weights_sha256" in made_by else None
+def _weights(data: TrainingData, folder: Path) -> str | list[str | None] | None:
+    """Where the weights of the backbone lie, as seen from the seed's folder; None where the features were imported.
+
+    Of several stores, those of each.
+    """
+    places = [
+        from_folder(weights_file(made_by["backbone"]), folder) if "weights_sha256" in made_by else None
+        for _, made_by in made_by_each(data.facts["made_by"])
+    ]
+    return places if "stores" in data.facts else places[0]
 
 
 def _score_untrained(run: SeedRun, board: Board) -> None:

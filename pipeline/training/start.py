@@ -10,6 +10,7 @@ from pipeline.training.data import TrainingData, loss_of
 from pipeline.training.feed import Drawn, feed
 from pipeline.training.loop import Schedule, Trainer
 from pipeline.training.losses.build import WeightedSum
+from pipeline.training.modality import ModalityDropout
 from pipeline.training.positives import groups_apart
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import build_sampler
@@ -64,4 +65,5 @@ def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: 
     drawn = Drawn(train, most, seed) if most else None
     shards = feed(data.source, data.rows, len(frames.row), seed, drawn)
     num_windows = drawn.num_windows if drawn else len(train)
-    return Trainer(adapter, loss, schedule, shards, make_sampler, targets, num_windows, embed)
+    hides = ModalityDropout(config.modality_dropout, adapter.front.columns) if config.modality_dropout else None
+    return Trainer(adapter, loss, schedule, shards, make_sampler, targets, num_windows, embed, hides)
