@@ -26,12 +26,13 @@ from pipeline.core.clips import read_clips
 from pipeline.core.device import pick_device
 from pipeline.core.files import whole, write_table
 from pipeline.core.frame_set import frames_of_clips
-from pipeline.core.join import ALIKE_HELP, FRAMES, find_beside, open_store
+from pipeline.core.join import ALIKE_HELP, DATA_HELP, FRAMES, data_of_run, find_beside, open_store
 from pipeline.core.params import UserError, entry, option, parse
 from pipeline.core.progress import Line
 from pipeline.core.rates import FPS
 from pipeline.core.seen import USES, some
 from pipeline.core.store import ALIKE
+from pipeline.core.stores import each_store
 from pipeline.core.tables import SPLITS, STORE
 
 SUFFIXES = (".csv", ".parquet")
@@ -43,7 +44,9 @@ class PredictClipsConfig:
 
     run: Path | None = option(None, help="the folder of a run on clips")
     output: Path = option(Path("predictions.csv"), "-o", help="the table to write: .csv or .parquet")
-    data: Path = option(STORE, "-d", help="the feature store")
+    data: Path | list[Path] | None = option(
+        None, "-d", help=f"{DATA_HELP}; default: {STORE}, or the several that the run was trained on"
+    )
     clips: Path | None = option(None, help="the clip table; default: the one beside the store")
     part: str | None = option(None, help=f"only clips of this official part: {', '.join(SPLITS)}; default: all")
     table: Path | None = option(None, help=FRAMES)
@@ -67,8 +70,9 @@ class PredictClipsConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(PredictClipsConfig, argv, sections=[], description=__doc__)
     paths = _checkpoints(config)
-    store = open_store(config.data, config.table)
-    given = read_clips(config.clips or find_beside(config.data, "clips.parquet"))
+    data = data_of_run(config.run) if config.data is None else config.data
+    store = open_store(data, config.table)
+    given = read_clips(config.clips or find_beside(each_store(data)[0], "clips.parquet"))
     clips = given.table
     if config.part is not None:
         clips = clips[clips["split"] == config.part] if "split" in clips else clips.iloc[:0]

@@ -22,6 +22,7 @@ from pyarrow import csv
 from pipeline.core.files import write_text
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
+from pipeline.core.stores import Data, each_store
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES
 
 FORMATS = ("per-video", "single")
@@ -82,11 +83,12 @@ def read_list(path: Path, store: Path) -> pd.DataFrame:
     return wanted if kinds == {"frames"} else _every_frame(path, wanted, None if kinds == {"numbers"} else store)
 
 
-def _every_frame(path: Path, videos: pd.DataFrame, store: Path | None) -> pd.DataFrame:
-    """Frames 1 to ``frame``, or to the last in ``store``, of each row's video."""
+def _every_frame(path: Path, videos: pd.DataFrame, data: Data | None) -> pd.DataFrame:
+    """Frames 1 to ``frame``, or to the last in a store of ``data``, of each row's video."""
     last = videos["frame"]
-    if store is not None:
-        of_video = FeatureStore(store).keys.groupby("video", observed=True)["frame"].max()
+    if data is not None:
+        keys = [FeatureStore(store).keys.astype({"video": "str"}) for store in each_store(data)]
+        of_video = pd.concat(keys).groupby("video")["frame"].max()
         last = videos["video"].map(dict(of_video)).fillna(0).astype(int)
     unknown = videos["video"][last < 1]
     if len(unknown):

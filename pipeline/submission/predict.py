@@ -40,13 +40,14 @@ from pipeline.core import children
 from pipeline.core.device import pick_device
 from pipeline.core.files import all_or_none, read_json, write_json, writing
 from pipeline.core.frame_set import frame_set, held_names
-from pipeline.core.join import ALIKE_HELP, FRAMES, open_both, open_store, with_files
+from pipeline.core.join import ALIKE_HELP, DATA_HELP, FRAMES, data_of_run, open_both, open_store, with_files
 from pipeline.core.numbering import numbered_alike, spacing
 from pipeline.core.params import UserError, entry, given_params, one_of, option, parse
 from pipeline.core.progress import Line
 from pipeline.core.rates import FPS, frame_rates
 from pipeline.core.seen import USES, refuse_seen, some
-from pipeline.core.store import ALIKE, FeatureStore, vouched_for
+from pipeline.core.store import ALIKE, FeatureStore
+from pipeline.core.stores import Data, Stores, store_names, vouched_for
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, STORE, of_fold
 from pipeline.metrics import thresholds
 from pipeline.metrics.protocol import on_every_frame
@@ -83,7 +84,9 @@ class PredictConfig:
     task: str | None = option(None, help=f"one of {', '.join(TASKS)}")
     output: Path = option(Path("submission"), "-o", help="the folder to make")
     format: str = option("single", help="a single file, or per-video: one a video, as in the early editions")
-    data: Path | None = option(None, "-d", help=f"the feature store; default: {STORE}")
+    data: Path | list[Path] | None = option(
+        None, "-d", help=f"{DATA_HELP}; default: {STORE}, or the several that the run was trained on"
+    )
     frames: Path | None = option(None, help="a folder of frames to extract first, into --data or OUTPUT/features")
     table: Path | None = option(None, help=FRAMES)
     alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
@@ -100,7 +103,7 @@ class PredictConfig:
     )
     by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
     labels: Path | None = option(None, help="with --by knn: the label table; default: the one beside --labelled")
-    labelled: Path | None = option(
+    labelled: Path | list[Path] | None = option(
         None,
         help=f"with --by knn: the store of the labelled frames; default: the run's own, of its config.json, or {STORE}",
     )
@@ -127,10 +130,18 @@ class PredictConfig:
             one_of(f"predict: {name}", getattr(self, name), known)
         for name in ("width", "width_aus"):
             check_width(f"predict: {name}", getattr(self, name), self.fps)
+        several = self.data if isinstance(self.data, list) else data_of_run(self.run) if self.run else None
+        if self.frames and isinstance(several, list):
+            raise UserError(
+                f"predict: --frames extracts into one store, and {len(several)} are needed "
+                f"({', '.join(store_names(several))}): extract each, then name them with --data"
+            )
 
     @property
-    def store(self) -> Path:
-        return self.data or (self.aside / STORE.name if self.frames else STORE)
+    def store(self) -> Data:
+        if self.data or self.frames:
+            return self.data or self.aside / STORE.name
+        return data_of_run(self.run) if self.run else STORE
 
     @property
     def aside(self) -> Path:
@@ -209,8 +220,9 @@ def _with_labelled(config: PredictConfig) -> PredictConfig:
         return replace(config, labelled=STORE)
     trained = read_json(path, "the parameters of a run", "Put back a copy, or give --labelled")
     labels = config.labels or (Path(trained["labels"]) if trained["labels"] else None)
-    print(f"{path}: labelled frames are those of {trained['data']}")
-    return replace(config, labelled=Path(trained["data"]), labels=labels)
+    data = trained["data"]
+    print(f"{path}: labelled frames are those of {', '.join(data) if isinstance(data, list) else data}")
+    return replace(config, labelled=list(map(Path, data)) if isinstance(data, list) else Path(data), labels=labels)
 
 
 def _checkpoints(config: PredictConfig) -> list[Path]:
@@ -236,7 +248,7 @@ def _extract(config: PredictConfig, params: Sequence[str]) -> None:
         raise UserError(f"{config.frames} could not be extracted: {' '.join(command[1:])}")
 
 
-def _rows(store: FeatureStore, wanted: pd.DataFrame, config: PredictConfig) -> Rows:
+def _rows(store: FeatureStore | Stores, wanted: pd.DataFrame, config: PredictConfig) -> Rows:
     names = store.keys["video"].cat.categories
     is_listed = names.isin(wanted["video"].unique())
     keys = store.keys[is_listed[store.keys["video"].cat.codes]]
@@ -291,7 +303,7 @@ def _shares(share: pd.Series) -> str:
 
 
 def _mean_of_seeds(
-    config: PredictConfig, checkpoints: list[Path], store: FeatureStore, rows: Rows
+    config: PredictConfig, checkpoints: list[Path], store: FeatureStore | Stores, rows: Rows
 ) -> tuple[dict[str, np.ndarray], np.ndarray, int | None, dict[str, str]]:
     """Predictions of each frame in ``rows``: probabilities of classes (n, 8) and units (n, 12), or values (n, 2).
 
@@ -348,8 +360,9 @@ def _seen_videos(adapter: Adapter, videos: pd.Index) -> list[str]:
 
 
 def _per_frame(
-    config: PredictConfig, adapter: Adapter, store: FeatureStore, rows: Rows, wanted: np.ndarray, device: torch.device
-) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    config: PredictConfig, adapter: Adapter, store: FeatureStore | Stores, rows: Rows, wanted: np.ndarray,
+    device: torch.device,
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:  # fmt: skip
     """Embeddings and predictions, as ``per_frame`` has them, of ``wanted`` (m,), which are numbers into ``rows``.
 
     A block of ``wanted`` at a time, which comes with them: the embeddings of 3 M frames take 1.5 GB.
@@ -360,7 +373,7 @@ def _per_frame(
         yield block, *per_frame(adapter, source, windows, block, config.window_stride, device)
 
 
-def _check_spacing(config: PredictConfig, adapter: Adapter, store: FeatureStore, rows: Rows) -> None:
+def _check_spacing(config: PredictConfig, adapter: Adapter, store: FeatureStore | Stores, rows: Rows) -> None:
     """Says where frames are not as far apart as in training, and how many windows hold where it is not all.
 
     Raises ``UserError`` where all are empty but for their centre, though the step is none of the videos'.
@@ -444,10 +457,10 @@ def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: t
     from sklearn.neighbors import KNeighborsRegressor  # here: scikit-learn takes a second to import
 
     facts = adapter.facts
-    refusal = f"{config.run} was trained on other features than {config.labelled} has"
-    said = vouched_for(refusal, facts["made_by"], FeatureStore(config.labelled).made_by, config.alike)
-    facts["vouched"] |= {"the adapter's training": said} if said else {}
     store, labels = open_both(config.labelled, config.labels, None)
+    refusal = f"{config.run} was trained on other features than {store.path} has"
+    said = vouched_for(refusal, facts["made_by"], store.made_by, config.alike)
+    facts["vouched"] |= {"the adapter's training": said} if said else {}
     labels = of_fold(labels, facts.get("fold"))
     frames = frame_set(
         store, labels, tracks=[TRACKS[what]],
