@@ -97,7 +97,7 @@ def test_the_matrix_of_losses_and_samplers_is_a_stage_when_its_hashes_are_taken_
     stages = yaml.safe_load(re.sub(r"^#(  .*)$", r"\1", text, flags=re.MULTILINE))["stages"]
     matrix, trained = stages["matrix"], stages["train"]["do"]
     # What a combination reaches is not hashed apart, and a run of params.yaml alone names the multi-task lists.
-    other = {"data/code/train/${key}", "pipeline", "data/labels_mtl.parquet"}
+    other = {"data/code/train/${key}", "data/stores/${key}", "pipeline", "data/labels_mtl.parquet"}
     assert set(matrix["deps"]) ^ set(trained["deps"]) == other
     assert set(matrix["matrix"]) == {"loss", "sampler"}
     assert "matrix" not in yaml.safe_load(text)["stages"]

@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.core.files import check_digest, has_digest
 from pipeline.core.params import UserError
 
+FACES = "faces.parquet"  # the table of video, frame, time_sec and fps that 'python -m pipeline.faces' writes
 FPS = "frames a second, for what is given in seconds: a number, or a table with the columns video and fps"
 _SECONDS = re.compile(r"(\d+(?:\.\d+)?) ?s")
 

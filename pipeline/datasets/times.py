@@ -13,12 +13,11 @@ import pandas as pd
 
 from pipeline.core.files import check_digest, has_digest
 from pipeline.core.params import UserError
-from pipeline.core.rates import check_rate, frame_rates
+from pipeline.core.rates import FACES, check_rate, frame_rates
 from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.numbered import CROPS
 from pipeline.datasets.sheet import number_of
 
-FACES = "faces.parquet"
 ROUNDING = 1e-6  # of a frame: 0.1 s at 30 frames/s is the frame 3, and 0.1 * 30 is a little more than 3
 
 

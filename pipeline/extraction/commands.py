@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.core.params import UserError
+from pipeline.core.rates import FACES
 from pipeline.core.store import FeatureStore, StoreDamaged, spans
-from pipeline.core.tables import Frames
+from pipeline.core.tables import KEY, Frames, read_frames
 from pipeline.extraction import transfer, upkeep
 from pipeline.extraction.config import ExtractConfig
+from pipeline.extraction.series import OntoFrames
 from pipeline.extraction.upkeep import Damage
 
 
@@ -50,12 +53,26 @@ def import_features(config: ExtractConfig, file: Path) -> None:
     """Adds the features of ``file`` to the store."""
     if config.repair:
         repair(config.store)
-    done = transfer.import_features(file, config.store, config.chunk_rows, config.rebuild, config.scale, config.made_by)
+    done = transfer.import_features(
+        file, config.store, config.chunk_rows, config.rebuild, config.scale, config.made_by, lambda: _frames_of(config)
+    )
     print(f"{done.written:,} rows of {file} imported into {config.store}, {done.there:,} were there")
     if done.left_out:
         print(f"left out of {file}: {done.left_out}")
     for note in done.notes:
         print(note)
+
+
+def _frames_of(config: ExtractConfig) -> OntoFrames:
+    """The frames of the frame table, and how a series is put onto them."""
+    if config.data.is_dir():
+        raise UserError(
+            f"a series is put onto the frames of a frame table, and {config.data} is a folder: index it first"
+        )
+    frames = read_frames(config.data)
+    places = (frames.root / FACES, frames.root.parent / FACES)  # the faces lie in a folder of its own beside it
+    fps = config.fps if config.fps is not None else next((path for path in places if path.is_file()), None)
+    return OntoFrames(frames.table[KEY], config.data, config.resample, fps, config.first_frame)
 
 
 def export_features(path: Path, file: Path) -> None:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.params import UserError, option
+from pipeline.core.rates import FPS, check_rate
 from pipeline.core.store import CHUNK_ROWS
 from pipeline.core.tables import STORE
 from pipeline.extraction.forward import PRECISIONS
 from pipeline.extraction.frames import FITS
+from pipeline.extraction.series import RULES
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,15 @@ class ExtractConfig:
     compact: bool = option(False, help="rewrite the store without holes and without frames not in the frame table")
     import_from: Path | None = option(None, "--import", help="take features made elsewhere, from an .h5, .npz or .npy")
     made_by: dict | None = option(None, help="with --import: what made it, such as '{backbone: x, input_size: 224}'")
+    resample: str = option(
+        "nearest", help="with --import of a series (time_sec): what a frame gets, of --data's frames", choices=RULES
+    )
+    fps: float | Path | None = option(None, help=f"of a series: {FPS}; default: the faces.parquet of the frames")
+    first_frame: int = option(1, help="of a series: the number of the frame at 0 s, where --fps says no times")
     export_to: Path | None = option(None, "--export", help="write the store's features to a new .h5 or .npz")
 
     def __post_init__(self) -> None:
+        check_rate(self.fps)
         if self.made_by is not None:
             _check_made_by(self.made_by, bool(self.import_from))
         works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}

@@ -24,6 +24,7 @@ import pandas as pd
 from pipeline.core.params import UserError
 from pipeline.extraction.bounds import border, members, most_bytes, some
 
+TIME = "time_sec"  # in the place of frame numbers: a series, such as sound
 SUFFIXES = (".h5", ".hdf5", ".npz", ".npy")
 _RATIO = 32  # real features shrink less than this; where they do not, the file can be saved uncompressed
 _INFLATE = 1032  # bytes that deflate can make of one
@@ -60,7 +61,8 @@ class FileArray:
 class FeatureFile:
     """An open file of features: ``arrays`` by the name of their view, or 'logits'.
 
-    ``keys`` has video, frame, size; ``facts`` is what the file says of itself; ``left_out`` names what is not taken.
+    ``keys`` has video, frame, size; or video and time_sec, of a series that is still to be put onto frames
+    (``series``). ``facts`` is what the file says of itself; ``left_out`` names what is not taken.
     """
 
     keys: pd.DataFrame
@@ -138,7 +140,7 @@ def _try_hdf5(file: Path) -> None:
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             with h5py.File(file, "r") as handle:
                 found, _, _, heap = _look_into(file, handle)
-                for name in ("video", "frame", "size"):
+                for name in ("video", "frame", "size", TIME):
                     if name in found:
                         _column(file, name, found[name], heap)
         finally:
@@ -184,12 +186,13 @@ def _read_npy(file: Path) -> Iterator[FeatureFile]:
 
 
 def _is_taken(name: str) -> bool:
-    return name in {"features", "video", "frame", "size", "flipped", "logits"} or name.startswith("views/")
+    return name in {"features", "video", "frame", "size", TIME, "flipped", "logits"} or name.startswith("views/")
 
 
 def _feature_file(file: Path, found: Mapping[str, Any], facts: dict[str, Any], heap: int) -> FeatureFile:
     missing = [name for name in ("features", "video", "frame") if name not in found]
-    if missing:
+    of_times = "frame" in missing and TIME in found
+    if missing and not (of_times and missing == ["frame"]):
         raise UserError(f"{file} lacks the datasets {missing}; it has {some(sorted(found))}")
     arrays = {"original": FileArray(file, "features", found["features"])}
     for name in sorted(found):
@@ -204,8 +207,9 @@ def _feature_file(file: Path, found: Mapping[str, Any], facts: dict[str, Any], h
         if "logits" in arrays:
             raise UserError(f"{file}: a view cannot be called 'logits'")
         arrays["logits"] = FileArray(file, "logits", found["logits"])
-    left_out = [name for name in sorted(found) if not _is_taken(name)]
-    return FeatureFile(_read_keys(file, found, heap), arrays, facts, left_out)
+    left_out = [name for name in sorted(found) if not _is_taken(name) or (name == TIME and not of_times)]
+    keys = _read_times(file, found, heap) if of_times else _read_keys(file, found, heap)
+    return FeatureFile(keys, arrays, facts, left_out)
 
 
 # --- video, frame, size ----------------------------------------------------------------------------------------------
@@ -218,6 +222,18 @@ def _read_keys(file: Path, found: Mapping[str, Any], heap: int) -> pd.DataFrame:
     return pd.DataFrame({"size": 0} | columns)[["video", "frame", "size"]].astype(
         {"video": "str", "frame": "int64", "size": "int64"}
     )
+
+
+def _read_times(file: Path, found: Mapping[str, Any], heap: int) -> pd.DataFrame:
+    video, shape = _column(file, "video", found["video"], heap), tuple(found[TIME].shape or ())
+    if not shape or set(shape[1:]) - {1} or found[TIME].dtype.kind not in "fiu":
+        raise UserError(
+            f"{file}: '{TIME}' must be one axis of real numbers, and is {found[TIME].dtype} of shape {shape}"
+        )
+    times = np.asarray(found[TIME][: shape[0]]).reshape(-1).astype(np.float64)
+    if len(times) != len(video):
+        raise UserError(f"{file}: lengths differ: { {'video': len(video), TIME: len(times)} }")
+    return pd.DataFrame({"video": video, TIME: times}).astype({"video": "str"})
 
 
 def _column(file: Path, name: str, array: Any, heap: int) -> np.ndarray:

@@ -10,6 +10,9 @@ A file, .h5 (.hdf5) or .npz, holds by name:
     size               (N,)     of the image files, if known
     made_by            where we wrote it: the store's made_by as JSON text (in HDF5 an attribute of the file)
 
+In the place of ``frame`` there may be ``time_sec`` (N,): then it is a series, such as sound, which ``series`` puts onto
+the frames of the frame table.
+
 A .npy holds nothing but features (N, D): row i is an image of its own, video ``f"{i:08d}"`` and frame 0.
 
 ``feature_files`` reads such files. Rows go through memory a chunk at a time.
@@ -18,7 +21,7 @@ A .npy holds nothing but features (N, D): row i is an image of its own, video ``
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +33,8 @@ from pipeline.core.files import writing
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreMismatch, StoreWriter
 from pipeline.core.tables import KEY
-from pipeline.extraction.feature_files import FeatureFile, FileArray, open_features
+from pipeline.extraction.feature_files import TIME, FeatureFile, FileArray, open_features
+from pipeline.extraction.series import RESAMPLED, OntoFrames, onto_frames
 from pipeline.extraction.upkeep import delete_replaced, start_over
 
 _BLOCK_BYTES = 1 << 24
@@ -52,12 +56,14 @@ def import_features(
     rebuild: bool,
     scale: float = 1.0,
     made_by: Mapping[str, Any] | None = None,
+    onto: Callable[[], OntoFrames] | None = None,
 ) -> Imported:
     """Writes ``file`` into a store, features (but not logits) multiplied by ``scale``.
 
     ``made_by`` is what made the features, as the user says, or by default as the file says. It is compared with other
-    stores, and with what adapters were trained on. Where neither says it, this very file is what made them. Everything
-    is checked before anything is written. An import that was cut off is resumed by the same call.
+    stores, and with what adapters were trained on. Where neither says it, this very file is what made them. ``onto``
+    gives the frames onto which a series is put, and is asked where the file is one. Everything is checked before
+    anything is written. An import that was cut off is resumed by the same call.
 
     Raises ``UserError`` for a file that cannot be taken, and ``StoreMismatch`` where the store was made by anything
     else, or has other features of the same frames, unless ``rebuild``.
@@ -65,7 +71,12 @@ def import_features(
     with open_features(file) as source:
         for name, rows in source.arrays.items():
             rows.scale = 1.0 if name == "logits" else scale
-        notes = _check_keys(file, source)
+        of_series = []
+        if TIME in source.keys:
+            if onto is None:
+                raise UserError(f"{file} is a series, and no frames are known that it could be put onto")
+            source, of_series = onto_frames(file, source, onto())
+        notes = of_series + _check_keys(file, source)
         widths = {name: array.shape[1] for name, array in source.arrays.items()}
         writer = StoreWriter(store, _made_by(file, source, scale, made_by), widths, chunk_rows)
         try:
@@ -153,6 +164,7 @@ def _made_by(file: Path, source: FeatureFile, scale: float, stated: Mapping[str,
     if stated is None and isinstance(own, dict) and own:
         stated = facts.pop("made_by")
     found = {"source": file.name, "source_sha256": digest, "views": views, "attributes": facts}
+    resampled = {RESAMPLED: facts.pop(RESAMPLED)} if RESAMPLED in facts else {}
     if stated is None:
         made_by = {"backbone": "imported", "input_size": None, "outputs": facts.get("outputs")} | found
     else:
@@ -160,6 +172,7 @@ def _made_by(file: Path, source: FeatureFile, scale: float, stated: Mapping[str,
             found["before"] = stated["provenance"]
         made_by = {"backbone": "imported", "source": "as said", "input_size": None, "outputs": facts.get("outputs")}
         made_by |= dict(stated) | {"provenance": found}
+    made_by |= resampled
     if made_by["outputs"] and "logits" not in source.arrays:
         made_by["outputs"] = None
     if (factor := scale * made_by.pop("scale", 1.0)) != 1:
