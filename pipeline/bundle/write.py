@@ -42,13 +42,20 @@ def write_bundle(
     if folder.exists():
         raise UserError(f"{folder} is there already: name a new folder with -o, or delete it")
     results, trained = _read_run(run)
+    several = [of["name"] for of in trained.facts.get("stores", [])]
+    if several and (onnx or with_weights or weights is not None):
+        raise UserError(
+            f"the run {run} was trained on the stores {', '.join(several)} side by side: its bundle takes the features "
+            "of all, and has no backbone and no graphs, so leave --onnx, --weights and --with-weights out"
+        )
     if weights is not None:
         trained = Trained(run, trained.adapters, weights, trained.examples)
     if onnx:
         graphs.check_packages()
     best = chosen(run, results, None)[0]
     facts = trained.facts
-    licence = licences.of_weights(facts["made_by"]) if trained.weights is not None else None
+    one_backbone = trained.weights is not None and not several
+    licence = licences.of_weights(facts["made_by"]) if one_backbone else None
     packed = licence is not None and (licence.passed_on or with_weights)
     if packed:
         _check_weights(run, trained.weights, facts["made_by"])
@@ -163,6 +170,9 @@ def _without_this_place(adapter: Adapter) -> Adapter:
 
 
 def _notes(trained: Trained, licence: licences.Licence | None, packed: bool, onnx: bool) -> list[str]:
+    if "stores" in trained.facts:
+        names = ", ".join(of["name"] for of in trained.facts["stores"])
+        return [f"the backbones of the stores {names} are no part of it: it takes the features of all, side by side"]
     if licence is None:
         return ["no backbone is known that makes the features: they were imported" + _no_images(onnx)]
     if packed:

@@ -13,14 +13,16 @@ import torch
 
 from pipeline.adapter.adapter import Adapter
 from pipeline.adapter.examples import load_examples
+from pipeline.adapter.front import hide_
 from pipeline.adapter.inference import per_frame
 from pipeline.adapter.sources import InMemory
 from pipeline.adapter.windows import Windows
 from pipeline.core.device import pick_device
 from pipeline.core.params import UserError, one_of
 from pipeline.core.store import ALIKE
+from pipeline.core.stores import made_by_each
 from pipeline.embed.compare import unit
-from pipeline.embed.frozen import BATCH, Batches, Frozen
+from pipeline.embed.frozen import BATCH, Batches, Frozen, FrozenTogether
 from pipeline.embed.inputs import Image, as_list, names_of, numbered_frames, read_picture
 from pipeline.embed.loading import Seed, Trained, load_trained
 from pipeline.embed.people import (
@@ -79,6 +81,9 @@ class Embedder:
         for name in alike:
             one_of("alike", name, ALIKE)
         trained = load_trained(path, seed)
+        if weights is not None and "stores" in trained.facts:
+            names = ", ".join(of["name"] for of in trained.facts["stores"])
+            raise UserError(f"weights names one file, and the run {path} was trained on several stores, {names}")
         if weights is not None:
             trained = replace(trained, weights=Path(weights))
         return cls(trained, pick_device(device), alike)
@@ -239,6 +244,9 @@ class Embedder:
     ) -> pd.DataFrame:  # fmt: skip
         """The same of features (n, D) of the run's backbone, with the columns video, person (''), frame and embedding.
 
+        Of a run on several stores they are those of all, side by side in their order. A store that has no row of a
+        frame is NaN in all its columns there.
+
         ``video`` (n,) are names, by default one video called ''. ``frame`` (n,) are numbers, by default 1, 2, 3, ... in
         each video. The index of the table is the row in ``features``, since it is sorted.
         """
@@ -283,19 +291,29 @@ class Embedder:
     # --- the steps -----------------------------------------------------------------------------------------------
 
     @cached_property
-    def frozen(self) -> Frozen:
+    def frozen(self) -> Frozen | FrozenTogether:
         """The backbone: pictures (H, W, 3) uint8 RGB -> features (n, D) float16."""
         return self.frozen_by(BATCH)
 
     @cached_property
-    def frozen_live(self) -> Frozen:
+    def frozen_live(self) -> Frozen | FrozenTogether:
         """The same for pictures that come one by one, prepared as for many: ONNX Runtime on a CPU, a CUDA graph."""
         return self.frozen_by(1, EXPORT_FROM)
 
-    def frozen_by(self, batch_size: int, frames: int = 0) -> Frozen:
-        """The backbone for so many pictures at a time, and in all, as in ``Frozen``."""
-        made_by, weights = self.facts["made_by"], self.trained.weights
-        return Frozen(self.trained.path, made_by, weights, self.device, self.alike, batch_size, frames)
+    def frozen_by(self, batch_size: int, frames: int = 0) -> Frozen | FrozenTogether:
+        """The backbone, or those of all stores, for so many pictures at a time, and in all, as in ``Frozen``."""
+
+        def frozen(made_by: dict[str, Any], weights: Path | None) -> Frozen:
+            return Frozen(self.trained.path, made_by, weights, self.device, self.alike, batch_size, frames)
+
+        if "stores" not in self.facts:
+            return frozen(self.facts["made_by"], self.trained.weights)
+        each = made_by_each(self.facts["made_by"])
+        weights = self.trained.weights or [None] * len(each)
+        return FrozenTogether(
+            self.trained.path,
+            {name: frozen(made_by, of_one) for (name, made_by), of_one in zip(each, weights, strict=True)},
+        )
 
     def check_pictures(self) -> str:
         """What you vouch for of pictures that are cut here, '' for nothing.
@@ -323,11 +341,17 @@ class Embedder:
         self, features: np.ndarray, windows: Sequence[Windows], at: np.ndarray
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """The same of the rows ``at`` (m,), ascending, of features (n, D) float16 by ``windows`` of each adapter."""
+        present = None
+        if (absent := self._absent(features)).any():
+            present = torch.from_numpy(~absent).to(self.device)
+            features = np.nan_to_num(features, nan=0.0)
         values = torch.from_numpy(features).to(self.device)
         embeddings, total = [], {}
         for adapter, around in zip(self.adapters, windows, strict=True):
-            projected = hasattr(adapter.front, "components")
-            source = InMemory(adapter.front(values)) if projected else InMemory(values, adapter.front)
+            source = InMemory(values, adapter.front, present)
+            if adapter.front.projects:
+                inputs = adapter.front(values)
+                source = InMemory(inputs if present is None else hide_(inputs, adapter.front.columns, ~present))
             z, predicted = per_frame(adapter, source, around, at, None, self.device)
             embeddings.append(unit(z))
             if self.classes_by == "class centres":
@@ -345,9 +369,22 @@ class Embedder:
             raise UserError("no features were given")
         with np.errstate(over="ignore"):
             found = found.astype(np.float16)
-        if not np.isfinite(found).all():
+        bad = ~np.isfinite(found)
+        for (start, end), absent in zip(self._columns, self._absent(found).T, strict=True):
+            bad[absent, start:end] = False
+        if bad.any():
             raise UserError("some features are not finite, or beyond 65,504, the most that float16 can say")
         return found
+
+    @property
+    def _columns(self) -> list[tuple[int, int]]:
+        """Those of each of several stores in a row of features, [start, end); none of one store."""
+        return [tuple(of["columns"]) for of in self.facts.get("stores", [])]
+
+    def _absent(self, features: np.ndarray) -> np.ndarray:
+        """Which of several stores (n, S) have no row of each frame: all their columns are NaN."""
+        each = [np.isnan(features[:, start:end]).all(axis=1) for start, end in self._columns]
+        return np.stack(each, axis=1) if each else np.zeros((len(features), 0), dtype=bool)
 
     def _pictures(self, frames: Iterable[Frame], detect: Detector | None, settings: CutSettings) -> Iterator[Picture]:
         return whole_pictures(frames) if detect is None else cut_pictures(frames, detect, settings)

@@ -88,10 +88,43 @@ class Frozen:
         return features
 
 
+class FrozenTogether:
+    """The frozen backbones of several stores: pictures to the features of all side by side, as a ``Frozen``.
+
+    ``each`` is by the name of the store. They must be backbones of pictures of one cut.
+    """
+
+    def __init__(self, run: Path, each: dict[str, Frozen]) -> None:
+        self.run, self.each = run, each
+        self.batch_size = max(frozen.batch_size for frozen in each.values())
+
+    def check(self, crop_source: str) -> str:
+        """As ``Frozen.check``; raises ``UserError`` too where pictures cannot give the features of each store."""
+        trained = f"the run {self.run} was trained on the stores {', '.join(self.each)} side by side"
+        unknown = [n for n, f in self.each.items() if f.weights is None or not set(NEEDED) <= f.made_by.keys()]
+        if unknown:
+            raise UserError(
+                f"{trained}, and no backbone is known that makes those of {', '.join(unknown)} of pictures: give it "
+                "the features of all"
+            )
+        cuts = {name: frozen.made_by["crop_source"] for name, frozen in self.each.items()}
+        if len({*cuts.values()}) > 1:
+            named = ", ".join(f"{name}: {cut}" for name, cut in cuts.items())
+            raise UserError(
+                f"{trained}, of pictures that were cut in several ways ({named}): give it the features of all"
+            )
+        said = {name: frozen.check(crop_source) for name, frozen in self.each.items()}
+        return "; ".join(f"{name}: {words}" for name, words in said.items() if words)
+
+    def __call__(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        """Features of pictures of any size. Raises ``UserError`` where some are not finite."""
+        return np.concatenate([frozen(pictures) for frozen in self.each.values()], axis=1)
+
+
 class Batches:
     """Features of pictures that come one by one, ``frozen.batch_size`` at a time; only so many wait in memory."""
 
-    def __init__(self, frozen: Frozen) -> None:
+    def __init__(self, frozen: Frozen | FrozenTogether) -> None:
         self._frozen, self._waiting, self._done = frozen, list[np.ndarray](), list[np.ndarray]()
 
     def add(self, picture: np.ndarray) -> None:

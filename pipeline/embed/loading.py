@@ -19,13 +19,14 @@ class Trained:
     """The adapters of a run that are used together, by the names of their folders: 'seed_0', 'fold_1/seed_0'.
 
     Facts and class centres are theirs (``Adapter.facts``, ``Adapter.centres``). ``weights`` is the backbone's file, as
-    ``extraction.weights.prepare`` makes it: None where the features were made elsewhere. It may be gone, which counts
-    only for who needs it. ``examples`` are the folders in which the adapters' example windows lie; none in a bundle.
+    ``extraction.weights.prepare`` makes it: None where the features were made elsewhere. Of a run on several stores it
+    is a list of those of each, or None where none is known. It may be gone, which counts only for who needs it.
+    ``examples`` are the folders in which the adapters' example windows lie; none in a bundle.
     """
 
     path: Path
     adapters: dict[str, Adapter]
-    weights: Path | None
+    weights: Path | list[Path | None] | None
     examples: dict[str, Path]
 
     @property
@@ -65,10 +66,15 @@ def load_run(folder: Path, seed: Seed) -> Trained:
     )
     names = chosen(folder, summary["seeds"], seed)
     adapters = {name: read_adapter(folder / name / "best.safetensors") for name in names}
-    places = {
-        to_path(a.facts["weights"], folder / name) for name, a in adapters.items() if a.facts["weights"] is not None
-    }
-    return Trained(folder, adapters, next(iter(places), None), {name: folder / name for name in names})
+    places = [_weights(a.facts["weights"], folder / name) for name, a in adapters.items()]
+    weights = next((place for place in places if place is not None), None)
+    return Trained(folder, adapters, weights, {name: folder / name for name in names})
+
+
+def _weights(place: str | list[str | None] | None, seed: Path) -> Path | list[Path | None] | None:
+    if isinstance(place, list):
+        return [_weights(each, seed) for each in place]
+    return None if place is None else to_path(place, seed)
 
 
 def chosen(folder: Path, results: list[dict[str, Any]], seed: Seed) -> list[str]:
