@@ -20,7 +20,7 @@ from pipeline.extraction.weights.__main__ import main as weights_main
 
 VIDEOS = {f"{split}/{emotion}/{split}{n}{emotion}": 3 for split in ("train", "val") for emotion in ("happy", "sad")
           for n in range(3)}  # fmt: skip
-BACKBONES = {"faces": "test_efficientnet", "context": "test_vit"}
+BACKBONES = {"faces": "test_efficientnet", "context": "test_resnet"}
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ says so. A view that a store does not have is its 'original' there: augmented pi
 With one store there is nothing to join: ``FeatureStore`` itself is used.
 """
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -175,17 +176,22 @@ def _read_into(out: np.ndarray, store: FeatureStore, own: np.ndarray, view: str)
     """Rows ``own`` (n,) of a store into ``out`` (n, D), which may be some columns of more; zeros where they are -1."""
     at = np.flatnonzero(own >= 0)
     wanted = own[at]
+    if len(at) < len(own):
+        out[own < 0] = 0
     if (wanted[1:] < wanted[:-1]).any():  # in the store's own order it reads each chunk once
         order = np.argsort(wanted, kind="stable")
         at, wanted = at[order], wanted[order]
-    if len(at) == len(own) and (at[1:] > at[:-1]).all():
-        if out.flags.c_contiguous:
-            store.read(wanted, view, out)
+    # A chunk at a time, into the same memory: it stays in the processor's cache until it is put into its columns.
+    chunk_of = wanted // store.chunk_rows
+    bounds = [0, *(np.flatnonzero(chunk_of[1:] != chunk_of[:-1]) + 1), len(wanted)]
+    room = np.empty((max(np.diff(bounds)), out.shape[1]), np.float16)
+    for start, end in itertools.pairwise(bounds):
+        part, rows = room[: end - start], at[start:end]
+        store.read(wanted[start:end], view, part)
+        if end > start and rows[-1] - rows[0] == end - start - 1 and (rows[1:] > rows[:-1]).all():
+            out[rows[0] : rows[-1] + 1] = part
         else:
-            out[:] = store.read(wanted, view)
-        return
-    out[own < 0] = 0
-    out[at] = store.read(wanted, view)
+            out[rows] = part
 
 
 def _union(each: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[np.ndarray]]:

@@ -189,6 +189,6 @@ def _left_out(file: Path, onto: OntoFrames, names: list[str], lacking: pd.DataFr
         notes.append(f"{file}: {len(unknown):,} videos of the series are not in {onto.table}: {some(unknown)}")
     if silent := sorted(listed - {*names}):
         notes.append(
-            f"{file}: {len(silent):,} of {len(listed):,} videos in {onto.table} have no series: {some(silent)}"
+            f"{file}: {len(silent):,} of {len(listed):,} videos of {onto.table} have no series: {some(silent)}"
         )
     return notes
