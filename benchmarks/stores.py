@@ -60,9 +60,8 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         sides = opened(given, Path(folder))
-        print(
-            f"{given.frames:,} frames, columns {given.widths}, {given.lacks:.0%} of rows lack, {given.normalise}, 1 CPU thread\n"
-        )
+        lacks = f"{given.lacks:.0%} of rows lack" if given.lacks else "no row lacks"
+        print(f"{given.frames:,} frames, columns {given.widths}, {lacks}, {given.normalise}, 1 CPU thread\n")
         print("| what | several | one | several / one |")
         print("| --- | --- | --- | --- |")
         size = given.frames * sum(given.widths) * 2 / 1e6
