@@ -289,8 +289,8 @@ def test_a_fold_without_a_class_is_pooled_with_those_that_have_one():
     found = measure(np.ones((1, 9)))
     label = np.concatenate([subset.label for subset in subsets])
     has = label >= 0
-    assert np.isnan(result.predictions["knn"][0][46:88]).all()
-    knn = result.predictions["knn"][0][has].argmax(1)
+    assert np.isnan(result.predictions["knn"][""][46:88]).all()
+    knn = result.predictions["knn"][""][has].argmax(1)
     assert found["knn_macro_f1"][0] == pytest.approx(f1_score(label[has], knn, average="macro"))
     kept = [measured(subset, said, OPTIONS)[0] for subset, said in ((subsets[0], outputs[0]), (subsets[2], outputs[2]))]
     frames = [(subsets[k].label >= 0).sum() for k in (0, 2)]

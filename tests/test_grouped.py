@@ -28,7 +28,7 @@ def subset_of(video, classes=4):
 def result_of(subset):
     n = len(subset.video)
     said = {"classes": RNG.random((n, 4)), "va": RNG.uniform(-1, 1, (n, 2)), "aus": RNG.random((n, 2))}
-    predictions = {what: [values, values[::-1]] for what, values in said.items()}
+    predictions = {what: {"": values, "_smoothed": values[::-1]} for what, values in said.items()}
     return SeedResult(predictions, None, RNG.integers(0, 4, len(subset.labelled)))
 
 

@@ -99,7 +99,7 @@ def test_the_nearest_frames_are_of_other_groups(run):
 
 def test_the_worst_frames_are_the_most_surely_wrong_one_a_video(run):
     subset, _, (_, result) = run
-    scores, found = result.predictions["classes"][0], collected(run)
+    scores, found = result.predictions["classes"][""], collected(run)
     wanted = {}
     for k in np.flatnonzero(subset.label >= 0):
         code, video = int(scores[k].argmax()), subset.videos[subset.video[k]]
@@ -120,7 +120,7 @@ def test_a_strip_has_the_classes_of_its_video_and_the_cosine_to_the_frame_before
     arrays = {name: found.arrays[f"timeline/0/{name}"] for name in ("frame", "truth", "predicted", "near", "step")}
     assert arrays["frame"].tolist() == [*range(1, 11), *range(16, 26)]
     assert arrays["truth"].tolist() == subset.label[rows].tolist()
-    assert arrays["predicted"].tolist() == result.predictions["classes"][0][rows].argmax(1).tolist()
+    assert arrays["predicted"].tolist() == result.predictions["classes"][""][rows].argmax(1).tolist()
     wanted = [np.nan, *((z[a] @ z[b]) for a, b in itertools.pairwise(rows))]
     wanted[10] = np.nan  # behind the gap
     np.testing.assert_allclose(arrays["near"], wanted, atol=1e-6)

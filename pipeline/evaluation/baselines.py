@@ -20,7 +20,6 @@ from pipeline.adapter.inference import per_frame
 from pipeline.adapter.windows import Window
 from pipeline.core.clips import Clips
 from pipeline.core.device import pick_device
-from pipeline.core.emotions import partners
 from pipeline.core.files import all_or_none
 from pipeline.core.numbering import numbered_alike, spacing
 from pipeline.core.params import UserError, entry, one_of, option, parse
@@ -33,11 +32,12 @@ from pipeline.evaluation.evaluate import (
     load_run,
     opened,
     outputs_of,
+    own_predictions,
     refuse_other_part,
     report,
     with_data,
 )
-from pipeline.metrics import thresholds
+from pipeline.metrics import combine, thresholds
 from pipeline.metrics.measures import Outputs, smooth_subset
 from pipeline.metrics.smoothing import changes, check_width, in_frames
 
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_clips = isinstance(labels, Clips)
     if ((num_frames := folds[0][0].window.frames) != 1 or not folds[0][0].head.framewise) and not of_clips:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {num_frames}")
-    data = [fold_data(config, store, labels, adapters) for adapters in folds]
+    way = combine.way_of(config.run, config.combine, [adapter.facts for adapters in folds for adapter in adapters])
+    data = [fold_data(config, store, labels, adapters, way) for adapters in folds]
     each = {name: of for name, of in config.each.items() if any(_changed(of_fold, *of) for of_fold in data)}
     if of_clips:
         each = {}
@@ -86,14 +87,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif len(each) < len(config.each):
         left_out = ", ".join(name for name in config.each if name not in each)
         print(f"left out, since no frame has another of its video within that width: {left_out}")
-    outputs: dict[str, list[list[Outputs]]] = {name: [[] for _ in folds] for name in each}
+    names = [*each, *([] if way == "none" else [f"{config.run.name}_{way}"])]
+    outputs: dict[str, list[list[Outputs]]] = {name: [[] for _ in folds] for name in names}
     for k, (of_fold, adapters) in enumerate(zip(data, folds, strict=True)):
-        for adapter in adapters if each else []:
+        for adapter in adapters if names else []:
             adapter.modules().to(device)
             source = features.open_inputs(store, of_fold.frames.row, adapter.front, device)
             single = outputs_of(of_fold, adapter, source, device)
             for name, (kind, width) in each.items():
                 outputs[name][k].append(smoothed(of_fold, adapter, source, single, kind, width))
+            if way != "none":
+                outputs[names[-1]][k].append(_combined(single))
     with all_or_none(config.output.parent, config.output.name) as aside:  # in the place of those of other widths
         _write(dataclasses.replace(config, output=aside / config.output.name), facts, data, outputs)
 
@@ -105,22 +109,29 @@ def _write(
     config.output.mkdir(parents=True)  # also where there is no baseline to be put into it
     # What is smoothed already is not smoothed again.
     once, about = dataclasses.replace(config, smoothing="none"), {"baseline": True}
+    combined = data[0].combine != "none"
+    plain = about | ({"combine": None} if combined else {})
     for name, of_folds in outputs.items():
-        before = dict(zip(("kind", "width"), config.each[name], strict=True))
-        about_it = about | {"run": name, "seeds": len(of_folds[0]), "seed": facts["seed"], "smoothed_before": before}
+        about_it = {"run": name, "seeds": len(of_folds[0]), "seed": facts["seed"]}
+        if name in config.each:
+            before = dict(zip(("kind", "width"), config.each[name], strict=True))
+            about_it |= plain | {"smoothed_before": before}
+        about_it = about | about_it
         report(dataclasses.replace(once, output=config.output / name), data, of_folds, about_it)
     backbone = [backbone_outputs(of_fold) for of_fold in data]
     if None in backbone:
         name = data[0].store.made_by["backbone"]
         print(f"the backbone {name} predicts nothing that has labels here: it is no baseline")
     else:
-        about_it = about | {"run": "backbone", "seeds": 1, "seed": 0, "model": None, "loss": None}
+        about_it = plain | {"run": "backbone", "seeds": 1, "seed": 0, "model": None, "loss": None}
         scored = Counter()
         for of_fold, of_backbone in zip(data, backbone, strict=True):
             scored.update(frames_scored(of_fold.subset, of_backbone.predictions))
         about_it |= {"frames_scored": dict(scored), "au_thresholds": None}
         if any("aus" in of_backbone.predictions for of_backbone in backbone):
             about_it["au_thresholds"] = {"which": thresholds.in_words([], config.au_threshold)}
+        if combined:
+            backbone = [_beside_combined(of, of_fold, config) for of, of_fold in zip(backbone, data, strict=True)]
         of_folds = [[of_backbone] for of_backbone in backbone]
         report(dataclasses.replace(config, output=config.output / "backbone"), data, of_folds, about_it)
 
@@ -143,7 +154,27 @@ def smoothed(data: FoldData, adapter: Adapter, source: Source, single: Outputs, 
     half = np.broadcast_to(_half(data, width), len(frames.row))
     z, gallery_z = (_means(data, adapter, source, rows, kind, half[rows]) for rows in (data.rows, data.gallery))
     predictions = {what: smooth_subset(data.subset, values, kind, width) for what, values in single.predictions.items()}
-    return Outputs(z, gallery_z, predictions, single.gallery_classes, thresholds=single.thresholds)
+    found = Outputs(z, gallery_z, predictions, single.gallery_classes, thresholds=single.thresholds)
+    return found if data.combine == "none" else _beside_combined(found)
+
+
+def _combined(single: Outputs) -> Outputs:
+    """Single frames whose predictions are combined with the backbone's: what is combined is what it predicts."""
+    predictions = single.predictions | single.combined
+    return dataclasses.replace(single, predictions=predictions, thresholds=single.combined_thresholds)
+
+
+def _beside_combined(outputs: Outputs, data: FoldData | None = None, config: BaselinesConfig | None = None) -> Outputs:
+    """A baseline that combines nothing, in what is measured of combined predictions: its own count there.
+
+    Of the backbone, whose outputs are not smoothed yet, they are smoothed as ``config`` says. So what a combination
+    gains is over the best that any baseline predicts, and not only over others that combine.
+    """
+    final = {what: of for what, of in outputs.predictions.items() if what in combine.WHAT}
+    if config is not None and data.subset.clips is None:
+        widths = {what: config.width_aus if what == "aus" else config.width for what in final}
+        final = {what: smooth_subset(data.subset, of, config.smoothing, widths[what]) for what, of in final.items()}
+    return dataclasses.replace(outputs, combined=final, combined_thresholds=outputs.thresholds)
 
 
 def _half(data: FoldData, width: int | str) -> int | np.ndarray:
@@ -176,38 +207,16 @@ def backbone_outputs(data: FoldData) -> Outputs | None:
     has no output is never predicted, and any other output is left out. Valence and arousal need both their outputs, and
     are taken as they come; an action unit's output is a logit. Of a clip the outputs are means over its frames.
     """
-    names, subset = data.store.made_by.get("outputs") or [], data.subset
-    column = {name.lower(): k for k, name in enumerate(names)}
-    place = partners(names, subset.classes)
-    known = [k for k, c in enumerate(place) if c is not None]
-    values, predictions = None, {}
-    if names:
-        values = _of_store(data)
-    if len(known) >= 2 and len(subset.labelled):
-        e = np.exp(values[:, known] - values[:, known].max(1, keepdims=True))
-        predictions["classes"] = np.zeros((len(e), len(subset.classes)))
-        np.add.at(predictions["classes"].T, [place[k] for k in known], e.T)
-        predictions["classes"] /= predictions["classes"].sum(1, keepdims=True)
-    if {"valence", "arousal"} <= set(column) and np.isfinite(subset.va).all(1).any():
-        predictions["va"] = values[:, [column["valence"], column["arousal"]]]
-    units = [k for k, name in enumerate(subset.au_names) if name in column and np.isfinite(subset.aus[:, k]).any()]
-    if units:
-        predictions["aus"] = np.zeros((len(values), len(subset.au_names)))
-        predictions["aus"][:, units] = 1 / (1 + np.exp(-values[:, [column[subset.au_names[k]] for k in units]]))
+    subset = data.subset
+    own, predictions = own_predictions(data), {}
+    if "classes" in own and len(subset.labelled):
+        predictions["classes"] = own["classes"]
+    if "va" in own and np.isfinite(subset.va).all(1).any():
+        predictions["va"] = own["va"]
+    if "aus" in own and (np.isfinite(own["aus"]).any(0) & np.isfinite(subset.aus).any(0)).any():
+        predictions["aus"] = np.nan_to_num(own["aus"], nan=0)
     cut = thresholds.DEFAULT if data.config.au_threshold is None else data.config.au_threshold
     return Outputs(None, None, predictions, thresholds=cut) if predictions else None
-
-
-def _of_store(data: FoldData) -> np.ndarray:
-    """The backbone's outputs (n, C) of the subset's frames, or their means over the frames of its clips."""
-    frames = data.frames
-    if frames.clip is None:
-        return data.store.read(frames.row[data.rows], "logits").astype(np.float64)
-    rows = np.flatnonzero(np.isin(frames.clip, frames.clip[data.rows]))
-    stored, place = np.unique(frames.row[rows], return_inverse=True)  # a frame may be in two clips
-    values = data.store.read(stored, "logits").astype(np.float64)[place]
-    starts = np.flatnonzero(np.diff(frames.clip[rows], prepend=-1))
-    return np.add.reduceat(values, starts) / np.diff(np.append(starts, len(rows)))[:, None]
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def drawn(
     f1, intervals = np.array([e.value for e in of]), np.array([e.interval() for e in of])
     heading = plots.heading(about["run"], about["dataset"], len(labelled), subset.unit) + whose
     yield "f1", plots.f1_bars(f1, subset.classes, heading, intervals)
-    predicted, z = result.predictions[source][0].argmax(1), [fold.outputs[0].z for fold in folds]
+    predicted, z = result.predictions[source][""].argmax(1), [fold.outputs[0].z for fold in folds]
     # Embeddings are compared inside a video, which is in one fold.
     z = None if z[0] is None else z[0] if len(z) == 1 else np.concatenate(z)
     for number, code in enumerate(chosen_videos(subset, timelines), start=1):

@@ -7,7 +7,7 @@ import dataclasses
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 
 from pipeline.adapter import sources as features
 from pipeline.adapter.adapter import Adapter, Source, checkpoints_of, load_adapter, trained_on_clips
+from pipeline.adapter.backbone import outputs_of_store
 from pipeline.adapter.clips import per_clip
 from pipeline.adapter.inference import WINDOW_STRIDE, Some, judge, per_frame
 from pipeline.adapter.windows import Windows
@@ -49,7 +50,7 @@ from pipeline.core.stores import Stores
 from pipeline.core.tables import KEY, STORE, Labels, read_frames
 from pipeline.evaluation import files
 from pipeline.evaluation.folds import FoldResult, pooled, together
-from pipeline.metrics import thresholds
+from pipeline.metrics import combine, thresholds
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.measures import (
     MetricOptions,
@@ -60,6 +61,7 @@ from pipeline.metrics.measures import (
     judged_frames,
     judged_partners,
     measured,
+    smooth_subset,
 )
 from pipeline.metrics.retrieval import partner_ranks
 from pipeline.metrics.smoothing import SMOOTHINGS, check_width
@@ -104,6 +106,7 @@ class EvaluateConfig:
     fps: float | Path | None = option(None, help=FPS)
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     au_threshold: float | None = option(None, help=thresholds.HELP, within="(0, 1)")
+    combine: str | None = option(None, help=combine.HELP, choices=combine.WAYS)
     class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
     resamples: int = option(1000, help="resamples of whole groups, for the intervals", within="[1, 1_000_000]")
@@ -127,7 +130,7 @@ class FoldData:
     """What all seeds of a fold are evaluated on.
 
     ``rows`` (n,) are the frames of ``subset``, ``gallery`` (m,) are training frames, both as rows of ``frames``; of
-    clips they are the first frames.
+    clips they are the first frames. ``combine`` is how predictions are combined with the backbone's.
     """
 
     store: FeatureStore | Stores
@@ -138,6 +141,7 @@ class FoldData:
     about: dict[str, Any]
     fold: int | None
     config: EvaluateConfig
+    combine: str = "none"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -146,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     store, labels = opened(config)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels, config.alike)
-    data = [fold_data(config, store, labels, adapters) for adapters in folds]
+    way = combine.way_of(config.run, config.combine, [adapter.facts for adapters in folds for adapter in adapters])
+    data = [fold_data(config, store, labels, adapters, way) for adapters in folds]
     del labels  # 0.2 GB of three million frames
     outputs: list[list[Outputs]] = [[] for _ in folds]
     line = Line()
@@ -228,12 +233,14 @@ def load_run(
 
 
 def fold_data(
-    config: EvaluateConfig, store: FeatureStore | Stores, labels: Labels | Clips, adapters: Sequence[Adapter]
-) -> FoldData:
+    config: EvaluateConfig, store: FeatureStore | Stores, labels: Labels | Clips, adapters: Sequence[Adapter],
+    way: str = "none",
+) -> FoldData:  # fmt: skip
     """Frames, or clips, of the part that is scored, as the labels have it now, with every label the table has of them.
 
-    ``adapters`` are those of one fold. Raises ``UserError`` where the labels have other classes than they learned,
-    where any of them has seen a group or a video of the part, and where there is no test part to be scored.
+    ``adapters`` are those of one fold, ``way`` is how their predictions are combined. Raises ``UserError`` where the
+    labels have other classes than they learned, where any of them has seen a group or a video of the part, and where
+    there is no test part to be scored.
     """
     facts = adapters[0].facts
     fold = facts.get("fold")
@@ -298,6 +305,11 @@ def fold_data(
     about = _about(config, facts, labels, subset, len(val), len(train))
     if "aus" in adapters[0].predicts:
         about["au_thresholds"] = _about_thresholds(config, adapters)
+    if way != "none":
+        of = {} if fold is None else {"fold": fold}
+        words = [combine.in_words([adapter.facts], way) for adapter in adapters]
+        seeds = [{"seed": adapter.facts["seed"]} | of for adapter in adapters]
+        about["combine"] = [each | {"way": way, "words": said} for each, said in zip(seeds, words, strict=True)]
     if vouched := {k: said for adapter in adapters for k, said in adapter.facts["vouched"].items()}:
         about["vouched"] = vouched
     if frames.clips is not None:
@@ -309,7 +321,7 @@ def fold_data(
         most, width = config.most_pairs_of, adapters[0].head.num_channels
         frames_judged, pairs_judged = (len(of(subset, most, width)) for of in (judged_frames, judged_partners))
         about["judged"] = {"frames": frames_judged, "pairs": pairs_judged}
-    return FoldData(store, frames, rows, gallery, subset, about, fold, config)
+    return FoldData(store, frames, rows, gallery, subset, about, fold, config, way)
 
 
 def _about_thresholds(config: EvaluateConfig, adapters: Sequence[Adapter]) -> dict[str, Any]:
@@ -410,8 +422,44 @@ def outputs_of(data: FoldData, adapter: Adapter, source: Source, device: torch.d
     )
     (z, predictions), (gallery_z, of_gallery) = each
     pair_head = _pair_outputs(data, adapter, source, device) if adapter.head.pairs else None
-    cut = thresholds_of(data.config, adapter)
-    return Outputs(z, gallery_z, predictions, of_gallery.get("classes"), pair_head, cut)
+    cut, combined = thresholds_of(data.config, adapter), {}
+    if data.combine != "none":
+        combined = {"combined": combined_predictions(data, adapter, predictions)}
+        combined["combined_thresholds"] = combined_thresholds_of(data, adapter)
+    return Outputs(z, gallery_z, predictions, of_gallery.get("classes"), pair_head, cut, **combined)
+
+
+def combined_predictions(
+    data: FoldData, adapter: Adapter, predictions: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Predictions combined with the backbone's, smoothed, and with class biases, as the adapter's file says."""
+    fitted = combine.fitted_of(adapter.facts, data.combine)
+    found = combine.combine(fitted, predictions, own_predictions(data))
+    smoothed = {what: smooth_subset(data.subset, of, "box", fitted[what].width) for what, of in found.items()}
+    return {what: combine.decided(fitted[what], of) for what, of in smoothed.items()}
+
+
+def combined_thresholds_of(data: FoldData, adapter: Adapter) -> np.ndarray | float:
+    """The probabilities (A,) from which action units are called active in combined predictions, or one for all."""
+    fitted = combine.fitted_of(adapter.facts, data.combine)
+    if data.config.au_threshold is not None or "aus" not in fitted:
+        return thresholds_of(data.config, adapter)
+    return np.array(fitted["aus"].thresholds)
+
+
+def own_predictions(data: FoldData) -> dict[str, np.ndarray]:
+    """What the backbone itself predicts of the subset's frames, as ``BackboneOutputs.of``; of clips of their means."""
+    frames, subset = data.frames, data.subset
+    outputs = outputs_of_store(data.store, subset.classes, subset.au_names)
+    if not outputs.has:
+        return {}
+    if frames.clip is None:
+        return outputs.of(data.store.read(frames.row[data.rows], "logits"))
+    rows = np.flatnonzero(np.isin(frames.clip, frames.clip[data.rows]))
+    stored, place = np.unique(frames.row[rows], return_inverse=True)  # a frame may be in two clips
+    values = data.store.read(stored, "logits").astype(np.float64)[place]
+    starts = np.flatnonzero(np.diff(frames.clip[rows], prepend=-1))
+    return outputs.of(np.add.reduceat(values, starts) / np.diff(np.append(starts, len(rows)))[:, None])
 
 
 def thresholds_of(config: EvaluateConfig, adapter: Adapter) -> np.ndarray | float:
@@ -494,6 +542,9 @@ def report(
         )
     if about.get("au_thresholds"):
         print(f"  action units are called active from a probability {about['au_thresholds']['which']}")
+    for of in about.get("combine") or []:
+        which = f"seed {of['seed']}" + (f" of fold {of['fold']}" if "fold" in of else "")
+        print(f"  combined with the backbone, {which}: {of['words']}")
     for whose, said in about.get("vouched", {}).items():
         print(f"  alike by your word (--alike), {whose} and the store: {said}")
     known = [name for name, e in estimated.items() if not np.isnan(e.value) and not files.is_detail(name)]
@@ -597,6 +648,8 @@ def _about_all(data: Sequence[FoldData]) -> dict[str, Any]:
         of_seeds = [of["au_thresholds"]["of_seeds"] for of in about]
         of_units = {unit: [value for of in of_seeds for value in of[unit]] for unit in of_seeds[0]}
         about[0] = about[0] | {"au_thresholds": about[0]["au_thresholds"] | {"of_seeds": of_units}}
+    if "combine" in about[0]:
+        about[0] = about[0] | {"combine": [each for of in about for each in of["combine"]]}
     if data[0].config.part == "test":
         return about[0] | {"val_split": f"official test part, by the networks of each of {len(about)} folds"}
     scored = Counter()

@@ -6,7 +6,7 @@ details.json         what was evaluated ('about'), each metric with its interval
 resampled.npz        each metric in each resample, for differences between runs
 per_video.csv        the same metrics of each video, where it has them; mean over seeds
 per_class.csv        frames, precision, recall, F1, cosine to the own class; mean over seeds
-predictions.parquet  truth and prediction of each frame, as it is and smoothed, or of each clip; mean over seeds
+predictions.parquet  truth and prediction of each frame or clip: as it is, smoothed, combined; mean over seeds
 shown.npz            curves, matrices, strips and faces that the report draws: ``shown``
 
 Several folds are put together as ``folds`` says; videos and predictions have a column that says which they are of.
@@ -30,7 +30,7 @@ from pipeline.evaluation.folds import FoldResult, averaged, labelled_frames
 from pipeline.metrics import protocol
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.grouped import Measure, one_by_one
-from pipeline.metrics.measures import SUFFIXES, SeedResult, Subset, best_source, by_groups
+from pipeline.metrics.measures import SeedResult, Subset, best_source, by_groups
 from pipeline.metrics.pair_cosines import cosine_matrix
 from pipeline.metrics.uncertainty import Estimate
 
@@ -186,7 +186,7 @@ def _over_folds(metrics: Sequence[Mapping[str, float]]) -> dict[str, dict[str, f
 def confusion(subset: Subset, results: Sequence[SeedResult]) -> np.ndarray:
     """Mean numbers of frames (C, C) by true and predicted class, of ``best_source``."""
     source = best_source(results[0])
-    predicted = [each.predictions[source][0][subset.labelled].argmax(1) for each in results]
+    predicted = [each.predictions[source][""][subset.labelled].argmax(1) for each in results]
     label = subset.label[subset.labelled]
     return np.mean([protocol.confusion(label, codes, len(subset.classes)) for codes in predicted], axis=0)
 
@@ -225,7 +225,7 @@ def _per_class(
         with np.errstate(invalid="ignore"):
             table["precision"] = np.diag(counts) / counts.sum(0)
             table["recall"] = np.diag(counts) / counts.sum(1)
-        for suffix in SUFFIXES[: len(results[0].predictions[source])]:
+        for suffix in results[0].predictions[source]:
             of = [estimates[f"{prefix}f1_{c}{suffix}"] for c in subset.classes]
             table[f"f1{suffix}"] = [e.value for e in of]
             table[[f"f1{suffix}_low", f"f1{suffix}_high"]] = [e.interval() for e in of]
@@ -242,16 +242,16 @@ def _predictions(subset: Subset, results: Sequence[SeedResult]) -> pd.DataFrame:
     if source := best_source(results[0]):
         names = np.array([*subset.classes, None], dtype=object)
         table["truth"] = names[subset.label]
-        for k, suffix in enumerate(SUFFIXES[: len(results[0].predictions[source])]):
-            mean = np.mean([each.predictions[source][k] for each in results], axis=0).astype(np.float32)
+        for suffix in results[0].predictions[source]:
+            mean = np.mean([each.predictions[source][suffix] for each in results], axis=0).astype(np.float32)
             table[f"predicted{suffix}"] = names[np.where(np.isnan(mean).any(1), -1, mean.argmax(1))]
             table[[f"p_{c}{suffix}" for c in subset.classes]] = mean
     others = {"va": (["valence", "arousal"], subset.va), "aus": (subset.au_names, subset.aus)}
     for what, (names, truth) in (others | {"outputs": (subset.output_names, subset.outputs)}).items():
         if what in results[0].predictions:
             table[[f"{name}_truth" for name in names]] = truth
-            for k, suffix in enumerate(SUFFIXES[: len(results[0].predictions[what])]):
-                mean = np.mean([each.predictions[what][k] for each in results], axis=0).astype(np.float32)
+            for suffix in results[0].predictions[what]:
+                mean = np.mean([each.predictions[what][suffix] for each in results], axis=0).astype(np.float32)
                 table[[f"{name}{suffix}" for name in names]] = mean
     return table
 

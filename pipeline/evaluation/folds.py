@@ -112,14 +112,19 @@ def _in_a_row(subsets: Sequence[Subset], results: Sequence[SeedResult]) -> SeedR
     predictions = {}
     for what in dict.fromkeys(what for each in results for what in each.predictions):
         like = max((each.predictions[what] for each in results if what in each.predictions), key=len)
-        none = [[np.full((len(subset.frame), v.shape[1]), np.nan) for v in like] for subset in subsets]
-        values = [each.predictions.get(what, nan) for each, nan in zip(results, none, strict=True)]
-        values = [of + of[-1:] * (len(like) - len(of)) for of in values]  # where smoothing changes nothing in a fold
-        predictions[what] = [np.concatenate(of_folds) for of_folds in zip(*values, strict=True)]
+        none = [np.full((len(subset.frame), like[""].shape[1]), np.nan) for subset in subsets]
+        values = [each.predictions.get(what, {"": nan}) for each, nan in zip(results, none, strict=True)]
+        # Where smoothing changes nothing in a fold, its predictions are smoothed as they are.
+        predictions[what] = {suffix: np.concatenate([of.get(suffix, of[""]) for of in values]) for suffix in like}
     probes = [each.probe for subset, each in zip(subsets, results, strict=True) if len(subset.labelled)]
     known = len(probes) > 0 and all(probe is not None for probe in probes)
     thresholds = [
-        np.broadcast_to(each.thresholds, (len(subset.frame), len(subset.au_names)))
-        for subset, each in zip(subsets, results, strict=True)
+        np.concatenate(
+            [
+                np.broadcast_to(getattr(each, which), (len(subset.frame), len(subset.au_names)))
+                for subset, each in zip(subsets, results, strict=True)
+            ]
+        )
+        for which in ("thresholds", "combined_thresholds")
     ]
-    return SeedResult(predictions, None, np.concatenate(probes) if known else None, np.concatenate(thresholds))
+    return SeedResult(predictions, None, np.concatenate(probes) if known else None, *thresholds)

@@ -68,14 +68,14 @@ def collected(
         names |= queries
         if source := best_source(result):
             arrays["confusion"] = confusion(subset, [result])
-            wrong, of_wrong = _worst(subset, result.predictions[source][0], faces)
+            wrong, of_wrong = _worst(subset, result.predictions[source][""], faces)
             arrays |= wrong
             names |= of_wrong
             names["videos"] = [subset.videos[code] for code in videos]
             z = [fold.outputs[0].z for fold in folds]
             z = None if z[0] is None else np.concatenate(z)
             for number, code in enumerate(videos):
-                arrays |= _timeline(subset, code, result.predictions[source][0], z, f"timeline/{number}", faces)
+                arrays |= _timeline(subset, code, result.predictions[source][""], z, f"timeline/{number}", faces)
     return Shown(arrays, names, faces.known)
 
 

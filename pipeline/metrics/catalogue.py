@@ -8,10 +8,10 @@ report's columns stand in the order of the lines.
 from pipeline.metrics.metric import Catalogue, Metric
 
 BOTH = "pairs pair_head"
-CLASSES = "classes classes_smoothed knn knn_smoothed"
-VA = "va va_smoothed"
-AUS = "aus aus_smoothed"
-MTL = "mtl mtl_smoothed"
+CLASSES = "classes classes_smoothed classes_combined knn knn_smoothed"
+VA = "va va_smoothed va_combined"
+AUS = "aus aus_smoothed aus_combined"
+MTL = "mtl mtl_smoothed mtl_combined"
 CLIPS = "clips clips_knn clips_probe"
 
 METRICS = Catalogue(
@@ -65,7 +65,8 @@ METRICS = Catalogue(
         # Predictions
         "macro_f1": Metric(
             "macro-F1", "higher", "protocol.expression", f"probe {CLASSES}",
-            report="knn probe classes classes_smoothed", headline="knn", terminal="knn classes classes_smoothed",
+            report="knn probe classes classes_smoothed classes_combined", headline="knn",
+            terminal="knn classes classes_smoothed classes_combined",
             board="classes", select="classes",
             says="Mean over the classes of the harmonic mean of precision and recall. A rare class counts as much as a "
             "common one.",
@@ -73,8 +74,8 @@ METRICS = Catalogue(
         "accuracy": Metric("accuracy", "higher", "protocol.expression", CLASSES),
         "f1_{class}": Metric("F1 of a class", "higher", "protocol.expression", CLASSES, detail=True),
         "ccc": Metric(
-            "CCC", "higher", "protocol.valence_arousal", VA, report=VA, headline="va", terminal="va", board="va",
-            select="va",
+            "CCC", "higher", "protocol.valence_arousal", VA, report=VA, headline="va",
+            terminal="va va_combined", board="va", select="va",
             says="Concordance of predicted and true values, mean of valence and arousal. 0 is none, 1 is equal.",
         ),
         "ccc_valence": Metric("CCC of valence", "higher", "protocol.valence_arousal", VA),
@@ -84,8 +85,8 @@ METRICS = Catalogue(
             "rank_correlation.rank_correlation", "va_embeddings", board="va_embeddings", select="va_embeddings",
         ),
         "au_f1": Metric(
-            "AU F1", "higher", "protocol.action_units", AUS, report=AUS, headline="aus", terminal="aus", board="aus",
-            select="aus",
+            "AU F1", "higher", "protocol.action_units", AUS, report=AUS, headline="aus",
+            terminal="aus aus_combined", board="aus", select="aus",
             says="Mean F1 over the action units.",
         ),
         "p_mtl": Metric(

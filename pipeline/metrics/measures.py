@@ -1,7 +1,7 @@
 """What the catalogue's metrics are measured of in an evaluation: the evaluated frames, and a network's outputs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +14,12 @@ from pipeline.metrics.grouped import Measure
 from pipeline.metrics.metric import joined
 from pipeline.metrics.probes import linear_probe
 from pipeline.metrics.retrieval import knn_votes, pair_ranks
-from pipeline.metrics.smoothing import changes, fit_class_bias, in_frames, smooth
+from pipeline.metrics.smoothing import changes, fit_class_bias, in_frames, log_of, smooth, with_bias
 from pipeline.metrics.vectors import evenly
 from pipeline.metrics.verification import PairCounts, pair_counts
 
-SUFFIXES = ("", "_smoothed")  # of the names of sources, and of columns of tables
+# Of names of sources and columns of tables: predictions as they are, smoothed, and combined with the backbone's.
+SUFFIXES = ("", "_smoothed", "_combined")
 MOST_JUDGED = 300_000_000  # inputs of pairs that a head for pairs gets: 3 to 4 s on two cores
 
 
@@ -114,6 +115,8 @@ class Outputs:
     ``gallery_classes`` (m, C)
     are the probabilities of the gallery frames, for class biases. ``pair_head`` is there where the head is one for
     pairs. ``thresholds`` are the probabilities from which an action unit is called active: (A,), or one for all.
+    ``combined`` are predictions combined with the backbone's, smoothed and with all that belongs to that, empty where
+    nothing is combined; ``combined_thresholds`` are those of their action units.
     """
 
     z: np.ndarray | None
@@ -122,22 +125,26 @@ class Outputs:
     gallery_classes: np.ndarray | None = None
     pair_head: PairOutputs | None = None
     thresholds: np.ndarray | float = 0.5
+    combined: dict[str, np.ndarray] = field(default_factory=dict)
+    combined_thresholds: np.ndarray | float = 0.5
 
 
 @dataclass(frozen=True)
 class SeedResult:
     """What the tables and plots of a seed are made of.
 
-    ``predictions``: of each of 'classes', 'va', 'aus', 'outputs' and 'knn' the values (n, .) as they are, and smoothed
-    with the class biases added, where that is wanted and changes anything. ``pairs`` are None where there are no pairs
-    of embeddings. ``probe`` are a linear probe's classes of the rows ``Subset.labelled``, None where there is none.
-    ``thresholds`` are those of the action units, as in ``Outputs``, or (n, A) where networks of several folds differ.
+    ``predictions``: of each of 'classes', 'va', 'aus', 'outputs' and 'knn' the values (n, .) by ``SUFFIXES``: as they
+    are, smoothed with the class biases added, where that is wanted and changes anything, and combined, where they are.
+    ``pairs`` are None where there are no pairs of embeddings. ``probe`` are a linear probe's classes of the rows
+    ``Subset.labelled``, None where there is none. ``thresholds`` are those of the action units, as in ``Outputs``, or
+    (n, A) where networks of several folds differ; ``combined_thresholds`` those of combined ones.
     """
 
-    predictions: dict[str, list[np.ndarray]]
+    predictions: dict[str, dict[str, np.ndarray]]
     pairs: PairCounts | None
     probe: np.ndarray | None = None
     thresholds: np.ndarray | float = 0.5
+    combined_thresholds: np.ndarray | float = 0.5
 
 
 def measured(subset: Subset, outputs: Outputs, options: MetricOptions) -> tuple[Measure, SeedResult]:
@@ -165,12 +172,14 @@ def measured(subset: Subset, outputs: Outputs, options: MetricOptions) -> tuple[
         inputs |= _of_pair_head(subset, named, outputs.pair_head, options.top_k)
     bias = np.zeros(len(subset.classes))
     if options.class_bias and outputs.gallery_classes is not None and known.any():
-        bias = fit_class_bias(_log(outputs.gallery_classes[known]), subset.gallery_label[known])[0]
-    with_smoothed = {what: [values] for what, values in predictions.items()}
+        bias = fit_class_bias(log_of(outputs.gallery_classes[known]), subset.gallery_label[known])[0]
+    by_suffix = {what: {"": values} for what, values in predictions.items()}
     if options.class_bias or any(_is_smoothed(subset, what, options) for what in predictions):
         for what, values in predictions.items():
-            with_smoothed[what].append(_smoothed(subset, what, values, bias, options))
-    result = SeedResult(with_smoothed, pairs, probe, outputs.thresholds)
+            by_suffix[what]["_smoothed"] = _smoothed(subset, what, values, bias, options)
+    for what, values in outputs.combined.items():
+        by_suffix[what]["_combined"] = values
+    result = SeedResult(by_suffix, pairs, probe, outputs.thresholds, outputs.combined_thresholds)
     return joined([METRICS.measure(inputs), by_groups(subset, outputs.z, result, subset.group)]), result
 
 
@@ -195,11 +204,11 @@ def by_groups(subset: Subset, z: np.ndarray | None, result: SeedResult, group: n
         inputs["probe"] = rows | {"predicted": result.probe, "classes": subset.classes}
         inputs |= {"clips_probe": inputs["probe"]} if subset.clips is not None else {}
     for what, values in result.predictions.items():
-        for scores, suffix in zip(values, SUFFIXES, strict=False):
+        for suffix, scores in values.items():
             if what == "va":
                 inputs[f"va{suffix}"] = {"truth": subset.va, "predicted": scores, "groups": group}
             elif what == "aus":
-                units = {"probabilities": scores, "units": subset.au_names, "thresholds": result.thresholds}
+                units = {"probabilities": scores, "units": subset.au_names, "thresholds": _thresholds(result, suffix)}
                 inputs[f"aus{suffix}"] = {"truth": subset.aus, "groups": group} | units
             elif what == "outputs":
                 inputs[what] = {"truth": subset.outputs, "predicted": scores, "groups": group}
@@ -209,25 +218,29 @@ def by_groups(subset: Subset, z: np.ndarray | None, result: SeedResult, group: n
                 inputs[f"{what}{suffix}"] = rows | {"predicted": predicted, "classes": subset.classes}
                 if subset.clips is not None and not suffix:
                     inputs[{"classes": "clips", "knn": "clips_knn"}[what]] = inputs[what]
-    for k, suffix in enumerate(SUFFIXES):
-        if arrays := _of_all_tracks(subset, result, k):
+    for suffix in SUFFIXES:
+        if arrays := _of_all_tracks(subset, result, suffix):
             inputs[f"mtl{suffix}"] = arrays | {"groups": group}
     return METRICS.measure(inputs)
 
 
-def _of_all_tracks(subset: Subset, result: SeedResult, k: int) -> dict[str, Any]:
-    """What P_MTL is measured of, of the predictions as they are (``k`` 0) or smoothed (1); empty where it cannot be."""
-    there = [what for what in ("classes", "va", "aus") if k < len(result.predictions.get(what, ()))]
+def _thresholds(result: SeedResult, suffix: str) -> np.ndarray | float:
+    return result.combined_thresholds if suffix == "_combined" else result.thresholds
+
+
+def _of_all_tracks(subset: Subset, result: SeedResult, suffix: str) -> dict[str, Any]:
+    """What P_MTL is measured of, of the predictions of one of ``SUFFIXES``; empty where it cannot be."""
+    there = [what for what in ("classes", "va", "aus") if suffix in result.predictions.get(what, ())]
     labelled = len(subset.labelled) and np.isfinite(subset.va).all(1).any() and np.isfinite(subset.aus).any()
     if len(there) < 3 or not labelled:
         return {}
-    classes, va, aus = (result.predictions[what][k] for what in there)
+    classes, va, aus = (result.predictions[what][suffix] for what in there)
     label = np.full(len(subset.label), -1)
     label[subset.labelled] = subset.label[subset.labelled]
     return {
         "labels": label, "predicted": classes.argmax(1), "classes": subset.classes, "va_truth": subset.va,
         "va_predicted": va, "au_truth": subset.aus, "probabilities": aus, "units": subset.au_names,
-        "thresholds": result.thresholds,
+        "thresholds": _thresholds(result, suffix),
     }  # fmt: skip
 
 
@@ -284,8 +297,7 @@ def _smoothed(subset: Subset, what: str, values: np.ndarray, bias: np.ndarray, o
     smoothed = smooth_subset(subset, values, options.smoothing, _width(what, options))
     if what != "classes" or not bias.any():
         return smoothed
-    weighted = np.exp(_log(smoothed) + bias)
-    return weighted / weighted.sum(1, keepdims=True)
+    return with_bias(smoothed, bias)
 
 
 def _width(what: str, options: MetricOptions) -> int | str:
@@ -306,7 +318,3 @@ def _smoothing(subset: Subset, kind: str, width: int | str) -> tuple[np.ndarray,
     if isinstance(width, str):
         return subset.frame, kind, in_frames(width, subset.fps[subset.video])
     return subset.number, kind, width
-
-
-def _log(probabilities: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(probabilities, 1e-12))

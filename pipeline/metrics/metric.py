@@ -64,19 +64,26 @@ SOURCES = {
     "probe": Source(prefix="probe_", title="linear probe {}"),
     "classes": Source(needs=("classes",), title="classifier {}"),
     "classes_smoothed": Source(needs=("classes",), suffix="_smoothed", title="classifier {}, smoothed"),
+    # combined with the backbone's own predictions, smoothed as fitted
+    "classes_combined": Source(needs=("classes",), suffix="_combined", title="classifier {}, combined"),
     # truth (n, 2), predicted (n, 2)
     "va": Source(("va",), ("va",)),
     "va_smoothed": Source(("va",), ("va",), suffix="_smoothed", title="{}, smoothed"),
+    "va_combined": Source(("va",), ("va",), suffix="_combined", title="{}, combined"),
     # embeddings (n, E), truth (n, 2)
     "va_embeddings": Source(("va",)),
     # truth (n, A), probabilities (n, A), units, thresholds: one number, (A,), or (n, A)
     "aus": Source(("aus",), ("aus",)),
     "aus_smoothed": Source(("aus",), ("aus",), suffix="_smoothed", title="{}, smoothed"),
+    "aus_combined": Source(("aus",), ("aus",), suffix="_combined", title="{}, combined"),
     # the predictions of all three tracks, by the classifier, on all frames: labels (n,) or -1, predicted (n,), classes;
     # va_truth, va_predicted (n, 2); au_truth, probabilities (n, A), units, thresholds
     "mtl": Source(("expression", "va", "aus"), ("classes", "va", "aus")),
     "mtl_smoothed": Source(
         ("expression", "va", "aus"), ("classes", "va", "aus"), suffix="_smoothed", title="{}, smoothed"
+    ),
+    "mtl_combined": Source(
+        ("expression", "va", "aus"), ("classes", "va", "aus"), suffix="_combined", title="{}, combined"
     ),
     "knn": Source(prefix="knn_", title="kNN {}"),
     "knn_smoothed": Source(prefix="knn_", suffix="_smoothed", title="kNN {}, smoothed"),

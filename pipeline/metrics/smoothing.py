@@ -141,6 +141,17 @@ def fit_class_bias(
     return bias - bias.mean(), best
 
 
+def log_of(probabilities: np.ndarray) -> np.ndarray:
+    """Their logarithms; of 0 that of 1e-12."""
+    return np.log(np.maximum(probabilities, 1e-12))
+
+
+def with_bias(probabilities: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Probabilities (n, C) with biases (C,) added to their logits."""
+    weighted = np.exp(log_of(probabilities) + bias)
+    return weighted / weighted.sum(1, keepdims=True)
+
+
 def _macro_f1(predicted: np.ndarray, truth: np.ndarray, num_classes: int, present: np.ndarray) -> float:
     true, positive = np.bincount(truth, minlength=num_classes), np.bincount(predicted, minlength=num_classes)
     hits = np.bincount(truth[predicted == truth], minlength=num_classes)

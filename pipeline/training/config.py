@@ -21,6 +21,7 @@ from pipeline.core.rates import FPS
 from pipeline.core.store import ALIKE
 from pipeline.core.stores import each_store
 from pipeline.core.tables import STORE
+from pipeline.metrics.combine import WAYS
 from pipeline.training.combinations import SELECT_BY, Combination, names_of, refuse_combination, without_effect
 from pipeline.training.loop import DECAYS, PRECISIONS
 from pipeline.training.losses import LOSSES
@@ -114,6 +115,18 @@ class TrainConfig:
         "the thresholds of action units are fitted; null: 0.5 for all units",
         within="[2, 100]",
     )
+    combine: str = option(
+        "none",
+        help="fit on training groups how predictions are combined with the frozen backbone's own, and do so: gate "
+        "takes the backbone's class where it is sure, blend a mean of both logits",
+        choices=WAYS,
+    )
+    combine_folds: int = option(
+        5,
+        help="with combine: further networks, each trained without a part of the training groups, on whose predictions "
+        "of that part it is fitted",
+        within="[2, 100]",
+    )
     patience: int | None = option(
         None, help="epochs without a better score after which training ends", within="[1, inf)"
     )
@@ -174,6 +187,8 @@ class TrainConfig:
         )  # fmt: skip
         for name in self.sampler_options:
             one_of(f"sampler '{self.sampler}': option", name, options_of(self.sampler))
+        if self.unit == "clip" and self.combine != "none":
+            raise UserError(f"train: combine '{self.combine}' is of frames, and unit is clip")
         if self.unit == "clip" and (self.clip_stride or 1) > self.window:
             raise UserError(
                 f"train: clip_stride must be at most window, {self.window}, or frames would be in no window; it is "

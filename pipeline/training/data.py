@@ -1,7 +1,7 @@
 """What all seeds of a fold are trained on: frames, windows, features, and what stands before the head."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ import torch
 
 from pipeline.adapter import sources
 from pipeline.adapter.adapter import Adapter
+from pipeline.adapter.backbone import BackboneOutputs, outputs_of_store
 from pipeline.adapter.clips import OfClips, OfWindows, embed_clips, windows_of_clips
 from pipeline.adapter.front import Front, Fronts
 from pipeline.adapter.heads import HEADS
+from pipeline.adapter.predictors import PREDICTORS
 from pipeline.adapter.windows import Window, Windows, held
 from pipeline.core import projection
 from pipeline.core.clips import Clips
@@ -61,6 +63,8 @@ class TrainingData:
     opposites: list[tuple[int, int]]  # pairs of class numbers
     seen: dict[str, Seen]
     held_out: tuple[list[str], list[str]]  # groups and videos of the validation part
+    store: FeatureStore | Stores
+    backbone: BackboneOutputs  # those of its outputs that the run has classes or units for
 
 
 def load_data(
@@ -99,6 +103,9 @@ def load_data(
     most = config.clip_windows or len(rows)
     drawn = np.minimum(np.bincount(of, minlength=len(train)), most)  # windows of each clip in an epoch
     facts = _facts(config, frames, labels.dataset, store, front, window, fold, np.repeat(train, drawn))
+    backbone = outputs_of_store(store, frames.classes, frames.au_names)
+    if config.combine != "none" and config.trains:
+        _check_combination(config.combine, store, backbone, facts["predictors"], frames)
     facts["vouched"] = vouched
     seen = _seen(config, frames) | fitted_on
     return TrainingData(
@@ -117,6 +124,8 @@ def load_data(
         opposite,
         seen,
         held_out,
+        store,
+        backbone,
     )
 
 
@@ -152,6 +161,28 @@ def _refuse_without_pairs(select_by: str | None, frames: FrameSet, dataset: str)
     if select_by == "pair_f1" and (same.all() or not same.any()):
         kinds = "same" if same.all() else "different"
         raise UserError(f"select_by 'pair_f1' needs same and different pairs, and all of '{dataset}' are {kinds}")
+
+
+def _check_combination(
+    way: str, store: FeatureStore | Stores, backbone: BackboneOutputs, predictors: Mapping[str, Mapping[str, Any]],
+    frames: FrameSet,
+) -> None:  # fmt: skip
+    """Says which classes have no partner. Raises ``UserError`` where nothing can be combined as ``way`` says."""
+    if "logits" not in store.widths:
+        raise UserError(f"combine '{way}' needs the backbone's logits, and the store {store.path} has none")
+    predicts = {PREDICTORS[of["kind"]].what for of in predictors.values()}
+    both = [what for what in backbone.has if what in predicts]
+    if not both or (way == "gate" and "classes" not in both):
+        needs = "a class" if way == "gate" else "a class, valence and arousal, or an action unit"
+        named = ", ".join(backbone.names[:10]) or "not named"
+        raise UserError(f"combine '{way}' needs {needs} that both run and backbone predict; its outputs are {named}")
+    if "classes" in both:
+        strangers = [backbone.names[k] for k in backbone.strangers]
+        lacking = [name for name, known in zip(frames.classes, backbone.known_classes, strict=True) if not known]
+        if strangers:
+            print(f"classes of the backbone that are none of the run's, and never taken: {', '.join(strangers)}")
+        if lacking:
+            print(f"classes that the backbone has no output for, and that stay the adapter's: {', '.join(lacking)}")
 
 
 def _source(

@@ -17,16 +17,17 @@ from pipeline.core.progress import Line
 from pipeline.core.store import FeatureStore
 from pipeline.core.stores import Stores, made_by_each
 from pipeline.core.tables import Labels, weights_file
+from pipeline.metrics import combine
 from pipeline.training import checkpoints
 from pipeline.training.board import Board, hparams_of, write_mean
 from pipeline.training.config import TrainConfig, write_config
 from pipeline.training.data import TrainingData, load_data
+from pipeline.training.fitting import Fitted, fit_out_of_fold, wanted_of
 from pipeline.training.loop import NotFinite, Trainer
 from pipeline.training.messages import how_far, progress_line
 from pipeline.training.pictures import show
 from pipeline.training.references import class_centres, leave_examples
 from pipeline.training.start import first
-from pipeline.training.thresholds import fit_thresholds
 
 STATE_EVERY = 10.0  # seconds between two states that a killed run can go on from
 
@@ -171,9 +172,12 @@ def _finish(run: SeedRun, board: Board) -> None:
     best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"], run.data.config.alike)
     best.modules().to(run.data.device)
     best.centres = class_centres(run.data, best)
-    if fitted := _thresholds(run):
-        best.set_thresholds(*fitted)
-        run.adapter.set_thresholds(*fitted)
+    fitted = _fitted(run)
+    for adapter in (best, run.adapter):
+        if fitted.thresholds:
+            adapter.set_thresholds(*fitted.thresholds)
+        if fitted.combine:
+            adapter.facts["combine"] = fitted.combine
     save_adapter(run.folder / "best.safetensors", best)
     leave_examples(run.data, best, run.folder)
     last = {"epoch": run.epoch, "select": run.score, "steps": _steps(run)}
@@ -182,23 +186,32 @@ def _finish(run: SeedRun, board: Board) -> None:
     show(run.data, best, board, run.result["epoch"])
 
 
-def _thresholds(run: SeedRun) -> tuple[np.ndarray, dict[str, Any]] | None:
-    """Thresholds (A,) of the action units, and what they were fitted on; None where they stay 0.5, which is said."""
-    config = run.data.config
-    if run.trainer is None or "aus" not in run.adapter.predicts or config.au_threshold_folds is None:
-        return None
+def _fitted(run: SeedRun) -> Fitted:
+    """What is fitted on the training groups; what cannot be fitted stays as it is, which is said."""
+    data = run.data
+    wanted = [] if run.trainer is None else wanted_of(data, run.adapter.predicts)
+    if not wanted:
+        return Fitted()
     run.trainer.let_go()  # the memory of features that are read from disk
-    fitted, why = None, "there is one training group alone"
+    fitted, why = Fitted(), "there is one training group alone"
     with Line() as line:
         try:
-            fitted = fit_thresholds(
-                run.data, run.adapter.facts["seed"], run.result["epoch"], config.au_threshold_folds,
+            fitted = fit_out_of_fold(
+                data, run.adapter.predicts, run.adapter.facts["seed"], run.result["epoch"],
                 lambda words: line.say(f"{run.folder}: {words}"),
             )  # fmt: skip
         except UserError as error:  # few groups may lack what the sampler needs; the run itself is trained
             why = f"a network without a part of the training groups cannot be trained: {error}"
-    if fitted is None:
-        print(f"{run.folder}: the thresholds of action units stay 0.5: {why}")
+    unfitted = {
+        "thresholds": "the thresholds of action units stay 0.5",
+        "combine": "how to combine with the backbone is not fitted, so that nothing is combined",
+    }
+    for what in wanted:
+        if getattr(fitted, what) is None:
+            print(f"{run.folder}: {unfitted[what]}: {why}")
+    if fitted.combine:
+        words = combine.in_words([{"combine": fitted.combine}], fitted.combine["way"])
+        print(f"{run.folder}: combined with the backbone, {words}")
     return fitted
 
 
