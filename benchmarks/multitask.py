@@ -23,7 +23,7 @@ from pipeline.metrics.protocol import action_units, expression, valence_arousal
 from pipeline.training.config import TrainConfig, from_flags
 from pipeline.training.data import TrainingData, load_data
 from pipeline.training.start import first
-from pipeline.training.thresholds import fit_thresholds
+from pipeline.training.fitting import fit_out_of_fold
 
 SINGLE = {
     "classes": ["--loss", "cross_entropy", "--sampler", "balanced", "--select-by", "macro_f1"],
@@ -83,7 +83,7 @@ def of_seed(config: TrainConfig, data: TrainingData, seed: int) -> Numbers:
     if "va" in said:
         found |= numbers(valence_arousal(frames.va[val], said["va"].numpy(), groups))
     if "aus" in said:
-        thresholds, _ = fit_thresholds(data, seed, at, config.au_threshold_folds or 5, lambda words: None)
+        thresholds, _ = fit_out_of_fold(data, adapter.predicts, seed, at, lambda words: None).thresholds
         units = (frames.aus[val], said["aus"].sigmoid().numpy(), groups, frames.au_names)
         found |= numbers(action_units(*units, thresholds))
         found["au_f1_at_half"] = numbers(action_units(*units))["au_f1"]

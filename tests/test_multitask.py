@@ -28,8 +28,8 @@ from pipeline.metrics.protocol import action_units, expression, multi_task, vale
 from pipeline.metrics.thresholds import best_thresholds
 from pipeline.report import __main__ as report
 from pipeline.submission import predict
+from pipeline.training import fitting, out_of_fold
 from pipeline.training import run as run_module
-from pipeline.training import thresholds as thresholds_module
 from pipeline.training.board import Board
 from pipeline.training.loop import RATE_OF_LOSS_WEIGHTS
 from pipeline.training.losses.build import build_loss
@@ -369,7 +369,7 @@ def test_a_frame_without_any_label_is_never_drawn(place, monkeypatch):
 
 def test_thresholds_never_see_validation_and_predict_each_group_without_it(place, monkeypatch):
     """Fold networks are trained on the groups of the other fold; what validation holds changes nothing."""
-    plain, parts, seen = thresholds_module.first, [], []
+    plain, parts, seen = out_of_fold.first, [], []
 
     def noted(data, seed):
         parts.append(set(data.frames.names_of("train")[0]))
@@ -380,8 +380,8 @@ def test_thresholds_never_see_validation_and_predict_each_group_without_it(place
         seen.append(truth)
         return best_thresholds(truth, probabilities)
 
-    monkeypatch.setattr(thresholds_module, "first", noted)
-    monkeypatch.setattr(thresholds_module, "best_thresholds", fitted)
+    monkeypatch.setattr(out_of_fold, "first", noted)
+    monkeypatch.setattr(fitting, "best_thresholds", fitted)
     folder = trained("--au-threshold-folds", "4")
     training = {f"v{n:02d}" for n in range(16)}
     assert len(parts) == 4

@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_clips = isinstance(labels, Clips)
     if ((num_frames := folds[0][0].window.frames) != 1 or not folds[0][0].head.framewise) and not of_clips:
         raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {num_frames}")
-    way = combine.way_of(config.run, config.combine, [adapter.facts for adapters in folds for adapter in adapters])
+    facts_of_all = [adapter.facts for adapters in folds for adapter in adapters]
+    way = combine.way_of(config.run, store, config.combine, facts_of_all)
     data = [fold_data(config, store, labels, adapters, way) for adapters in folds]
     each = {name: of for name, of in config.each.items() if any(_changed(of_fold, *of) for of_fold in data)}
     if of_clips:

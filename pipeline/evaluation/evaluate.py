@@ -150,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     store, labels = opened(config)
     device = pick_device(config.device)
     folds = load_run(config.run, store, labels, config.alike)
-    way = combine.way_of(config.run, config.combine, [adapter.facts for adapters in folds for adapter in adapters])
+    facts_of_all = [adapter.facts for adapters in folds for adapter in adapters]
+    way = combine.way_of(config.run, store, config.combine, facts_of_all)
     data = [fold_data(config, store, labels, adapters, way) for adapters in folds]
     del labels  # 0.2 GB of three million frames
     outputs: list[list[Outputs]] = [[] for _ in folds]

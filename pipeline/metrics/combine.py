@@ -14,11 +14,13 @@ What is fitted must be fitted on frames of groups that neither network has seen:
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore
 from pipeline.metrics.grouped import Measure
 from pipeline.metrics.protocol import action_units, expression, valence_arousal
 from pipeline.metrics.smoothing import changes, fit_class_bias, log_of, smooth, with_bias
@@ -74,19 +76,27 @@ class Frames:
     fold: np.ndarray
 
 
-def way_of(run: Any, wanted: str | None, facts: Sequence[Mapping[str, Any]]) -> str:
+def way_of(run: Path, store: FeatureStore, wanted: str | None, facts: Sequence[Mapping[str, Any]]) -> str:
     """How the networks of a run are combined: as ``wanted``, or where that is None as the run was trained.
 
-    ``facts`` are those of each adapter. Raises ``UserError`` where a way is wanted and a network has none fitted.
+    ``facts`` are those of each adapter. Raises ``UserError`` where a network has not fitted the way that is wanted, and
+    where the store has no logits.
     """
     fitted = [of["combine"] for of in facts if "combine" in of]
+    way = (fitted[0]["way"] if len(fitted) == len(facts) else "none") if wanted is None else wanted
+    if way != "none":
+        check_logits(way, store)
     if wanted in ("gate", "blend") and len(fitted) < len(facts):
         raise UserError(
             f"{run} has not fitted how to combine its predictions with the backbone's: train it with --combine {wanted}"
         )
-    if wanted is not None:
-        return wanted
-    return fitted[0]["way"] if len(fitted) == len(facts) else "none"
+    return way
+
+
+def check_logits(way: str, store: FeatureStore) -> None:
+    """Raises ``UserError`` where the store has no logits of the backbone."""
+    if "logits" not in store.widths:
+        raise UserError(f"combine '{way}' needs the backbone's logits, and the store {store.path} has none")
 
 
 def fitted_of(facts: Mapping[str, Any], way: str) -> dict[str, Fitted]:

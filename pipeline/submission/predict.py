@@ -14,7 +14,8 @@ The formats are in pipeline/submission/formats.py.
 
 Each frame that has features is predicted from the window around it, or with --window-stride N from windows N frames
 apart; several seeds, and folds, are averaged, as probabilities. An action unit is active from the run's own threshold
-of it (its mean over seeds), which was fitted on training groups, or from --au-threshold.
+of it (its mean over seeds), which was fitted on training groups, or from --au-threshold. A run that was trained with
+--combine is combined with the frozen backbone's own predictions, and smoothed, as it has fitted; --combine none: not.
 Frames without features (no face was found) are interpolated between their neighbours, and beyond the first and last of
 a video its prediction is held, for --most-extrapolated of its listed frames at most; then all are smoothed. A video
 without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
@@ -34,6 +35,7 @@ import torch
 
 from pipeline.adapter import sources as features
 from pipeline.adapter.adapter import Adapter, load_adapter
+from pipeline.adapter.backbone import outputs_of_store
 from pipeline.adapter.inference import BLOCK, WINDOW_STRIDE, per_frame
 from pipeline.adapter.windows import held
 from pipeline.core import children
@@ -49,9 +51,9 @@ from pipeline.core.seen import USES, refuse_seen, some
 from pipeline.core.store import ALIKE, FeatureStore
 from pipeline.core.stores import Data, Stores, store_names, vouched_for
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, STORE, of_fold
-from pipeline.metrics import thresholds
+from pipeline.metrics import combine, thresholds
 from pipeline.metrics.protocol import on_every_frame
-from pipeline.metrics.smoothing import SMOOTHINGS, check_width, in_frames, smooth
+from pipeline.metrics.smoothing import SMOOTHINGS, check_width, in_frames, smooth, with_bias
 from pipeline.metrics.vectors import evenly, normalised
 from pipeline.submission.formats import (
     FEATURES,
@@ -118,6 +120,7 @@ class PredictConfig:
         help="share of a video's listed frames that may lie beyond its first and last frame with features; 1: all",
         within="[0, 1]",
     )
+    combine: str | None = option(None, help=combine.HELP, choices=combine.WAYS)
     au_threshold: float | None = option(None, help=thresholds.HELP, within="(0, 1)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     validate: Path | None = option(None, help="a submission to check against --list and --task; nothing is predicted")
@@ -136,6 +139,12 @@ class PredictConfig:
                 f"predict: --frames extracts into one store, and {len(several)} are needed "
                 f"({', '.join(store_names(several))}): extract each, then name them with --data"
             )
+        if self.by == "knn" and self.combine not in (None, "none"):
+            raise UserError(f"predict: --combine {self.combine} is of the run's own classifier, and not of --by knn")
+
+    @property
+    def widths(self) -> dict[str, int | str]:
+        return {"classes": self.width, "va": self.width, "aus": self.width_aus}
 
     @property
     def store(self) -> Data:
@@ -151,6 +160,30 @@ class PredictConfig:
     @property
     def wants(self) -> tuple[str, ...]:
         return TASKS[self.task]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is done to the mean predictions of all networks in the end.
+
+    ``kind`` is that of the smoothing, ``widths`` that of each of what is predicted, and ``bias`` (8,) is added to the
+    logits of classes, in ABAW's order, where there is one.
+    """
+
+    kind: str
+    widths: dict[str, int | str]
+    bias: np.ndarray | None = None
+
+    @classmethod
+    def fitted(cls, networks: Sequence[dict[str, combine.Fitted]], order: Sequence[int]) -> "Finish":
+        """As the networks have fitted it: the median of their widths (of an even number the lower one), mean biases.
+
+        ``order`` (8,) says where ABAW's classes are among theirs.
+        """
+        of = {what: sorted(each[what].width for each in networks) for what in networks[0]}
+        widths = {what: each[(len(each) - 1) // 2] for what, each in of.items()}
+        biases = [np.array(each["classes"].bias)[order] for each in networks if "classes" in each]
+        return cls("box", widths, np.mean(biases, axis=0) if biases else None)
 
 
 @dataclass(frozen=True)
@@ -188,11 +221,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = open_store(config.store, config.table)
     rows = _rows(store, wanted, config)
     beyond = _check_reach(config, rows, wanted)
-    predictions, active_from, trained_at, vouched = _mean_of_seeds(config, checkpoints, store, rows)
+    predictions, active_from, trained_at, vouched, finish = _mean_of_seeds(config, checkpoints, store, rows)
     rows = replace(rows, trained_at=trained_at)
-    _check_width(config, rows)
+    _check_width(config, finish, rows)
     code, frame = _codes(rows, wanted), wanted["frame"].to_numpy()
-    every = {what: _at(config, what, rows, predictions[what], code, frame) for what in config.wants}
+    every = {what: _at(finish, what, rows, predictions[what], code, frame) for what in config.wants}
+    if "classes" in every and finish.bias is not None:
+        every["classes"] = with_bias(every["classes"], finish.bias)
     values = {what: _decided(what, of_frames, active_from) for what, of_frames in every.items()}
     with all_or_none(config.output.parent, config.output.name) as aside:
         folder = aside / config.output.name
@@ -304,15 +339,16 @@ def _shares(share: pd.Series) -> str:
 
 def _mean_of_seeds(
     config: PredictConfig, checkpoints: list[Path], store: FeatureStore | Stores, rows: Rows
-) -> tuple[dict[str, np.ndarray], np.ndarray, int | None, dict[str, str]]:
+) -> tuple[dict[str, np.ndarray], np.ndarray, int | None, dict[str, str], Finish]:
     """Predictions of each frame in ``rows``: probabilities of classes (n, 8) and units (n, 12), or values (n, 2).
 
     And the probabilities (12,) from which units are active; how far apart the frames of most videos were that the run
-    was trained on, None where it does not say; and what the user vouched for.
+    was trained on, None where it does not say; what the user vouched for; and how they are finished.
     """
     device, total, seen_videos, line = pick_device(config.device), {}, set(), Line()
     vouched: dict[str, str] = {}
-    active_from, fitted = [], []
+    active_from, fitted, combined = [], [], []
+    way = _way(config, checkpoints, store)
     predictor = {"loss": _by_loss, "knn": _by_neighbours}[config.by]
     for number, path in enumerate(checkpoints, 1):
         line.say(f"{config.run}: network {number} of {len(checkpoints)}, {len(rows.row):,} frames")
@@ -324,9 +360,15 @@ def _mean_of_seeds(
             _check_spacing(config, adapter, store, rows)
         vouched |= adapter.facts["vouched"]
         if "aus" in config.wants:
-            active_from.append(_thresholds(config, adapter))
+            active_from.append(_thresholds(config, adapter, way))
             fitted.append(adapter.facts.get("thresholds_of") if config.by == "loss" else None)
+        if way != "none":
+            combined.append({what: combine.fitted_of(adapter.facts, way)[what] for what in config.wants})
+            print(f"{path.parent}: combined with the backbone, {combine.in_words([adapter.facts], way)}")
         for block, z, predictions in _per_frame(config, adapter, store, rows, np.arange(len(rows.row)), device):
+            if way != "none":
+                own = _own(adapter, store, rows, block)
+                predictions = predictions | combine.combine(combined[-1], predictions, own)
             for what, predict in predictors.items():
                 values = predict(z, predictions)
                 total.setdefault(what, np.zeros((len(rows.row), values.shape[1])))[block] += values / len(checkpoints)
@@ -339,18 +381,48 @@ def _mean_of_seeds(
     for what, values in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(values).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
-    if fitted:
+    if fitted and way == "none":
         print(f"  action units are called active from a probability {thresholds.in_words(fitted, config.au_threshold)}")
-    return total, np.mean(active_from, axis=0) if fitted else np.zeros(0), adapter.window.spacing, vouched
+    active_from = np.mean(active_from, axis=0) if fitted else np.zeros(0)
+    finish = Finish(config.smoothing, config.widths)
+    if combined:
+        order = _order("classes", adapter.facts["classes"], config.run) if "classes" in config.wants else []
+        finish = Finish.fitted(combined, order)
+    return total, active_from, adapter.window.spacing, vouched, finish
 
 
-def _thresholds(config: PredictConfig, adapter: Adapter) -> np.ndarray:
+def _way(config: PredictConfig, checkpoints: list[Path], store: FeatureStore | Stores) -> str:
+    """How predictions are combined with the backbone's own; raises ``UserError`` where they cannot be as wanted."""
+    if config.by == "knn":
+        return "none"
+    facts = [load_adapter(path, store.made_by, config.alike).facts for path in checkpoints]
+    way = combine.way_of(config.run, store, config.combine, facts)
+    if way == "none":
+        return way
+    if config.smoothing != "none":
+        raise UserError(
+            f"predict: {config.run} is combined with the backbone by {way}, and smoothed as that was fitted: leave "
+            f"--smooth {config.smoothing} away, or give --combine none"
+        )
+    return way
+
+
+def _own(adapter: Adapter, store: FeatureStore | Stores, rows: Rows, block: np.ndarray) -> dict[str, np.ndarray]:
+    """What the backbone itself predicts of a block of the rows."""
+    outputs = outputs_of_store(store, adapter.facts["classes"], adapter.facts["au_names"])
+    return outputs.of(store.read(rows.row[block], "logits"))
+
+
+def _thresholds(config: PredictConfig, adapter: Adapter, way: str) -> np.ndarray:
     """The probabilities (12,) from which ABAW's units are active; the run's own are for its own predictions alone."""
     if config.au_threshold is not None:
         return np.full(len(ABAW_AUS), config.au_threshold)
     if config.by == "knn":
         return np.full(len(ABAW_AUS), thresholds.DEFAULT)
-    return adapter.au_thresholds.double().cpu().numpy()[_order("aus", adapter.facts["au_names"], config.run)]
+    order = _order("aus", adapter.facts["au_names"], config.run)
+    if way != "none":
+        return np.array(combine.fitted_of(adapter.facts, way)["aus"].thresholds)[order]
+    return adapter.au_thresholds.double().cpu().numpy()[order]
 
 
 def _seen_videos(adapter: Adapter, videos: pd.Index) -> list[str]:
@@ -407,14 +479,14 @@ def _check_spacing(config: PredictConfig, adapter: Adapter, store: FeatureStore 
         print(incomplete)
 
 
-def _check_width(config: PredictConfig, rows: Rows) -> None:
+def _check_width(config: PredictConfig, finish: Finish, rows: Rows) -> None:
     """Says where a width in frames covers other frame numbers than it did in training."""
     first = np.flatnonzero(np.diff(rows.video, prepend=-1))
     other = np.flatnonzero(rows.step != (rows.trained_at or rows.step))
-    if config.smoothing == "none" or not other.size:
+    if finish.kind == "none" or not other.size:
         return
     named = f"{len(other):,} of {len(first):,} videos, such as {rows.videos[rows.video[first[other[0]]]]}"
-    for what, width in {"classes": config.width, "va": config.width, "aus": config.width_aus}.items():
+    for what, width in finish.widths.items():
         if what in config.wants and isinstance(width, int):
             numbers = int(_scaled(width, rows.step[other[0]] / rows.trained_at))
             print(
@@ -500,7 +572,7 @@ def _order(what: str, names: Sequence[str], whose: Path) -> list[int]:
 
 
 def _at(
-    config: PredictConfig, what: str, rows: Rows, predictions: np.ndarray, video: np.ndarray, frame: np.ndarray
+    finish: Finish, what: str, rows: Rows, predictions: np.ndarray, video: np.ndarray, frame: np.ndarray
 ) -> np.ndarray:
     """``predictions`` (n, C) of ``rows`` at wanted frames (m,), interpolated and smoothed; NaN where ``video`` is -1.
 
@@ -513,14 +585,14 @@ def _at(
     axis = axis[np.diff(axis, prepend=-1) != 0]
     of_video, number = np.divmod(axis, stretch)
     every = on_every_frame(rows.video, rows.frame, predictions, of_video, number)
-    width = config.width_aus if what == "aus" else config.width
+    width = finish.widths[what]
     if isinstance(width, str):
         width = in_frames(width, rows.fps[of_video])
     elif rows.trained_at is not None:  # as many frames in every video
         width = _scaled(width, rows.step[of_video] / spacing(of_video, number))
         number = numbered_alike(of_video, number, rows.trained_at)
     out = np.full((len(video), predictions.shape[1]), np.nan)
-    out[known] = smooth(every, of_video, number, config.smoothing, width)[np.searchsorted(axis, wanted)]
+    out[known] = smooth(every, of_video, number, finish.kind, width)[np.searchsorted(axis, wanted)]
     return out
 
 

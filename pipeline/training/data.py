@@ -28,6 +28,7 @@ from pipeline.core.seen import Seen, refuse_seen
 from pipeline.core.store import FeatureStore
 from pipeline.core.stores import Stores
 from pipeline.core.tables import Labels
+from pipeline.metrics.combine import check_logits
 from pipeline.training.combinations import SELECT_BY, select_by_of, tracks_of
 from pipeline.training.config import TrainConfig
 from pipeline.training.losses.build import WeightedSum, build_loss
@@ -168,8 +169,7 @@ def _check_combination(
     frames: FrameSet,
 ) -> None:  # fmt: skip
     """Says which classes have no partner. Raises ``UserError`` where nothing can be combined as ``way`` says."""
-    if "logits" not in store.widths:
-        raise UserError(f"combine '{way}' needs the backbone's logits, and the store {store.path} has none")
+    check_logits(way, store)
     predicts = {PREDICTORS[of["kind"]].what for of in predictors.values()}
     both = [what for what in backbone.has if what in predicts]
     if not both or (way == "gate" and "classes" not in both):
