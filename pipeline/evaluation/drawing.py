@@ -23,9 +23,11 @@ THUMBNAIL = 96  # pixels
 
 def drawn(
     subset: Subset, folds: Sequence[FoldResult], result: SeedResult, estimates: Mapping[str, Estimate],
-    about: Mapping[str, Any],    picture: Callable[[str, int], np.ndarray | None], timelines: int,
+    about: Mapping[str, Any], costs: Mapping[str, Any] | None, picture: Callable[[str, int], np.ndarray | None],
+    timelines: int,
 ) -> Iterator[tuple[str, Figure]]:  # fmt: skip
-    """Names and figures of the first seed; what there is nothing of is left out. F1 and its intervals are of all seeds.
+    """Names and figures of the first seed; what there is nothing of is left out. F1 and its intervals are of all seeds,
+    and so are the ``costs``, as ``costly.named`` says them.
 
     Predictions are those of all folds (``subset``, ``result``). Embeddings are those of the first fold, since two
     folds are two spaces.
@@ -45,6 +47,8 @@ def drawn(
     f1, intervals = np.array([e.value for e in of]), np.array([e.interval() for e in of])
     heading = plots.heading(about["run"], about["dataset"], len(labelled), subset.unit) + whose
     yield "f1", plots.f1_bars(f1, subset.classes, heading, intervals)
+    if costs is not None:
+        yield "costs", plots.costs(costs, heading)
     predicted, z = result.predictions[source][""].argmax(1), [fold.outputs[0].z for fold in folds]
     # Embeddings are compared inside a video, which is in one fold.
     z = None if z[0] is None else z[0] if len(z) == 1 else np.concatenate(z)

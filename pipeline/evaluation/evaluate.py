@@ -49,6 +49,7 @@ from pipeline.core.store import ALIKE, FeatureStore
 from pipeline.core.stores import Stores
 from pipeline.core.tables import KEY, STORE, Labels, read_frames
 from pipeline.evaluation import files
+from pipeline.evaluation.costly import costs_of, named
 from pipeline.evaluation.folds import FoldResult, pooled, together
 from pipeline.metrics import combine, thresholds
 from pipeline.metrics.catalogue import METRICS
@@ -514,14 +515,18 @@ def report(
     seeds = [pooled(subsets, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
     weights = group_weights(len(subset.groups), config.resamples)
     estimated = estimates(about["run"], [measure for measure, _ in seeds], weights)
+    costs = costs_of(subset, [result for _, result in seeds])
     with all_or_none(config.output, files.NAME) as folder:
-        files.write(folder, subset, folds, seeds, estimated, about)
+        files.write(folder, subset, folds, seeds, estimated, about, costs)
         (folder / "plots").mkdir()
         from pipeline.evaluation import drawing, shown  # here: matplotlib takes most of a second to import
 
         thumbnails = _thumbnails(frame_table(config.data, config.frames), drawing.thumbnail)
         timelines = config.timelines if subset.clips is None else 0
-        pictures = drawing.drawn(subset, folds, seeds[0][1], estimated, about, thumbnails, timelines)
+        pictures = drawing.drawn(
+            subset, folds, seeds[0][1], estimated, about, None if costs is None else named(subset, costs), thumbnails,
+            timelines,
+        )  # fmt: skip
         for name, figure in pictures:
             figure.savefig(folder / "plots" / f"{name}.png")
         videos = drawing.chosen_videos(subset, timelines)

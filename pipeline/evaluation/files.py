@@ -2,9 +2,11 @@
 
 headline.json        the few numbers that a run is judged by, for 'dvc metrics diff'
 metrics.json         one number a metric
-details.json         what was evaluated ('about'), each metric with its interval, the numbers of each seed and fold
+details.json         what was evaluated ('about'), each metric with its interval, the numbers of each seed and fold,
+                     and the videos and confusions that cost most ('costs')
 resampled.npz        each metric in each resample, for differences between runs
-per_video.csv        the same metrics of each video, where it has them; mean over seeds
+per_video.csv        the same metrics of each video, where it has them, and the macro-F1 of all but its group; mean over
+                     seeds
 per_class.csv        frames, precision, recall, F1, cosine to the own class; mean over seeds
 predictions.parquet  truth and prediction of each frame or clip: as it is, smoothed, combined; mean over seeds
 shown.npz            curves, matrices, strips and faces that the report draws: ``shown``
@@ -26,6 +28,7 @@ import pyarrow as pa
 
 from pipeline.core.files import read_json, settle, whole, write_json, write_table
 from pipeline.core.params import UserError
+from pipeline.evaluation.costly import Costs, named
 from pipeline.evaluation.folds import FoldResult, averaged, labelled_frames
 from pipeline.metrics import protocol
 from pipeline.metrics.catalogue import METRICS
@@ -58,9 +61,9 @@ class Evaluation:
 
 def write(
     folder: Path, subset: Subset, folds: Sequence[FoldResult], seeds: Sequence[tuple[Measure, SeedResult]],
-    estimates: Mapping[str, Estimate], about: Mapping[str, Any],
+    estimates: Mapping[str, Estimate], about: Mapping[str, Any], costs: Costs | None,
 ) -> None:  # fmt: skip
-    """Writes all files but the plots into ``folder``; ``subset`` and ``seeds`` are those of all folds."""
+    """Writes all files but the plots into ``folder``; ``subset``, ``seeds`` and ``costs`` are those of all folds."""
     once = np.ones((1, len(subset.groups)))
     each = [{name: float(value[0]) for name, value in measure(once).items()} for measure, _ in seeds]
     flat = {name: float(estimate.value) for name, estimate in estimates.items() if not is_detail(name)}
@@ -78,13 +81,17 @@ def write(
     if len(folds) > 1:
         details["folds"] = [_of_fold(fold) for fold in folds]
         details["over_folds"] = _over_folds([of["metrics"] for of in details["folds"]])
+    results = [result for _, result in seeds]
+    if costs is not None:
+        details["costs"] = named(subset, costs)
     write_json(folder / "details.json", details, sealed=True)
     resampled = {f"metric/{name}": estimate.resampled.astype(np.float32) for name, estimate in estimates.items()}
     with whole(folder / "resampled.npz") as file:
         np.savez_compressed(file, groups=np.array(subset.groups), **resampled)
     videos = pd.concat([_per_video(fold) for fold in folds], ignore_index=True).dropna(axis=1, how="all")
+    if costs is not None:
+        videos["macro_f1_without_group"] = videos["group"].map(dict(zip(subset.groups, costs.without, strict=True)))
     _write_csv(folder / "per_video.csv", videos)
-    results = [result for _, result in seeds]
     _write_csv(folder / "per_class.csv", _per_class(subset, cosines, results, estimates))
     predictions = _predictions(subset, results)
     if len(folds) > 1:
@@ -121,6 +128,11 @@ def read_about(folder: Path) -> dict[str, Any] | None:
 def read_value(folder: Path, metric: str) -> float | None:
     """A number of the evaluation in ``folder``; None where it is not there or not measured."""
     return ((_detail(folder, "estimates") or {}).get(metric) or {}).get("value")
+
+
+def read_costs(folder: Path) -> dict[str, Any] | None:
+    """What its macro-F1 hangs on, as ``costly.named`` says it; None where there is nothing of the kind."""
+    return _detail(folder, "costs")
 
 
 def read_emotions(folder: Path) -> list[list[float]] | None:

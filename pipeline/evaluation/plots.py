@@ -7,6 +7,7 @@ Classes keep their colour, by code. Figures are made without pyplot: they need n
 
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -30,6 +31,7 @@ BASELINE = {"color": "0.4", "marker": "s", "markersize": 5.5, "linestyle": "none
 CHANGE = {"color": "#D55E00", "linestyle": ":", "linewidth": 1.5}
 BEST = {"color": "0.4", "linestyle": "--", "linewidth": 1}
 GREY = "0.88"  # not known
+COSTS, CARRIES = "#D55E00", "#0072B2"
 FONT = 9
 DPI = 120
 LONGEST_NAME = 28  # characters of a class or run
@@ -226,6 +228,54 @@ def f1_bars(f1: np.ndarray, classes: Sequence[str], title: str, intervals: np.nd
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
     return figure
+
+
+def costs(found: Mapping[str, Any], title: str) -> Figure:
+    """What a macro-F1 hangs on, as ``costly.named`` says it.
+
+    Above how far it moves without each group: to the right it would be higher. Below what it would gain if the frames
+    of a confusion were right.
+    """
+    groups, confusions, unit = found["groups"], found["confusions"], found["unit"]
+    rows = len(groups) + len(confusions)
+    figure = _figure(9, 2.4 + 0.3 * rows, f"What the macro-F1 of {found['macro_f1']:.3f} hangs on", title)
+    above, below = figure.subplots(2, 1, height_ratios=[max(1, len(groups)), max(1, len(confusions))])
+    moves = [of["without"] - found["macro_f1"] for of in groups]
+    said = [_without(of, unit) for of in groups]
+    colours = [COSTS if move > 0 else CARRIES for move in moves]
+    _bars(above, [of["group"] for of in groups], moves, colours, said)
+    above.set_title("without the videos of: macro-F1 would be higher (right) or lower (left) by", fontsize=FONT)
+    names = [f"{of['true']} taken for {of['predicted']}" for of in confusions]
+    said = [f"{of['frames']:,.0f} {unit} in {of['in']} groups, most in {of['mostly_in'][0][0]}" for of in confusions]
+    _bars(below, names, [of["gain"] for of in confusions], [COSTS] * len(confusions), said)
+    below.set_title("if these were right: macro-F1 would gain", fontsize=FONT)
+    return figure
+
+
+def _without(of: Mapping[str, Any], unit: str) -> str:
+    """'0.612 without 90 frames; Fear for Sadness (45)', or the class that leaves with the group."""
+    worst, words = of["worst"], f"{of['without']:.3f} without {of['frames']:,} {unit}"
+    if of["leave"]:
+        return f"{words}; no other group has {', '.join(of['leave'])}"
+    return words if worst is None else f"{words}; {worst['true']} for {worst['predicted']} ({worst['frames']:,.0f})"
+
+
+def _bars(
+    axis: Axes, names: Sequence[str], values: Sequence[float], colours: Sequence[str], said: Sequence[str]
+) -> None:
+    """Horizontal bars, the first on top, with words behind the axis."""
+    places = np.arange(len(names))
+    axis.barh(places, values, height=0.7, color=colours)
+    where = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": FONT - 1}
+    for place, words in zip(places, said, strict=True):
+        axis.text(1.01, place, _escaped(_short(words, 64)), **where)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(places, [_name(name) for name in names], fontsize=FONT - 1)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.tick_params(axis="x", labelsize=FONT - 1)
+    axis.grid(axis="x", alpha=0.3)
+    axis.set_axisbelow(True)
+    axis.margins(x=0.05)
 
 
 def timeline(

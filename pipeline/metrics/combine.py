@@ -3,7 +3,7 @@
 Two ways (HSEmotion at the 10th ABAW, https://arxiv.org/abs/2603.12693, has the first):
 
 gate    where the backbone's own probability of its class exceeds a threshold, its probabilities, else the adapter's
-blend   a weighted mean of both logits; of valence and arousal a weighted mean of the values
+blend   a weighted mean of both logits; of valence and arousal a weighted mean of the values, held within -1 and 1
 
 A gate is of classes: valence, arousal and action units have nothing to be sure of, and are blended with either way.
 Then all are smoothed by a box of the fitted width, and the fitted biases are added to the logits of classes.
@@ -186,7 +186,7 @@ def _combined(fitted: Fitted, what: str, adapter: np.ndarray, own: Mapping[str, 
         return blend(adapter, own["classes"], own["known"], fitted.weight)
     if what == "aus":
         return blend_units(adapter, own["aus"], fitted.weight)
-    return fitted.weight * own["va"] + (1 - fitted.weight) * adapter
+    return np.clip(fitted.weight * own["va"] + (1 - fitted.weight) * adapter, -1, 1)
 
 
 def fit(

@@ -93,6 +93,10 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
     if which:
         words = "; ".join(f"{said} ({', '.join(names)})" for said, names in which.items())
         facts.append(f"Action units are called active from a probability {words}.")
+    combined = {run.name: of["words"] for run in runs for of in (run.about.get("combine") or [])[:1]}
+    if combined:
+        words = " ".join(f"{name}, {said}." for name, said in combined.items())
+        facts.append(f"Combined with the backbone's own predictions, by what the first network of each fitted: {words}")
     resamples = len(next(iter(runs[0].estimates.values())).resampled)
     facts.append(
         f"In parentheses: 95 % intervals by {resamples:,} resamples of the {len(runs[0].groups)} persons or raw "
