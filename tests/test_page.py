@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_report import ADAPTER, FROZEN, evaluated, named
+from test_report import ADAPTER, COSTS, FROZEN, evaluated, named
 
 from pipeline.evaluation import shown
 from pipeline.report import __main__ as report
@@ -69,6 +69,7 @@ def address(tmp_path_factory):
                 seeds=2,
                 seed_values=seeds,
                 drawn=drawn(k, strips[name]),
+                costs=COSTS if k == 2 else None,
                 model="tcn" if k == 2 else "mlp",
                 **folder,
             )
@@ -186,6 +187,25 @@ def test_two_pickers_put_any_two_runs_side_by_side(opened):
     assert page.url.endswith("#compare=frozen&tcn%3Cb%3E")
     again = opened(hash="#compare=frozen&tcn%3Cb%3E")  # the address says what is shown
     assert again.locator("#differences thead th").nth(1).inner_text() == "frozen"
+
+
+def test_the_page_draws_what_the_score_hangs_on_of_the_run_that_has_it(opened):
+    page = opened(hash="#compare=tcn%3Cb%3E&frozen")
+    assert "What macro-F1 hangs on" in page.locator("#compared h3").all_inner_texts()
+    drawn = page.locator("#compared svg[aria-label='without each group, tcn<b>']")
+    assert drawn.count() == 1
+    assert drawn.locator("rect").evaluate_all("r => r.map((e) => e.getAttribute('fill'))") == ["#D55E00", "#0072B2"]
+    words = drawn.locator("text").all_inner_texts()
+    assert words[0].startswith("10-60: 0.562 without its 1234 frames; mostly Fear taken for Sad|ness")
+    assert words[1] == "+0.062"
+    assert words[2] == "v7: 0.440 without its 90 frames; no other group has Disgust"
+    assert "10-60_left, 10-60_right" in drawn.locator("rect title").first.text_content()
+    left, width = (float(drawn.locator("rect").nth(1).get_attribute(name)) for name in ("x", "width"))
+    zero = float(drawn.locator("line").get_attribute("x1"))
+    assert left + width == pytest.approx(zero)  # a group that the score rests on lies left of it
+    costs = page.locator("#compared svg[aria-label='cost of confusions, tcn<b>'] text").all_inner_texts()
+    assert costs == ["Fear taken for Sad|ness: 900 frames in 5 groups, most in 10-60", "+0.041"]
+    assert page.locator("#compared svg[aria-label='without each group, frozen']").count() == 0
 
 
 def test_a_row_leads_to_its_pictures_and_a_picture_to_its_row(opened):

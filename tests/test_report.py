@@ -49,6 +49,7 @@ def evaluated(
     resamples=400,
     drawn=None,
     seed_values=None,
+    costs=None,
     **about,
 ):
     """As evaluate.py leaves it: each metric moves with the groups as all others do, and a little by itself."""
@@ -60,6 +61,7 @@ def evaluated(
         "about": ABOUT | {"run": name} | about, "seeds": seed_values or [values], "criterion": None,
         "estimates": {k: {"value": v, "low": None, "high": None} for k, v in values.items()},
     }  # fmt: skip
+    details |= {} if costs is None else {"costs": costs}
     (place / "details.json").write_text(json.dumps(details), encoding="utf-8")
     np.savez(place / "resampled.npz", groups=np.array(groups), **{f"metric/{k}": v for k, v in resampled.items()})
     shown.write(place / shown.FILE, drawn if drawn is not None else shown.Shown({}, {"classes": []}, {}))
@@ -521,3 +523,44 @@ def test_what_the_user_vouched_for_stands_on_the_page(place):
         page = html.unescape(Path("report", name).read_text(encoding="utf-8"))
         for whose in ("the adapter", "the projection"):
             assert page.count(f"Alike by the user's word (--alike), {whose} and the store: {said}.") == 1
+
+
+COSTS = {
+    "macro_f1": 0.5,
+    "unit": "frames",
+    "groups": [
+        {
+            "group": "10-60", "videos": ["10-60_left", "10-60_right"], "frames": 1234, "leave": [], "without": 0.562,
+            "worst": {"true": "Fear", "predicted": "Sad|ness", "frames": 812.0, "gain": 0.03},
+        },
+        {"group": "v7", "videos": ["v7"], "frames": 90, "leave": ["Disgust"], "without": 0.44, "worst": None},
+    ],
+    "confusions": [
+        {
+            "true": "Fear", "predicted": "Sad|ness", "frames": 900.0, "gain": 0.041, "in": 5,
+            "mostly_in": [["10-60", 812.0], ["v7", 50.0]],
+        }
+    ],
+}  # fmt: skip
+
+
+def test_the_videos_and_confusions_that_cost_most_are_named_with_the_score_without_them(place):
+    evaluated("adapter", ADAPTER, seeds=3, costs=COSTS)
+    report.main([])
+    of_groups = table_of_page(place, "Videos that cost most")
+    assert [list(row.values()) for row in of_groups] == [
+        ["adapter", "10-60_left, 10-60_right", "1,234", "0.500", "0.562", "+0.062", "Fear taken for Sad\\|ness (812)"],
+        ["adapter", "v7", "90", "0.500", "0.440", "-0.060", "no other group has Disgust"],
+    ]
+    of_confusions = table_of_page(place, "Confusions that cost most")
+    assert [list(row.values()) for row in of_confusions] == [
+        ["adapter", "Fear", "Sad\\|ness", "900", "+0.041", "10-60 (812), v7 (50) of 5 groups"]
+    ]
+    assert "Videos that cost most" in (place / "report/index.html").read_text(encoding="utf-8")
+    found = {run["name"]: run.get("costs") for run in content_of("frozen", "adapter")["runs"]}
+    assert found == {"frozen": None, "adapter": COSTS}
+
+
+def test_where_nothing_is_known_to_cost_nothing_is_said(place):
+    report.main([])
+    assert "cost most" not in (place / "report/report.md").read_text(encoding="utf-8")

@@ -22,6 +22,8 @@ from pipeline.report.facts import check, headline
 from pipeline.report.page import columns, html_page, markdown_page, terminal
 from pipeline.report.tables import (
     against,
+    costly_confusions,
+    costly_groups,
     criterion,
     csv_text,
     gains,
@@ -58,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check(runs)
     runs = ordered(runs)
     title, facts = headline(runs)
-    sections = [results(runs), over_folds(runs), gains(runs), criterion(runs), against(runs), notes(runs)]
+    sections = [results(runs), over_folds(runs), gains(runs), criterion(runs), against(runs)]
+    sections += [costly_groups(runs), costly_confusions(runs), notes(runs)]
     sections = [section for section in sections if section is not None]
     baselines = [run.name for run in runs if run.about["baseline"]]
     beside = next((name for name in config.runs if name in baselines), None)  # the first: frozen features

@@ -106,6 +106,8 @@ def _run(
     cosines = files.read_emotions(run.folder)
     if cosines is not None:
         found["emotions"] = [_numbers(row, 3) for row in cosines]
+    if (costs := files.read_costs(run.folder)) is not None:
+        found["costs"] = costs
     if "confusion" in arrays:
         found["confusion"] = [_numbers(row, 1) for row in arrays["confusion"]]
     if "similarity" in arrays:

@@ -6,6 +6,7 @@ const SVG = new Set(["svg", "g", "path", "rect", "line", "circle", "text", "titl
 const NONE = "#b8bdc6";
 const LINES = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8c6bb1", "#a6761d"];
 const PAIR = ["#0072B2", "#D55E00"];
+const COSTS = "#D55E00", CARRIES = "#0072B2";
 const KINDS = { same: "#0072B2", different: "#808080", opposite: "#D55E00" };
 
 /** An element with attributes and children; texts become text, never markup. */
@@ -265,6 +266,31 @@ function nearest(run) {
 
 const worst = (run) => make("div", { class: "thumbs" }, ...run.worst.map((frame) => thumb(frame, "miss", `${className(frame[1])}, taken for ${className(frame[3])} (${frame[4].toFixed(2)})`)));
 
+/** What macro-F1 hangs on: bars of what it is without the videos of each group, and of what each confusion costs. */
+function hangsOn(run) {
+  const found = run.costs, unit = found.unit, width = 460, row = 32;
+  const groups = found.groups.map((of) => {
+    const why = of.leave.length ? `no other group has ${of.leave.join(", ")}` : of.worst ? `mostly ${of.worst.true} taken for ${of.worst.predicted} (${Math.round(of.worst.frames)})` : "";
+    return { name: of.group, value: of.without - found.macro_f1, words: `${rounded(of.without)} without its ${of.frames} ${unit}${why ? "; " + why : ""}`, says: of.videos.join(", ") };
+  });
+  const confusions = found.confusions.map((of) => ({ name: `${of.true} taken for ${of.predicted}`, value: of.gain, words: `${Math.round(of.frames)} ${unit} in ${of.in} groups, most in ${of.mostly_in[0][0]}`, says: of.mostly_in.map(([group, frames]) => `${group}: ${Math.round(frames)}`).join(", ") }));
+  const box = make("div", {});
+  for (const [rows, title, label] of [[groups, `Macro-F1 is ${rounded(found.macro_f1)}. Without the videos of a group it would be:`, "without each group"], [confusions, "If a confusion were right, macro-F1 would gain:", "cost of confusions"]]) {
+    if (!rows.length) continue;
+    const low = Math.min(0, ...rows.map((r) => r.value)), high = Math.max(0, ...rows.map((r) => r.value)), at = (v) => 4 + ((v - low) / (high - low || 1)) * (width - 70);
+    const svg = make("svg", { viewBox: `0 0 ${width} ${row * rows.length}`, width, height: row * rows.length, role: "img", "aria-label": `${label}, ${run.name}` });
+    rows.forEach((r, k) => {
+      const y = row * k, short = `${r.name}: ${r.words}`, end = at(Math.max(r.value, 0));
+      svg.append(make("text", { x: 4, y: y + 11 }, short.length > 82 ? short.slice(0, 81) + "…" : short));
+      svg.append(make("rect", { x: Math.min(at(r.value), at(0)), y: y + 15, width: Math.max(1, Math.abs(at(r.value) - at(0))), height: 10, fill: r.value > 0 ? COSTS : CARRIES }, make("title", {}, `${short} (${r.says})`)));
+      svg.append(make("text", { x: end + 5, y: y + 24, class: "soft" }, signed(r.value)));
+    });
+    svg.append(make("line", { class: "axis", x1: at(0), x2: at(0), y1: 0, y2: row * rows.length }));
+    box.append(make("p", { class: "note" }, title), svg);
+  }
+  return box;
+}
+
 function compare() {
   const some = ["first", "second"].map((id) => runs[Number(byId(id).value)]);
   const box = byId("compared"), pair = (run, k) => PAIR[k];
@@ -284,6 +310,7 @@ function compare() {
     sideBySide("Similarity of frames", some, (run) => seen(run, "similarity"), similarity, "Frames by emotion, then video; blue is -1, white 0, red 1. Darker lines are between emotions."),
     sideBySide("Mean cosine of emotions", some, (run) => seen(run, "emotions"), (run) => emotions(run, 420)),
     sideBySide("Confusion: true class in rows, predicted in columns", some, (run) => seen(run, "confusion"), (run) => confusion(run, 420), "Numbers of frames; colour is the share of the true class."),
+    sideBySide("What macro-F1 hangs on", some, (run) => seen(run, "costs"), hangsOn, "Orange: videos and confusions that cost. Blue: videos that the score would be lower without."),
     sideBySide("First two principal components", some, (run) => seen(run, "points"), points, "Each with its own axes."),
     sideBySide("Nearest frames of other people", some, (run) => seen(run, "nearest"), nearest, "First a frame of each emotion, then those nearest to it, with their cosine. Green: the same emotion."),
     sideBySide("Most surely wrong frames, one a video", some, (run) => seen(run, "worst"), worst, "True class, and what it is taken for with which share of the vote or probability."),

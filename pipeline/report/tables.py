@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pipeline.core.seen import some
 from pipeline.evaluation import files
 from pipeline.evaluation.files import Evaluation
 from pipeline.metrics.catalogue import METRICS
@@ -13,6 +14,7 @@ from pipeline.metrics.metric import Entry
 from pipeline.metrics.uncertainty import Estimate, best_beyond_noise
 from pipeline.report.page import Bold, Cell, Column, Row, Section
 
+MOST_COSTS = 3  # groups, and confusions, of each run
 MOST_IN_SIGHT = 8  # columns, where no measure is claimed
 GAP, OPPOSITE = "gap_same_opposite", "auc_same_opposite"  # what the criterion is about
 
@@ -164,6 +166,45 @@ def criterion(runs: Sequence[Evaluation]) -> Section | None:
     )
     head = ["run", "criterion", "cosine same - opposite", "AUC same/opposite"]
     return Section("Criterion", [words], [head, *rows])
+
+
+def costly_groups(runs: Sequence[Evaluation]) -> Section | None:
+    """The videos without which each run's macro-F1 would be another, those that move it most; None without any."""
+    rows = []
+    for run in runs:
+        costs = files.read_costs(run.folder) or {"groups": []}
+        for of in costs["groups"][:MOST_COSTS]:
+            worst, move = of["worst"], of["without"] - costs["macro_f1"]
+            why = "" if worst is None else f"{worst['true']} taken for {worst['predicted']} ({worst['frames']:,.0f})"
+            if of["leave"]:
+                why = f"no other group has {', '.join(of['leave'])}"
+            videos = some(of["videos"]) if of["videos"] != [of["group"]] else of["group"]
+            row = [run.name, videos, f"{of['frames']:,}", rounded(costs["macro_f1"]), rounded(of["without"])]
+            rows.append([*row, rounded(move, "+"), why])
+    if not rows:
+        return None
+    words = (
+        f"The {MOST_COSTS} groups (persons or raw videos) that move the macro-F1 of each run most: what it would be "
+        "without the frames of each, by the predictions as they are. + is a group that costs, - one that the score "
+        "rests on. Where a class is that of few videos, a run is judged by these."
+    )
+    head = ["run", "videos", "frames", "macro-F1", "without them", "difference", "mostly"]
+    return Section("Videos that cost most", [words], [head, *rows], folded=True)
+
+
+def costly_confusions(runs: Sequence[Evaluation]) -> Section | None:
+    """The confusions that cost each run's macro-F1 most; None without any."""
+    rows = []
+    for run in runs:
+        for of in (files.read_costs(run.folder) or {"confusions": []})["confusions"][:MOST_COSTS]:
+            groups = ", ".join(f"{group} ({frames:,.0f})" for group, frames in of["mostly_in"])
+            cell = [of["true"], of["predicted"], f"{of['frames']:,.0f}", rounded(of["gain"], "+")]
+            rows.append([run.name, *cell, f"{groups} of {of['in']} groups"])
+    if not rows:
+        return None
+    words = "What the macro-F1 of each run would gain if the frames of a confusion were right, each by itself."
+    head = ["run", "true", "taken for", "frames", "gain", "mostly in"]
+    return Section("Confusions that cost most", [words], [head, *rows], folded=True)
 
 
 def notes(runs: Sequence[Evaluation]) -> Section:
