@@ -195,15 +195,15 @@ def test_the_page_draws_what_the_score_hangs_on_of_the_run_that_has_it(opened):
     drawn = page.locator("#compared svg[aria-label='without each group, tcn<b>']")
     assert drawn.count() == 1
     assert drawn.locator("rect").evaluate_all("r => r.map((e) => e.getAttribute('fill'))") == ["#D55E00", "#0072B2"]
-    words = drawn.locator("text").all_inner_texts()
+    words = drawn.locator("text").all_text_contents()
     assert words[0].startswith("10-60: 0.562 without its 1234 frames; mostly Fear taken for Sad|ness")
     assert words[1] == "+0.062"
     assert words[2] == "v7: 0.440 without its 90 frames; no other group has Disgust"
     assert "10-60_left, 10-60_right" in drawn.locator("rect title").first.text_content()
     left, width = (float(drawn.locator("rect").nth(1).get_attribute(name)) for name in ("x", "width"))
-    zero = float(drawn.locator("line").get_attribute("x1"))
+    zero = float(drawn.locator("line").first.get_attribute("x1"))
     assert left + width == pytest.approx(zero)  # a group that the score rests on lies left of it
-    costs = page.locator("#compared svg[aria-label='cost of confusions, tcn<b>'] text").all_inner_texts()
+    costs = page.locator("#compared svg[aria-label='cost of confusions, tcn<b>'] text").all_text_contents()
     assert costs == ["Fear taken for Sad|ness: 900 frames in 5 groups, most in 10-60", "+0.041"]
     assert page.locator("#compared svg[aria-label='without each group, frozen']").count() == 0
 

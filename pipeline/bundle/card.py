@@ -123,10 +123,12 @@ def _measured(evaluation: Evaluation | None) -> str:
     seeds = f" and {about['seeds']} seeds" if about["seeds"] > 1 else ""
     drawn = about["dataset"].startswith("synthetic")
     of_drawn = "The faces are drawn, so these numbers say nothing about people. " if drawn else ""
+    combined = any(entry.of.endswith("_combined") for name, entry in shown.items() if name in evaluation.estimates)
+    alone = " What is called combined takes the backbone's own outputs as well; this bundle predicts without them."
     return of_drawn + (
         f"On the {part} part of '{about['dataset']}': {scored} frames of {about['val_videos']:,} videos that it was "
         f"not trained on ({about['val_split']}). The intervals hold 95 % of the values when whole persons{seeds} are "
-        "drawn again.\n\n" + _table(rows, ("", "", "95 % interval", ""))
+        "drawn again." + (alone if combined else "") + "\n\n" + _table(rows, ("", "", "95 % interval", ""))
     )
 
 

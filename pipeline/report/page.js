@@ -268,7 +268,7 @@ const worst = (run) => make("div", { class: "thumbs" }, ...run.worst.map((frame)
 
 /** What macro-F1 hangs on: bars of what it is without the videos of each group, and of what each confusion costs. */
 function hangsOn(run) {
-  const found = run.costs, unit = found.unit, width = 460, row = 32;
+  const found = run.costs, unit = found.unit, width = 560, row = 32, most = 88; // characters of a line
   const groups = found.groups.map((of) => {
     const why = of.leave.length ? `no other group has ${of.leave.join(", ")}` : of.worst ? `mostly ${of.worst.true} taken for ${of.worst.predicted} (${Math.round(of.worst.frames)})` : "";
     return { name: of.group, value: of.without - found.macro_f1, words: `${rounded(of.without)} without its ${of.frames} ${unit}${why ? "; " + why : ""}`, says: of.videos.join(", ") };
@@ -281,11 +281,11 @@ function hangsOn(run) {
     const svg = make("svg", { viewBox: `0 0 ${width} ${row * rows.length}`, width, height: row * rows.length, role: "img", "aria-label": `${label}, ${run.name}` });
     rows.forEach((r, k) => {
       const y = row * k, short = `${r.name}: ${r.words}`, end = at(Math.max(r.value, 0));
-      svg.append(make("text", { x: 4, y: y + 11 }, short.length > 82 ? short.slice(0, 81) + "…" : short));
+      svg.append(make("text", { x: 4, y: y + 11 }, short.length > most ? short.slice(0, most - 1) + "…" : short));
       svg.append(make("rect", { x: Math.min(at(r.value), at(0)), y: y + 15, width: Math.max(1, Math.abs(at(r.value) - at(0))), height: 10, fill: r.value > 0 ? COSTS : CARRIES }, make("title", {}, `${short} (${r.says})`)));
       svg.append(make("text", { x: end + 5, y: y + 24, class: "soft" }, signed(r.value)));
+      svg.append(make("line", { class: "axis", x1: at(0), x2: at(0), y1: y + 13, y2: y + 27 }));
     });
-    svg.append(make("line", { class: "axis", x1: at(0), x2: at(0), y1: 0, y2: row * rows.length }));
     box.append(make("p", { class: "note" }, title), svg);
   }
   return box;
