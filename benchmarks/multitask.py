@@ -22,8 +22,8 @@ from pipeline.core.join import open_both, with_files
 from pipeline.metrics.protocol import action_units, expression, valence_arousal
 from pipeline.training.config import TrainConfig, from_flags
 from pipeline.training.data import TrainingData, load_data
-from pipeline.training.start import first
 from pipeline.training.fitting import fit_out_of_fold
+from pipeline.training.start import first
 
 SINGLE = {
     "classes": ["--loss", "cross_entropy", "--sampler", "balanced", "--select-by", "macro_f1"],

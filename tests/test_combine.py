@@ -77,6 +77,21 @@ def test_units_are_blended_as_logits_and_values_as_values():
     np.testing.assert_allclose(va, [[0.5, -0.1]])
 
 
+def test_a_frame_that_the_backbone_has_no_output_for_stays_the_adapters():
+    """As where one of several stores lacks it."""
+    outputs = outputs_by_name([*NAMES, "valence", "arousal"], CLASSES, ["au4"])
+    logits = np.concatenate([LOGITS, np.full((3, 2), 0.9)], axis=1)
+    logits[1] = np.nan
+    own = outputs.of(logits)
+    said = {"classes": np.full((3, 4), 0.25), "va": np.zeros((3, 2)), "aus": np.full((3, 1), 0.4)}
+    for fitted in (Fitted(threshold=0.0), Fitted(weight=0.7)):
+        of = {"classes": fitted, "va": Fitted(weight=0.5), "aus": Fitted(weight=0.5)}
+        for what, values in combine.combine(of, said, own).items():
+            assert values[1].tolist() == said[what][1].tolist()
+            assert values[0].tolist() != said[what][0].tolist()
+            assert np.isfinite(values).all()
+
+
 # --- fitted
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.core.emotions import partners
 from pipeline.core.store import FeatureStore
+from pipeline.core.stores import Stores
 
 VA = ("valence", "arousal")
 
@@ -58,7 +59,8 @@ class BackboneOutputs:
     def of(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """What the outputs (n, K) predict, and what it takes to combine that with an adapter's predictions.
 
-        'classes' (n, C) with 'sure' (n,) and 'known' (C,), 'va' (n, 2), 'aus' (n, A): what there is of these.
+        'classes' (n, C) with 'sure' (n,) and 'known' (C,), 'va' (n, 2), 'aus' (n, A): what there is of these. A row of
+        NaN is one of NaN.
         """
         found = {}
         if "classes" in self.has:
@@ -104,7 +106,15 @@ def outputs_by_name(names: Sequence[str], classes: Sequence[str], au_names: Sequ
     return BackboneOutputs(names, partners(names, classes), va, units, len(classes))
 
 
-def outputs_of_store(store: FeatureStore, classes: Sequence[str], au_names: Sequence[str]) -> BackboneOutputs:
+def stored_logits(store: FeatureStore | Stores, rows: np.ndarray) -> np.ndarray:
+    """Logits (n, K) float64 of rows (n,); NaN where of several stores the one that has logits lacks a row."""
+    values = store.read(rows, "logits").astype(np.float64)
+    if isinstance(store, Stores):
+        values[~store.has_logits(rows)] = np.nan
+    return values
+
+
+def outputs_of_store(store: FeatureStore | Stores, classes: Sequence[str], au_names: Sequence[str]) -> BackboneOutputs:
     """Those of the backbone that made the store; none where the store has no logits."""
     names = (store.made_by.get("outputs") or []) if "logits" in store.widths else []
     return outputs_by_name(names, classes, au_names)

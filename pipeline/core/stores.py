@@ -71,6 +71,10 @@ class Stores:
         """Where ``rows`` (n,) lie in store ``number``; -1 where it lacks them."""
         return self._own[number][rows]
 
+    def has_logits(self, rows: np.ndarray) -> np.ndarray:
+        """Which of ``rows`` (n,) the store has whose logits these are."""
+        return self._own[self._with_logits][rows] >= 0
+
     def present(self, rows: np.ndarray) -> np.ndarray | None:
         """Which stores have each of ``rows`` (n,), as (n, S); None where all have all."""
         there = np.stack([own[rows] >= 0 for own in self._own], axis=1)

@@ -211,11 +211,11 @@ def backbone_outputs(data: FoldData) -> Outputs | None:
     subset = data.subset
     own, predictions = own_predictions(data), {}
     if "classes" in own and len(subset.labelled):
-        predictions["classes"] = own["classes"]
+        predictions["classes"] = np.nan_to_num(own["classes"])
     if "va" in own and np.isfinite(subset.va).all(1).any():
-        predictions["va"] = own["va"]
+        predictions["va"] = np.nan_to_num(own["va"])
     if "aus" in own and (np.isfinite(own["aus"]).any(0) & np.isfinite(subset.aus).any(0)).any():
-        predictions["aus"] = np.nan_to_num(own["aus"], nan=0)
+        predictions["aus"] = np.nan_to_num(own["aus"])
     cut = thresholds.DEFAULT if data.config.au_threshold is None else data.config.au_threshold
     return Outputs(None, None, predictions, thresholds=cut) if predictions else None
 

@@ -19,7 +19,7 @@ import torch
 
 from pipeline.adapter import sources as features
 from pipeline.adapter.adapter import Adapter, Source, checkpoints_of, load_adapter, trained_on_clips
-from pipeline.adapter.backbone import outputs_of_store
+from pipeline.adapter.backbone import outputs_of_store, stored_logits
 from pipeline.adapter.clips import per_clip
 from pipeline.adapter.inference import WINDOW_STRIDE, Some, judge, per_frame
 from pipeline.adapter.windows import Windows
@@ -456,7 +456,7 @@ def own_predictions(data: FoldData) -> dict[str, np.ndarray]:
     if not outputs.has:
         return {}
     if frames.clip is None:
-        return outputs.of(data.store.read(frames.row[data.rows], "logits"))
+        return outputs.of(stored_logits(data.store, frames.row[data.rows]))
     rows = np.flatnonzero(np.isin(frames.clip, frames.clip[data.rows]))
     stored, place = np.unique(frames.row[rows], return_inverse=True)  # a frame may be in two clips
     values = data.store.read(stored, "logits").astype(np.float64)[place]

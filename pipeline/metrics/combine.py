@@ -21,6 +21,7 @@ import numpy as np
 
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
+from pipeline.core.stores import Stores
 from pipeline.metrics.grouped import Measure
 from pipeline.metrics.protocol import action_units, expression, valence_arousal
 from pipeline.metrics.smoothing import changes, fit_class_bias, log_of, smooth, with_bias
@@ -76,7 +77,7 @@ class Frames:
     fold: np.ndarray
 
 
-def way_of(run: Path, store: FeatureStore, wanted: str | None, facts: Sequence[Mapping[str, Any]]) -> str:
+def way_of(run: Path, store: FeatureStore | Stores, wanted: str | None, facts: Sequence[Mapping[str, Any]]) -> str:
     """How the networks of a run are combined: as ``wanted``, or where that is None as the run was trained.
 
     ``facts`` are those of each adapter. Raises ``UserError`` where a network has not fitted the way that is wanted, and
@@ -93,7 +94,7 @@ def way_of(run: Path, store: FeatureStore, wanted: str | None, facts: Sequence[M
     return way
 
 
-def check_logits(way: str, store: FeatureStore) -> None:
+def check_logits(way: str, store: FeatureStore | Stores) -> None:
     """Raises ``UserError`` where the store has no logits of the backbone."""
     if "logits" not in store.widths:
         raise UserError(f"combine '{way}' needs the backbone's logits, and the store {store.path} has none")
@@ -136,7 +137,7 @@ def combine(
     """What is fitted of 'classes' (n, C), 'aus' (n, A), 'va' (n, 2), combined, before smoothing.
 
     ``predictions`` are the adapter's: probabilities of classes and units, and values. ``own`` are the backbone's:
-    the same where it has them, NaN in the column of a unit that it has not, and with classes 'sure' (n,), its own
+    the same where it has them, NaN where it has no output for a unit or a frame, and with classes 'sure' (n,), its own
     probability of its class, and 'known' (C,), the classes that it has.
     """
     return {what: _combined(of, what, predictions[what], own) for what, of in fitted.items()}
@@ -183,10 +184,12 @@ def _combined(fitted: Fitted, what: str, adapter: np.ndarray, own: Mapping[str, 
     if what == "classes" and fitted.threshold is not None:
         return gate(adapter, own["classes"], own["sure"], fitted.threshold)
     if what == "classes":
-        return blend(adapter, own["classes"], own["known"], fitted.weight)
+        mixed, there = blend(adapter, own["classes"], own["known"], fitted.weight), ~np.isnan(own["sure"])
+        return np.where(there[:, None], mixed, adapter)
     if what == "aus":
         return blend_units(adapter, own["aus"], fitted.weight)
-    return np.clip(fitted.weight * own["va"] + (1 - fitted.weight) * adapter, -1, 1)
+    mixed = np.clip(fitted.weight * own["va"] + (1 - fitted.weight) * adapter, -1, 1)
+    return np.where(np.isnan(mixed), adapter, mixed)
 
 
 def fit(

@@ -35,7 +35,7 @@ import torch
 
 from pipeline.adapter import sources as features
 from pipeline.adapter.adapter import Adapter, load_adapter
-from pipeline.adapter.backbone import outputs_of_store
+from pipeline.adapter.backbone import outputs_of_store, stored_logits
 from pipeline.adapter.inference import BLOCK, WINDOW_STRIDE, per_frame
 from pipeline.adapter.windows import held
 from pipeline.core import children
@@ -410,7 +410,7 @@ def _way(config: PredictConfig, checkpoints: list[Path], store: FeatureStore | S
 def _own(adapter: Adapter, store: FeatureStore | Stores, rows: Rows, block: np.ndarray) -> dict[str, np.ndarray]:
     """What the backbone itself predicts of a block of the rows."""
     outputs = outputs_of_store(store, adapter.facts["classes"], adapter.facts["au_names"])
-    return outputs.of(store.read(rows.row[block], "logits"))
+    return outputs.of(stored_logits(store, rows.row[block]))
 
 
 def _thresholds(config: PredictConfig, adapter: Adapter, way: str) -> np.ndarray:

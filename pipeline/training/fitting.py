@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.adapter.backbone import stored_logits
 from pipeline.core.frame_set import PARTS, FrameSet
 from pipeline.metrics import combine
 from pipeline.metrics.thresholds import best_thresholds
@@ -77,7 +78,7 @@ def _combination(data: TrainingData, predicted: OutOfFold) -> dict[str, Any]:
         "va": np.where(known[:, None], frames.va[rows], np.nan),
         "aus": np.where(known[:, None], frames.aus[rows], np.nan),
     }
-    own = data.backbone.of(data.store.read(frames.row[rows], "logits"))
+    own = data.backbone.of(stored_logits(data.store, frames.row[rows]))
     group = np.unique(frames.group[rows], return_inverse=True)[1]
     of = combine.Frames(frames.video[rows], data.frame_numbers[rows], group, predicted.fold)
     fitted = combine.fit(predicted.values, own, truth, of)
