@@ -14,10 +14,11 @@ from sklearn.metrics import f1_score
 
 import train
 from pipeline.adapter.adapter import load_adapter
+from pipeline.bundle import card
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreWriter
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, Labels, write_labels
-from pipeline.evaluation import baselines, drawing, evaluate
+from pipeline.evaluation import baselines, drawing, evaluate, files
 from pipeline.metrics import combine
 from pipeline.report import __main__ as report
 from pipeline.submission import predict
@@ -164,6 +165,7 @@ def test_both_ways_are_fitted_on_training_groups_and_change_no_weight(place, mon
     assert "classes of the backbone that are none of the run's, and never taken: Contempt" in printed
     assert "classes that the backbone has no output for, and that stay the adapter's: Other" in printed
     assert "runs/manual/with/seed_0: combined with the backbone, blend: classes 0." in printed
+    assert f"(cross-validated {blend['classes']['score']:.3f}, and {blend['classes']['alone']:.3f} as the" in printed
 
 
 @pytest.mark.parametrize("way", ["gate", "blend"])
@@ -194,6 +196,7 @@ def test_evaluation_scores_combined_predictions_beside_those_as_they_are(place, 
     printed = capsys.readouterr().out
     assert "macro_f1_combined " in printed
     assert f"combined with the backbone, seed 0: {way}: classes" in printed
+    assert "this bundle predicts without them" in card.text_of_measures(files.read(Path("evaluation/joint")))
     if way == "gate":
         predicts_the_same(p, fitted)
 

@@ -46,7 +46,7 @@ def text(facts: Mapping[str, Any], evaluation: Evaluation | None) -> str:
     """README.md; ``facts`` are those of bundle.json."""
     made_by, window = facts["made_by"], facts["window"]
     parts = [f"# {facts['run']}", _what(facts), "## Use", _use(facts), "## Trained on", _trained_on(facts)]
-    parts += ["## Measured", _measured(evaluation), "## Not for", NOT_FOR, "## Licences", _licences(facts)]
+    parts += ["## Measured", text_of_measures(evaluation), "## Not for", NOT_FOR, "## Licences", _licences(facts)]
     parts += [
         "## Details",
         _table(
@@ -105,7 +105,7 @@ def _trained_on(facts: Mapping[str, Any]) -> str:
     )
 
 
-def _measured(evaluation: Evaluation | None) -> str:
+def text_of_measures(evaluation: Evaluation | None) -> str:
     if evaluation is None:
         return "This run has not been evaluated, so nothing is known of how good it is."
     about, shown = evaluation.about, METRICS.shown("report")

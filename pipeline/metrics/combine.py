@@ -119,7 +119,9 @@ def in_words(facts: Sequence[Mapping[str, Any]], way: str) -> str:
             how = f"the backbone's where its probability is above {_several(of.threshold for of in known)}"
         else:
             how = f"{_several(of.weight for of in known)} of the backbone's"
-        words.append(f"{called} {how}, smoothed over {_several(of.width for of in known)} frames")
+        smoothed = f"smoothed over {_several(of.width for of in known)} frames"
+        scores = ", ".join(f"{of.score:.3f}, and {of.alone:.3f} as the adapter predicts" for of in known)
+        words.append(f"{called} {how}, {smoothed} (cross-validated {scores})")
     of = facts[0]["combine"]
     return (
         f"{way}: {'; '.join(words)}. Fitted on {of['frames']:,} training frames of {of['groups']:,} groups in "
