@@ -320,7 +320,7 @@ def test_class_biases_are_added_to_smoothed_predictions_only(place):
 def test_plots_of_an_earlier_evaluation_do_not_stay(place):
     run(place, seeds=[0])
     evaluated(place)
-    drawn = {"cosines", "roc", "emotions", "similarity", "projection", "confusion", "f1", "timeline_1"}
+    drawn = {"cosines", "roc", "emotions", "similarity", "projection", "confusion", "f1", "costs", "timeline_1"}
     assert {path.stem for path in (place / "out/plots").glob("*.png")} == drawn
     evaluated(place, "--timelines", "0")
     assert {path.stem for path in (place / "out/plots").glob("*.png")} == drawn - {"timeline_1"}
