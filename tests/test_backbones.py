@@ -1,6 +1,7 @@
 """Features and logits of a frozen backbone, and the files and sizes that it refuses."""
 
 import lzma
+import re
 from pathlib import Path
 
 import cv2
@@ -12,13 +13,19 @@ import timm
 import torch
 from conftest import ROOT
 from fixtures import make_hsemotion
+from timm.models.beit import Beit
+from timm.models.eva import Eva
+from timm.models.hiera import Hiera
+from timm.models.vision_transformer import VisionTransformer
 
 import extract
 from pipeline.core import files
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreMismatch
 from pipeline.core.tables import Frames, write_frames
+from pipeline.embed.frozen import Frozen
 from pipeline.extraction import backbones, forward
+from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.weights.catalogue import AFFECTNET
 from pipeline.extraction.weights.file import read_facts
 from pipeline.extraction.weights.prepare import prepare
@@ -246,6 +253,112 @@ def test_a_module_that_runs_twice_in_a_pass_is_refused():
         module(noise(64))
 
 
+# --- tokens of transformers ------------------------------------------------------------------------------------------
+
+
+def vit(**arguments) -> torch.nn.Module:
+    return VisionTransformer(32, 8, embed_dim=16, depth=2, num_heads=2, num_classes=0, **arguments)
+
+
+TRANSFORMERS = {  # small ones of the kinds that published weights are of: a class token, registers, norms and poolings
+    "ViT": lambda: vit(),
+    "DINOv2": lambda: vit(reg_tokens=4),
+    "registers alone": lambda: vit(class_token=False, reg_tokens=2, global_pool="avg"),
+    "SigLIP": lambda: vit(class_token=False, global_pool="map"),
+    "BEiT": lambda: Beit(32, 8, embed_dim=16, depth=2, num_heads=2, num_classes=0),
+    "DINOv3": lambda: Eva(32, 8, embed_dim=16, depth=2, num_heads=2, num_classes=0, num_reg_tokens=4),
+    "Hiera": lambda: Hiera((64, 64), embed_dim=8, num_heads=1, stages=(1, 1, 1, 1), num_classes=0),
+}  # fmt: skip
+
+
+def of_random_weights(name: str) -> torch.nn.Module:
+    """The same weights at each call, also norms that are no identity."""
+    torch.manual_seed(0)
+    model = TRANSFORMERS[name]().eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def by_timm(name: str, pooling: str, images: torch.Tensor) -> torch.Tensor:
+    """What timm's own head gives before its classifier, with its pooling set to 'token' or 'avg'."""
+    model = of_random_weights(name)
+    if name == "BEiT":
+        model.global_pool = pooling
+    elif name != "Hiera":  # which has no other pooling than the mean
+        model.reset_classifier(0, pooling)
+    return model.forward_head(model.forward_features(images), pre_logits=True)
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_token_pooling_is_timms_own_head_with_that_pooling(name):
+    images = noise(64 if name == "Hiera" else 32)
+    has_class = name in ("ViT", "DINOv2", "BEiT", "DINOv3")
+
+    def pooled(way: str) -> torch.Tensor:
+        return backbones.FrozenBackbone(of_random_weights(name), 0, token_pooling=way)(images)[0]
+
+    with torch.inference_mode():
+        mean = by_timm(name, "avg", images)
+        torch.testing.assert_close(pooled("mean"), mean)
+        if has_class:
+            cls = by_timm(name, "token", images)
+            torch.testing.assert_close(pooled("cls"), cls)
+            torch.testing.assert_close(pooled("cls+mean"), torch.cat([cls, mean], dim=1))
+            assert not torch.allclose(cls, mean, atol=0.1)
+        else:
+            for way in ("cls", "cls+mean"):
+                with pytest.raises(UserError, match=f"'{re.escape(way)}': the backbone has no class token"):
+                    pooled(way)
+
+
+def test_inner_layers_give_their_own_class_token_and_mean_and_a_grid_takes_the_place_of_the_mean():
+    model = of_random_weights("DINOv2")
+    tokens = {}
+    model.blocks[0].register_forward_hook(lambda module, inputs, output: tokens.update(block=output))
+    with torch.inference_mode():
+        tokens["features"] = model.forward_features(noise(32))
+        features, _ = backbones.FrozenBackbone(model, 0, ["blocks.0", "features"], token_pooling="cls+mean")(noise(32))
+        grid, _ = backbones.FrozenBackbone(model, 0, ["features"], 2, token_pooling="cls+mean")(noise(32))
+    expected = [part for x in (tokens["block"], tokens["features"]) for part in (x[:, 0], x[:, 5:].mean(1))]
+    torch.testing.assert_close(features, torch.cat(expected, dim=1))
+    torch.testing.assert_close(grid[:, :16], tokens["features"][:, 0])
+    quarter = tokens["features"][:, 5:].unflatten(1, (4, 4))[:, :2, 2:].mean(dim=(1, 2))
+    torch.testing.assert_close(grid[:, 16:].unflatten(1, (16, 4))[:, :, 1], quarter)
+
+
+def test_what_has_no_tokens_or_no_class_token_yet_is_refused(folder):
+    path = folder / "test_efficientnet.safetensors"
+    for way in backbones.TOKEN_POOLINGS:
+        with pytest.raises(
+            UserError, match=rf"'{re.escape(way)}': 'features' gives no tokens .* shape \(1, 256, 5, 5\)"
+        ):
+            backbones.load_backbone(path, token_pooling=way)
+    before = backbones.FrozenBackbone(of_random_weights("ViT"), 0, ["patch_embed"], token_pooling="cls")
+    with pytest.raises(UserError, match="'patch_embed' gives 16 tokens, not 1 and a square of patches"):
+        before(noise(32))
+    with pytest.raises(UserError, match="token_pooling may be 'cls\\+mean' or null, and not 'cls'"):
+        ExtractConfig(token_pooling="cls", grid=2)
+
+
+def test_models_that_do_not_count_their_tokens_are_known_by_names():
+    """timm 1.0.31: VOLO and PiT have no num_prefix_tokens; PiT's class and distillation tokens are one parameter."""
+    volo = timm.create_model("volo_d1_224", pretrained=False, num_classes=0)
+    assert not hasattr(volo, "num_prefix_tokens")
+    assert backbones.tokens_before_patches(volo) == (True, 1)
+    pit = timm.create_model("pit_ti_distilled_224", pretrained=False, num_classes=0)
+    assert backbones.tokens_before_patches(pit) == (True, 2)
+    assert backbones.tokens_before_patches(of_random_weights("DINOv3")) == (True, 5)
+    assert backbones.tokens_before_patches(of_random_weights("SigLIP")) == (False, 0)
+
+
+@pytest.mark.parametrize(("grid", "tokens"), [(1, None), (4, None), (1, "cls"), (1, "cls+mean"), (3, "cls+mean")])
+def test_a_pooling_is_read_from_the_words_that_a_store_has_of_it(grid, tokens):
+    words = backbones.pooling_words(grid, tokens)
+    assert backbones.pooling_of(words) == (grid, tokens)
+    assert (words == "average") == (grid == 1 and tokens is None)
+
+
 # --- through extract.py ----------------------------------------------------------------------------------------------
 
 
@@ -305,3 +418,20 @@ def test_layers_and_grid_are_in_the_identity_and_a_store_of_others_is_refused(wo
     cells = other.read(other.keys["row"].to_numpy())[:, width:].astype(np.float32).reshape(3, -1, 4)
     # A 2 x 2 map in a 2 x 2 grid is the map itself, and its mean is the average pooling.
     np.testing.assert_allclose(cells.mean(2), store.read(store.keys["row"].to_numpy()), atol=2e-5)
+
+
+def test_the_token_pooling_is_in_the_identity_of_a_store(workplace):
+    write_images(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
+    flags = ["--backbone", "test_vit", "--weights", "random", "--device", "cpu", "-b", "2", "--input-size", "160"]
+    extract.main([*flags, "--token-pooling", "cls+mean"])
+    store = FeatureStore(Path("data/features.zarr"))
+    assert (store.made_by["pooling"], store.num_features) == ("tokens cls+mean", 128)
+    with pytest.raises(StoreMismatch, match=r"pooling 'tokens cls\+mean' there, 'tokens cls' here"):
+        extract.main([*flags, "--token-pooling", "cls"])
+    extract.main([*flags, "-s", "own.zarr"])  # test_vit's own pooling is its class token
+    own = FeatureStore(Path("own.zarr"))
+    assert own.made_by["pooling"] == "average"
+    np.testing.assert_array_equal(own.read(np.arange(2)), store.read(np.arange(2))[:, :64])
+    frozen = Frozen(Path("run"), store.made_by, Path("weights/test_vit.safetensors"), torch.device("cpu"))
+    images = [cv2.imread(f"v/{n}.png")[..., ::-1] for n in range(2)]
+    np.testing.assert_allclose(frozen(images), store.read(np.arange(2)), atol=2e-3)

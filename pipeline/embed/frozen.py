@@ -13,7 +13,7 @@ from pipeline.core.params import UserError
 from pipeline.core.store import vouched_for
 from pipeline.core.tables import Frames
 from pipeline.extraction import loop
-from pipeline.extraction.backbones import Backbone, load_backbone
+from pipeline.extraction.backbones import Backbone, load_backbone, pooling_of
 from pipeline.extraction.forward import Forward
 
 BATCH = 16  # pictures at a time, as extract.py has by default
@@ -61,10 +61,10 @@ class Frozen:
                 f"pipeline.extraction.weights --backbone {self.made_by['backbone']}', or name it with weights=FILE"
             )
         made_by = self.made_by
-        grid = int(made_by["pooling"].split()[1]) if made_by["pooling"].startswith("grid ") else 1
+        grid, token_pooling = pooling_of(made_by["pooling"])
         way, crop_pct = made_by.get("fit", "squash 1").split()
         backbone = load_backbone(
-            self.weights, made_by["input_size"], made_by["layers"], grid, made_by.get("scale", 1.0)
+            self.weights, made_by["input_size"], made_by["layers"], grid, made_by.get("scale", 1.0), token_pooling
         )
         return backbone.fitted(way, float(crop_pct), made_by["crop_source"])
 

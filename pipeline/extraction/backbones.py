@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +25,9 @@ WAYS = {"squash": "squash", "center": "crop", "border": "pad"}  # timm's crop mo
 PICTURES = ("as given", "whole frames")
 
 LAST = "features"
+TOKEN_POOLINGS = ("cls", "mean", "cls+mean")
+# Parameters of timm's transformers that are tokens before those of the patches, of which the first is the class token.
+CLASS_TOKEN, PREFIX_TOKENS = "cls_token", ("cls_token", "dist_token", "reg_token")
 
 
 class FrozenBackbone(nn.Module):
@@ -38,14 +42,21 @@ class FrozenBackbone(nn.Module):
     it. Layers are not scaled to each other: what varies most has the first principal components. On disk a column is
     two bytes: 1,280 channels averaged are 2.6 kB a frame and view, on a 4 x 4 grid 41 kB.
 
+    ``token_pooling`` takes of a transformer, and of each layer, the class token ('cls'), the mean of the patch tokens
+    ('mean': class, distillation and register tokens left out) or one after the other ('cls+mean'). Of 'features' they
+    are what timm's ``forward_head`` gives with that pooling, the norm behind the pooling included; None is the model's
+    own pooling. With a grid the cells take the place of the mean.
+
     Features, but not logits, are multiplied by ``scale``, which brings them into the range of the store's float16.
     """
 
     def __init__(
-        self, model: nn.Module, num_outputs: int, layers: Sequence[str] = (LAST,), grid: int = 1, scale: float = 1.0
-    ) -> None:
+        self, model: nn.Module, num_outputs: int, layers: Sequence[str] = (LAST,), grid: int = 1, scale: float = 1.0,
+        token_pooling: str | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.scale = scale
+        self.token_pooling = token_pooling
         self.model = model
         self.num_outputs = num_outputs
         self.layers = list(layers)
@@ -57,6 +68,11 @@ class FrozenBackbone(nn.Module):
             channels_last=getattr(model, "output_fmt", "NCHW") == "NHWC",
             prefix_tokens=getattr(model, "num_prefix_tokens", 0),
         )
+        if token_pooling:
+            has_class, prefix_tokens = tokens_before_patches(model)
+            self._pool = partial(
+                pool_tokens, way=token_pooling, average=self._pool, has_class=has_class, prefix_tokens=prefix_tokens
+            )
         for name in self.layers:
             if name != LAST:  # pooled at once: a layer after it may work in place
                 model.get_submodule(name).register_forward_hook(partial(_keep, name, self.pooled, self._pool))
@@ -64,7 +80,10 @@ class FrozenBackbone(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         self.pooled.clear()
         last = self.model.forward_features(images)
-        if LAST in self.layers and self.grid > 1:
+        if LAST in self.layers and self.token_pooling:
+            behind = _norm_behind_pooling(self.model) if self.grid == 1 else None
+            self.pooled[LAST] = [self._pool(LAST, last, behind=behind)]
+        elif LAST in self.layers and self.grid > 1:
             self.pooled[LAST] = [self._pool(LAST, last)]
         head = self.model.forward_head(last, pre_logits=True)
         self.pooled.setdefault(LAST, [head])
@@ -103,6 +122,62 @@ def pool(name: str, x: torch.Tensor, grid: int, channels_last: bool = False, pre
     return F.adaptive_avg_pool2d(x, grid).flatten(1)
 
 
+def tokens_before_patches(model: nn.Module) -> tuple[bool, int]:
+    """Whether a timm model has a class token, the first of all, and how many tokens stand before those of the patches.
+
+    What the model says of itself (``num_prefix_tokens``) counts; some models say nothing, and are known by the names
+    of their parameters.
+    """
+    found = {name.rpartition(".")[2]: p for name, p in model.named_parameters() if p.ndim == 3}
+    by_name = sum(found[name].shape[1] for name in PREFIX_TOKENS if name in found)
+    return CLASS_TOKEN in found, getattr(model, "num_prefix_tokens", by_name)
+
+
+def pool_tokens(
+    name: str, x: torch.Tensor, way: str, average: partial, has_class: bool, prefix_tokens: int,
+    behind: nn.Module | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """A layer's tokens (B,L,C) -> the class token, the mean of the patch tokens or both (B, 2 * C), by ``way``.
+
+    ``prefix_tokens`` stand before those of a square of patches. ``average`` is ``pool``, with the grid. ``behind`` is a
+    norm (B,C) -> (B,C) of each part. 'mean' of an inner layer is what ``average`` gives of it, also of a map. Raises
+    ``UserError``, with ``name``, for what is no such tokens, and where a class token is wanted and there is none.
+    """
+    refused = f"token_pooling '{way}'"
+    if name != LAST and way == "mean":
+        return average(name, x)
+    if not isinstance(x, torch.Tensor) or x.ndim != 3:
+        what = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else f"a {type(x).__name__}"
+        raise UserError(f"{refused}: '{name}' gives no tokens (B, L, C), but {what}")
+    if "cls" in way and not has_class:
+        raise UserError(f"{refused}: the backbone has no class token; 'mean' is that of its patches")
+    patches = x.shape[1] - prefix_tokens
+    if not (way == "cls" and patches == 0) and (patches < 1 or math.isqrt(patches) ** 2 != patches):
+        raise UserError(f"{refused}: '{name}' gives {x.shape[1]} tokens, not {prefix_tokens} and a square of patches")
+    parts = {"cls": lambda: x[:, 0], "mean": lambda: average(name, x[:, prefix_tokens:])}
+    pooled = [parts[part]() for part in way.split("+")]
+    return torch.cat([behind(part) if behind else part for part in pooled], dim=1)
+
+
+def _norm_behind_pooling(model: nn.Module) -> nn.Module | None:
+    """What timm's transformers do to pooled tokens before the classifier: ``fc_norm``, or Hiera's ``head.norm``."""
+    return getattr(model, "fc_norm", None) or getattr(getattr(model, "head", None), "norm", None)
+
+
+def pooling_words(grid: int, token_pooling: str | None) -> str:
+    """What ``made_by`` says of the pooling; ``pooling_of`` reads it."""
+    cells = f"grid {grid} x {grid}"
+    if token_pooling is None:
+        return cells if grid > 1 else "average"
+    return f"tokens {token_pooling}" + (f", {cells}" if grid > 1 else "")
+
+
+def pooling_of(words: str) -> tuple[int, str | None]:
+    """Grid and token pooling of what ``pooling_words`` gave."""
+    grid, tokens = re.search(r"grid (\d+)", words), re.search(r"tokens (\S+?)(,|$)", words)
+    return int(grid[1]) if grid else 1, tokens[1] if tokens else None
+
+
 def _map_of_tokens(name: str, tokens: torch.Tensor, prefix_tokens: int) -> torch.Tensor:
     """(B,L,C) -> (B,C,h,h). Layers before the class token is put in have none, so both counts are tried."""
     for skip in (prefix_tokens, 0):
@@ -121,9 +196,9 @@ class Backbone:
     """What extraction needs to know of a backbone. ``facts`` goes into the store: what the features hang on.
 
     ``input_size`` in pixels (square), ``mean`` and ``std`` for RGB in [0, 1], ``interpolation`` timm's word for it.
-    ``outputs`` names the logits, in their order; empty where there are none. ``layers``, ``grid`` and ``scale``: see
-    ``FrozenBackbone``. ``own_fit`` is how images were made square by those who published the weights, ``fit`` how it is
-    done here.
+    ``outputs`` names the logits, in their order; empty where there are none. ``layers``, ``grid``, ``scale`` and
+    ``token_pooling``: see ``FrozenBackbone``. ``own_fit`` is how images were made square by those who published the
+    weights, ``fit`` how it is done here.
     """
 
     module: FrozenBackbone
@@ -139,6 +214,7 @@ class Backbone:
     own_fit: Fit
     fit: Fit = SQUASH
     scale: float = 1.0
+    token_pooling: str | None = None
 
     def fitted(self, way: str | None, crop_pct: float | None, crop_source: str) -> "Backbone":
         """With the ``fit`` that is asked for, or, for None, with the backbone's own.
@@ -153,15 +229,17 @@ class Backbone:
 
 
 def load_backbone(
-    weights: Path, input_size: int | None = None, layers: Sequence[str] = (), grid: int = 1, scale: float = 1.0
-) -> Backbone:
+    weights: Path, input_size: int | None = None, layers: Sequence[str] = (), grid: int = 1, scale: float = 1.0,
+    token_pooling: str | None = None,
+) -> Backbone:  # fmt: skip
     """The backbone of a file that ``prepare`` made: frozen, on the CPU.
 
     ``input_size`` None is the weights' own; no ``layers`` are the last features alone. One pass over a blank image
     tells the number of features.
 
     Raises ``UserError`` for a file of another maker, tensors of another architecture, an input size that the
-    architecture cannot take, and layers that it does not have or that cannot be pooled.
+    architecture cannot take, and layers that it does not have or that cannot be pooled, or not as ``token_pooling``
+    says.
     """
     if not weights.is_file():
         raise UserError(f"weights: '{weights}' is not a file; python -m pipeline.extraction.weights makes it")
@@ -179,7 +257,7 @@ def load_backbone(
     _check_size(model, facts["backbone"], own_size, size)
     layers = list(layers) or [LAST]
     _check_layers(model, facts["backbone"], layers)
-    module = FrozenBackbone(model, len(outputs), layers, grid, scale).eval().requires_grad_(False)
+    module = FrozenBackbone(model, len(outputs), layers, grid, scale, token_pooling).eval().requires_grad_(False)
     with torch.inference_mode():
         features, _ = module(torch.zeros(1, 3, size, size))
     return Backbone(
@@ -195,6 +273,7 @@ def load_backbone(
         layers=layers,
         grid=grid,
         scale=scale,
+        token_pooling=token_pooling,
         own_fit=Fit(WAYS[facts["crop_mode"]], facts["crop_pct"], _colour(facts["mean"])),
     )
 

@@ -8,6 +8,7 @@ from pipeline.core.params import UserError, option
 from pipeline.core.rates import FPS, check_rate
 from pipeline.core.store import CHUNK_ROWS
 from pipeline.core.tables import STORE
+from pipeline.extraction.backbones import TOKEN_POOLINGS
 from pipeline.extraction.forward import PRECISIONS
 from pipeline.extraction.frames import FITS
 from pipeline.extraction.series import RULES
@@ -38,6 +39,12 @@ class ExtractConfig:
     grid: int = option(
         1, help="features are averaged over a grid of so many cells a side; 1: over the whole map", within="[1, 1024]"
     )
+    token_pooling: str | None = option(
+        None,
+        help="what is taken of a transformer's tokens: the class token, the mean of the patches' or both; default: its "
+        "own pooling. (The pooling of a window's frames is training's)",
+        choices=TOKEN_POOLINGS,
+    )
     data_aug: bool = option(False, help="also store the features of the mirrored image, as view 'flipped'")
     views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...", within="[0, 1000]")
     stride: int = option(1, help="only every n-th frame of each video", within="[1, inf)")
@@ -67,6 +74,11 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         check_rate(self.fps)
+        if self.grid > 1 and self.token_pooling in ("cls", "mean"):
+            raise UserError(
+                f"extract: grid {self.grid} averages the patches over cells, beside which token_pooling may be "
+                f"'cls+mean' or null, and not '{self.token_pooling}'"
+            )
         if self.made_by is not None:
             _check_made_by(self.made_by, bool(self.import_from))
         works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}

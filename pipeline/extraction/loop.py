@@ -15,7 +15,7 @@ from pipeline.core.params import UserError
 from pipeline.core.progress import FrameCounter
 from pipeline.core.store import StoreWriter
 from pipeline.core.tables import Frames
-from pipeline.extraction.backbones import Backbone
+from pipeline.extraction.backbones import Backbone, pooling_words
 from pipeline.extraction.forward import Forward, Pending, Rows
 from pipeline.extraction.frames import SQUASH, read_batches
 from pipeline.extraction.views import AUGMENTATION, augmentation_number
@@ -58,7 +58,7 @@ def made_by(backbone: Backbone, frames: Frames, precision: str, views: Sequence[
         "interpolation": backbone.interpolation,
         **({"fit": str(backbone.fit)} if backbone.fit != replace(SQUASH, fill=backbone.fit.fill) else {}),
         "layers": backbone.layers,
-        "pooling": f"grid {backbone.grid} x {backbone.grid}" if backbone.grid > 1 else "average",
+        "pooling": pooling_words(backbone.grid, backbone.token_pooling),
         "crop_source": frames.crop_source,
         "decoder": "opencv, resized by PIL",
         "precision": precision,

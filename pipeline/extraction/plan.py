@@ -60,7 +60,7 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
 
     def load(folder: Path) -> Backbone:
         weights = prepare(config.backbone, config.weights, folder)
-        return load_backbone(weights, config.input_size, config.layers, config.grid, config.scale)
+        return load_backbone(weights, config.input_size, config.layers, config.grid, config.scale, config.token_pooling)
 
     if not config.dry_run:
         return load(WEIGHTS)
