@@ -8,6 +8,7 @@
     python train.py --unit clip --loss cross_entropy --select-by uar          clips have a label, not frames
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
     python train.py --resume runs/manual/NAME        goes on with a run that was killed, to exactly its weights
+    python train.py --search space.yaml -n 40        40 trials of what the file names, and the best five of them
     python train.py --all                            and print every metric in the end, not just the main ones
     python train.py --list                           the heads, losses and samplers there are
     python train.py --cpu                            the same as --device cpu; --gpu as --device cuda
@@ -32,9 +33,11 @@ from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int | None:
     """Trains a run, or goes on with one, and evaluates it."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    if any(word.split("=")[0] == "--search" for word in argv):  # what a search is made of makes no run again
+        return children.run([sys.executable, "-m", "pipeline.training.search", *argv])
     if "--list" in argv:
         return print(listed({"heads": HEADS, "losses": LOSSES, "samplers": SAMPLERS}))
     config, begun = from_flags(argv, __doc__)

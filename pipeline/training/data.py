@@ -1,7 +1,7 @@
 """What all seeds of a fold are trained on: frames, windows, features, and what stands before the head."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,15 @@ from pipeline.training.messages import counts_of_parts
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.watch import Watched, watched_frames
 
+# Of the config, what changes neither which frames count nor what is read of them (``Kept``).
+UNREAD = (
+    "output", "name", "model", "model_options", "loss_options", "loss_weights", "sampler_options", "positives",
+    "opposites", "epochs", "steps", "runs", "temperature", "margin", "window", "step", "edge", "fps", "pooling",
+    "clip_windows", "clip_stride", "clip_pooling", "clip_top_k", "embedding_size", "dropout", "select_by",
+    "au_threshold_folds", "patience", "look_every", "top_k", "batch_size", "learning_rate", "optim_betas",
+    "weight_decay", "warm_up", "decay", "clip_norm", "precision", "modality_dropout", "combine", "combine_folds", "seed",
+    "evaluate", "all",
+)  # fmt: skip
 WATCHED = 1000  # evenly spaced frames, or clips, of a part that are scored after each epoch
 # Of the config, what it takes to use the adapter without it.
 FACTS = (
@@ -68,22 +77,37 @@ class TrainingData:
     backbone: BackboneOutputs  # those of its outputs that the run has classes or units for
 
 
+class Kept:
+    """What was read last, for the next config that has the same read: frames, projection and features.
+
+    Of each one thing is kept, and let go before another is read, so that features lie in memory once.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Any, Any]] = {}
+
+    def get(self, what: str, key: Any, read: Callable[[], Any]) -> Any:
+        if what not in self._kept or self._kept[what][0] != key:
+            self._kept.pop(what, None)
+            self._kept[what] = key, read()
+        return self._kept[what][1]
+
+
 def load_data(
-    config: TrainConfig, store: FeatureStore | Stores, labels: Labels | Clips, fold: int | None
-) -> TrainingData:
+    config: TrainConfig, store: FeatureStore | Stores, labels: Labels | Clips, fold: int | None,
+    kept: Kept | None = None,
+) -> TrainingData:  # fmt: skip
     """Opens features and labels; prints how many frames each part has.
 
+    With ``kept``, of the same store, labels and fold, it takes from there what was read of them for a config before.
     Raises ``UserError`` where the data cannot be trained on as ``config`` says.
     """
     device = pick_device(config.device)
-    frames = frame_set(
-        store, labels, tracks=tracks_of(config.loss), test_split=config.test_split,
-        select_split=config.select_split, split_seed=config.split_seed,
-    )  # fmt: skip
-    print(counts_of_parts(frames, store, fold))
+    kept, read = kept or Kept(), what_is_read(config)
+    frames = kept.get("frames", read, lambda: _frames(config, store, labels, fold))
     _refuse_without_pairs(config.select_by, frames, labels.dataset)
     held_out = held_names(frames, labels, "val")
-    front, fitted_on, vouched = _front(config, store, frames, held_out, fold)
+    front, fitted_on, vouched = kept.get("front", read, lambda: _front(config, store, frames, held_out, fold))
     common = common_step(frames.sequence, frames.frame)
     alike = numbered_alike(frames.sequence, frames.frame, common)
     window = Window(config.window, config.step, config.edge, common)
@@ -96,7 +120,8 @@ def load_data(
         clip = None if config.clip_rule is None else torch.from_numpy(of).to(device)
         watched[part] = Watched(frames, centres, torch.from_numpy(rows).to(device), opposite, clip)
     views = store.views if SAMPLERS[config.sampler].uses_views else ["original"]
-    source = _source(config, store, frames, front, device, views)
+    key = (read, views, SAMPLERS[config.sampler].needs_embeddings)
+    source = kept.get("source", key, lambda: _source(config, store, frames, front, device, views))
     train = frames.centres("train")
     rows, of = windows_of(config, frames, windows, train)
     if incomplete := held((rows >= 0).sum(axis=1), config.window, frames.video[train][of], frames.videos):
@@ -128,6 +153,21 @@ def load_data(
         store,
         backbone,
     )
+
+
+def what_is_read(config: TrainConfig) -> dict[str, Any]:
+    """What decides frames, projection and features, but for the views that the sampler takes."""
+    fields = {name: value for name, value in vars(config).items() if name not in (*UNREAD, "loss", "sampler")}
+    return fields | {"tracks": tracks_of(config.loss), "trains": config.trains}
+
+
+def _frames(config: TrainConfig, store: FeatureStore | Stores, labels: Labels | Clips, fold: int | None) -> FrameSet:
+    frames = frame_set(
+        store, labels, tracks=tracks_of(config.loss), test_split=config.test_split,
+        select_split=config.select_split, split_seed=config.split_seed,
+    )  # fmt: skip
+    print(counts_of_parts(frames, store, fold))
+    return frames
 
 
 def windows_of(
