@@ -5,6 +5,7 @@
     python extract.py --dry-run                          what would be done
     python extract.py --processor pca 256                and then the principal components of its training frames
     python extract.py --processor adapt-pca 256          the same with --grid 4: layers averaged over a 4 x 4 grid
+    python extract.py --cuts '{tight: 0.8}'              and the middle of each frame, into features.tight.zarr
     python extract.py --verify                           what in the store is damaged; --repair extracts it again
     python extract.py --compact                          the store without holes and vanished frames
     python extract.py --import other.h5 -s other.zarr    features made elsewhere; --export FILE.h5 the other way
@@ -22,6 +23,7 @@ from pipeline.core.params import UserError, entry, given_params, parse
 from pipeline.core.tables import beside_store
 from pipeline.extraction import commands
 from pipeline.extraction.config import ExtractConfig
+from pipeline.extraction.cuts import fill_together, plans_of_cuts
 from pipeline.extraction.inputs import read_tables
 from pipeline.extraction.plan import make_plan, print_dry_run
 from pipeline.extraction.processor import check_training_frames, fit_projection, split_processor
@@ -57,20 +59,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if labels:
         check_training_frames(config.data, labels, wanted, components)
     plan = make_plan(config, frames, wanted)
+    plans = {config.store: plan, **plans_of_cuts(plan, config)}
     print(plan)
     if config.dry_run:
-        print_dry_run(plan, config.store)
+        for path, of in plans.items():
+            print_dry_run(of, path)
         return 0
 
-    # What the store lacks is extracted; a projection is fitted on it where --processor asks for one.
-    if config.repair:
-        commands.repair(config.store)
-    outcome = fill(plan, config.store)
-    delete_replaced(config.store, wanted)
-    report_outcome(outcome, len(wanted), config.report or beside_store(config.store, "extract.json"))
+    # What the stores lack is extracted; a projection is fitted on the first where --processor asks for one.
+    for path in plans if config.repair else ():
+        if path == config.store or path.exists():
+            commands.repair(path)
+    outcomes = fill_together(plans) if config.cuts else {config.store: fill(plan, config.store)}
+    for path, outcome in outcomes.items():
+        if config.cuts:
+            print(f"{path}:")
+        delete_replaced(path, wanted)
+        own = config.report if path == config.store else None
+        report_outcome(outcome, len(wanted), own or beside_store(path, "extract.json"))
     if components:
         fit_projection(config.store, config.data, components, params)
-    return 1 if config.strict and outcome.skipped else 0
+    return 1 if config.strict and any(outcome.skipped for outcome in outcomes.values()) else 0
 
 
 if __name__ == "__main__":

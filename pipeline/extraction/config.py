@@ -1,6 +1,7 @@
 """Section ``extract`` of params.yaml and the flags of extract.py."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,9 @@ class ExtractConfig:
     )
     data_aug: bool = option(False, help="also store the features of the mirrored image, as view 'flipped'")
     views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...", within="[0, 1000]")
+    cuts: dict = option(
+        {}, help="further cuts of each frame, each into a store of its own: {tight: 0.8, loose: cropped}; docs/store.md"
+    )
     stride: int = option(1, help="only every n-th frame of each video", within="[1, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     workers: int = option(0, help="threads that decode images; 0: one a core", within="[0, 1024]")
@@ -79,6 +83,7 @@ class ExtractConfig:
                 f"extract: grid {self.grid} averages the patches over cells, beside which token_pooling may be "
                 f"'cls+mean' or null, and not '{self.token_pooling}'"
             )
+        _check_cuts(self.cuts)
         if self.made_by is not None:
             _check_made_by(self.made_by, bool(self.import_from))
         works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}
@@ -86,6 +91,20 @@ class ExtractConfig:
         given = [flag for name, flag in works.items() if getattr(self, name)]
         if len(given) > 1 and given != ["--import", "--repair"]:
             raise UserError(f"extract: {' and '.join(given)} do not go together")
+
+
+def _check_cuts(cuts: dict) -> None:
+    for name, cut in cuts.items():
+        if not (isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]*", name)):
+            raise UserError(f"extract: a cut must have a name of small letters, digits and _, and has {name!r}")
+        share = isinstance(cut, int | float) and not isinstance(cut, bool) and 0 < cut < 1
+        folder = isinstance(cut, str) and re.fullmatch(r"[^/\\\s]+", cut) and cut not in (".", "..")
+        if not share and not folder:
+            beyond = ": a frame has no pixels beyond its own" if isinstance(cut, int | float) and cut >= 1 else ""
+            raise UserError(
+                f"extract: cut '{name}' must be a share between 0 and 1, or the folder of another crop source, and is "
+                f"{cut!r}{beyond}"
+            )
 
 
 def _check_made_by(made_by: dict, for_import: bool) -> None:

@@ -25,7 +25,7 @@ from torch import nn
 from pipeline.extraction.backbones import Backbone
 from pipeline.extraction.bounds import one_line
 from pipeline.extraction.by_image import ByImage
-from pipeline.extraction.frames import resize_image, stacked
+from pipeline.extraction.frames import middle_of, resize_image, stacked
 from pipeline.extraction.views import view_batch, view_image
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}
@@ -66,6 +66,7 @@ class Forward:
         self.module = module.to(device, self.dtype, memory_format=torch.channels_last)
         self.by_image: ByImage | None = None
         self.prepared = False
+        self.share = 1.0  # of an image's height and width, which is cut out of its middle
         # Of a whole line of pixels (3 * S,), since over 3 numbers at a time nothing is vectorised.
         mean, std = (torch.tensor(values).repeat(backbone.input_size) for values in (backbone.mean, backbone.std))
         self.shift, self.scale = (-mean / std).to(device), (1 / (255 * std)).to(device)
@@ -102,7 +103,14 @@ class Forward:
 
     def resize_image(self, image: np.ndarray) -> np.ndarray:
         """An image (H, W, 3) as the backbone takes it, (S, S, 3); for the threads that decode."""
+        image = middle_of(image, self.share)
         return resize_image(image, self.backbone.input_size, self.backbone.interpolation, self.backbone.fit)
+
+    def of_cut(self, share: float, backbone: Backbone) -> "Forward":
+        """The same for the middle ``share`` of each image, fitted as ``backbone`` says; the module is this one's."""
+        cut = copy.copy(self)
+        cut.share, cut.backbone = share, backbone
+        return cut
 
     def _row(self, image: np.ndarray, video: str) -> Rows:
         """(width,) of each array, for one image."""

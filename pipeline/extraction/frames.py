@@ -114,6 +114,14 @@ def resize_image(image: np.ndarray, size: int, interpolation: str, fit: Fit = SQ
     return image if image.shape[:2] == (size, size) else _bordered(image, size, fit.fill)
 
 
+def middle_of(image: np.ndarray, share: float) -> np.ndarray:
+    """The middle of an image (H, W, 3): a ``share`` of its height and of its width, a pixel at least."""
+    if share == 1:
+        return image
+    (top, bottom), (left, right) = (_middle(n, max(1, round(n * share))) for n in image.shape[:2])
+    return image[top:bottom, left:right]
+
+
 def _middle(length: int, size: int) -> tuple[int, int]:
     """Begin and end of the ``size`` lines in the middle of ``length``, or of all where they are fewer."""
     start = round((length - size) / 2) if length > size else 0

@@ -225,7 +225,7 @@ def _check_chunk(rows: Mapping[str, np.ndarray], keys: pd.DataFrame, forward: Fo
             some = keys.loc[bad, "path"].head(3).tolist()
             way_out = _way_out(bool(np.isnan(values).any()), name, forward)
             raise UserError(f"{int(bad.sum())} rows of '{name}' are not finite, such as {some}: {way_out}")
-        if name == "logits":
+        if name.endswith("logits"):  # of several stores at once, "1/logits"
             continue
         in_half = forward.backbone.scale if forward.dtype == torch.float16 else 1.0  # lost before they were multiplied
         faint = int((np.sqrt(np.square(values, dtype=np.float32).mean(axis=1)) < FAINT * in_half).sum())
@@ -242,7 +242,7 @@ def _way_out(is_nan: bool, name: str, forward: Forward) -> str:
         return "try --precision float32"
     if is_nan:
         return "the backbone itself gives NaN in float32: its weights or its input size are not right"
-    if name == "logits":
+    if name.endswith("logits"):
         return "they are beyond 65,504, the most that the store's float16 can say"
     return f"they are beyond 65,504, the most that the store's float16 can say: {_scaled(forward.backbone.scale / 100)}"
 

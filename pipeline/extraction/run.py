@@ -1,6 +1,8 @@
 """A plan carried out: what the store lacks is extracted, and what could not be read is reported."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -12,9 +14,16 @@ from pipeline.extraction.commands import repair
 from pipeline.extraction.plan import Plan
 from pipeline.extraction.upkeep import start_over, verify
 
+T = TypeVar("T")
+
 
 def fill(plan: Plan, path: Path) -> loop.Outcome:
-    """Extracts what the store at ``path`` lacks.
+    """Extracts what the store at ``path`` lacks, as ``matching`` says."""
+    return matching(plan, path, lambda: _add_frames(plan, path))
+
+
+def matching(plan: Plan, path: Path, work: Callable[[], T]) -> T:
+    """What ``work`` gives, on a store that was made as the plan says.
 
     With ``plan.rebuild``, a store that something else made is made again, and damaged chunks are extracted again. For
     that the whole store is read, since DVC takes what its stage leaves for whole. Damage is never taken for a store
@@ -24,7 +33,7 @@ def fill(plan: Plan, path: Path) -> loop.Outcome:
         repair(path)
     while True:
         try:
-            return _add_frames(plan, path)
+            return work()
         except StoreMismatch as mismatch:
             if not plan.rebuild:
                 raise
@@ -34,17 +43,25 @@ def fill(plan: Plan, path: Path) -> loop.Outcome:
 
 def _add_frames(plan: Plan, path: Path) -> loop.Outcome:
     with plan.writer:
-        store = FeatureStore(path)
-        keys = store.keys.astype({"video": "str"})
-        done = plan.wanted.merge(keys, on=["video", "frame", "size"])
-        if len(done):
-            _check_still_the_same(plan, done.head(plan.forward.batch_size), store)
-        todo = loop.missing_frames(plan.wanted, keys)
-        outcome = loop.Outcome(done_before=len(done))
-        outcome.vanished = len(keys) - len(keys.merge(plan.frames.table, on=["video", "frame"]))
+        todo, outcome = lacking(plan, path)
         if len(todo):
             loop.extract(plan.frames, todo, plan.writer, plan.forward, plan.workers, outcome)
     return outcome
+
+
+def lacking(plan: Plan, path: Path) -> tuple[pd.DataFrame, loop.Outcome]:
+    """The wanted frames that the store lacks, and an outcome that counts the others.
+
+    Raises ``StoreMismatch`` where frames that the store has would get other features now.
+    """
+    store = FeatureStore(path)
+    keys = store.keys.astype({"video": "str"})
+    done = plan.wanted.merge(keys, on=["video", "frame", "size"])
+    if len(done):
+        _check_still_the_same(plan, done.head(plan.forward.batch_size), store)
+    outcome = loop.Outcome(done_before=len(done))
+    outcome.vanished = len(keys) - len(keys.merge(plan.frames.table, on=["video", "frame"]))
+    return loop.missing_frames(plan.wanted, keys), outcome
 
 
 def _check_still_the_same(plan: Plan, done: pd.DataFrame, store: FeatureStore) -> None:

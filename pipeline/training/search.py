@@ -17,6 +17,7 @@ found run is worth is what 'train.py' and evaluation say of it.
 
 import argparse
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -303,25 +304,7 @@ class TrialFile:
 
 def _of(base: TrainConfig, space: Space, data: TrainingData) -> dict[str, str]:
     """What the results of a search depend on, beside a trial's own values, length and seed, as hashes."""
-    places = (
-        "data",
-        "labels",
-        "clips",
-        "frames",
-        "output",
-        "name",
-        "projection",
-        "runs",
-        "epochs",
-        "steps",
-        "memory_gb",
-        "device",
-    )
-    params = {
-        name: value
-        for name, value in dataclasses.asdict(base).items()
-        if name not in (*places, "seed", "evaluate", "all")
-    }
+    params = {name: value for name, value in dataclasses.asdict(base).items() if name not in NOT_OF_RESULTS}
     parts = {
         part: [names.tolist() for names in map(np.asarray, data.frames.names_of(part))] for part in ("train", "select")
     }
@@ -330,7 +313,7 @@ def _of(base: TrainConfig, space: Space, data: TrainingData) -> dict[str, str]:
         "parameters": digest_of(json.loads(json.dumps(params, default=str))),
         "space": digest_of({name: str(of) for name, of in space.items()}),
         "features": digest_of(data.facts["made_by"]),
-        "labels": digest_of([parts, [digest_of(values.tobytes().hex()) for values in labels]]),
+        "labels": digest_of([parts, [hashlib.sha256(values.tobytes()).hexdigest() for values in labels]]),
     }
 
 
@@ -360,6 +343,11 @@ def runs_of(configs: Sequence[TrainConfig], section: TrainConfig, stem: str) -> 
     return "".join(lines)
 
 
+# What changes no result, or is told apart by the results themselves.
+NOT_OF_RESULTS = (
+    "data", "labels", "clips", "frames", "projection", "output", "name", "runs", "epochs", "steps", "seed", "memory_gb",
+    "device", "look_every", "top_k", "au_threshold_folds", "evaluate", "all",
+)  # fmt: skip
 # What a run of params.yaml does not say: where it is put, how it is watched, and what the machine is.
 NOT_IN_RUNS = ("output", "name", "seed", "device", "memory_gb", "look_every", "top_k", "evaluate", "all")
 
