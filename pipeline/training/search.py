@@ -349,7 +349,7 @@ NOT_OF_RESULTS = (
     "device", "look_every", "top_k", "au_threshold_folds", "evaluate", "all",
 )  # fmt: skip
 # What a run of params.yaml does not say: where it is put, how it is watched, and what the machine is.
-NOT_IN_RUNS = ("output", "name", "seed", "device", "memory_gb", "look_every", "top_k", "evaluate", "all")
+NOT_IN_RUNS = ("output", "name", "device", "memory_gb", "look_every", "top_k", "evaluate", "all")
 
 
 def _words(values: Mapping[str, Any]) -> str:
