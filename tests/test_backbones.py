@@ -2,6 +2,7 @@
 
 import lzma
 import re
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -350,6 +351,14 @@ def test_models_that_do_not_count_their_tokens_are_known_by_names():
     assert backbones.tokens_before_patches(pit) == (True, 2)
     assert backbones.tokens_before_patches(of_random_weights("DINOv3")) == (True, 5)
     assert backbones.tokens_before_patches(of_random_weights("SigLIP")) == (False, 0)
+
+
+def test_nine_patches_behind_five_other_tokens_are_all_averaged():
+    """Of nine patches, four are a square behind five tokens: those five are patches all the same."""
+    tokens = torch.arange(14.0).reshape(1, 14, 1)
+    average = partial(backbones.pool, grid=1, prefix_tokens=5)
+    pooled = backbones.pool_tokens("features", tokens, "cls+mean", average, has_class=True, prefix_tokens=5)
+    torch.testing.assert_close(pooled, torch.tensor([[0.0, 9.0]]))
 
 
 @pytest.mark.parametrize(("grid", "tokens"), [(1, None), (4, None), (1, "cls"), (1, "cls+mean"), (3, "cls+mean")])

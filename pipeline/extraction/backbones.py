@@ -154,7 +154,7 @@ def pool_tokens(
     patches = x.shape[1] - prefix_tokens
     if not (way == "cls" and patches == 0) and (patches < 1 or math.isqrt(patches) ** 2 != patches):
         raise UserError(f"{refused}: '{name}' gives {x.shape[1]} tokens, not {prefix_tokens} and a square of patches")
-    parts = {"cls": lambda: x[:, 0], "mean": lambda: average(name, x[:, prefix_tokens:])}
+    parts = {"cls": lambda: x[:, 0], "mean": lambda: average(name, x[:, prefix_tokens:], prefix_tokens=0)}
     pooled = [parts[part]() for part in way.split("+")]
     return torch.cat([behind(part) if behind else part for part in pooled], dim=1)
 
