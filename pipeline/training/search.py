@@ -139,9 +139,13 @@ class Search:
             trials = self._round(sorted(trials, key=_by_score)[:size], share)
         seeds = range(self.base.seed, self.base.seed + self.base.runs)
         final = [*sorted(trials, key=_by_score)[:FINALISTS], standing]
-        scores = [np.array([self._result(trial, 1, seed).score for seed in seeds]) for trial in final]
-        best = sorted(zip(final[:-1], scores[:-1], strict=True), key=lambda found: _worst_last(found[1].mean()))
-        print(self._table(best, scores[-1]))
+        scores = {
+            trial.number: np.array([self._result(trial, 1, seed).score for seed in seeds])
+            for trial in by_features(final)
+        }
+        best = [(trial, scores[trial.number]) for trial in final[:-1]]
+        best.sort(key=lambda found: _worst_last(found[1].mean()))
+        print(self._table(best, scores[AS_IT_STANDS]))
         return best
 
     def config_of(self, trial: Trial, wanted: TrainConfig) -> TrainConfig:
@@ -163,9 +167,9 @@ class Search:
         return trials
 
     def _round(self, trials: Sequence[Trial], share: float) -> list[Trial]:
-        """Those that are not refused, with their scores. Trials of the same features follow each other."""
+        """Those that are not refused, with their scores."""
         scored = []
-        for trial in sorted(trials, key=lambda trial: (str(what_is_read(trial.config)), trial.config.sampler)):
+        for trial in by_features(trials):
             result = self._result(trial, share, self.base.seed)
             if result.refused:
                 self.draws.refused[result.refused] += 1
@@ -315,6 +319,11 @@ def _of(base: TrainConfig, space: Space, data: TrainingData) -> dict[str, str]:
         "features": digest_of(data.facts["made_by"]),
         "labels": digest_of([parts, [hashlib.sha256(values.tobytes()).hexdigest() for values in labels]]),
     }
+
+
+def by_features(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials of the same features one after the other, so that these are read once for them."""
+    return sorted(trials, key=lambda trial: (str(what_is_read(trial.config)), trial.config.sampler))
 
 
 def rounds(num_trials: int) -> list[int]:
