@@ -42,8 +42,8 @@ UNREAD = (
     "opposites", "epochs", "steps", "runs", "temperature", "margin", "window", "step", "edge", "fps", "pooling",
     "clip_windows", "clip_stride", "clip_pooling", "clip_top_k", "embedding_size", "dropout", "select_by",
     "au_threshold_folds", "patience", "look_every", "top_k", "batch_size", "learning_rate", "optim_betas",
-    "weight_decay", "warm_up", "decay", "clip_norm", "precision", "modality_dropout", "combine", "combine_folds", "seed",
-    "evaluate", "all",
+    "weight_decay", "warm_up", "decay", "clip_norm", "precision", "modality_dropout", "combine", "combine_folds",
+    "seed", "evaluate", "all",
 )  # fmt: skip
 WATCHED = 1000  # evenly spaced frames, or clips, of a part that are scored after each epoch
 # Of the config, what it takes to use the adapter without it.

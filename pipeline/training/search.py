@@ -119,7 +119,7 @@ class Search:
         self.store, self.labels, self.kept = store, labels, Kept()
         data = load_data(base, store, labels, None, self.kept)
         self.select_by, self.named_pairs = data.facts["select_by"], len(data.frames.pairs) > 0
-        self.base = dataclasses.replace(base, select_by=self.select_by)
+        self.base = dataclasses.replace(base, select_by=self.select_by, combine="none")  # which changes no score
         self.scored = (
             f"{len(data.watched['select'].centres):,} {base.unit}s, {len(data.frames.names_of('select')[0])} groups"
         )
@@ -355,7 +355,7 @@ def runs_of(configs: Sequence[TrainConfig], section: TrainConfig, stem: str) -> 
 # What changes no result, or is told apart by the results themselves.
 NOT_OF_RESULTS = (
     "data", "labels", "clips", "frames", "projection", "output", "name", "runs", "epochs", "steps", "seed", "memory_gb",
-    "device", "look_every", "top_k", "au_threshold_folds", "evaluate", "all",
+    "device", "look_every", "top_k", "au_threshold_folds", "combine", "combine_folds", "evaluate", "all",
 )  # fmt: skip
 # What a run of params.yaml does not say: where it is put, how it is watched, and what the machine is.
 NOT_IN_RUNS = ("output", "name", "device", "memory_gb", "look_every", "top_k", "evaluate", "all")
