@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import draw_folder
 
 import extract
@@ -44,19 +45,17 @@ def of_store(path, rows):
     """Embeddings of all rows as evaluation has them, by the stores on disk."""
     store = open_store(path, None)
     adapter, keys = read_adapter("runs/both"), store.keys
-    source = sources.load(store, keys["row"].to_numpy(), adapter.front, sources.torch.device("cpu"))
+    source = sources.load(store, keys["row"].to_numpy(), adapter.front, torch.device("cpu"))
     code = keys["video"].cat.codes.to_numpy().astype(np.int64)
     z, _ = per_frame(adapter, source, adapter.window.over(code, keys["frame"].to_numpy()), rows, None,
-                     sources.torch.device("cpu"))  # fmt: skip
+                     torch.device("cpu"))  # fmt: skip
     return z / np.linalg.norm(z, axis=1, keepdims=True)
 
 
 def test_pictures_go_through_the_backbones_of_all_stores_and_features_may_lack_one(place):
     embedder = Embedder.load("runs/both", device="cpu")
     table = embedder.frames("cropped_aligned")
-    names = table["video"].str.split("/").str[-1]
-    order = np.lexsort((table["frame"], names))
-    found = np.stack(table["embedding"].tolist())[order]
+    found = np.stack(table.sort_values(["video", "frame"])["embedding"].tolist())
     expected = of_store([Path("faces.zarr"), Path("context.zarr")], np.arange(len(table)))
     assert np.allclose(found, expected, atol=2e-3)
 

@@ -29,20 +29,23 @@ from pipeline.training.modality import ModalityDropout
 
 CLASSES = ABAW_CLASSES  # of which three are labelled
 VIDEOS, FRAMES, D = 60, 12, 6
-# Of each store: how loud the class is in its first columns, and its seed. 'rest' hears what 'faces' does not see.
-LOUD = {"faces": 0.8, "rest": 0.8, "noise": 0.0}
+# Of each store: how loud the class is in its first columns, beside noise of deviation 1.
+LOUD = {"faces": 1.3, "rest": 1.3, "noise": 0.0}
 
 
-def rows():
+def rows(videos):
     """(video, frame, class) of videos that change their class in the middle."""
-    return [(f"v{n:04}", f, (n + f // 7) % 3) for n in range(VIDEOS) for f in range(1, FRAMES + 1)]
+    return [(f"v{n:04}", f, (n + f // 7) % 3) for n in range(videos) for f in range(1, FRAMES + 1)]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("made"), VIDEOS)
+
+
+def make(root, videos):
     """Stores 'faces', 'rest' and 'noise' of the same frames, but that 'rest' lacks a few, and their labels."""
-    root = tmp_path_factory.mktemp("made")
-    keys = pd.DataFrame(rows(), columns=["video", "frame", "label"])
+    keys = pd.DataFrame(rows(videos), columns=["video", "frame", "label"])
     for seed, (name, loud) in enumerate(LOUD.items()):
         rng = np.random.default_rng(seed)
         values = rng.standard_normal((len(keys), D)) + loud * np.eye(D)[keys["label"]]
@@ -55,7 +58,7 @@ def made(tmp_path_factory):
             chunk_rows=256,
         )
     table = keys.assign(expression=[CLASSES[k] for k in keys["label"]], group=keys["video"]).drop(columns="label")
-    table["expression_split"] = np.where(table["video"] >= f"v{VIDEOS * 2 // 3:04}", "val", "train")
+    table["expression_split"] = np.where(table["video"] >= f"v{videos * 2 // 3:04}", "val", "train")
     write_labels(root / "labels.parquet", Labels(table, CLASSES, "made"))
     return root
 
@@ -100,10 +103,14 @@ def auc(folder):
     return float(np.mean(found))
 
 
-def test_a_store_of_noise_costs_next_to_nothing_and_a_complementary_one_gains(place):
-    alone, noisy, both = (auc(run(*stores, flags=["-r", "3"])) for stores in
+@pytest.mark.slow
+def test_a_store_of_noise_costs_next_to_nothing_and_a_complementary_one_gains(workplace):
+    """On 8,000 training frames: the fewer they are, the more a head learns of noise."""
+    make(workplace, 1000)
+    flags = ["--loss", "cross_entropy", "-e", "6", "--batch-size", "256", "--look-every", "100"]
+    alone, noisy, both = (auc(run(*stores, flags=flags)) for stores in
                           (["faces"], ["faces", "noise"], ["faces", "rest"]))  # fmt: skip
-    assert 0.6 < alone < 0.9
+    assert 0.75 < alone < 0.9
     assert noisy > alone - 0.005
     assert both > alone + 0.02
 
