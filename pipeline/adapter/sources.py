@@ -25,7 +25,7 @@ SPREAD = 4  # times the rows of a block is how far apart in the store they may b
 
 
 class InMemory:
-    """Inputs of the head for n frames whose ``values`` (n, D), of any dtype, lie on the device.
+    """Inputs of the head for n frames whose ``values`` (n, D), of any dtype, lie on the device; or those of each store.
 
     Where a ``front`` is given, its shift and scale are still to be applied to them. Its projection has been applied
     already: it makes the values smaller. ``present`` (n, S) says of several stores which have each frame: what one
@@ -33,21 +33,36 @@ class InMemory:
     """
 
     def __init__(
-        self, values: torch.Tensor, front: Front | Fronts | None = None, present: torch.Tensor | None = None
-    ) -> None:
+        self, values: torch.Tensor | list[torch.Tensor], front: Front | Fronts | None = None,
+        present: torch.Tensor | None = None,
+    ) -> None:  # fmt: skip
         self.values, self.present = values, present
-        self._columns = front.columns if front is not None and present is not None else None
+        self._columns = front.columns if isinstance(front, Fronts) else None
         self._shift = front.shift if front is not None and bool((front.shift != 0).any()) else None
         self._scale = front.scale if front is not None and bool((front.scale != 1).any()) else None
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
         """Inputs (n, K) float32 of the frames ``rows`` (n,)."""
-        taken = self.values.index_select(0, rows).float()
+        taken = self._taken(rows)
         if self._shift is not None:
             taken.sub_(self._shift)
         if self._scale is not None:
             taken.div_(self._scale)
-        return taken if self._columns is None else hide_(taken, self._columns, ~self.present[rows])
+        if self._columns is None or self.present is None:
+            return taken
+        return hide_(taken, self._columns, ~self.present[rows])
+
+    @property
+    def device(self) -> torch.device:
+        return (self.values if isinstance(self.values, torch.Tensor) else self.values[0]).device
+
+    def _taken(self, rows: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.values, torch.Tensor):
+            return self.values.index_select(0, rows).float()
+        taken = torch.empty((len(rows), self._columns[-1].stop))
+        for values, columns in zip(self.values, self._columns, strict=True):
+            taken[:, columns] = values.index_select(0, rows)
+        return taken
 
     def gather(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Windows (B, T, K) float32 and ``valid`` (B, T) of ``rows`` (B, T): zeros and False where a row is -1."""
@@ -79,9 +94,9 @@ class FromDisk:
         """Of a frame in one view, in memory: float32 behind a projection, else float16 as it is stored."""
         return (4 if self._projected else 2) * self.front.num_inputs
 
-    def hold(self, rows: NDArray, out: torch.Tensor | None = None) -> InMemory:
+    def hold(self, rows: NDArray, out: torch.Tensor | list[torch.Tensor] | None = None) -> InMemory:
         """The frames ``rows`` (n,) on the device, in that order; in the first rows of ``out``, where given."""
-        out = self.empty(len(rows)) if out is None else out[: len(rows)]
+        out = _rows_of(self.empty(len(rows)) if out is None else out, 0, len(rows))
         view, frame = np.divmod(rows, len(self.store_rows))
         for number, name in enumerate(self.views):
             of_view = np.flatnonzero(view == number)
@@ -89,18 +104,24 @@ class FromDisk:
             for places in blocks.places():
                 at = of_view[places]
                 if self._as_stored and (np.diff(at) == 1).all():  # read to where they are to be
-                    blocks.read(places, out[at[0] : at[-1] + 1].numpy())
+                    to = _rows_of(out, at[0], at[-1] + 1)
+                    blocks.read(places, [part.numpy() for part in to] if isinstance(to, list) else to.numpy())
                     continue
                 values = torch.from_numpy(blocks.read(places)).to(self.device)
                 values = self.front(values) if self._projected else values
-                out.index_copy_(0, torch.from_numpy(at).to(self.device), values)
+                each = zip(out, self.front.columns, strict=True) if isinstance(out, list) else [(out, slice(None))]
+                for part, columns in each:
+                    part.index_copy_(0, torch.from_numpy(at).to(self.device), values[:, columns])
         present = self._present(self.store_rows[frame])
         if present is not None and self._projected:
             hide_(out, self.front.columns, ~present)
         return InMemory(out, None if self._projected else self.front, present)
 
-    def empty(self, num_rows: int) -> torch.Tensor:
-        """Room on the device for as many rows."""
+    def empty(self, num_rows: int) -> torch.Tensor | list[torch.Tensor]:
+        """Room on the device for as many rows; of several stores as they are stored, for those of each."""
+        if self._as_stored and isinstance(self.store, Stores):
+            widths = [of.stop - of.start for of in self.front.columns]
+            return [torch.from_numpy(np.empty((num_rows, width), np.float16)) for width in widths]
         if self._as_stored:  # numpy asks for large pages: to touch the memory first is most of what a load costs
             return torch.from_numpy(np.empty((num_rows, self.front.num_inputs), np.float16))
         dtype = torch.float32 if self._projected else torch.float16
@@ -136,6 +157,10 @@ class FromDisk:
         return self.front.projects
 
 
+def _rows_of(values: torch.Tensor | list[torch.Tensor], start: int, stop: int) -> torch.Tensor | list[torch.Tensor]:
+    return [part[start:stop] for part in values] if isinstance(values, list) else values[start:stop]
+
+
 class Blocks:
     """The store's ``rows`` (n,) in blocks (m, D) float16 of at most ``size`` bytes, in the order of the store.
 
@@ -160,7 +185,9 @@ class Blocks:
             for start in range(0, len(near), self._most):
                 yield near[start : start + self._most]
 
-    def read(self, places: NDArray[np.int64], out: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
+    def read(
+        self, places: NDArray[np.int64], out: NDArray[np.float16] | list[NDArray[np.float16]] | None = None
+    ) -> NDArray[np.float16] | list[NDArray[np.float16]]:
         """The block (m, D) at ``places`` (m,); in ``out``, where given."""
         block = self.store.read(self.rows[places], self.view, out)
         self.store.let_go(self.rows[places], self.view)

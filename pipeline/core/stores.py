@@ -84,8 +84,13 @@ class Stores:
         """How many rows each store lacks."""
         return [int((own < 0).sum()) for own in self._own]
 
-    def read(self, rows: np.ndarray, name: str = "original", out: np.ndarray | None = None) -> np.ndarray:
-        """As ``FeatureStore.read``: rows (n,) of a view as (n, D) float16, the columns of each store after another."""
+    def read(
+        self, rows: np.ndarray, name: str = "original", out: np.ndarray | list[np.ndarray] | None = None
+    ) -> np.ndarray | list[np.ndarray]:
+        """As ``FeatureStore.read``: rows (n,) of a view as (n, D) float16, the columns of each store after another.
+
+        ``out`` may be a list with an array for each store, (n, its width): so nothing is copied.
+        """
         rows = np.asarray(rows, dtype=np.int64)
         if name not in self.widths:
             raise UserError(f"'{name}' is not in the stores {self.path}, which have {list(self.widths)}")
@@ -93,8 +98,9 @@ class Stores:
         if name == "logits":
             _read_into(out, self.stores[self._with_logits], self._own[self._with_logits][rows], name)
             return out
-        for store, own, columns in zip(self.stores, self._own, self._columns[name], strict=True):
-            _read_into(out[:, columns], store, own[rows], _view_of(store, name))
+        parts = out if isinstance(out, list) else [out[:, columns] for columns in self._columns[name]]
+        for part, store, own in zip(parts, self.stores, self._own, strict=True):
+            _read_into(part, store, own[rows], _view_of(store, name))
         return out
 
     def let_go(self, rows: np.ndarray, name: str = "original") -> None:
@@ -185,6 +191,9 @@ def _read_into(out: np.ndarray, store: FeatureStore, own: np.ndarray, view: str)
     if (wanted[1:] < wanted[:-1]).any():  # in the store's own order it reads each chunk once
         order = np.argsort(wanted, kind="stable")
         at, wanted = at[order], wanted[order]
+    elif len(at) == len(own) and out.flags.c_contiguous:
+        store.read(wanted, view, out)
+        return
     # A chunk at a time, into the same memory: it stays in the processor's cache until it is put into its columns.
     chunk_of = wanted // store.chunk_rows
     bounds = [0, *(np.flatnonzero(chunk_of[1:] != chunk_of[:-1]) + 1), len(wanted)]

@@ -28,7 +28,7 @@ class Shard:
 
     def __init__(self, windows: NDArray, rows: NDArray, inputs: InMemory, num_frames: int) -> None:
         self.windows, self.inputs, self.num_frames = windows, inputs, num_frames
-        self.rows = torch.from_numpy(rows).to(inputs.values.device)
+        self.rows = torch.from_numpy(rows).to(inputs.device)
 
     def batch(self, numbers: NDArray, hides: ModalityDropout | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, T, K) float32 and valid (B, T). Number v * W' + w is window w of the shard in view v.
