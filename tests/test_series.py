@@ -68,8 +68,16 @@ def by_hand(keys, features, rule, rate):
     return found
 
 
-@pytest.mark.parametrize("file", ["sound.h5", "sound.npz"])
-@pytest.mark.parametrize(("rule", "rate"), [("nearest", 100), ("nearest", 7), ("mean", 100), ("mean", 40), ("mean", 7)])
+@pytest.mark.parametrize(
+    ("rule", "rate", "file"),
+    [
+        ("nearest", 100, "sound.h5"),
+        ("nearest", 7, "sound.npz"),
+        ("mean", 100, "sound.npz"),
+        ("mean", 40, "sound.h5"),
+        ("mean", 7, "sound.h5"),
+    ],
+)
 def test_a_frame_gets_what_the_rule_says_and_what_is_missing_is_counted_and_named(
     place, monkeypatch, capsys, rule, rate, file
 ):
