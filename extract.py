@@ -9,6 +9,8 @@
     python extract.py --verify                           what in the store is damaged; --repair extracts it again
     python extract.py --compact                          the store without holes and vanished frames
     python extract.py --import other.h5 -s other.zarr    features made elsewhere; --export FILE.h5 the other way
+    python extract.py --ray auto                         on all machines of a Ray cluster, or all GPUs of this one
+    python extract.py --part 3/16                        one part of the work; --join puts all parts into the store
 
 What is in the store already is not computed again; a run that was cut off goes on where it was.
 """
@@ -21,13 +23,14 @@ import pandas as pd
 from pipeline.core.numbering import every_nth
 from pipeline.core.params import UserError, entry, given_params, parse
 from pipeline.core.tables import beside_store
-from pipeline.extraction import commands
+from pipeline.extraction import commands, parts
+from pipeline.extraction.by_ray import on_ray
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.cuts import fill_together, plans_of_cuts
 from pipeline.extraction.inputs import read_tables
 from pipeline.extraction.plan import make_plan, print_dry_run
 from pipeline.extraction.processor import check_training_frames, fit_projection, split_processor
-from pipeline.extraction.run import fill, report_outcome
+from pipeline.extraction.run import computed_here, fill, report_outcome
 from pipeline.extraction.upkeep import delete_replaced
 
 
@@ -35,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv, components = split_processor(sys.argv[1:] if argv is None else argv)
     params = given_params(argv)
     config = parse(ExtractConfig, argv, sections=["extract"], description=__doc__)
-    if components and (config.verify or config.compact or config.export_to or config.import_from):
+    if components and (config.verify or config.compact or config.export_to or config.import_from or config.part):
         raise UserError("extract: --processor goes with an extraction alone")
 
     # What is done to a store without a frame table.
@@ -66,11 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_dry_run(of, path)
         return 0
 
+    # A part of it is left beside the store, which stays as it is.
+    if config.part:
+        outcome = parts.make_part(plan, config.store, config.part)
+        parts.print_outcome(config.part, outcome)
+        return 1 if config.strict and outcome.skipped else 0
+
     # What the stores lack is extracted; a projection is fitted on the first where --processor asks for one.
     for path in plans if config.repair else ():
         if path == config.store or path.exists():
             commands.repair(path)
-    outcomes = fill_together(plans) if config.cuts else {config.store: fill(plan, config.store)}
+    if config.join:
+        parts.check_parts(plan, config.store)
+    supply = on_ray(config) if config.ray and not config.join else computed_here
+    outcomes = fill_together(plans) if config.cuts else {config.store: fill(plan, config.store, supply)}
     for path, outcome in outcomes.items():
         if config.cuts:
             print(f"{path}:")

@@ -39,6 +39,7 @@ TABLES = {
 METRICS = "pipeline.metrics.catalogue"
 SHOWS = (
     "pipeline.core.children",
+    "pipeline.core.cluster",
     "pipeline.core.progress",
     "pipeline.training.board",
     "pipeline.training.messages",

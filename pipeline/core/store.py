@@ -58,6 +58,8 @@ from pipeline.core.params import UserError
 CHUNK_ROWS = 4096
 _RAW = (BytesCodec(endian="little"), Crc32cCodec())
 _KEY = (ZstdCodec(level=3), Crc32cCodec())
+_WHOLE = {"write_empty_chunks": True}  # a missing chunk file is always damage
+_MOST_AHEAD = 63  # chunks that the arrays of a store being written are too long
 # What may differ between two makings that the user calls alike: where the images came from, and never by which network,
 # weights or size they became features.
 ALIKE = ("crop_source",)
@@ -289,15 +291,35 @@ class StoreWriter:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._held, writing_store(self.path):
+            if self._room > self._next:
+                _cut(self.path, open_group(self.path, "r+"), self._next * self.chunk_rows)
             forget_consolidated(self.path)  # which somebody may have made meanwhile
 
-    def write(self, keys: pd.DataFrame, features: Mapping[str, np.ndarray]) -> None:
-        """Adds a chunk: ``keys`` (n <= chunk_rows rows: video, frame, size) and the (n, width) rows of each array."""
+    def write(self, keys: pd.DataFrame, features: Mapping[str, np.ndarray | Path]) -> None:
+        """Adds a chunk: ``keys`` (n <= chunk_rows rows: video, frame, size) and the (n, width) rows of each array.
+
+        Where ``takes_files``, a file may be given instead of rows that is the whole chunk, as ``raw_chunk`` makes it.
+        It is linked or renamed to its place, so it has to lie on the store's disk.
+        """
         if not 0 < len(keys) <= self.chunk_rows:
             raise ValueError(f"a chunk takes 1 to {self.chunk_rows} rows, not {len(keys)}")
         with writing_store(self.path):
-            write_chunk(self.group, self._next, keys, {name: features[name] for name in self.widths})
+            rows = {name: features[name] for name in self.widths}
+            self._make_room()
+            write_chunk(self.group, self._next, keys, rows, self._opened)
         self._next += 1
+
+    def _make_room(self) -> None:
+        """Makes the arrays long enough for the next chunk, and for more of a long store: each time takes milliseconds.
+
+        What is too much is cut off at the end, or by the next writer.
+        """
+        if self._next < self._room:
+            return
+        self._room = self._next + 1 + min(self._next, _MOST_AHEAD)
+        for array in row_arrays(self.path, self.group):  # 'frame' last: it never has more rows than others
+            self._opened[array.path] = array.with_config(_WHOLE)
+            self._opened[array.path].resize((self._room * self.chunk_rows, *array.shape[1:]))
 
     def _attach(self) -> None:
         if _filled(self.path):
@@ -309,6 +331,10 @@ class StoreWriter:
             beside(self.path, "new").rename(self.path)
             self.group = open_group(self.path, "r+")
         self.chunk_rows = int(self.group["frame"].chunks[0])
+        # Whether a chunk of each array is the raw rows and a checksum.
+        self.takes_files = all(map(_is_raw, feature_arrays(self.path, self.group).values()))
+        self._opened: dict[str, zarr.Array] = {}
+        self._room = 0  # chunks that the arrays are long enough for
         committed = np.flatnonzero(_numbers(self.path, self.group["frame"]) >= 0)
         self._next = 0 if len(committed) == 0 else int(committed[-1]) // self.chunk_rows + 1
         _cut(self.path, self.group, self._next * self.chunk_rows)
@@ -390,19 +416,51 @@ def create(path: Path, made_by: Mapping[str, Any], widths: Mapping[str, int], ch
     return group
 
 
-def write_chunk(group: zarr.Group, index: int, keys: pd.DataFrame, features: Mapping[str, np.ndarray]) -> None:
-    """Writes chunk ``index`` whole, its commit mark last: ``keys`` (n rows) and the (n, width) rows of each array."""
+def raw_chunk(values: np.ndarray, rows: int) -> Iterator[bytes | memoryview]:
+    """The pieces of the file of a feature chunk: ``values`` (n, width) as ``rows`` rows, then their checksum."""
+    content = _padded(values, rows, np.dtype("<f2"), 0).reshape(-1).view(np.uint8)
+    yield memoryview(content)
+    yield google_crc32c.value(content).to_bytes(4, "little")
+
+
+def write_chunk(
+    group: zarr.Group,
+    index: int,
+    keys: pd.DataFrame,
+    features: Mapping[str, np.ndarray | Path],
+    opened: dict[str, zarr.Array] | None = None,
+) -> None:
+    """Writes chunk ``index`` whole, its commit mark last: ``keys`` (n rows) and the (n, width) rows of each array.
+
+    A file in the place of rows is the chunk itself, and is linked or renamed to where it belongs. ``opened`` keeps the
+    arrays between two calls: to open one takes as long as to write its keys.
+    """
+    opened = {} if opened is None else opened
     frame = group["frame"]
     rows = int(frame.chunks[0])
-    content = {_where(name): _padded(values, rows, np.float16, 0) for name, values in features.items()}
+    content: dict[str, np.ndarray | Path] = {
+        _where(name): values if isinstance(values, Path) else _padded(values, rows, np.float16, 0)
+        for name, values in features.items()
+    }
     content["video"] = _padded(keys["video"].to_numpy(), rows, np.dtypes.StringDType(), "")
     content["size"] = _padded(keys["size"].to_numpy(), rows, np.int64, -1)
     content["frame"] = _padded(keys["frame"].to_numpy(), rows, np.int64, -1)
     for where, values in content.items():
-        array = group[where].with_config({"write_empty_chunks": True})  # a missing chunk file is always damage
+        if where not in opened:
+            opened[where] = group[where].with_config(_WHOLE)
+        array = opened[where]
         if array.shape[0] < (index + 1) * rows:
             array.resize(((index + 1) * rows, *array.shape[1:]))
-        array[index * rows : (index + 1) * rows] = values
+        if isinstance(values, Path):
+            place = chunk_file(group.store.root, array, index)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            try:
+                os.link(values, place)  # so that killed here, the file is still where it was
+            except OSError:  # a disk without links
+                values.replace(place)
+        else:
+            array[index * rows : (index + 1) * rows] = values
 
 
 def read_chunk(path: Path, array: zarr.Array, index: int) -> np.ndarray:

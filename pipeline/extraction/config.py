@@ -75,6 +75,18 @@ class ExtractConfig:
     fps: float | Path | None = option(None, help=f"of a series: {FPS}; default: the faces.parquet of the frames")
     first_frame: int = option(1, help="of a series: the number of the frame at 0 s, where --fps says no times")
     export_to: Path | None = option(None, "--export", help="write the store's features to a new .h5 or .npz")
+    part: str | None = option(None, help="only this part of the work, such as 3/16; --join puts all into the store")
+    join: bool = option(False, help="put what --part has made into the store")
+    ray: str | None = option(
+        None,
+        help="compute on the machines of a Ray cluster: its address, or auto: the one that runs, else this machine",
+    )
+    ray_workers: int | None = option(
+        None, help="with --ray: workers; default: one a GPU, or one a core where there are none", within="[1, 100_000]"
+    )
+    gpus_per_worker: float | None = option(
+        None, help="with --ray: GPUs of a worker; default: 1 where the cluster has any", within="[0, 64]"
+    )
 
     def __post_init__(self) -> None:
         check_rate(self.fps)
@@ -87,10 +99,29 @@ class ExtractConfig:
         if self.made_by is not None:
             _check_made_by(self.made_by, bool(self.import_from))
         works = {"import_from": "--import", "repair": "--repair", "dry_run": "--dry-run", "verify": "--verify"}
-        works |= {"compact": "--compact", "export_to": "--export"}
+        works |= {"compact": "--compact", "export_to": "--export", "part": "--part", "join": "--join"}
         given = [flag for name, flag in works.items() if getattr(self, name)]
         if len(given) > 1 and given != ["--import", "--repair"]:
             raise UserError(f"extract: {' and '.join(given)} do not go together")
+        several = {"part": "--part", "join": "--join", "ray": "--ray"}
+        if self.cuts and (with_cuts := [flag for name, flag in several.items() if getattr(self, name)]):
+            raise UserError(f"extract: cuts and {with_cuts[0]} do not go together: give each cut a run of its own")
+        if self.part is not None:
+            numbers_of(self.part)
+            if self.data.is_dir():
+                raise UserError(
+                    "extract: --part takes a frame table, since all parts would index the folder at once: make it with "
+                    f"'python -m pipeline.datasets.index --root {self.data} --frames FILE' and give it with -d FILE"
+                )
+
+
+def numbers_of(part: str) -> tuple[int, int]:
+    """(3, 16) of '3/16'. Raises ``UserError`` for anything that is no part."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", part)
+    number, parts = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= parts:
+        raise UserError(f"extract: part must be one of so many, such as 3/16, and is {part}")
+    return number, parts
 
 
 def _check_cuts(cuts: dict) -> None:

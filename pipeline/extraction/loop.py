@@ -1,10 +1,13 @@
 """Frames through the frozen backbone into the store."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +21,7 @@ from pipeline.core.tables import Frames
 from pipeline.extraction.backbones import Backbone, pooling_words
 from pipeline.extraction.forward import Forward, Pending, Rows
 from pipeline.extraction.frames import SQUASH, read_batches
+from pipeline.extraction.pieces import Some, Stored, rows_at
 from pipeline.extraction.views import AUGMENTATION, augmentation_number
 
 # The least cosine between what is stored and what is computed now, below which the two are different things. Another
@@ -86,71 +90,182 @@ def missing_frames(frames: pd.DataFrame, keys: pd.DataFrame) -> pd.DataFrame:
 
 
 def extract(
-    frames: Frames, todo: pd.DataFrame, writer: StoreWriter, forward: Forward, workers: int, outcome: Outcome
+    frames: Frames,
+    todo: pd.DataFrame,
+    writer: StoreWriter,
+    forward: Forward,
+    workers: int,
+    outcome: Outcome,
+    source: "Callable[[Progress], Iterator[Some]] | None" = None,
+    committed: Callable[[int], None] = lambda place: None,
 ) -> None:
     """Fills ``outcome`` while it goes, a chunk at a time, so that it is true wherever the run ends.
 
     Three things go on at once: decoding and resizing, two batches ahead; the forward pass; and the writing of one
     chunk. Chunks are written one after the other in the order of ``todo``, all but the last of them full.
 
+    ``source`` gives the rows, in the order of ``todo``, where they are not, or not all, computed here; else ``here``
+    does. ``committed`` is told the last place in ``todo`` of each chunk that is written.
+
     A frame that cannot be read is noted and left out. Raises ``UserError`` where a feature is not finite, and where
     most rows of the first chunk are too small for float16.
     """
-    forward.prepare()
     progress = Progress(len(todo))
     outcome.seconds = progress.seconds
 
-    def write(keys: pd.DataFrame, rows: Rows) -> None:
+    def write(keys: pd.DataFrame, rows: Rows | dict[str, Path], last: int) -> None:
         writer.write(keys, rows)
         outcome.extracted += len(keys)
+        committed(last)
 
-    with Behind(write) as behind:
-        for places, rows in into_chunks(_rows(frames, todo, forward, workers, outcome, progress), writer):
-            keys = todo.iloc[places]
-            _check_chunk(rows, keys, forward, outcome)
+    source = source or (lambda progress: here(frames, todo, forward, workers, outcome, progress))
+    with closing(source(progress)) as found, Behind(write) as behind:
+        for places, rows in into_chunks(found, writer):
+            keys = rows_at(todo, places)
+            if isinstance(rows, Stored):
+                add_faint(outcome, rows.piece.faint)
+                rows = rows.files()
+            else:
+                check_rows(rows, keys, forward, outcome, first=outcome.extracted == 0)
             with progress.clock("write"):
-                behind(keys, rows)
+                behind(keys, rows, int(places[-1]))
         with progress.clock("write"):
             behind.wait()
     progress.end()
 
 
-def _rows(
-    frames: Frames, todo: pd.DataFrame, forward: Forward, workers: int, outcome: Outcome, progress: "Progress"
-) -> Iterator[tuple[list[int], Rows]]:
-    """Batch by batch, places in ``todo`` and their rows.
+def here(
+    frames: Frames, todo: pd.DataFrame, forward: Forward, workers: int, outcome: Outcome, progress: "Progress",
+    places: np.ndarray | None = None,
+) -> Iterator[Some]:  # fmt: skip
+    """Batch by batch, places in ``todo`` and their rows, computed in this process; of some ``places`` only, if given.
+
+    What cannot be read is noted in ``outcome``.
+    """
+    part = todo if places is None else todo.iloc[places]
+    for batch in computed(frames.root, zip(part["path"], part["video"], strict=True), forward, workers, progress):
+        for place, why in batch.failed.items():
+            outcome.skipped[part["path"].iloc[place]] = why
+        if batch.places:
+            yield (batch.places if places is None else places[batch.places]), batch.rows
+
+
+@dataclass(frozen=True)
+class Computed:
+    """A batch: the places of its rows in the stream of frames, ``failed`` {place: why}, and the place behind it."""
+
+    places: list[int]
+    rows: Rows
+    failed: dict[int, str]
+    stop: int
+
+
+def computed(
+    root: Path, wanted: Iterable[tuple[str, str]], forward: Forward, workers: int, progress: "Progress"
+) -> Iterator[Computed]:
+    """Batch by batch the rows of ``wanted``, (path, video) of each frame, which are taken only as they are needed.
 
     A batch is waited for only when the next one is on its way: a device has always something to do.
     """
-    before: tuple[list[int], Pending] | None = None
-    for places, images, failed in _timed(_batches(frames, todo, forward, workers), progress):
-        for place, why in failed.items():
-            outcome.skipped[todo["path"].iloc[place]] = why
-        if images:
-            with progress.clock("forward"):
-                started = forward.start(images, todo["video"].iloc[places].tolist())
-                rows = before[1]() if before else None
-            if before and rows:
-                yield before[0], rows
-            before = places, started
-        progress.show(progress.done + len(images) + len(failed))
+    forward.prepare()
+    videos: deque[str] = deque()
+    stop = 0
+
+    def paths() -> Iterator[Path]:
+        for path, video in wanted:
+            videos.append(video)
+            yield root / path
+
+    before: Callable[[], Computed] | None = None
+    batches = read_batches(paths(), forward.batch_size, workers, forward.resize_image)
+    for places, images, failed in _timed(batches, progress):
+        start, stop = stop, stop + len(places) + len(failed)
+        names = [videos.popleft() for _ in range(start, stop)]
+        with progress.clock("forward"):
+            pending = forward.start(images, [names[place - start] for place in places]) if images else dict
+            done = before() if before else None
+        if done:
+            yield done
+        before = partial(_arrived, places, pending, failed, stop)
+        progress.show(progress.done + len(places) + len(failed))
     if before:
         with progress.clock("forward"):
-            rows = before[1]()
-        yield before[0], rows
+            done = before()
+        yield done
 
 
-def into_chunks(batches: Iterable[tuple[list[int], Rows]], writer: StoreWriter) -> Iterator[tuple[list[int], Rows]]:
-    """The same rows in the same order, ``writer.chunk_rows`` at a time; fewer in the last."""
+def _arrived(places: list[int], pending: Pending, failed: dict[int, str], stop: int) -> Computed:
+    return Computed(places, pending(), failed, stop)
+
+
+@dataclass
+class Share:
+    """Frames that are computed together, and what came of them so far: ``rows`` of those whose places are ``kept``."""
+
+    table: pd.DataFrame
+    rows: Rows
+    kept: list[int] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+def by_share(
+    root: Path,
+    tables: Iterable[pd.DataFrame],
+    widths: Mapping[str, int],
+    forward: Forward,
+    workers: int,
+    progress: "Progress",
+) -> Iterator[Share]:
+    """Table by table the rows of its frames. The next table is taken while the one before is computed.
+
+    Where no other table is there at that time, ``tables`` should end: else the last frames would wait for it.
+    """
+    begun: deque[Share] = deque()
+
+    def wanted() -> Iterator[tuple[str, str]]:
+        for table in tables:
+            begun.append(Share(table, {name: np.empty((len(table), n), np.float16) for name, n in widths.items()}))
+            yield from zip(table["path"], table["video"], strict=True)
+
+    start = 0
+    for batch in computed(root, wanted(), forward, workers, progress):
+        places, taken = np.array(batch.places, dtype=np.int64), 0
+        while begun and start < batch.stop:
+            share = begun[0]
+            end = start + len(share.table)
+            until = int(np.searchsorted(places, end))
+            for name in share.rows if until > taken else ():
+                share.rows[name][len(share.kept) : len(share.kept) + until - taken] = batch.rows[name][taken:until]
+            share.kept += (places[taken:until] - start).tolist()
+            share.failed |= {place - start: why for place, why in batch.failed.items() if start <= place < end}
+            taken = until
+            if batch.stop < end:
+                break
+            start = end
+            begun.popleft()
+            share.rows = {name: values[: len(share.kept)] for name, values in share.rows.items()}
+            yield share
+
+
+def into_chunks(batches: Iterable[Some], writer: StoreWriter) -> Iterator[tuple[Sequence[int], Rows | Stored]]:
+    """The same rows in the same order, ``writer.chunk_rows`` at a time; fewer in the last.
+
+    What lies on the disk and is such a chunk already is passed on as it is.
+    """
     places: list[int] = []
     chunk: Rows = {}
     for more, rows in batches:
+        if isinstance(rows, Stored):
+            if not places and rows.is_chunk_of(writer):
+                yield more, rows
+                continue
+            rows = rows.read()
         taken = 0
         while taken < len(more):
             if not places:
                 chunk = {name: np.empty((writer.chunk_rows, n), np.float16) for name, n in writer.widths.items()}
             filled = len(places)
-            places += more[taken : taken + writer.chunk_rows - filled]
+            places.extend(more[taken : taken + writer.chunk_rows - filled])
             for name, values in chunk.items():
                 values[filled : len(places)] = rows[name][taken : taken + len(places) - filled]
             taken += len(places) - filled
@@ -197,27 +312,34 @@ def least_cosine_to_stored(frames: Frames, done: pd.DataFrame, stored: np.ndarra
 
     ``made_by`` says what should have made the store; this shows that it still would. ``done`` has the frames' paths.
     """
-    places, images, _ = next(_batches(frames, done, forward, 1))
-    if not images:
+    places, now = first_features(frames, done, forward)
+    if not places:
         return None
-    now = forward(images, done["video"].iloc[places].tolist())["original"]
     old, new = stored[places].astype(np.float32), now.astype(np.float32)
     with np.errstate(invalid="ignore"):
         cosine = (old * new).sum(1) / np.maximum(np.linalg.norm(old, axis=1) * np.linalg.norm(new, axis=1), 1e-12)
     return float(np.where((old == new).all(1), 1.0, cosine).min())  # of two rows of zeros, too
 
 
-def _batches(
-    frames: Frames, todo: pd.DataFrame, forward: Forward, workers: int
-) -> Iterator[tuple[list[int], list[np.ndarray], dict[int, str]]]:
-    paths = (frames.root / path for path in todo["path"])
-    return read_batches(paths, forward.batch_size, workers, forward.resize_image)
+def first_features(frames: Frames, table: pd.DataFrame, forward: Forward) -> tuple[list[int], np.ndarray | None]:
+    """The places in ``table`` of what can be read of its first batch, and the features (n, D); None for no places."""
+    paths = (frames.root / path for path in table["path"])
+    places, images, _ = next(read_batches(paths, forward.batch_size, 1, forward.resize_image))
+    return places, forward(images, table["video"].iloc[places].tolist())["original"] if images else None
 
 
-def _check_chunk(rows: Mapping[str, np.ndarray], keys: pd.DataFrame, forward: Forward, outcome: Outcome) -> None:
+def add_faint(outcome: Outcome, faint: Mapping[str, int]) -> None:
+    """Adds numbers of faint rows to those of the outcome."""
+    for name, count in faint.items():
+        outcome.faint[name] = outcome.faint.get(name, 0) + count
+
+
+def check_rows(
+    rows: Mapping[str, np.ndarray], keys: pd.DataFrame, forward: Forward, outcome: Outcome, first: bool
+) -> None:
     """Counts the rows of a chunk that float16 is too coarse for.
 
-    Raises ``UserError`` for values that are not finite, and where most rows of the first chunk are too small.
+    Raises ``UserError`` for values that are not finite, and where most rows of the ``first`` chunk are too small.
     """
     for name, values in rows.items():
         bad = ~np.isfinite(values).all(axis=1)
@@ -229,8 +351,8 @@ def _check_chunk(rows: Mapping[str, np.ndarray], keys: pd.DataFrame, forward: Fo
             continue
         in_half = forward.backbone.scale if forward.dtype == torch.float16 else 1.0  # lost before they were multiplied
         faint = int((np.sqrt(np.square(values, dtype=np.float32).mean(axis=1)) < FAINT * in_half).sum())
-        outcome.faint[name] = outcome.faint.get(name, 0) + faint
-        if outcome.extracted == 0 and 2 * faint > len(values):
+        add_faint(outcome, {name: faint})
+        if first and 2 * faint > len(values):
             raise UserError(
                 f"{faint:,} of the first {len(values):,} rows of '{name}' lose over 1 % of their length in the store's "
                 f"float16 (the largest value is {np.abs(values).max():.1e}): {_scaled(forward.backbone.scale * 1e6)}"
@@ -262,6 +384,7 @@ class Progress(FrameCounter):
     def __init__(self, total: int) -> None:
         super().__init__(total)
         self.seconds = {"decode": 0.0, "forward": 0.0, "write": 0.0}
+        self.workers = ""  # what there is to say of other processes that compute, instead of the shares
 
     @contextmanager
     def clock(self, what: str) -> Iterator[None]:
@@ -273,6 +396,8 @@ class Progress(FrameCounter):
             self.seconds[what] += time.monotonic() - start
 
     def details(self, elapsed: float) -> str:
+        if self.workers:
+            return f" ({self.workers})"
         shares = (f"{what} {100 * s / max(elapsed, 1e-9):.0f} %" for what, s in self.seconds.items())
         return f" ({', '.join(shares)})"
 

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+import torch
 
 from pipeline.core.device import pick_device
 from pipeline.core.store import FeatureStore, StoreWriter, differences
@@ -45,14 +46,21 @@ class Plan:
 def make_plan(config: ExtractConfig, frames: Frames, wanted: pd.DataFrame) -> Plan:
     """Loads the backbone, whose weights are fetched and converted first. The store is not touched."""
     device = pick_device(config.device)
-    crop_source = config.crop_source or frames.crop_source
-    backbone = _load_backbone(config).fitted(config.fit, config.crop_pct, crop_source)
-    views = view_names(config.data_aug, config.views)
-    made_by = loop.made_by(backbone, replace(frames, crop_source=crop_source), config.precision, views)
-    forward = Forward(backbone, config.batch_size, config.precision, views, device, len(wanted))
-    writer = StoreWriter(config.store, made_by, loop.widths(backbone, views), config.chunk_rows)
+    forward, made_by = make_forward(config, _load_backbone(config), frames, len(wanted), device)
+    writer = StoreWriter(config.store, made_by, loop.widths(forward.backbone, forward.views), config.chunk_rows)
     workers = config.workers or os.cpu_count() or 1
     return Plan(frames, wanted, forward, writer, made_by, workers, config.rebuild)
+
+
+def make_forward(
+    config: ExtractConfig, backbone: Backbone, frames: Frames, num_wanted: int, device: torch.device
+) -> tuple[Forward, dict[str, Any]]:
+    """The backbone as it is run on so many frames, and what its features are made by. Of ``frames`` no row is read."""
+    crop_source = config.crop_source or frames.crop_source
+    backbone = backbone.fitted(config.fit, config.crop_pct, crop_source)
+    views = view_names(config.data_aug, config.views)
+    made_by = loop.made_by(backbone, replace(frames, crop_source=crop_source), config.precision, views)
+    return Forward(backbone, config.batch_size, config.precision, views, device, num_wanted), made_by
 
 
 def _load_backbone(config: ExtractConfig) -> Backbone:
@@ -60,7 +68,7 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
 
     def load(folder: Path) -> Backbone:
         weights = prepare(config.backbone, config.weights, folder)
-        return load_backbone(weights, config.input_size, config.layers, config.grid, config.scale, config.token_pooling)
+        return load_backbone_of(config, weights)
 
     if not config.dry_run:
         return load(WEIGHTS)
@@ -68,6 +76,11 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
         if (made := weights_file(config.backbone)).is_file():
             shutil.copy(made, folder)
         return load(Path(folder))
+
+
+def load_backbone_of(config: ExtractConfig, weights: Path) -> Backbone:
+    """The backbone that ``config`` asks for, of a file of weights that ``prepare`` made."""
+    return load_backbone(weights, config.input_size, config.layers, config.grid, config.scale, config.token_pooling)
 
 
 def print_dry_run(plan: Plan, path: Path) -> None:

@@ -1,15 +1,17 @@
 """A plan carried out: what the store lacks is extracted, and what could not be read is reported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pandas as pd
 
 from pipeline.core.files import write_json
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreMismatch
-from pipeline.extraction import loop
+from pipeline.extraction import loop, pieces
 from pipeline.extraction.commands import repair
 from pipeline.extraction.plan import Plan
 from pipeline.extraction.upkeep import start_over, verify
@@ -17,9 +19,37 @@ from pipeline.extraction.upkeep import start_over, verify
 T = TypeVar("T")
 
 
-def fill(plan: Plan, path: Path) -> loop.Outcome:
-    """Extracts what the store at ``path`` lacks, as ``matching`` says."""
-    return matching(plan, path, lambda: _add_frames(plan, path))
+@dataclass(frozen=True)
+class Need:
+    """What is to be computed: the frames of ``todo`` in ``places``, for the store at ``path``.
+
+    Who computes it notes in ``outcome`` what cannot be read, and tells ``used`` of the pieces that it makes.
+    """
+
+    plan: Plan
+    path: Path
+    todo: pd.DataFrame
+    places: np.ndarray
+    outcome: loop.Outcome
+    used: pieces.Used
+    progress: loop.Progress
+
+
+Supply = Callable[[Need], Iterator[pieces.Some]]
+
+
+def computed_here(need: Need) -> Iterator[pieces.Some]:
+    """The rows that are needed, computed by this process."""
+    plan = need.plan
+    return loop.here(plan.frames, need.todo, plan.forward, plan.workers, need.outcome, need.progress, need.places)
+
+
+def fill(plan: Plan, path: Path, supply: Supply = computed_here) -> loop.Outcome:
+    """Adds what the store at ``path`` lacks: what other processes have left beside it, and the rest by ``supply``.
+
+    A store that something else made is treated as ``matching`` says.
+    """
+    return matching(plan, path, lambda: _add_frames(plan, path, supply))
 
 
 def matching(plan: Plan, path: Path, work: Callable[[], T]) -> T:
@@ -41,12 +71,52 @@ def matching(plan: Plan, path: Path, work: Callable[[], T]) -> T:
             start_over(plan.writer, len(plan.wanted))
 
 
-def _add_frames(plan: Plan, path: Path) -> loop.Outcome:
+def _add_frames(plan: Plan, path: Path, supply: Supply) -> loop.Outcome:
     with plan.writer:
         todo, outcome = lacking(plan, path)
         if len(todo):
-            loop.extract(plan.frames, todo, plan.writer, plan.forward, plan.workers, outcome)
+            _extract(plan, path, todo, supply, outcome)
+        if pieces.folder_of(path).is_dir() and (left := pieces.clear(path, FeatureStore(path).keys)):
+            print(f"{left:,} parts of frames that were not asked for stay in {pieces.folder_of(path)}")
     return outcome
+
+
+def _extract(plan: Plan, path: Path, todo: pd.DataFrame, supply: Supply, outcome: loop.Outcome) -> None:
+    cover, used = found_pieces(plan, path, todo), pieces.Used()
+    outcome.skipped |= {todo["path"].iloc[place]: why for place, why in cover.why.items()}
+    for piece, last in zip(cover.pieces, cover.last.tolist(), strict=True):
+        if last >= 0:
+            used.add(last, piece.folder)
+
+    def source(progress: loop.Progress) -> Iterator[pieces.Some]:
+        progress.done = len(todo) - len(cover.open)
+        rest = supply(Need(plan, path, todo, cover.open, outcome, used, progress)) if len(cover.open) else iter(())
+        return pieces.in_order(cover.stored(), rest)
+
+    loop.extract(plan.frames, todo, plan.writer, plan.forward, plan.workers, outcome, source, used.committed)
+
+
+def found_pieces(plan: Plan, path: Path, todo: pd.DataFrame) -> pieces.Cover:
+    """What other processes have made of ``todo`` and left beside the store at ``path``.
+
+    Raises ``UserError`` where code, library or images give other features here than they gave there. The first frames
+    of each who made any are computed for that.
+    """
+    found = pieces.find(path, plan.writer.made_by, plan.writer.widths, plan.rebuild)
+    for piece in {piece.facts["maker"]: piece for piece in reversed(found) if piece.rows}.values():
+        some = piece.keys[piece.keys["why"].isna()].head(plan.forward.batch_size)
+        known = some.reset_index(names="place").merge(plan.wanted, on=pieces.FRAME)
+        if len(known):
+            rows = piece.read(0, len(some))["original"]
+            rows = rows[np.searchsorted(some.index, known["place"])]
+            cosine = loop.least_cosine_to_stored(plan.frames, known, rows, plan.forward)
+            if cosine is not None and not cosine >= loop.SAME_COSINE:
+                raise UserError(
+                    f"{piece.facts['maker']} says that it made features as this does, but the same frames give other "
+                    f"features here (least cosine {cosine:.4f}): code or library differ. Delete {piece.folder.parent}, "
+                    "and make all by one"
+                )
+    return pieces.cover(todo, found)
 
 
 def lacking(plan: Plan, path: Path) -> tuple[pd.DataFrame, loop.Outcome]:

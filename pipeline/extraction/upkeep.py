@@ -53,7 +53,7 @@ class Damage:
 class Verified:
     """How many chunk files ``verify`` read, and what of them is damaged.
 
-    ``unfinished`` counts the chunks at the end without commit mark: a run was cut off in them, or is writing them now.
+    ``unfinished`` counts chunks begun at the end without commit mark: a run was cut off in them, or writes them now.
     They count for nothing, and the next run does them again. ``consolidated`` are the groups with consolidated
     metadata, from which other readers see fewer rows once the store grows; ``foreign_files`` are not part of the store.
     """
@@ -95,12 +95,13 @@ def _verified(path: Path) -> Verified:
     arrays = row_arrays(path, group)
     _check_lengths(path, group, files)
     count = max(array.shape[0] for array in arrays) // arrays[0].chunks[0]
-    damaged, files, unfinished = [], 0, 0
+    damaged, files, unfinished, at_the_end = [], 0, 0, True
     for index in reversed(range(count)):
         there = [array for array in arrays if chunk_file(path, array, index).is_file()]
         files += len(there)
-        if unfinished == count - 1 - index and "frame" not in [array.path for array in there]:
-            unfinished += 1
+        at_the_end = at_the_end and "frame" not in [array.path for array in there]
+        if at_the_end:
+            unfinished += bool(there)
         elif there and (damage := _chunk_damage(path, group, index)).files:
             damaged.append(damage)
     return Verified(files, damaged[::-1], unfinished, consolidated(path), foreign_files(path))

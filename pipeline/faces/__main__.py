@@ -11,6 +11,7 @@ data/faces}' in params.yaml reads them on.
     python -m pipeline.faces --names tree              folders are kept: class folders of videos become those of frames
     python -m pipeline.faces --stills frames --fps 25  folders of numbered pictures, clip/00001.jpg, are videos
     python -m pipeline.faces --landmarks afew_va       AFEW-VA's whole frames, cut by the points that come with them
+    python -m pipeline.faces --ray auto                by the machines of a Ray cluster, which see the same disk
 
 A frame without a face leaves a gap. Several people become <video>_left and <video>_right, or <video>_p1, <video>_p2...
 Stopped, it goes on with the video that it had not finished.
@@ -32,6 +33,7 @@ from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.dataset import counted
 from pipeline.datasets.numbered import CROPS, RECORDS, frame_digits
 from pipeline.datasets.scan import scan
+from pipeline.faces.by_ray import cut_on_ray
 from pipeline.faces.config import CutSettings, FacesConfig
 from pipeline.faces.loop import (
     PARTIAL,
@@ -60,7 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         todo = [task for task in tasks if not is_done(task)]
         expected = sum(len(t.sequence.paths) if t.sequence else expected_frames(t.root / t.source) for t in todo)
         try:
-            failed = cut_all(todo, expected, min(config.workers or os.cpu_count() or 1, max(len(todo), 1)))
+            if config.ray:
+                failed = cut_on_ray(todo, expected, config.ray, config.ray_workers)
+            else:
+                failed = cut_all(todo, expected, min(config.workers or os.cpu_count() or 1, max(len(todo), 1)))
         except OSError as error:  # of the output, such as a full disk: what cannot be read is a problem of its file
             raise UserError(f"faces: cannot write {error.filename or config.out}: {error.strerror}") from None
         shutil.rmtree(config.out / PARTIAL, ignore_errors=True)

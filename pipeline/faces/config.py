@@ -47,6 +47,12 @@ class FacesConfig(CutSettings):
     )
     fps: float | None = option(None, help="of such frames, for their times; default: not known", within="(0, inf)")
     workers: int = option(0, help="processes, each with a video of its own; 0: one a core", within="[0, 1024]")
+    ray: str | None = option(
+        None, help="cut on a Ray cluster: its address, or auto: the one that runs, else one of this machine"
+    )
+    ray_workers: int | None = option(
+        None, help="with --ray: workers, a core each; default: one for each core of the cluster", within="[1, 100_000]"
+    )
     rebuild: bool = option(False, help="remove what was cut with other settings and start over")
     strict: bool = option(False, help="exit status 1, after all is written, when a file has a problem")
 

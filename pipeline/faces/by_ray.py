@@ -1,0 +1,71 @@
+"""``--ray`` of python -m pipeline.faces: a video at a time for each worker of a Ray cluster, on a disk that all see."""
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import torch
+
+from pipeline.core import cluster
+from pipeline.core.cluster import Crew, Mark, Size
+from pipeline.core.params import UserError
+from pipeline.core.progress import FrameCounter
+from pipeline.faces.config import CutSettings
+from pipeline.faces.detect import DETECTORS
+from pipeline.faces.loop import PARTIAL, Task, cut
+
+
+def cut_on_ray(tasks: list[Task], expected: int, address: str, workers: int | None) -> dict[str, str]:
+    """{source: why it could not be cut}, as of ``cut_all``, by workers on the machines of the cluster at an address.
+
+    Each takes a core. Raises ``UserError`` where no machine sees both the videos and the folder for the faces.
+    """
+    if not tasks:
+        return {}
+    tasks = [dataclasses.replace(task, root=task.root.absolute(), out=task.out.absolute()) for task in tasks]
+    progress, failed = FrameCounter(expected, about=True), {}
+    mark = Mark.put(tasks[0].out / PARTIAL)
+    try:
+        with cluster.connected(address) as ray:
+            crew = Crew(ray, Cutter, (tasks[0].settings, tasks[0].root, mark), Size(1, 0), workers)
+            progress.details = lambda elapsed: f" ({crew.in_words()})"
+            for number, (why, frames) in crew.run(tasks, [1] * len(tasks), lambda: progress.show(progress.done)):
+                progress.show(progress.done + frames)
+                if why:
+                    failed[tasks[number].source] = why
+    finally:
+        mark.path.unlink(missing_ok=True)
+    progress.end()
+    return failed
+
+
+class Cutter:
+    """A worker with a detector of its own."""
+
+    def __init__(self, settings: CutSettings, root: Path, mark: Mark) -> None:
+        self.settings, self.root, self.mark = settings, root, mark
+
+    def ready(self) -> tuple[str, str | None]:
+        """The name of this machine, and why it cannot work or None."""
+        machine = cluster.name_of_machine()
+        if why := cluster.refusal_of_folder(self.root):
+            return machine, why
+        if not self.mark.is_seen():
+            return machine, f"does not see {self.mark.path.parents[1]}"
+        cv2.setNumThreads(1)
+        torch.set_num_threads(1)
+        self.detect = DETECTORS[self.settings.detector](self.settings.min_face, self.settings.confidence)
+        return machine, None
+
+    def do(self, task: Task) -> tuple[str | None, int]:
+        """Why a video could not be cut, or None, and its frames."""
+        frames = 0
+
+        def step() -> None:
+            nonlocal frames
+            frames += 1
+
+        try:
+            return cut(task, self.detect, step), frames
+        except OSError as error:
+            raise UserError(f"faces: cannot write {error.filename or task.out}: {error.strerror}") from None
