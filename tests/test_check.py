@@ -9,6 +9,7 @@ import pytest
 import yaml
 from conftest import draw
 from test_afew_va import annotation
+from test_celeba import celeba_tree
 from test_clip_sets import bah_tree, caer_tree, dfew_tree, ferv39k_tree, mafw_tree
 
 from pipeline.core.params import UserError, build
@@ -117,6 +118,7 @@ def folder(root: Path) -> None:
         (folder, "folder", {}),
         (bah_tree, "bah", {}),
         (caer_tree, "caer", {}),
+        (celeba_tree, "celeba", {}),
         (dfew_tree, "dfew", {}),
         (ferv39k_tree, "ferv39k", {}),
         (mafw_tree, "mafw", {}),

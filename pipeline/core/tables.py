@@ -20,6 +20,8 @@
     fold              Int16 or null where the labels are cut into folds: which of them holds the row's group. The splits
                                     are then 'fold' in the place of 'train' and 'val' (``of_fold`` makes these of it)
     dataset           str           whose row it is, where several data sets were read at once
+    identity_set      str or null   of a data set of people, whose expression is who is shown: 'query' or 'distractor'
+                                    of identification, null for everyone else (``datasets.identities``)
     pair, side, same  str, 'left' or 'right', Int8   in a data set of pairs: the pair, the side of it that the frame is,
                                     and whether its two sides show the same (1) or not (0), alike in both its rows
 
@@ -41,6 +43,7 @@ DATA = Path("data")
 STORE = DATA / "features.zarr"
 WEIGHTS = Path("weights")  # the folder of the backbones' weights, a file each: ``weights_file``
 SPLITS = ("train", "val", "test")
+IDENTITY_SET, IDENTITY_SETS = "identity_set", ("query", "distractor")
 ABAW_CLASSES = ["Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other"]
 ABAW_AUS = ["au1", "au2", "au4", "au6", "au7", "au10", "au12", "au15", "au23", "au24", "au25", "au26"]
 _INDEX = "python -m pipeline.datasets.index --root FOLDER"

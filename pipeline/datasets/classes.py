@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.core.clips import Clips
 from pipeline.core.params import UserError, one_of
-from pipeline.core.tables import ABAW_CLASSES, KEY, Labels, unit_columns
+from pipeline.core.tables import ABAW_CLASSES, IDENTITY_SET, KEY, Labels, unit_columns
 from pipeline.datasets.dataset import counted
 
 # What RAVDESS, CK+ and folders of emotions call ABAW's classes, in lower case. RAVDESS has calm as a second neutral
@@ -19,7 +19,7 @@ ABAW = {
     "surprise": "Surprise", "surprised": "Surprise",
     "other": "Other", "contempt": "Other",
 }  # fmt: skip
-NO_LABELS = (*KEY, "group", "fold", "dataset", "pair", "side", "same")
+NO_LABELS = (*KEY, "group", "fold", "dataset", "pair", "side", "same", IDENTITY_SET)
 
 
 def alike(classes: list[str]) -> list[str]:

@@ -14,6 +14,8 @@ WHERE_TO_GET = {
     "bah": "BAH is given by its authors on request, for a signed licence: https://github.com/sbelharbi/bah-dataset",
     "caer": "CAER: https://caer-dataset.github.io",
     "ckplus": "CK+ is given by its authors on request: http://www.jeffcohn.net/Resources/",
+    "celeba": "CelebA is given for research by its authors, identity_CelebA.txt on request: "
+    "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
     "dfew": "DFEW is given by its authors on request: https://dfew-dataset.github.io",
     "ferv39k": "FERV39k is given by its authors on request: https://github.com/wangyanckxx/FERV39k",
     "mafw": "MAFW is given by its authors on request: https://mafw-database.github.io/MAFW",
@@ -39,14 +41,14 @@ class DatasetConfig:
     name: str = option(
         "auto",
         "--dataset",
-        help="the reader: abaw, afew_va, bah, caer, ckplus, clips, csv, dfew, ferv39k, folder, mafw, pairs, ravdess, "
-        "shapes; auto: recognised from the names in root, asked for where that is not clear",
+        help="the reader: abaw, afew_va, bah, caer, celeba, ckplus, clips, csv, dfew, ferv39k, folder, mafw, pairs, "
+        "ravdess, shapes; auto: recognised from the names in root, asked for where that is not clear",
     )
     root: Path = option(Path("data/abaw"), help="the folder that holds the data set; paths in the tables start there")
     annotations: Path | None = option(
         None,
-        help="abaw, afew_va, bah, ckplus, dfew, ferv39k, mafw: where the annotations lie, if not below root; clips, "
-        "csv, pairs: the table",
+        help="abaw, afew_va, bah, celeba, ckplus, dfew, ferv39k, mafw: where the annotations lie, if not below root; "
+        "clips, csv, pairs: the table",
     )
     columns: dict = option(
         {}, help="clips, csv, pairs: what the table calls a column, such as {path: image, label: emotion}"
@@ -98,6 +100,23 @@ class DatasetConfig:
     )
     folds: int | None = option(None, help="so many folds, cut by group; null: the data set's own split")
     fold: int | None = option(None, help="val is this fold alone, from 0; null: each of them in turn")
+    identities: str | None = option(
+        None,
+        help="people are the labels: who is who is said by the data set's label, group or video; celeba's labels are",
+        choices=("label", "group", "video"),
+    )
+    top_people: int | None = option(
+        None, help="of people: only so many of the training part, those with the most pictures", within="[2, inf)"
+    )
+    query_people: int = option(
+        200,
+        help="of people: so many are looked for in identification, each with two pictures or more",
+        within="[1, inf)",
+    )
+    distractor_people: int = option(
+        1000, help="of people: so many others are nobody of them; both are drawn by seed from val, then test",
+        within="[0, inf)",
+    )  # fmt: skip
     also: list = option([], help="further data sets, such as [{name: ravdess, root: data/ravdess}]")
     strict: bool = option(False, help="exit status 1, after all is written, when anything had to be skipped")
 

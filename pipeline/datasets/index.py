@@ -71,7 +71,8 @@ def _config(argv: Sequence[str] | None) -> DatasetConfig:
     if same_root and whole.name == section.get("name", whole.name):
         return whole
     flags = parse(DatasetConfig, argv, sections=[], description=__doc__)
-    return replace(whole, **{key: getattr(flags, key) for key in ("name", "class_map", "also", *OF_A_DATA_SET)})
+    dropped = ("name", "class_map", "also", "identities", "top_people", *OF_A_DATA_SET)
+    return replace(whole, **{key: getattr(flags, key) for key in dropped})
 
 
 def multi_task_line(path: Path, labels: Labels | None) -> str:
@@ -144,7 +145,7 @@ def summary(report: dict[str, Any]) -> str:
         lines.append(f"{track}, labelled frames: {'; '.join(counts)}")
     lines += _class_lines(report["frames_per_class"], "frames")
     lines += _clip_lines(report) if "clips" in report else []
-    for key in ("recognised", "split", "class_map"):
+    for key in ("recognised", "split", "top_people", "identity_sets", "class_map"):
         if report.get(key) and (report["label_rows"] or key == "recognised"):
             lines.append(f"{_words(key)}: {_shown(report[key])}")
     for key in ("frames_without_label", "labels_without_frame"):

@@ -15,6 +15,8 @@ from pipeline.datasets.classes import alike, mapped, mapped_clips
 from pipeline.datasets.clip_labels import frame_labels, in_two_sides, with_clip_split
 from pipeline.datasets.config import AUTO, DatasetConfig
 from pipeline.datasets.dataset import Dataset
+from pipeline.datasets.identities import OWN as OF_PEOPLE
+from pipeline.datasets.identities import as_identities, refuse, with_sets
 from pipeline.datasets.splits import with_split, without_val
 
 OF_A_DATA_SET = ("annotations", "columns", "crop_source", "frame_number", "first_frame", "fps", "missing", "outputs")
@@ -48,8 +50,11 @@ def _read_one(config: DatasetConfig) -> Dataset:
         config = recognised(config)
         settings = {"name": config.name, "annotations": config.annotations, "columns": config.columns}
         recognised_as = {"recognised": ", ".join(f"{key} {value}" for key, value in settings.items() if value)}
+    refuse(config)
     dataset = READERS[one_of("data set", config.name, READERS)](config)
     warnings = dataset.report.get("warnings", [])
+    if config.identities is not None or config.name in OF_PEOPLE:
+        return _of_people(dataset, config, recognised_as)
     if dataset.clips is not None:
         clips, split = with_clip_split(dataset.clips, config)
         labels = frame_labels(clips, dataset.frames.table, dataset.labels)
@@ -61,6 +66,20 @@ def _read_one(config: DatasetConfig) -> Dataset:
     warnings += without_val(labels.table, drawn=not split.startswith("official")) if config.val_fraction else []
     report = recognised_as | {"split": split} | dataset.report | {"warnings": warnings}
     return replace(dataset, labels=labels, report=report)
+
+
+def _of_people(dataset: Dataset, config: DatasetConfig, recognised_as: dict[str, str]) -> Dataset:
+    """The data set with people for labels, and the sets of identification."""
+    if dataset.clips is not None:
+        dataset = replace(dataset, labels=frame_labels(dataset.clips, dataset.frames.table, dataset.labels))
+    dataset = as_identities(dataset, config)
+    table, split = with_split(dataset.labels.table, config)
+    labels, warnings = replace(dataset.labels, table=table), dataset.report.get("warnings", [])
+    report = recognised_as | {"split": split}
+    if len(table):
+        labels, report["identity_sets"], more = with_sets(labels, dataset.frames, config)
+        warnings = warnings + more + without_val(labels.table, drawn=not split.startswith("official"))
+    return replace(dataset, labels=labels, report=report | dataset.report | {"warnings": warnings})
 
 
 def _of_clips(clips: Clips) -> list[str]:
@@ -80,6 +99,8 @@ def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:
         raise UserError(f"{where} must be like {{name: ravdess, root: FOLDER}}, and is {entry!r}")
     for key in entry:
         one_of(f"{where}: parameter", key, OWN)
+    if entry["name"] in OF_PEOPLE:
+        raise UserError(f"{where}: a data set of people, '{entry['name']}', stands alone")
     alone = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in (*OF_A_DATA_SET, "also")}
     return build(DatasetConfig, alone | entry, where)
 
@@ -132,6 +153,7 @@ READERS = Choices(
         "afew_va": "pipeline.datasets.afew_va.read",
         "bah": "pipeline.datasets.bah.read",
         "caer": "pipeline.datasets.caer.read",
+        "celeba": "pipeline.datasets.celeba.read",
         "ckplus": "pipeline.datasets.ckplus.read",
         "clips": "pipeline.datasets.clip_table.read",
         "csv": "pipeline.datasets.csv_table.read",

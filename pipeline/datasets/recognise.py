@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.params import UserError
-from pipeline.datasets import abaw, bah, caer, ckplus, clip_table, dfew, ferv39k, mafw, ravdess, shapes
+from pipeline.datasets import abaw, bah, caer, celeba, ckplus, clip_table, dfew, ferv39k, mafw, ravdess, shapes
 from pipeline.datasets.config import AUTO, HOW_TO_POINT, VIDEO_SUFFIXES, DatasetConfig
 from pipeline.datasets.folder import SPLIT_FOLDERS
 from pipeline.datasets.numbered import frame_digits
@@ -72,6 +72,9 @@ def candidates(survey: Survey) -> list[Candidate]:
 
     if shapes.TABLE in survey.others and {"left", "right"} <= set(survey.images):
         add("shapes", True)
+        return found
+    if _is_celeba(survey):
+        add("celeba", True)
         return found
     clips = _folders_and_videos(survey)
     for reader, table in ((bah, bah.LISTS), (dfew, dfew.TABLE), (ferv39k, ferv39k.TABLE), (mafw, mafw.TABLE)):
@@ -152,6 +155,13 @@ def _is_caer(clips: list[list[str]]) -> bool:
     """Whether there are clips of all its emotions, and in all its splits."""
     found = [where for where in clips if caer.named(where)]
     return {where[-3] for where in found} == set(caer.SPLITS) and {where[-2] for where in found} == set(caer.CLASSES)
+
+
+def _is_celeba(survey: Survey) -> bool:
+    """Whether there are photographs in one of its folders; of cut faces its lists are needed beside."""
+    sources = {celeba.source_of(path, survey.root) for path, names in survey.images.items() if names}
+    listed = any(p.fullmatch(path.rpartition("/")[2]) for path in survey.others for p in celeba.LISTS.values())
+    return bool(sources & {celeba.ALIGNED, celeba.WILD}) or (celeba.CROPS in sources and listed)
 
 
 def _has_abaw_annotations(survey: Survey) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.params import UserError
-from pipeline.core.tables import Labels, of_fold, unit_columns
+from pipeline.core.tables import IDENTITY_SET, Labels, of_fold, unit_columns
 from pipeline.datasets.config import DatasetConfig
 
 MOST_ROWS = 100_000
@@ -71,7 +71,12 @@ def tracks_of(table: pd.DataFrame) -> list[str]:
 
 
 def strata(table: pd.DataFrame) -> pd.Series:
-    """What a split keeps equal on both sides: same or different of a pair, else the class, else the signs of affect."""
+    """What a split keeps equal on both sides: same or different of a pair, else the class, else the signs of affect.
+
+    Nothing, where the classes are people: each is on one side.
+    """
+    if IDENTITY_SET in table:
+        return pd.Series("", index=table.index)
     if "pair" in table:
         return table["same"].astype("str")
     if "expression" in table and table["expression"].notna().any():
