@@ -70,8 +70,11 @@ class Adapter:
 
     @property
     def predicts(self) -> tuple[str, ...]:
-        """What is predicted: some of 'classes', 'va', 'aus' and 'outputs', or nothing."""
-        return tuple(self.predictors.by_what)
+        """What is predicted: some of 'classes', 'va', 'aus' and 'outputs', or nothing.
+
+        A classifier of people has no classes that it could name: it has served in training.
+        """
+        return tuple(what for what in self.predictors.by_what if what != "classes" or self.facts["classes"])
 
     @property
     def au_thresholds(self) -> torch.Tensor | None:

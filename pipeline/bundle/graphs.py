@@ -87,9 +87,7 @@ class Embeddings(nn.Module):
         if self.classes_by_centres:
             logits = self.adapter.facts["temperature"] * (unit @ self.centres.T) + self.added
             outputs.append(logits.softmax(dim=1))
-        outputs += [
-            as_values(what, predictor.predict(z)) for what, predictor in self.adapter.predictors.by_what.items()
-        ]
+        outputs += [as_values(what, self.adapter.predictors.by_what[what].predict(z)) for what in self.adapter.predicts]
         return tuple(outputs)
 
 

@@ -14,7 +14,7 @@ from pipeline.core.join import codes_of, places_of, rows_of_clips
 from pipeline.core.params import UserError, one_of
 from pipeline.core.store import FeatureStore
 from pipeline.core.stores import Stores
-from pipeline.core.tables import SPLITS, Labels
+from pipeline.core.tables import IDENTITY_SET, IDENTITY_SETS, SPLITS, Labels
 
 PARTS = ("train", "select", "val", "test")
 TRAIN, VAL, TEST = range(len(SPLITS))  # codes of the official split
@@ -33,6 +33,10 @@ class FrameSet:
     has a label of one of ``tracks``; the others are context for their neighbours. ``pairs`` (P, 2) are the pairs that
     the label table itself names, left and right, as row numbers, and ``same`` (P,) says which show the same: none for
     most data sets.
+
+    Where people are the labels, ``label`` are codes into ``people``, of whom the first ``num_learned`` are those of the
+    training part, and there are no ``classes``: nobody is asked for the name of a person it was trained on.
+    ``identity_set`` (N,) are codes into ``IDENTITY_SETS`` or -1.
     """
 
     row: np.ndarray
@@ -55,6 +59,14 @@ class FrameSet:
     clip: np.ndarray | None = None
     clips: pd.DataFrame | None = None
     clips_without_features: tuple[str, ...] = ()
+    people: tuple[str, ...] = ()
+    num_learned: int = 0
+    identity_set: np.ndarray | None = None
+
+    @property
+    def label_names(self) -> list[str]:
+        """What ``label`` are codes into: the classes, or people."""
+        return list(self.people) if self.identity_set is not None else self.classes
 
     @property
     def sequence(self) -> np.ndarray:
@@ -143,7 +155,8 @@ def frame_set(
     group, groups = _groups(table["group"], of, video, len(videos))
     target = {track: _values(table, track, names, labels.classes, of) for track, names in columns.items()}
     splits = {track: _split(table, "split" if of_clips else TRACKS[track], of) for track in tracks}
-    strata = _strata(tracks, target)
+    of_people = "expression" in tracks and IDENTITY_SET in table
+    strata = np.zeros(len(rows), dtype=np.int64) if of_people else _strata(tracks, target)
     pairs = table.reindex(columns=PAIR).iloc[of[of >= 0]].assign(row=np.flatnonzero(of >= 0)).dropna(subset="pair")
     if len(pairs):
         strata[pairs["row"]] = strata.max() + 1 + pairs["same"].to_numpy(dtype=np.int64)
@@ -152,13 +165,18 @@ def frame_set(
         training = np.isin(part, [PARTS.index("train"), PARTS.index("select")])
         for track in tracks:
             target[track][training & (splits[track] != TRAIN)] = -1 if track == "expression" else np.nan
+    people, num_learned, identity_set = [], 0, None
+    if of_people:
+        people, num_learned, target["expression"] = _learned_first(labels.classes, target["expression"], part)
+        identity_set = _taken(pd.Categorical(table[IDENTITY_SET], categories=IDENTITY_SETS).codes, of, -1)
     return FrameSet(
         row=keys["row"].to_numpy(), video=video.astype(np.int64), frame=keys["frame"].to_numpy(), group=group,
         label=target.get("expression", np.full(len(rows), -1, dtype=np.int64)),
         va=target.get("va", np.full((len(rows), 2), np.nan, dtype=np.float32)),
         aus=target.get("aus", np.zeros((len(rows), 0), dtype=np.float32)),
         part=part, **_pairs(pairs), videos=videos, groups=groups,
-        classes=labels.classes if "expression" in tracks else [],
+        classes=labels.classes if "expression" in tracks and not of_people else [], people=tuple(people),
+        num_learned=num_learned, identity_set=identity_set,
         au_names=columns.get("aus", []), labels_without_features=len(labelled) - num_labels,
         outputs=target.get("outputs", np.zeros((len(rows), 0), dtype=np.float32)),
         output_names=columns.get("outputs", []), **({} if clip is None else _clips(table, labelled, of, clip)),
@@ -275,6 +293,14 @@ def _strata(tracks: Sequence[str], target: dict[str, np.ndarray]) -> np.ndarray:
     if tracks[0] == "va":
         return (2 * (first[:, 0] > 0) + (first[:, 1] > 0)).astype(np.int64)
     return np.minimum(np.nansum(first, axis=1), 4).astype(np.int64)
+
+
+def _learned_first(names: list[str], label: np.ndarray, part: np.ndarray) -> tuple[list[str], int, np.ndarray]:
+    """People in the order of ``names``, those of the training part first; how many these are; ``label`` (N,) by it."""
+    learned = np.isin(np.arange(len(names)), label[part == PARTS.index("train")])
+    order = np.argsort(~learned, kind="stable")
+    place = np.argsort(order)
+    return [names[code] for code in order], int(learned.sum()), np.where(label >= 0, place[label], -1)
 
 
 def _pairs(table: pd.DataFrame) -> dict[str, np.ndarray]:

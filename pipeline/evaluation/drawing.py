@@ -12,6 +12,7 @@ from pipeline.core.numbering import spacing
 from pipeline.evaluation import plots
 from pipeline.evaluation.files import confusion, emotion_cosines
 from pipeline.evaluation.folds import FoldResult
+from pipeline.metrics.identification import RATES
 from pipeline.metrics.measures import SeedResult, Subset, best_source
 from pipeline.metrics.steadiness import neighbours
 from pipeline.metrics.uncertainty import Estimate
@@ -36,6 +37,11 @@ def drawn(
     name = about["run"] if seeds == 1 else f"{about['run']}, seed {about['seed']} alone of {seeds} seeds"
     of = "" if folds[0].number is None else f", fold {folds[0].number}"
     heading = plots.heading(name + of, about["dataset"], len(folds[0].subset.labelled), subset.unit)
+    if result.identity is not None:
+        marked = {rate: estimates[f"identification_at_{name}"] for name, rate in RATES.items()}
+        points = {rate: (e.value, *e.interval()) for rate, e in marked.items() if np.isfinite(e.value)}
+        of = plots.heading(name, about["dataset"], sum(result.identity.pictures), "pictures")
+        yield "identification", plots.identification_curve(result.identity.curve, points, of)
     yield from _of_embeddings(folds[0], heading, _reported(estimates, seeds, len(folds)))
     title = plots.heading(name, about["dataset"], len(subset.labelled), subset.unit)
     labelled, source = subset.labelled, best_source(result)

@@ -47,12 +47,13 @@ from pipeline.core.rates import FPS, frame_rates
 from pipeline.core.seen import refuse_seen, some
 from pipeline.core.store import ALIKE, FeatureStore
 from pipeline.core.stores import Stores
-from pipeline.core.tables import KEY, STORE, Labels, read_frames
+from pipeline.core.tables import IDENTITY_SETS, KEY, STORE, Labels, read_frames
 from pipeline.evaluation import files
 from pipeline.evaluation.costly import costs_of, named
 from pipeline.evaluation.folds import FoldResult, pooled, together
 from pipeline.metrics import combine, thresholds
 from pipeline.metrics.catalogue import METRICS
+from pipeline.metrics.identification import in_words
 from pipeline.metrics.measures import (
     MetricOptions,
     Outputs,
@@ -303,7 +304,13 @@ def fold_data(
         outputs=frames.outputs[rows],
         output_names=frames.output_names,
         clips=None if frames.clips is None else frames.clips.iloc[frames.clip[rows]].reset_index(drop=True),
+        identity_set=None if frames.identity_set is None else np.where(scored, frames.identity_set[rows], -1),
     )
+    if subset.identity_set is not None and not (subset.identity_set == IDENTITY_SETS.index("query")).any():
+        raise UserError(
+            f"{config.run} cannot be scored on the {PART_WORDS[config.part]} part: there is no query person in it; "
+            "identification is measured among people of the validation part (dataset.query_people)"
+        )
     about = _about(config, facts, labels, subset, len(val), len(train))
     if "aus" in adapters[0].predicts:
         about["au_thresholds"] = _about_thresholds(config, adapters)
@@ -362,7 +369,7 @@ def _with_all_labels(frames: FrameSet, labels: Labels | Clips) -> FrameSet:
         return keys.merge(labels.table[[*KEY, *columns]], on=KEY, how="left")[columns]
 
     lacking: dict[str, Any] = {}
-    if not frames.classes and labels.classes and "expression" in labels.table:
+    if not frames.label_names and labels.classes and "expression" in labels.table:
         named = named_in_table(["expression"])["expression"]
         label = pd.Categorical(named, categories=labels.classes).codes.astype(np.int64)
         lacking |= {"label": label, "classes": labels.classes}
@@ -513,6 +520,8 @@ def report(
     subsets = [fold.subset for fold in folds]
     subset = together(subsets)
     seeds = [pooled(subsets, of_seed) for of_seed in zip(*(fold.seeds for fold in folds), strict=True)]
+    if seeds[0][1].identity is not None:
+        about["identification"] = seeds[0][1].identity.facts()
     weights = group_weights(len(subset.groups), config.resamples)
     estimated = estimates(about["run"], [measure for measure, _ in seeds], weights)
     costs = costs_of(subset, [result for _, result in seeds])
@@ -539,6 +548,8 @@ def report(
         f"{of_folds}); "
         f"intervals by {config.resamples:,} resamples of {len(subset.groups)} groups"
     )
+    if of := about.get("identification"):
+        print(f"  {in_words(of)}")
     if absent := about.get("clips_left_out"):
         print(f"  not scored, as they have no features: {len(absent):,} clips ({some(absent)})")
     if about.get("val_videos_new") or about.get("val_videos_gone"):
@@ -640,6 +651,8 @@ def frames_scored(subset: Subset, whats: Collection[str]) -> dict[str, int]:
         scored["action unit"] = int((~np.isnan(subset.aus)).any(1).sum())
     if "outputs" in whats:
         scored["continuous"] = int((~np.isnan(subset.outputs)).any(1).sum())
+    if subset.identity_set is not None:
+        scored["identity"] = int((subset.identity_set >= 0).sum())
     if subset.pairs is not None:
         scored["paired"] = 2 * len(subset.pairs)
     return {what: count for what, count in scored.items() if count}

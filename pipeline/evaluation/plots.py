@@ -20,6 +20,7 @@ from matplotlib.ticker import NullFormatter
 
 from pipeline.core.colours import COLOURS
 from pipeline.core.projection import fit
+from pipeline.metrics.identification import CURVE
 from pipeline.metrics.vectors import evenly, normalised
 from pipeline.metrics.verification import threshold_scores
 
@@ -125,6 +126,29 @@ def roc_curves(
         axis.set_box_aspect(1)
         axis.grid(alpha=0.3)
     figure.legend(handles=left.get_legend_handles_labels()[0], loc="outside lower center", ncols=3, fontsize=FONT)
+    return figure
+
+
+def identification_curve(curve: np.ndarray, points: Mapping[float, tuple[float, float, float]], title: str) -> Figure:
+    """Identification rate: TPR (101,) at ``identification.CURVE``, and some ``points``: FPR -> TPR, and its interval.
+
+    The curve is of one seed, the points are what the tables say.
+    """
+    figure = _figure(6.4, 4.2, "Finding pairs of one person among pairs of strangers", title)
+    axis = figure.subplots()
+    known = np.isfinite(curve)
+    axis.plot(CURVE[known], curve[known], color=KINDS["same"][0], linewidth=1.5)
+    for rate, (value, low, high) in points.items():
+        if np.isfinite(low):
+            axis.plot([rate, rate], [low, high], color=KINDS["same"][0], linewidth=1)
+        axis.plot(rate, value, **ADAPTER)
+        axis.annotate(f"{value:.3f}", (rate, value), (6, -10), textcoords="offset points", fontsize=FONT)
+    axis.plot(CURVE, CURVE, color="0.7", linewidth=0.8)
+    axis.set_xscale("log")
+    axis.set(xlim=(CURVE[0], 1), ylim=(0, 1))
+    axis.set_xlabel("false positive rate: share of impostor pairs above the threshold")
+    axis.set_ylabel("share of genuine pairs above it")
+    axis.grid(alpha=0.3)
     return figure
 
 

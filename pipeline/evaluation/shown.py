@@ -61,6 +61,8 @@ def collected(
     arrays: dict[str, np.ndarray] = {}
     names: dict[str, Any] = {"classes": subset.classes}
     faces = _Faces(picture)
+    if result.identity is not None:
+        arrays["identification"] = result.identity.curve.astype(np.float32)
     if len(subset.labelled):
         arrays |= _of_embeddings(folds[0])
         neighbours_of, queries = _nearest(folds[0], faces)

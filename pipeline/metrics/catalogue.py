@@ -41,6 +41,28 @@ METRICS = Catalogue(
         "cosine_{kind}": Metric(
             "mean cosine of pairs", "neither", "pair_cosines.mean_cosines", "embeddings", board="embeddings"
         ),
+        # Pairs of pictures of people that nobody was trained on
+        "identification_at_1e-1": Metric(
+            "TPR at FPR 1e-1", "higher", "identification.identification", "identification", report="identification",
+            terminal="identification", board="identification", select="identification",
+            says="Share of the pairs of one person that a threshold finds which 1 of 10 pairs of strangers passes.",
+        ),
+        "identification_at_1e-2": Metric(
+            "TPR at FPR 1e-2", "higher", "identification.identification", "identification", report="identification",
+            claims="identification", headline="identification", terminal="identification", board="identification",
+            select="identification",
+            says="Share of the pairs of one person that a threshold finds which 1 of 100 pairs of strangers passes.",
+        ),
+        "identification_at_1e-3": Metric(
+            "TPR at FPR 1e-3", "higher", "identification.identification", "identification", report="identification",
+            terminal="identification", board="identification", select="identification",
+            says="Share of the pairs of one person that a threshold finds which 1 of 1,000 pairs of strangers passes.",
+        ),
+        "identification_at_1e-4": Metric(
+            "TPR at FPR 1e-4", "higher", "identification.identification", "identification", report="identification",
+            terminal="identification", board="identification", select="identification",
+            says="Share of the pairs of one person that a threshold finds which 1 of 10,000 pairs of strangers passes.",
+        ),
         # The pairs that a label table names
         "paired_auc": Metric(
             "AUC same/different, with named pairs", "higher", "verification.auc_with_named_pairs",

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from pipeline.core.numbering import spacing
+from pipeline.core.tables import IDENTITY_SETS
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.grouped import Measure
+from pipeline.metrics.identification import IdentityCounts, identity_counts
 from pipeline.metrics.metric import joined
 from pipeline.metrics.probes import linear_probe
 from pipeline.metrics.retrieval import knn_votes, pair_ranks
@@ -38,6 +40,9 @@ class Subset:
     Where clips are evaluated, each row is a clip, ``clips`` are their rows (n) of the clip table, and a clip stands for
     a video of one frame: so nothing is smoothed over clips, and none is another's neighbour in time. ``outputs`` (n, K)
     are their further continuous labels, called ``output_names``.
+
+    Where people are the labels, ``identity_set`` (n,) are codes into ``IDENTITY_SETS`` or -1, and identification of the
+    groups is measured, and nothing else: no classifier knows them, since nobody of them was trained on.
     """
 
     video: np.ndarray
@@ -59,6 +64,7 @@ class Subset:
     outputs: np.ndarray | None = None
     output_names: Sequence[str] = ()
     clips: pd.DataFrame | None = None
+    identity_set: np.ndarray | None = None
 
     @property
     def unit(self) -> str:
@@ -67,7 +73,9 @@ class Subset:
 
     @cached_property
     def labelled(self) -> np.ndarray:
-        """Rows whose expression is scored; none where each class is one group's own, as with pairs of images."""
+        """Rows whose expression is scored; none where each class is one group's own, as people or pairs of images."""
+        if self.identity_set is not None:
+            return np.zeros(0, dtype=np.int64)
         rows = np.flatnonzero(self.label >= 0)
         if self.pairs is not None:
             groups_of = np.unique(np.stack([self.label[rows], self.group[rows]]), axis=1)[0]
@@ -138,6 +146,7 @@ class SeedResult:
     ``pairs`` are None where there are no pairs of embeddings. ``probe`` are a linear probe's classes of the rows
     ``Subset.labelled``, None where there is none. ``thresholds`` are those of the action units, as in ``Outputs``, or
     (n, A) where networks of several folds differ; ``combined_thresholds`` those of combined ones.
+    ``identity`` is there where people are the labels.
     """
 
     predictions: dict[str, dict[str, np.ndarray]]
@@ -145,6 +154,7 @@ class SeedResult:
     probe: np.ndarray | None = None
     thresholds: np.ndarray | float = 0.5
     combined_thresholds: np.ndarray | float = 0.5
+    identity: IdentityCounts | None = None
 
 
 def measured(subset: Subset, outputs: Outputs, options: MetricOptions) -> tuple[Measure, SeedResult]:
@@ -164,6 +174,12 @@ def measured(subset: Subset, outputs: Outputs, options: MetricOptions) -> tuple[
             gallery, gallery_labels = outputs.gallery_z[known], subset.gallery_label[known]
             predictions["knn"] = knn_votes(gallery, gallery_labels, outputs.z, options.neighbours, len(subset.classes))
             probe = linear_probe(gallery, gallery_labels, z)
+    identity = None
+    if subset.identity_set is not None and outputs.z is not None:
+        rows = np.flatnonzero(subset.identity_set >= 0)
+        query = subset.identity_set[rows] == IDENTITY_SETS.index("query")
+        identity = identity_counts(rows_of(outputs.z, rows), subset.group[rows], query)
+        inputs |= {} if identity is None else {"identification": {"counts": identity, "groups": subset.group}}
     named = compared_pairs(subset, options.most_pairs_of)
     if len(named) and outputs.z is not None:
         ranks = pair_ranks(*(outputs.z[rows] for rows in named.T))
@@ -179,7 +195,7 @@ def measured(subset: Subset, outputs: Outputs, options: MetricOptions) -> tuple[
             by_suffix[what]["_smoothed"] = _smoothed(subset, what, values, bias, options)
     for what, values in outputs.combined.items():
         by_suffix[what]["_combined"] = values
-    result = SeedResult(by_suffix, pairs, probe, outputs.thresholds, outputs.combined_thresholds)
+    result = SeedResult(by_suffix, pairs, probe, outputs.thresholds, outputs.combined_thresholds, identity)
     return joined([METRICS.measure(inputs), by_groups(subset, outputs.z, result, subset.group)]), result
 
 

@@ -26,7 +26,7 @@ class Source:
     ``title`` puts a metric's own title into words. ``tracks`` are the kinds of labels ('expression', 'va', 'aus',
     'outputs'), and ``needs`` what an adapter must predict: 'classes', 'va', 'aus', 'outputs', or 'pairs', which is a
     head for pairs. ``named_pairs``: only where the label table names pairs. ``clips``: only where labels are of clips,
-    and not of frames.
+    and not of frames. ``identities``: only where the labels are people.
     """
 
     tracks: tuple[str, ...] = ("expression",)
@@ -36,12 +36,15 @@ class Source:
     title: str = "{}"
     named_pairs: bool = False
     clips: bool = False
+    identities: bool = False
 
 
 # By the arrays that a function may take from them, by these names. n rows; ``groups`` are always there.
 SOURCES = {
     # embeddings (n, E), labels (n,), num_classes, opposites: all frames with an expression
     "embeddings": Source(),
+    # counts: IdentityCounts of the pictures of people
+    "identification": Source(identities=True),
     # counts: PairCounts of the cosines of pairs of frames
     "pairs": Source(),
     # the same, with the pairs that the label table names

@@ -26,3 +26,15 @@ def cosines(unit: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarr
 def evenly(num_rows: int, most: int) -> np.ndarray:
     """At most ``most`` row numbers, evenly spaced over all rows."""
     return np.arange(num_rows) if num_rows <= most else np.linspace(0, num_rows - 1, most).round().astype(np.int64)
+
+
+def of_people(people: np.ndarray, most: int, each: int) -> np.ndarray:
+    """At most ``most`` row numbers (k,), rising: of evenly spaced people, codes (n,), up to ``each`` rows a person.
+
+    Those with two rows or more come before all others, who have no pair.
+    """
+    order = np.argsort(people, kind="stable")
+    of = np.split(order, np.flatnonzero(np.diff(people[order])) + 1) if len(order) else []
+    of = [rows for rows in of if len(rows) > 1] or of
+    chosen = [of[k][evenly(len(of[k]), each)] for k in evenly(len(of), max(1, most // each))]
+    return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)

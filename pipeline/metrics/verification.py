@@ -229,15 +229,15 @@ def threshold_scores(positive: np.ndarray, negative: np.ndarray, values: np.ndar
         auc = (np.diff(fpr) * (tpr[:, 1:] + tpr[:, :-1]) / 2).sum(1)
         scores = {
             "auc": auc,
-            "eer": _crossing(fpr + tpr - 1, 0, fpr),
+            "eer": crossing(fpr + tpr - 1, 0, fpr),
             "best_f1": np.where(np.isnan(auc), np.nan, f1.max(1)),
             "d_prime": np.where(variance > 0, d_prime, np.nan),
         }
-        rates = {f"tpr_at_fpr_{name}": _crossing(fpr, rate, tpr) for name, rate in FALSE_POSITIVE_RATES.items()}
+        rates = {f"tpr_at_fpr_{name}": crossing(fpr, rate, tpr) for name, rate in FALSE_POSITIVE_RATES.items()}
     return scores | rates
 
 
-def _crossing(x: np.ndarray, at: float, y: np.ndarray) -> np.ndarray:
+def crossing(x: np.ndarray, at: float, y: np.ndarray) -> np.ndarray:
     """y (R,) where rows of x (R, K) that never fall pass ``at``, between the last place not above it and the next."""
     rows = np.arange(len(x))
     left = ((x <= at).sum(1) - 1).clip(0, x.shape[1] - 2)

@@ -13,6 +13,7 @@ from pipeline.evaluation import files
 from pipeline.evaluation.files import Evaluation
 from pipeline.evaluation.shown import BINS, RATES, Shown
 from pipeline.metrics.catalogue import METRICS
+from pipeline.metrics.identification import CURVE
 from pipeline.metrics.metric import Entry
 from pipeline.report.tables import is_measured, shown_in
 
@@ -41,6 +42,7 @@ def content(runs: Sequence[Evaluation], shown: Mapping[str, Shown], beside: str 
         "measures": [_measure(entry) for entry in measures.values()],
         "rates": _numbers(RATES, 3),
         "bins": _numbers(BINS, 3),
+        "identificationRates": _numbers(CURVE, 7),
         "start": [first, beside if beside in others else (others or [first])[-1]],
         "timelines": timelines,
         "queries": [_frame(shown, faces, *query) for query in queries],
@@ -103,6 +105,8 @@ def _run(
         },
         "density": {key.partition("/")[2]: _numbers(arrays[key], 3) for key in arrays if key.startswith("density/")},
     }
+    if "identification" in arrays:
+        found["identification"] = _numbers(arrays["identification"], 4)
     cosines = files.read_emotions(run.folder)
     if cosines is not None:
         found["emotions"] = [_numbers(row, 3) for row in cosines]

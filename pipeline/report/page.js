@@ -248,6 +248,15 @@ function roc(some, kind, colours) {
   return make("figure", {}, make("figcaption", {}, `same emotion against ${kind}`), svg, legend(entries));
 }
 
+function identification(some, colours) {
+  const known = some.map((run, k) => ({ name: run.name, colour: colours(run, k), dash: run.baseline ? "4 3" : null, at: (run.identification || []).map((tpr, r) => [data.identificationRates[r], tpr]) })).filter((line) => line.at.length);
+  if (!known.length) return null;
+  const rates = data.identificationRates, x = [rates[0], rates[rates.length - 1]];
+  const lines = [{ name: "chance", colour: NONE, width: 1, at: rates.map((rate) => [rate, rate]) }, ...known];
+  const svg = chart({ lines, x, y: [0, 1], toX: Math.log10, xTicks: [0.00001, 0.0001, 0.001, 0.01, 0.1, 1], yTicks: UNIT, xLabel: "share of impostor pairs above the threshold", yLabel: "share of genuine pairs", label: "identification rate" });
+  return make("section", {}, make("h3", {}, "Identification rate"), make("p", { class: "note" }, "Pairs of pictures of one person against pairs of strangers, of people that nobody was trained on."), svg, legend(known.map((line) => [line.name, line.colour])));
+}
+
 function densities(run) {
   const middles = data.bins.slice(1).map((edge, k) => (edge + data.bins[k]) / 2);
   const lines = Object.entries(run.density).map(([kind, values]) => ({ name: kind, colour: KINDS[kind], dash: kind === "different" ? "4 3" : null, at: values.map((v, k) => [middles[k], v]) }));
@@ -306,6 +315,7 @@ function compare() {
     differenceTable(...some),
     ...timelines,
     rocs.length ? make("section", {}, make("h3", {}, "ROC"), make("div", { class: "two" }, ...rocs)) : null,
+    identification(some, pair),
     sideBySide("Cosines of pairs", some, (run) => Object.keys(run.density).length, densities),
     sideBySide("Similarity of frames", some, (run) => seen(run, "similarity"), similarity, "Frames by emotion, then video; blue is -1, white 0, red 1. Darker lines are between emotions."),
     sideBySide("Mean cosine of emotions", some, (run) => seen(run, "emotions"), (run) => emotions(run, 420)),
@@ -341,6 +351,8 @@ function everyRun() {
   const colours = (run, k) => (run.baseline ? NONE : LINES[k % LINES.length]), parts = [];
   const rocs = ["different", "opposite"].map((kind) => roc(runs, kind, colours)).filter(Boolean);
   if (rocs.length) parts.push(make("h3", {}, "ROC of all runs"), make("p", { class: "note" }, "Dashed and grey: baselines."), make("div", { class: "two" }, ...rocs));
+  const people = identification(runs, colours);
+  if (people) parts.push(people);
   if (data.timelines.length) parts.push(make("h3", {}, "Predicted emotions of all runs"), classLegend());
   data.timelines.forEach((line, number) => parts.push(make("h4", {}, line.video), strips(number, runs)));
   for (const [what, draw, title, colourBar] of [

@@ -35,12 +35,17 @@ def tracks_of(loss: str | Mapping[str, Any]) -> list[str]:
     return list(tracks)
 
 
-def select_by_of(loss: str | Mapping[str, Any], pair_head: bool = False, named_pairs: bool = False) -> str:
+def select_by_of(
+    loss: str | Mapping[str, Any], pair_head: bool = False, named_pairs: bool = False, identities: bool = False
+) -> str:
     """What the best epoch is best at where ``select_by`` is null. The kind of the first labels decides.
 
     For expressions it is the AUC of same against different pairs: by the logits of a head for pairs, and with the pairs
-    that the label table names, where there are any.
+    that the label table names, where there are any. For people it is the share of their pairs that is found at an FPR
+    of 1e-2.
     """
+    if identities:
+        return "identification_at_1e-2"
     track = tracks_of(loss)[0]
     if track == "va" and all(LOSSES[name].predicts != "va" for name in names_of(loss)):
         return "rank_correlation_va"

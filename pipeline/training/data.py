@@ -105,6 +105,7 @@ def load_data(
     device = pick_device(config.device)
     kept, read = kept or Kept(), what_is_read(config)
     frames = kept.get("frames", read, lambda: _frames(config, store, labels, fold))
+    _refuse_select_by(config.select_by, frames, labels.dataset)
     _refuse_without_pairs(config.select_by, frames, labels.dataset)
     held_out = held_names(frames, labels, "val")
     front, fitted_on, vouched = kept.get("front", read, lambda: _front(config, store, frames, held_out, fold))
@@ -186,6 +187,17 @@ def made_of(data: TrainingData, adapter: Adapter, centres: np.ndarray) -> OfWind
     if data.config.clip_rule is None:
         return OfWindows(adapter, adapter.embed(data.source, around))
     return embed_clips(adapter, data.source, around, torch.from_numpy(of).to(data.device))
+
+
+def _refuse_select_by(select_by: str | None, frames: FrameSet, dataset: str) -> None:
+    """Raises ``UserError`` where ``select_by`` is of people and the labels are not, or the other way round."""
+    if select_by is None:
+        return
+    of_people = frames.identity_set is not None
+    if SELECT_BY[select_by].source.identities != of_people:
+        fitting = [name for name, entry in SELECT_BY.items() if entry.source.identities]
+        have = f"people, and it may be {fitting}" if of_people else "no people (dataset.identities)"
+        raise UserError(f"select_by '{select_by}' cannot be measured: the labels of data set '{dataset}' are {have}")
 
 
 def _refuse_without_pairs(select_by: str | None, frames: FrameSet, dataset: str) -> None:
@@ -326,6 +338,7 @@ def _facts(
         **({} if config.clip_rule is None else {"clips": dataclasses.asdict(config.clip_rule)}),
         "tracks": tracks_of(config.loss),
         "classes": frames.classes,
+        **({} if frames.identity_set is None else {"num_people": frames.num_learned}),
         "class_counts": np.bincount(label[label >= 0], minlength=len(frames.classes)).tolist() or None,
         "au_names": frames.au_names,
         "num_aus": len(frames.au_names) or None,
@@ -333,7 +346,8 @@ def _facts(
         "num_features": store.num_features,
         "num_components": None if isinstance(front, Fronts) else _num_components(front),
         **(_facts_of_stores(config, store, front) if isinstance(store, Stores) else {}),
-        "select_by": config.select_by or select_by_of(config.loss, HEADS[config.model].pairs, len(frames.pairs) > 0),
+        "select_by": config.select_by
+        or select_by_of(config.loss, HEADS[config.model].pairs, len(frames.pairs) > 0, frames.identity_set is not None),
         **({} if fold is None else {"fold": fold}),
         "trained_on": {
             "dataset": dataset,
@@ -363,7 +377,8 @@ def _facts_of_stores(config: TrainConfig, store: Stores, front: Fronts) -> dict[
 def loss_of(facts: dict[str, Any], embedding_size: int) -> WeightedSum:
     """The loss of a run, with its first weights where it has any."""
     return build_loss(
-        facts["loss"], facts["loss_options"], facts["loss_weights"], num_classes=len(facts["classes"]) or None,
+        facts["loss"], facts["loss_options"], facts["loss_weights"],
+        num_classes=facts.get("num_people") or len(facts["classes"]) or None,
         num_aus=facts["num_aus"], num_outputs=len(facts.get("output_names", ())) or None,
         class_counts=facts["class_counts"], embedding_size=embedding_size, temperature=facts["temperature"],
         margin=facts["margin"],

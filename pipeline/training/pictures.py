@@ -34,7 +34,7 @@ def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None
             board.confusion(label[labelled], predicted[labelled], frames.classes, "val", epoch)
     some = evenly(len(z), SHOWN)
     columns = {
-        "emotion": [frames.classes[k] if k >= 0 else "" for k in label[some]],
+        "emotion": [frames.label_names[k] if k >= 0 else "" for k in label[some]],
         "video": [frames.videos[v] for v in video[some]],
         "frame": frames.frame[watched.centres][some].tolist(),
     }

@@ -16,8 +16,9 @@ from pipeline.adapter.adapter import Adapter
 from pipeline.adapter.examples import Examples, save_examples
 from pipeline.core.join import frame_table
 from pipeline.core.tables import read_frames
-from pipeline.metrics.vectors import evenly
+from pipeline.metrics.vectors import evenly, of_people
 from pipeline.training.data import TrainingData
+from pipeline.training.watch import PICTURES
 
 MOST_OF_CLASS = 1000
 
@@ -25,7 +26,8 @@ MOST_OF_CLASS = 1000
 def class_centres(data: TrainingData, adapter: Adapter) -> torch.Tensor | None:
     """Means (C, E) float32 of the unit embeddings of each class's training windows, ``MOST_OF_CLASS`` at most.
 
-    NaN for a class without training frames; None where the labels have no classes. The adapter is on the device.
+    NaN for a class without training frames; None where the labels have no classes, or are people. The adapter is on the
+    device.
     """
     if not data.frames.classes:
         return None
@@ -40,11 +42,14 @@ def class_centres(data: TrainingData, adapter: Adapter) -> torch.Tensor | None:
 def leave_examples(data: TrainingData, adapter: Adapter, folder: Path) -> None:
     """Writes the examples of a seed into its ``folder``, beside its best checkpoint."""
     frames = data.frames
-    windows = spread(frames.video[data.centres], examples.MOST)
+    if frames.identity_set is None:
+        windows = spread(frames.video[data.centres], examples.MOST)
+    else:
+        windows = of_people(frames.label[data.centres], examples.MOST, PICTURES)
     around = data.rows[windows]
     rows = around[:, around.shape[1] // 2]
     rows = np.where(rows >= 0, rows, around.max(axis=1))  # a window of a clip may have no frame in its middle
-    label, names = frames.label[rows], np.array([*frames.classes, None], dtype=object)
+    label, names = frames.label[rows], np.array([*frames.label_names, None], dtype=object)
     table = pd.DataFrame({"video": np.array(frames.videos, dtype=object)[frames.video[rows]]})
     table = table.assign(frame=frames.frame[rows], **{"class": names[label]}, path=None)
     root, given = None, frame_table(data.config.data, data.config.frames)

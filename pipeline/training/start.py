@@ -40,7 +40,7 @@ def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: 
     if groups is not None:
         targets["groups"] = groups[train]
     if "frame_labels" in loss.takes:
-        labels = frames.label if frames.classes else np.zeros_like(frames.label)
+        labels = frames.label if frames.label_names else np.zeros_like(frames.label)
         targets["frame_labels"] = np.where(data.rows < 0, -1, labels[data.rows])
     targets = {k: torch.from_numpy(v).to(data.device) for k, v in targets.items() if k in loss.takes}
 

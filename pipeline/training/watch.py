@@ -16,21 +16,44 @@ from scipy.special import expit
 from pipeline.adapter.adapter import Adapter, Source
 from pipeline.adapter.clips import OfClips, OfWindows, embed_clips
 from pipeline.core.frame_set import FrameSet
+from pipeline.core.tables import IDENTITY_SETS
 from pipeline.metrics.catalogue import METRICS
+from pipeline.metrics.identification import identity_counts
 from pipeline.metrics.pair_cosines import pair_cosines, pairs_by_kind
-from pipeline.metrics.vectors import evenly, normalised
+from pipeline.metrics.vectors import evenly, normalised, of_people
 from pipeline.metrics.verification import ListedScores
 
+PICTURES = 8  # of a person, at most
 MOST_PAIRS = 4000  # of each kind, whose logits a head for pairs is asked for
 
 # The catalogue's sources of what is looked at.
 _OF_COSINES = ("embeddings", "pairs", "pairs_with_named", "named_pairs")
 _OF_PAIR_HEADS = ("pair_head", "pair_head_with_named", "pair_head_named")
-_SOURCES = (*_OF_COSINES, *_OF_PAIR_HEADS, "classes", "clips", "va_embeddings", "va", "aus", "mtl", "outputs")
+_SOURCES = (
+    "identification",
+    *_OF_COSINES,
+    *_OF_PAIR_HEADS,
+    "classes",
+    "clips",
+    "va_embeddings",
+    "va",
+    "aus",
+    "mtl",
+    "outputs",
+)
 
 
 def watched_frames(frames: FrameSet, part: str, most: int) -> np.ndarray:
-    """About ``most`` evenly spaced centres (n,) of a part; where its labels name pairs, whole pairs."""
+    """About ``most`` evenly spaced centres (n,) of a part; where its labels name pairs, whole pairs.
+
+    Of people a few pictures each, and of a part with query people as many of these as of distractors.
+    """
+    if frames.identity_set is not None:
+        centres = frames.centres(part)
+        sets = frames.identity_set[centres]
+        of_sets = [centres[sets == code] for code in range(len(IDENTITY_SETS)) if (sets == code).any()] or [centres]
+        of = [c[of_people(frames.label[c], most // len(of_sets), PICTURES)] for c in of_sets]
+        return np.sort(np.concatenate(of))
     pairs, _ = frames.pairs_of(part)
     if len(pairs):
         return np.unique(pairs[evenly(len(pairs), most // 2)])
@@ -83,11 +106,22 @@ class Watched:
         self, name: str, adapter: Adapter, source: Source, made: OfWindows | OfClips, cosines: dict[str, np.ndarray]
     ) -> dict[str, Any] | None:
         """The arrays of one source of the catalogue; None where there are no labels or no predictions for it."""
+        if (self.frames.identity_set is not None) != (name == "identification"):
+            return None
+        if name == "identification":
+            return self._of_people(made.embeddings)
         if name in _OF_COSINES:
             return self._of_cosines(name, made.embeddings, cosines) if len(self._labelled) else None
         if name in _OF_PAIR_HEADS:
             return self._of_pair_head(name, adapter, source) if adapter.head.pairs and len(self._labelled) else None
         return self._of_predictions(name, adapter, made)
+
+    def _of_people(self, embeddings: torch.Tensor) -> dict[str, Any] | None:
+        """What identification is measured of; where no query people were drawn, as in training, all are queries."""
+        query = self.frames.identity_set[self.centres] == IDENTITY_SETS.index("query")
+        people = np.unique(self._label, return_inverse=True)[1]
+        counts = identity_counts(embeddings.cpu().numpy(), people, query if query.any() else ~query)
+        return None if counts is None else {"counts": counts, "groups": people}
 
     def _of_cosines(self, name: str, embeddings: torch.Tensor, cosines: dict[str, np.ndarray]) -> dict[str, Any] | None:
         if name == "embeddings":
@@ -198,7 +232,10 @@ class Watched:
     @cached_property
     def _kinds(self) -> dict[str, np.ndarray]:
         """The pairs of the labelled frames: found once, since labels and groups never change."""
-        return pairs_by_kind(self._label[self._labelled], self._group[self._labelled], self.opposites)
+        apart = (
+            self._group[self._labelled] if self.frames.identity_set is None else self._labelled
+        )  # a person is a group
+        return pairs_by_kind(self._label[self._labelled], apart, self.opposites)
 
     @cached_property
     def _pairs_of_groups(self) -> tuple[np.ndarray, np.ndarray]:
