@@ -18,6 +18,7 @@ FIRST = 3  # names in a message
 USES = {
     "train": "was trained on",
     "select": "chose its best epoch on",
+    "start": "started from a run that was trained on",
     "projection": "uses a projection that was fitted on",
     "fitted": "was fitted on",
 }

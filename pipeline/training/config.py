@@ -53,6 +53,10 @@ class TrainConfig:
     sampler_options: dict = option({}, help="more arguments of the sampler, such as {refresh_every: 5}")
     positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
+    start: Path | None = option(
+        None,
+        help="a trained run, whose head's weights are the first ones; its seed of the same number, or its only one",
+    )
     epochs: int | None = option(
         10,
         "-e",
@@ -169,6 +173,10 @@ class TrainConfig:
             if name in self.model_options:
                 raise UserError(f"train: model_options cannot hold {name}: it is a parameter of its own, or given")
         self._check_stores()
+        if self.start is not None and not self.trains:
+            raise UserError("train: start gives first weights to a training, and with 0 epochs there is none")
+        if self.start is not None and not HEADS[self.model].learns:
+            raise UserError(f"train: start gives weights to a head, and model '{self.model}' has none")
         if self.select_split == 0 and self.trains:
             raise UserError("train: select_split 0 leaves nothing to choose the best epoch on")
         refuse_combination(

@@ -29,8 +29,10 @@ from pipeline.core.store import FeatureStore
 from pipeline.core.stores import Stores
 from pipeline.core.tables import Labels
 from pipeline.metrics.combine import check_logits
+from pipeline.training import earlier
 from pipeline.training.combinations import SELECT_BY, select_by_of, tracks_of
 from pipeline.training.config import TrainConfig
+from pipeline.training.earlier import Earlier
 from pipeline.training.losses.build import WeightedSum, build_loss
 from pipeline.training.messages import counts_of_parts
 from pipeline.training.samplers import SAMPLERS
@@ -75,6 +77,7 @@ class TrainingData:
     held_out: tuple[list[str], list[str]]  # groups and videos of the validation part
     store: FeatureStore | Stores
     backbone: BackboneOutputs  # those of its outputs that the run has classes or units for
+    earlier: Earlier | None = None  # the run that it starts from
 
 
 class Kept:
@@ -135,6 +138,10 @@ def load_data(
         _check_combination(config.combine, store, backbone, facts["predictors"], frames)
     facts["vouched"] = vouched
     seen = _seen(config, frames) | fitted_on
+    before = None
+    if config.start is not None:
+        before = earlier.load(config.start, facts, fold, config.alike, held_out, frames.names_of("select"))
+        seen["start"] = before.seen
     return TrainingData(
         config,
         facts,
@@ -153,6 +160,7 @@ def load_data(
         held_out,
         store,
         backbone,
+        before,
     )
 
 

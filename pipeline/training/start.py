@@ -19,13 +19,16 @@ from pipeline.training.samplers.build import build_sampler
 def first(data: TrainingData, seed: int) -> tuple[Adapter, Trainer | None]:
     """An adapter with the first weights of a seed, on the device, and its trainer; None where nothing is trained.
 
-    Sets the seed of torch's global generator.
+    Where the run starts from an earlier one, the head has the weights of that. Sets the seed of torch's global generator.
     """
     torch.manual_seed(seed)
     adapter = build_adapter(data.facts | {"seed": seed})
     loss = loss_of(data.facts, adapter.head.embedding_size)
     adapter.seen = data.seen
     adapter.front.load_state_dict(data.front.state_dict())
+    if data.earlier is not None:
+        adapter.head.load_state_dict(data.earlier.of(seed).head.state_dict())
+        adapter.facts["start"] = data.earlier.facts(seed)
     adapter.modules().to(data.device)
     return adapter, make_trainer(data, adapter, loss.to(data.device), seed) if data.config.trains else None
 
