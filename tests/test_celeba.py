@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,8 @@ from pipeline.core.tables import read_labels
 from pipeline.datasets import __main__ as check
 from pipeline.datasets import celeba, index, readers
 from pipeline.datasets.config import DatasetConfig
+from pipeline.faces import __main__ as faces
+from pipeline.faces.align import TEMPLATE, align_from, similarity, template
 
 HEADER = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
 PEOPLE = [2880, 2937, 2880, 612, 612, 2937, 2880, 7, 7, 30, 612, 30]  # of photographs 1, 2, ...
@@ -263,3 +266,37 @@ def test_the_index_of_people_is_the_same_bytes_again_and_has_their_sets(tmp_path
     assert index.main(["--root", "c", "--query-people", "1", "--distractor-people", "2"]) == 0
     assert Path("data/labels.parquet").read_bytes() == first
     assert set(read_labels(Path("data/labels.parquet")).table["identity_set"].dropna()) == {"query", "distractor"}
+
+
+def test_photographs_are_cut_by_their_own_points_enlarged_and_read_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("faces: {}\n")
+    celeba_tree(tmp_path / "c", images="Img/img_celeba")
+    assert faces.main(["--landmarks", "celeba", "--input", "c", "--out", "cut", "--enlarge", "0.5", "--workers", "1",
+                       "--sheet", "sheet.png"]) == 0  # fmt: skip
+    assert sorted(p.name for p in Path("cut/cropped_aligned/2880").iterdir()) == ["00001.jpg", "00003.jpg", "00007.jpg"]
+    table = pd.read_parquet("cut/faces.parquet")
+    assert len(table) == len(PEOPLE)
+    row = table[table["frame"] == 3].iloc[0]
+    assert (row["left_eye_x"], row["left_eye_y"], row["mouth_right_y"]) == (69, 109, 154)
+    sheet = cv2.imread("sheet.png")
+    assert sheet.shape == (2 * 242, 4 * 448, 3)  # five people, four a row
+    dataset = readers.read(config(Path("cut"), annotations=Path("c"), crop_source="cropped_aligned"))
+    assert dataset.labels.table["video"].tolist() == [f"{n:06d}" for n in range(1, 13)]
+    paths = dataset.frames.table.set_index("video")["path"]
+    assert paths["000003"] == "cropped_aligned/2880/00003.jpg"
+    assert dataset.report["images_missing"]["count"] == 0
+    with pytest.raises(UserError, match=r"was cut with other settings \(enlarge 0.5 -> 0.0\)"):
+        faces.main(["--landmarks", "celeba", "--input", "c", "--out", "cut", "--workers", "1"])
+
+
+def test_an_enlarged_face_shows_so_much_more_around_the_same_centre():
+    usual, larger = template(112), template(112, 0.25)
+    np.testing.assert_allclose(usual, TEMPLATE)
+    np.testing.assert_allclose(larger - 55.5, (usual - 55.5) / 1.25)
+    image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8), (0, 0), 8)
+    points = (TEMPLATE - 55.5) * 1.1 + 150
+    crop = align_from(image, points, 140, 0.25)  # as many pixels a pixel of the image as 112 without
+    inside = align_from(image, points, 112)
+    assert np.abs(crop[14:126, 14:126].astype(int) - inside).max() <= 2
+    assert similarity(points, larger)[0, 0] == pytest.approx(similarity(points, usual)[0, 0] / 1.25)

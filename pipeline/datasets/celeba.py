@@ -140,7 +140,7 @@ def landmarks(config: DatasetConfig) -> dict[str, tuple[str, dict[int, str], dic
     found: dict[str, tuple[str, dict[int, str], dict[int, np.ndarray]]] = {}
     for number, path in zip(frames["number"], frames["path"], strict=True):
         person = people[number][0] if number in people else NO_PERSON
-        of = found.setdefault(person, (str((base / paths[which]).resolve()), {}, {}))
+        of = found.setdefault(person, (paths[which], {}, {}))
         of[1][number] = path
         if number in points.rows:
             of[2][number] = np.array(points.rows[number], dtype=np.float64).reshape(5, 2)

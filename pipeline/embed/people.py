@@ -51,7 +51,7 @@ def make_detector(settings: CutSettings) -> Detector:
 
 def cut_pictures(frames: Iterable[Frame], detect: Detector, settings: CutSettings) -> Iterator[Picture]:
     """All faces, frame by frame."""
-    for seen in follow(frames, detect, settings.every, settings.size):
+    for seen in follow(frames, detect, settings.every, settings.size, settings.enlarge):
         yield as_cut(seen, settings.quality)
 
 

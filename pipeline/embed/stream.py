@@ -73,7 +73,9 @@ class Stream:
         self._frozen = embedder.frozen_live
         self._faces = None
         if embedder.cuts:
-            self._faces = LiveFaces(make_detector(self._settings), self._settings.every, self._settings.size)
+            self._faces = LiveFaces(
+                make_detector(self._settings), self._settings.every, self._settings.size, self._settings.enlarge
+            )
         self._frozen([np.zeros((self._settings.size, self._settings.size, 3), np.uint8)])  # loaded before a frame waits
         self._people: dict[int, _Person] = {}
         self._number, self._time, self._start, self._closed = 0, -math.inf, None, False

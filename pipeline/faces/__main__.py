@@ -12,6 +12,9 @@ data/faces}' in params.yaml reads them on.
     python -m pipeline.faces --stills frames --fps 25  folders of numbered pictures, clip/00001.jpg, are videos
     python -m pipeline.faces --landmarks afew_va       AFEW-VA's whole frames, cut by the points that come with them
     python -m pipeline.faces --ray auto                by the machines of a Ray cluster, which see the same disk
+    python -m pipeline.faces --landmarks celeba        CelebA's photographs; a folder a person
+    python -m pipeline.faces --enlarge 0.2             more around the face, for recognition
+    python -m pipeline.faces --sheet sheet.png         and a picture of originals, points and faces, to look at
 
 A frame without a face leaves a gap. Several people become <video>_left and <video>_right, or <video>_p1, <video>_p2...
 Stopped, it goes on with the video that it had not finished.
@@ -28,11 +31,12 @@ from typing import Any
 from pipeline.core.alone import alone
 from pipeline.core.files import read_json, table_writer, write_json
 from pipeline.core.params import UserError, entry, parse
-from pipeline.datasets import afew_va
+from pipeline.datasets import afew_va, celeba
 from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.dataset import counted
 from pipeline.datasets.numbered import CROPS, RECORDS, frame_digits
 from pipeline.datasets.scan import scan
+from pipeline.faces import sheet
 from pipeline.faces.by_ray import cut_on_ray
 from pipeline.faces.config import CutSettings, FacesConfig
 from pipeline.faces.loop import (
@@ -48,6 +52,8 @@ from pipeline.faces.loop import (
     stands,
 )
 from pipeline.faces.video import STILLS, VIDEOS, expected_frames
+
+MOST_ON_SHEET = 24
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{problem['file']}: {problem['problem']}")
     if report["notes"]:
         print(f"{len(report['notes'])} notes on how files were read are in {config.out / 'faces.json'}")
+    if config.sheet is not None:
+        print(f"{config.sheet}: {sheet.write(config.sheet, tasks, MOST_ON_SHEET)} of the files, to look at")
     earlier = report["of_earlier_inputs"]["count"]
     print(
         f"{report['faces']:,} faces in {report['folders']:,} folders, from {len(tasks) - len(failed):,} of "
@@ -140,13 +148,18 @@ def _frames(paths: list[str], fps: float | None) -> FrameSequence | None:
 
 
 def find_sequences(config: FacesConfig, settings: CutSettings) -> tuple[list[Task], list[str]]:
-    """One task a video of AFEW-VA, which is a sequence of frames with landmarks.
+    """One task a video of AFEW-VA, or a person of CelebA, which is a sequence of frames with landmarks.
 
-    A video is cut again when its .json file has changed.
+    It is cut again when the file of its landmarks has changed.
 
     Raises ``UserError`` where there is none, as the reader of the data set does.
     """
-    dataset = DatasetConfig(name="afew_va", root=config.input)
+    dataset = DatasetConfig(name=config.landmarks, root=config.input)
+    if config.landmarks == "celeba":
+        return [
+            Task(config.input, source, person, config.out, settings, FrameSequence(paths, points))
+            for person, (source, paths, points) in sorted(celeba.landmarks(dataset).items())
+        ], []
     frames, given = afew_va.read(dataset).frames.table, afew_va.landmarks(dataset)
     tasks = []
     for video, rows in frames.groupby("video"):
@@ -160,7 +173,8 @@ def _check_settings(out: Path, settings: CutSettings, rebuild: bool) -> None:
     """Faces cut in two ways never lie in one folder; ``rebuild`` removes those of the other way."""
     file, now = out / RECORDS / "settings.json", dataclasses.asdict(settings)
     way_out = f"Put back a copy, or delete {out} and cut all again"
-    before = read_json(file, "the settings of the faces", way_out) if file.is_file() else now
+    before = dataclasses.asdict(CutSettings())  # of what is not said: an older version had no such choice
+    before = before | read_json(file, "the settings of the faces", way_out) if file.is_file() else now
     changed = ", ".join(f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value)
     if changed:
         if not rebuild:

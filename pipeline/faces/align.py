@@ -15,13 +15,14 @@ TEMPLATE = np.array(
 FAINT = 1e-3  # points whose spread is below this part of a pixel are one point: no turn or scale can be read from them
 
 
-def align_from(image: np.ndarray, points: np.ndarray, size: int = SIZE) -> np.ndarray:
+def align_from(image: np.ndarray, points: np.ndarray, size: int = SIZE, enlarge: float = 0.0) -> np.ndarray:
     """The aligned face (size, size, 3) uint8 of an image (H, W, 3) uint8; black beyond the image's edge.
 
     ``points`` are (5, 2) in the order of ``POINTS``, or the 68 (or 51, without the jaw) landmarks of iBUG; x and y in
-    pixels, (0, 0) the centre of the first. Raises ``ValueError`` for anything else, and where the points are one.
+    pixels, (0, 0) the centre of the first. With ``enlarge`` 0.2 the picture shows 1.2 times the usual width and height,
+    around the same centre, in as many pixels. Raises ``ValueError`` for anything else, and where the points are one.
     """
-    matrix = similarity(five_points(points), template(size))
+    matrix = similarity(five_points(points), template(size, enlarge))
     # A bilinear warp that shrinks leaves pixels out: it goes to a picture n times larger, then areas are averaged.
     times = max(1, int(np.ceil(1 / np.hypot(*matrix[:, 0]))))
     if times == 1:
@@ -43,9 +44,10 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
     return np.stack([inner[19:25].mean(0), inner[25:31].mean(0), inner[13], inner[31], inner[37]])
 
 
-def template(size: int) -> np.ndarray:
-    """``TEMPLATE`` (5, 2) for a picture of another size; the picture's edges stay its edges."""
-    return (TEMPLATE + 0.5) * (size / SIZE) - 0.5
+def template(size: int, enlarge: float = 0.0) -> np.ndarray:
+    """``TEMPLATE`` (5, 2) for a picture of another size; the picture's edges stay its edges, or move out by a share."""
+    usual, centre = (TEMPLATE + 0.5) * (size / SIZE) - 0.5, (size - 1) / 2
+    return centre + (usual - centre) / (1 + enlarge) if enlarge else usual
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:

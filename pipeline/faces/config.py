@@ -28,8 +28,15 @@ class CutSettings:
     most_people: int | None = option(
         None, help="keep only so many of a video, those with the most and largest faces", within="[1, inf)"
     )
+    enlarge: float = option(
+        0.0,
+        help="show so much more of the width and height around the face, as recognition likes: 0.2",
+        within="[0, 2]",
+    )
     landmarks: str | None = option(
-        None, choices=("afew_va",), help="input is this data set, whose frames are cut by the points that it gives"
+        None,
+        choices=("afew_va", "celeba"),
+        help="input is this data set, whose frames are cut by the points that it gives",
     )
 
 
@@ -53,10 +60,15 @@ class FacesConfig(CutSettings):
     ray_workers: int | None = option(
         None, help="with --ray: workers, a core each; default: one for each core of the cluster", within="[1, 100_000]"
     )
+    sheet: Path | None = option(
+        None, help="a picture to write: originals with the points they were cut by, and beside each the cut face"
+    )
     rebuild: bool = option(False, help="remove what was cut with other settings and start over")
     strict: bool = option(False, help="exit status 1, after all is written, when a file has a problem")
 
     def __post_init__(self) -> None:
+        if self.sheet is not None and self.sheet.suffix.lower() not in (".png", ".jpg"):
+            raise UserError(f"faces: sheet must be a .png or .jpg, and is {self.sheet}")
         if self.fps is not None and self.stills != "frames":
             raise UserError(f"faces: stills must be 'frames', with fps, and is {self.stills}")
 

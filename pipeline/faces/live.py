@@ -34,8 +34,8 @@ class LiveFaces:
     1 all places are those of the detector, and tracks are those of ``tracks.follow``.
     """
 
-    def __init__(self, detect: Detector, every: int = 5, size: int = 112) -> None:
-        self._detect, self._every, self._size = detect, every, size
+    def __init__(self, detect: Detector, every: int = 5, size: int = 112, enlarge: float = 0.0) -> None:
+        self._detect, self._every, self._cut = detect, every, (size, enlarge)
         self._tracker, self._before = Tracker(), FrameFaces.nothing()
         self._detected = 0  # the number of the frame in which the detector looked last
 
@@ -59,7 +59,7 @@ class LiveFaces:
     def _followed(self, frame: Frame, moved: Faces) -> FrameFaces | None:
         """The faces that have ``moved``; None where one of them is no longer what it was."""
         try:
-            seen = FrameFaces.of(frame, moved, self._size)
+            seen = FrameFaces.of(frame, moved, *self._cut)
         except ValueError:  # its points have become one
             return None
         seen.tracks = self._tracker.match(seen)
@@ -68,7 +68,7 @@ class LiveFaces:
     def _look_at(self, frame: Frame, moved: Faces) -> FrameFaces:
         """The detector's faces, on the way to which those are that have been followed."""
         found, self._detected = self._detect(frame.image), frame.number
-        seen = FrameFaces.of(frame, found, self._size)
+        seen = FrameFaces.of(frame, found, *self._cut)
         seen.tracks = self._tracker.match(seen)
         both = [(i, self._before.tracks.index(t)) for i, t in enumerate(seen.tracks) if t in self._before.tracks]
         if self._every == 1 or not both:
@@ -78,7 +78,7 @@ class LiveFaces:
             if overlaps(found.boxes[i : i + 1], moved.boxes[j : j + 1])[0, 0] >= ANOTHER:
                 boxes[i] += (1 - TOWARDS_DETECTION) * (moved.boxes[j] - boxes[i])
                 points[i] += (1 - TOWARDS_DETECTION) * (moved.points[j] - points[i])
-        tracks, seen = seen.tracks, FrameFaces.of(frame, replace(found, boxes=boxes, points=points), self._size)
+        tracks, seen = seen.tracks, FrameFaces.of(frame, replace(found, boxes=boxes, points=points), *self._cut)
         seen.tracks = tracks
         return seen
 

@@ -134,9 +134,9 @@ def cut(task: Task, detect: Detector, step: Callable[[], None] = lambda: None) -
             video = read(task.root / task.source)
         frames = _with_count(video.frames, step, count := [0])
         if task.placed:
-            seen = placed(frames, task.sequence.landmarks, task.settings.size)
+            seen = placed(frames, task.sequence.landmarks, task.settings.size, task.settings.enlarge)
         else:
-            seen = follow(frames, detect, task.settings.every, task.settings.size)
+            seen = follow(frames, detect, task.settings.every, task.settings.size, task.settings.enlarge)
         table, looks = _write_crops(seen, task.settings.quality, aside)
     except UnreadableVideo as error:
         shutil.rmtree(aside, ignore_errors=True)

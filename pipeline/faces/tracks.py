@@ -46,8 +46,10 @@ class Sighting:
     look: np.ndarray
 
 
-def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int = 112) -> Iterator[Sighting]:
-    """All faces, frame by frame, with the number of their track.
+def follow(
+    frames: Iterable[Frame], detect: Detector, every: int = 1, size: int = 112, enlarge: float = 0.0
+) -> Iterator[Sighting]:
+    """All faces, frame by frame, with the number of their track; ``size`` and ``enlarge`` as in ``align_from``.
 
     Detection runs in every ``every``-th frame. Where the same tracks are in two such frames that follow each other,
     box and points in between are interpolated. Where a track begins or ends, each frame in between is looked at. A
@@ -59,14 +61,14 @@ def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int 
     tracker, before, between = Tracker(), FrameFaces.nothing(), list[Frame]()
 
     def look_at(frame: Frame) -> FrameFaces:
-        seen = FrameFaces.of(frame, detect(frame.image), size)
+        seen = FrameFaces.of(frame, detect(frame.image), size, enlarge)
         seen.tracks = tracker.match(seen)
         return seen
 
     def reach(frame: Frame, before: FrameFaces) -> Iterator[FrameFaces]:
         seen = look_at(frame)
         if between and set(seen.tracks) == set(before.tracks):
-            yield from (_between(before, seen, middle, size) for middle in between)
+            yield from (_between(before, seen, middle, size, enlarge) for middle in between)
         else:
             for middle in between:
                 step = look_at(middle)
@@ -95,7 +97,9 @@ def follow(frames: Iterable[Frame], detect: Detector, every: int = 1, size: int 
             yield from seen.sightings()
 
 
-def placed(frames: Iterable[Frame], landmarks: Mapping[int, np.ndarray], size: int = 112) -> Iterator[Sighting]:
+def placed(
+    frames: Iterable[Frame], landmarks: Mapping[int, np.ndarray], size: int = 112, enlarge: float = 0.0
+) -> Iterator[Sighting]:
     """The face of each frame whose number has ``landmarks`` (68, 2) or the like, all as one track.
 
     The box is around the landmarks, the confidence NaN. Landmarks that place no face are passed over.
@@ -103,11 +107,12 @@ def placed(frames: Iterable[Frame], landmarks: Mapping[int, np.ndarray], size: i
     for frame in frames:
         try:
             points = five_points(landmarks[frame.number])
-            crop = align_from(frame.image, points, size)
+            crop = align_from(frame.image, points, size, enlarge)
+            usual = align_from(frame.image, points, size) if enlarge else crop
         except (KeyError, ValueError):
             continue
         box = np.concatenate([landmarks[frame.number].min(axis=0), landmarks[frame.number].max(axis=0)])
-        yield Sighting(frame.number, frame.time_sec, 1, box, points, float("nan"), crop, look(crop))
+        yield Sighting(frame.number, frame.time_sec, 1, box, points, float("nan"), crop, look(usual))
 
 
 @dataclass
@@ -125,9 +130,11 @@ class FrameFaces:
         return cls(None, Faces(np.empty((0, 4)), np.empty((0, 5, 2)), np.empty(0)), [], np.empty((0, LOOK_LENGTH)))
 
     @classmethod
-    def of(cls, frame: Frame, faces: Faces, size: int) -> "FrameFaces":
-        crops = [align_from(frame.image, points, size) for points in faces.points]
-        return cls(frame, faces, crops, np.array([look(c) for c in crops]).reshape(-1, LOOK_LENGTH))
+    def of(cls, frame: Frame, faces: Faces, size: int, enlarge: float = 0.0) -> "FrameFaces":
+        """A face's look is that of the usual picture, whatever more the crop shows: not that of the background."""
+        usual = [align_from(frame.image, points, size) for points in faces.points]
+        crops = [align_from(frame.image, points, size, enlarge) for points in faces.points] if enlarge else usual
+        return cls(frame, faces, crops, np.array([look(c) for c in usual]).reshape(-1, LOOK_LENGTH))
 
     def sightings(self) -> Iterator[Sighting]:
         for i, track in enumerate(self.tracks):
@@ -137,13 +144,13 @@ class FrameFaces:
             )  # fmt: skip
 
 
-def _between(one: FrameFaces, other: FrameFaces, frame: Frame, size: int) -> FrameFaces:
+def _between(one: FrameFaces, other: FrameFaces, frame: Frame, size: int, enlarge: float) -> FrameFaces:
     """The faces of ``one`` on their straight way to where they are in ``other``."""
     rows = [other.tracks.index(track) for track in one.tracks]
     part = (frame.number - one.frame.number) / (other.frame.number - one.frame.number)
     boxes = (1 - part) * one.faces.boxes + part * other.faces.boxes[rows]
     points = (1 - part) * one.faces.points + part * other.faces.points[rows]
-    seen = FrameFaces.of(frame, Faces(boxes, points, np.full(len(boxes), np.nan)), size)
+    seen = FrameFaces.of(frame, Faces(boxes, points, np.full(len(boxes), np.nan)), size, enlarge)
     seen.tracks = one.tracks
     return seen
 

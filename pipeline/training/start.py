@@ -19,7 +19,8 @@ from pipeline.training.samplers.build import build_sampler
 def first(data: TrainingData, seed: int) -> tuple[Adapter, Trainer | None]:
     """An adapter with the first weights of a seed, on the device, and its trainer; None where nothing is trained.
 
-    Where the run starts from an earlier one, the head has the weights of that. Sets the seed of torch's global generator.
+    Where the run starts from an earlier one, the head has the weights of that. Sets the seed of torch's global
+    generator.
     """
     torch.manual_seed(seed)
     adapter = build_adapter(data.facts | {"seed": seed})
