@@ -26,7 +26,7 @@ from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import ABAW_CLASSES, read_labels
 from pipeline.datasets import index
-from pipeline.embed import Embedder, by_clip, by_person, similarity
+from pipeline.embed import Embedder, by_clip, by_person, matrix, similarity
 from pipeline.embed import embedder as module
 from pipeline.embed.embedder import by_centres
 from pipeline.embed.loading import Trained, chosen
@@ -585,3 +585,31 @@ def test_five_people_of_a_real_photograph_stay_apart(project, real_faces):
     assert np.triu(similarity(table), 1).max() < 0.999
     with pytest.raises(UserError, match="no face was found"):
         Embedder.load(project / "runs/tcn_supcon", device="cpu").video(REAL / "no_face.mp4", every=5)
+
+
+def test_who_is_who_in_a_video_is_told_by_a_run_of_people_where_one_is_named(project):
+    film(Path("two.mp4"), [scene(i, red=20) for i in range(12)] + [scene(i, blue=90) for i in range(12)])
+    looks = Embedder.load(project / "runs/classified", device="cpu")
+    assert sorted(set(looks.video("two.mp4")["person"])) == ["p1", "p2"]
+    run = Embedder.load(project / "runs/tcn_supcon", device="cpu")
+    with pytest.raises(UserError, match="tells nobody apart: it was not trained on people"):
+        looks.with_identity(run)
+    run.facts["num_people"] = 2
+    table = run.video("two.mp4")  # its own embeddings of the two tracks
+    means = [np.mean(vectors(table[table["person"] == person]), axis=0) for person in ("p1", "p2")]
+    cosine = float(np.dot(*(mean / np.linalg.norm(mean) for mean in means)))
+    for threshold, people in ((cosine - 0.01, [""]), (min(cosine + 0.01, 1.01), ["p1", "p2"])):
+        told = Embedder.load(project / "runs/classified", device="cpu").with_identity(run, threshold)
+        assert sorted(set(told.video("two.mp4")["person"])) == people
+    assert -1 <= looks.with_identity(run).identity[1] <= 1
+    run.facts["made_by"] = run.facts["made_by"] | {"input_size": 64}
+    with pytest.raises(UserError, match="tells who is who by other features"):
+        looks.with_identity(run)
+
+
+def test_a_run_of_people_has_its_threshold_from_pictures_of_one_video_too(project):
+    run = Embedder.load(project / "runs/tcn_supcon", device="cpu")
+    run.facts["num_people"] = 2
+    threshold, whose = matrix.threshold_of(run)
+    assert whose == "the best F1 of the run's example windows"
+    assert -1 < threshold < 1

@@ -66,6 +66,13 @@ class EmbedConfig:
     confidence: float = _as_faces("confidence")
     min_frames: int = _as_faces("min_frames")
     most_people: int | None = _as_faces("most_people")
+    enlarge: float = _as_faces("enlarge")
+    identity_run: Path | None = option(
+        None, help="a run trained on people: its embeddings say which tracks of a video are one person"
+    )
+    same_person: float | None = option(
+        None, help="with --identity-run, the cosine from which two tracks are one; default: its own", within="[-1, 1]"
+    )
     matrix: Path | None = option(None, help="a folder of pictures, whose similarity matrix is drawn")
     threshold: float | None = option(
         None, help="of the matrix, a cosine: pairs at or above it are listed; default: the run's own", within="[-1, 1]"
@@ -91,7 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = build(EmbedConfig, given, "embed")
     if config.run is None:
         raise UserError("embed: name a run with --run, such as --run runs/tcn_supcon")
+    if config.same_person is not None and config.identity_run is None:
+        raise UserError("embed: --same-person is for --identity-run")
     if config.matrix is not None:
+        if config.identity_run is not None:
+            raise UserError("embed: --identity-run tells people of a video apart; of a matrix name it as --run")
         if files:
             raise UserError(f"embed: --matrix takes its folder alone, and {files[0]} was given too")
         return _matrix(config)
@@ -172,8 +183,17 @@ def job_of(embedder: Embedder, config: EmbedConfig) -> dict[str, Any]:
         "adapters": [f"{name}/{of} {digest(adapter)}" for of, adapter in embedder.trained.adapters.items()],
         "weights": embedder.facts["made_by"].get("weights_sha256"),
         "alike": sorted(config.alike),
-        **config.cut,
+        **{name: value for name, value in config.cut.items() if name != "enlarge" or value},  # not said by older jobs
+        **_who_is_who(embedder),
     }
+
+
+def _who_is_who(embedder: Embedder) -> dict[str, Any]:
+    """What tells people of a video apart, where that is a run."""
+    if embedder.identity is None:
+        return {}
+    run, threshold = embedder.identity
+    return {"identity": [digest(adapter) for adapter in run.adapters], "same_person": round(threshold, 6)}
 
 
 def digest(adapter: Adapter) -> str:
@@ -302,7 +322,11 @@ def _matrix(config: EmbedConfig) -> int:
 
 
 def _load(config: EmbedConfig) -> Embedder:
-    return Embedder.load(config.run, config.seed, config.alike, config.device, config.weights)
+    embedder = Embedder.load(config.run, config.seed, config.alike, config.device, config.weights)
+    if config.identity_run is None:
+        return embedder
+    run = Embedder.load(config.identity_run, None, config.alike, config.device, config.weights)
+    return embedder.with_identity(run, config.same_person)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pipeline.adapter.sources import InMemory
 from pipeline.adapter.windows import Windows
 from pipeline.core.device import pick_device
 from pipeline.core.params import UserError, one_of
-from pipeline.core.store import ALIKE
+from pipeline.core.store import ALIKE, vouched_for
 from pipeline.core.stores import made_by_each
 from pipeline.embed.compare import unit
 from pipeline.embed.frozen import BATCH, Batches, Frozen, FrozenTogether
@@ -61,6 +61,7 @@ class Embedder:
 
     def __init__(self, trained: Trained, device: torch.device, alike: Collection[str] = ()) -> None:
         self.trained, self.device, self.alike = trained, device, tuple(alike)
+        self.identity: tuple[Embedder, float] | None = None  # of ``with_identity``
         for adapter in self.adapters:
             adapter.modules().to(device).eval()
 
@@ -87,6 +88,24 @@ class Embedder:
         if weights is not None:
             trained = replace(trained, weights=Path(weights))
         return cls(trained, pick_device(device), alike)
+
+    def with_identity(self, run: "Embedder", threshold: float | None = None) -> Self:
+        """This one, which from now on tells who is who in a video by the embeddings of ``run``.
+
+        ``run`` was trained on people, on features of the same backbone. Two tracks may be one person from a cosine of
+        ``threshold`` on, by default the run's own (``matrix.threshold_of``). Without such a run tracks are compared by
+        what a face looks like at 14 x 14 pixels. Raises ``UserError`` for a run of another kind or backbone.
+        """
+        if not run.facts.get("num_people"):
+            raise UserError(f"{run.trained.path} tells nobody apart: it was not trained on people (dataset.identities)")
+        refusal = f"{run.trained.path} tells who is who by other features than {self.trained.path} is made of"
+        vouched_for(refusal, run.facts["made_by"], self.facts["made_by"], self.alike)
+        if threshold is None:
+            from pipeline.embed.matrix import threshold_of  # it draws too, which is for few
+
+            threshold = threshold_of(run)[0]
+        self.identity = run, threshold
+        return self
 
     # --- what it is ----------------------------------------------------------------------------------------------
 
@@ -394,7 +413,16 @@ class Embedder:
         found = gathered.table()
         if not self.cuts:
             return found.assign(person=""), []
-        found, problems = name_people(found, gathered.looks, least, settings.most_people)
+        looks, alike = gathered.looks, ()
+        if self.identity is not None and len(looks) > 1:
+            run, threshold = self.identity
+            order = np.lexsort((found["frame"], found["track"]))
+            code = np.unique(found["track"].to_numpy()[order], return_inverse=True)[1]
+            features = gathered.features()[found["at"].to_numpy()[order]]
+            z, _ = run.embed(features, code, found["frame"].to_numpy()[order])
+            tracks = np.unique(found["track"])
+            looks, alike = {track: z[code == k].mean(axis=0) for k, track in enumerate(tracks)}, (threshold,)
+        found, problems = name_people(found, looks, least, settings.most_people, *alike)
         return found.assign(person=found["suffix"].str.removeprefix("_")), problems
 
     def _table(

@@ -123,7 +123,9 @@ def threshold_of(embedder: Embedder) -> tuple[float, str]:
         folder = embedder.trained.examples.get(name)
         if folder is not None and (folder / FILE).is_file():
             examples = load_examples(folder)
-            threshold = best_f1_threshold(examples.embeddings, examples.table["class"], examples.table["video"])
+            of_people = adapter.facts.get("num_people")  # pictures of one person may be of one video
+            videos = pd.Series(range(len(examples.table))) if of_people else examples.table["video"]
+            threshold = best_f1_threshold(examples.embeddings, examples.table["class"], videos)
         if threshold is None and adapter.centres is not None:
             centres = adapter.centres[~adapter.centres.isnan().any(dim=1)].cpu().numpy()
             if len(centres) > 1:

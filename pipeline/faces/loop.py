@@ -24,7 +24,7 @@ from pipeline.datasets.numbered import CROPS, RECORDS
 from pipeline.faces.align import POINTS
 from pipeline.faces.config import CutSettings
 from pipeline.faces.detect import DETECTORS, Detector
-from pipeline.faces.tracks import SUFFIX, Sighting, follow, people, placed, suffixes
+from pipeline.faces.tracks import SAME_PERSON_LOOK, SUFFIX, Sighting, follow, people, placed, suffixes
 from pipeline.faces.video import STILLS, UnreadableVideo, read, read_stills
 
 PARTIAL = ".partial"  # hidden, as ``RECORDS`` are
@@ -200,18 +200,22 @@ def _name_people(table: pd.DataFrame, looks: dict[int, np.ndarray], task: Task) 
 
 
 def name_people(
-    table: pd.DataFrame, looks: dict[int, np.ndarray], least: int, most_people: int | None
+    table: pd.DataFrame,
+    looks: dict[int, np.ndarray],
+    least: int,
+    most_people: int | None,
+    least_alike: float = SAME_PERSON_LOOK,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The sightings of those who stay, with the ``suffix`` that tells each of them apart, and what was left out.
 
-    ``table`` has frame, track and box, ``looks`` the sum of looks of each track. Those stay who are seen in ``least``
-    frames, and of them the ``most_people`` with the most and largest faces.
+    ``table`` has frame, track and box, ``looks`` the sum of looks of each track, or another vector of it; two may be one
+    person's from a cosine of ``least_alike`` on. Those stay who are seen in ``least`` frames, and of them the ``most_people`` with the most and largest faces.
     """
     nobody = table.assign(suffix=pd.Series(dtype="str"))
     if table.empty:
         return nobody, ["no face was found"]
     problems = []
-    groups = people({t: rows["frame"].to_numpy() for t, rows in table.groupby("track")}, looks)
+    groups = people({t: rows["frame"].to_numpy() for t, rows in table.groupby("track")}, looks, least_alike)
     table = table.assign(person=table["track"].map({t: p for p, tracks in enumerate(groups) for t in tracks}))
     seen = table["person"].value_counts()
     # Those who are seen most stay, measured by the area of all their faces: it also tells a speaker from passers-by.

@@ -206,17 +206,20 @@ def look(crop: np.ndarray) -> np.ndarray:
     return pattern / max(np.linalg.norm(pattern), 1e-6)
 
 
-def people(frames: Mapping[int, np.ndarray], looks: Mapping[int, np.ndarray]) -> list[list[int]]:
+def people(
+    frames: Mapping[int, np.ndarray], looks: Mapping[int, np.ndarray], least_alike: float = SAME_PERSON_LOOK
+) -> list[list[int]]:
     """Tracks of one person together: the most alike first, never two that are in one frame.
 
-    ``frames`` has the frame numbers of each track and ``looks`` its mean look, of any length.
+    ``frames`` has the frame numbers of each track and ``looks`` its mean look, of any length. Two tracks may be one
+    person from a cosine of ``least_alike`` on.
     """
     tracks = list(frames)
     if not tracks:
         return []
     unit = np.array([looks[t] / max(np.linalg.norm(looks[t]), 1e-6) for t in tracks])
     alike = np.triu(unit @ unit.T, 1)
-    one, other = np.nonzero(alike >= SAME_PERSON_LOOK)
+    one, other = np.nonzero(np.triu(alike >= least_alike, 1))
     person, seen = list(range(len(tracks))), {i: frames[t] for i, t in enumerate(tracks)}
     for pair in np.argsort(-alike[one, other], kind="stable"):
         a, b = person[one[pair]], person[other[pair]]
