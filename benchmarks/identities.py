@@ -1,6 +1,6 @@
 """What it costs to train on thousands of people, and to measure identification among 200 and 1,000 others.
 
-    python -m benchmarks.identities --people 10000 --pictures 10
+    python benchmarks/identities.py --people 10000 --pictures 10
 
 makes features of so many people, in half of which a person can be recognised, trains one epoch of each loss in a
 process of its own, evaluates it, and prints seconds and the most memory of that process. The features show nothing of
@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pandas as pd
