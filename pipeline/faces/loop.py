@@ -208,8 +208,8 @@ def name_people(
 ) -> tuple[pd.DataFrame, list[str]]:
     """The sightings of those who stay, with the ``suffix`` that tells each of them apart, and what was left out.
 
-    ``table`` has frame, track and box, ``looks`` the sum of looks of each track, or another vector of it. Two tracks may
-    be one person from a cosine of ``least_alike`` on. Those stay who are seen in ``least`` frames, and of them the
+    ``table`` has frame, track and box, ``looks`` the sum of looks of each track, or another vector of it. Two tracks
+    may be one person from a cosine of ``least_alike`` on. Those stay who are seen in ``least`` frames, and of them the
     ``most_people`` with the most and largest faces.
     """
     nobody = table.assign(suffix=pd.Series(dtype="str"))
