@@ -12,7 +12,8 @@ batches:
     train     windows/s from memory: a batch gathered, forward, backward, update, as train.py does
     disk      windows/s where the frames do not fit into memory and are read in shards (``training.feed``)
 
-The rounds of both alternate, since other work on the machine comes and goes; a ratio is the median of the rounds' own.
+Processor seconds count, which other work on the machine disturbs least. The rounds of both alternate; a ratio is the
+median of the rounds' own.
 """
 
 import argparse
@@ -167,9 +168,9 @@ def line(what: str, count: float, rounds: int, sides: dict[str, Callable[[], Non
     took: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(rounds + 1):
         for side in ordered(list(sides), number):
-            start = time.perf_counter()
+            start = time.process_time()
             sides[side]()
-            took[side].append(time.perf_counter() - start)
+            took[side].append(time.process_time() - start)
     rates = {side: count / median(times[1:]) for side, times in took.items()}
     ratio = median(b / a for a, b in zip(took["several"][1:], took["one"][1:], strict=True))
     print(f"| {what} | {rates['several']:,.0f} | {rates['one']:,.0f} | {ratio:.3f} |", flush=True)
