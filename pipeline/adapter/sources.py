@@ -38,19 +38,25 @@ class InMemory:
     ) -> None:  # fmt: skip
         self.values, self.present = values, present
         self._columns = front.columns if isinstance(front, Fronts) else None
+        if isinstance(front, Fronts):
+            self._factor, self._bias = 1 / front.scale, -front.shift / front.scale
         self._shift = front.shift if front is not None and bool((front.shift != 0).any()) else None
         self._scale = front.scale if front is not None and bool((front.scale != 1).any()) else None
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
         """Inputs (n, K) float32 of the frames ``rows`` (n,)."""
         taken = self._taken(rows)
+        if self._columns is not None:
+            return self._of_several(taken, rows)
         if self._shift is not None:
             taken.sub_(self._shift)
-        if self._scale is not None:
-            taken.div_(self._scale)
-        if self._columns is None or self.present is None:
-            return taken
-        return hide_(taken, self._columns, ~self.present[rows])
+        return taken if self._scale is None else taken.div_(self._scale)
+
+    def _of_several(self, taken: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Shift and scale in one pass, since those of several stores are hardly ever 0 and 1; zeros where one lacks."""
+        if self._shift is not None or self._scale is not None:
+            torch.addcmul(self._bias, taken, self._factor, out=taken)
+        return taken if self.present is None else hide_(taken, self._columns, ~self.present[rows])
 
     @property
     def device(self) -> torch.device:
