@@ -5,6 +5,7 @@
     python benchmarks/training.py --device cuda --frames 587000 --batches 200
     python benchmarks/training.py --checkout ../old --models mlp tcn gru             beside another checkout, in turns
     python benchmarks/training.py --checkout ../old --epochs 150                     the whole command
+    python benchmarks/training.py --views 3 --width 128              epochs with and without 'augment', in turns
 
 The same head (mlp), loss (SupCon) and update (AdamW, gradients clipped) three times:
 
@@ -19,6 +20,10 @@ With ``--checkout`` it is ``train.py`` of both checkouts, each on the store, tab
 ``--data`` (made by 'dvc repro reduce', say), without evaluation, one seed and one thread. Of its epochs the fastest
 counts, and processor seconds, which other work on the machine disturbs less. Looking is what is measured of watched
 frames while it trains, spread over the epochs.
+
+With ``--views`` it is whole epochs as ``train.py`` reads them, of the original alone and with the view of each window
+drawn from so many more, on a made store: from memory, and from disk with room for a quarter of the original. Median of
+the turns' own ratios of processor seconds; opening and holding the features is not timed.
 """
 
 import argparse
@@ -35,18 +40,21 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.adapter.front import Front
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import mean
-from pipeline.adapter.sources import InMemory
+from pipeline.adapter.sources import FromDisk, InMemory
 from pipeline.adapter.windows import Window
 from pipeline.core.device import pick_device
-from pipeline.training.feed import feed
+from pipeline.core.store import FeatureStore, StoreWriter
+from pipeline.training.feed import Shards, feed
 from pipeline.training.losses.build import build_loss
 from pipeline.training.samplers.build import build_sampler
+from pipeline.training.view_draw import ViewDraw
 
 # Features (B, T, D), valid (B, T) and labels (B,); or, of frames that are there once, (n, D), place (B, T) and labels.
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -70,10 +78,13 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["mlp"], help="heads that are compared")
     parser.add_argument("--epochs", type=int, default=5, help="of each run that is compared")
     parser.add_argument("--turns", type=int, default=3, help="of each run that is compared")
+    parser.add_argument("--views", type=int, help="augmented views, to compare epochs with and without them")
     given = parser.parse_args()
     if given.checkout:
         return compare(given)
     device = pick_device(given.device)
+    if given.views:
+        return compare_views(given, device)
     features = made(given.frames, given.width)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     print(f"{given.frames:,} x {given.width:,} float16 in memory, batch {given.batch_size}, {name}\n")
@@ -161,6 +172,59 @@ def probed(root: Path, given: argparse.Namespace, model: str, length: int) -> di
     if done.returncode:
         raise SystemExit(f"train.py in {root}\n{done.stdout}{done.stderr}")
     return json.loads(done.stdout.rpartition("took")[2])
+
+
+def compare_views(given: argparse.Namespace, device: torch.device) -> None:
+    """Prints what an epoch costs with ``augment`` beside one without, a line for each place and length of windows."""
+    frames, views = np.arange(given.frames), ["original", *(f"augmented_{n + 1}" for n in range(given.views))]
+    front = Front(given.width, None)
+    print(f"{given.frames:,} x {given.width:,} float16 in {len(views)} views, batch {given.batch_size}\n")
+    print("| from | window | windows/s | with augment | time of an epoch |\n| --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        store = made_store(Path(folder) / "s.zarr", given, views)
+        for place, room in (("memory", sys.maxsize), ("disk", given.frames * given.width // 2)):
+            for length in given.windows:
+                rows = Window(length).over(frames // VIDEO_FRAMES, frames % VIDEO_FRAMES).centred(frames)
+                ways = []
+                for of, draw in ((views[:1], None), (views, ViewDraw(len(views), 0, augment=True, paired=False))):
+                    source = FromDisk(store, frames, front, device, of, room)
+                    step = step_of(given.width, device, length > 1 and device.type != "cuda")
+                    ways.append((feed(source, rows, given.frames, 0, None, draw), step))
+                took: list[list[float]] = [[], []]
+                for turn in range(given.turns + 1):
+                    for (shards, step), seconds in zip(ways, took, strict=True):
+                        seconds.append(epoch_of(shards, step, turn, given, length, device))
+                rate = [given.frames / median(seconds[1:]) for seconds in took]
+                ratio = median(b / a for a, b in zip(*(seconds[1:] for seconds in took), strict=True))
+                print(f"| {place} | {length} | {rate[0]:,.0f} | {rate[1]:,.0f} | {ratio:.2f} |", flush=True)
+
+
+def made_store(path: Path, given: argparse.Namespace, views: list[str]) -> FeatureStore:
+    """One video a ``VIDEO_FRAMES`` frames; every view is of the same random numbers."""
+    features, size = made(given.frames, given.width), 8192
+    with StoreWriter(path, {"backbone": "none"}, dict.fromkeys(views, given.width), size) as writer:
+        for start in range(0, given.frames, size):
+            number = np.arange(start, min(start + size, given.frames))
+            video = [f"{n:06d}" for n in number // VIDEO_FRAMES]
+            keys = pd.DataFrame({"video": video, "frame": number % VIDEO_FRAMES, "size": 1})
+            writer.write(keys, dict.fromkeys(views, features[number]))
+    return FeatureStore(path)
+
+
+def epoch_of(
+    shards: Shards, step: Callable[[Batch], None], epoch: int, given: argparse.Namespace, length: int,
+    device: torch.device,
+) -> float:  # fmt: skip
+    """Processor seconds of one pass over all windows, every window once."""
+    labels = torch.arange(given.frames, device=device) % NUM_CLASSES
+    start = time.process_time()
+    for shard in shards(epoch):
+        sampler = build_sampler("uniform", videos=shard.windows, batch_size=given.batch_size, seed=0)
+        for numbers in shard.in_views(sampler.epoch(epoch), epoch):
+            taken = shard.frames(numbers) if length > 1 and device.type != "cuda" else shard.batch(numbers)
+            step((*taken, labels[torch.from_numpy(shard.windows[numbers % len(shard.windows)]).to(device)]))
+    wait(device)
+    return time.process_time() - start
 
 
 def made(frames: int, width: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from pipeline.core.params import UserError
 from pipeline.core.store import StoreDamaged
 from pipeline.training import feed as feed_module
 from pipeline.training.feed import Drawn, feed
+from pipeline.training.view_draw import ViewDraw
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +208,68 @@ def test_from_disk_the_drawn_windows_of_an_epoch_are_those_of_memory(store, shor
         features, valid = whole.batch(np.arange(4))
         torch.testing.assert_close(features, by_hand(store, front("shifted"), rows[whole.windows[:4]]))
         assert torch.equal(valid, torch.from_numpy(rows[whole.windows[:4]] >= 0))
+
+
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_in_memory_a_window_is_in_the_view_that_is_drawn_with_all_its_frames(store, num_frames):
+    rows, made = windows_of(num_frames), front("shifted")
+    (shard,) = feed(load(store, STORE_ROWS, made, CPU, VIEWS), rows, N, 0, None, ViewDraw(2, 3, True, False))(0)
+    (batch,) = shard.in_views([np.arange(N)], 0)
+    view = batch // N
+    assert (batch % N == np.arange(N)).all()
+    assert 10 < view.sum() < N - 10
+    taken, valid = shard.batch(batch)
+    torch.testing.assert_close(taken, by_hand(store, made, np.where(rows >= 0, rows + view[:, None] * N, -1)))
+    frames, place = shard.frames(batch)
+    assert torch.equal(place >= 0, valid)
+    torch.testing.assert_close(frames[place] * valid[..., None], taken)
+
+
+@pytest.mark.parametrize("kind", ["shifted", "projected"])
+def test_from_disk_neighbouring_windows_share_a_view_which_is_another_one_in_other_epochs(store, kind, short_segments):
+    """Of 4 windows each: the sizes are patched. Every epoch reads each segment in one view alone."""
+    made, rows, seen = front(kind), windows_of(), []
+    of = feed(FromDisk(store, STORE_ROWS, made, CPU, VIEWS, 500), rows, N, 0, None, ViewDraw(2, 3, True, False))
+    for epoch in range(12):
+        view = np.full(N, -1)
+        for shard in of(epoch):
+            numbers = np.arange(len(shard.windows))
+            (batch,) = shard.in_views([numbers], epoch)
+            assert (batch == numbers).all()  # what is held is in its view already
+            taken, valid = shard.batch(batch)
+            by_view = [
+                by_hand(store, made, np.where(rows[shard.windows] >= 0, rows[shard.windows] + v * N, -1))
+                for v in (0, 1)
+            ]
+            is_view = torch.stack([(taken == each).all(dim=(1, 2)) for each in by_view])
+            close = torch.stack([torch.isclose(taken, each, atol=1e-5).all(dim=(1, 2)) for each in by_view])
+            assert (close.sum(0) == 1).all() or is_view.any()
+            view[shard.windows] = close.int().argmax(0).numpy()
+            assert torch.equal(valid, torch.from_numpy(rows[shard.windows] >= 0))
+            assert len(shard.inputs.values) <= 500 // (2 * source_bytes(made))
+        assert (view >= 0).all()
+        segments = np.split(view, range(4, N, 4))
+        assert all(len({*segment}) == 1 for segment in segments)
+        seen.append([int(segment[0]) for segment in segments])
+    assert 0.3 < np.mean(seen) < 0.7
+    assert len({str(views) for views in seen}) == 12
+
+
+def source_bytes(made: Front) -> int:
+    return 4 * 3 if hasattr(made, "components") else 2 * D
+
+
+def test_from_disk_one_view_of_each_window_is_read_and_not_all(store, short_segments, monkeypatch):
+    read, plain = [], FromDisk.hold
+    monkeypatch.setattr(FromDisk, "hold", lambda self, rows, out=None: read.append(len(rows)) or plain(self, rows, out))
+    counts = {}
+    for name, views, draw in (
+        ("plain", VIEWS[:1], None),
+        ("augmented", VIEWS, ViewDraw(2, 3, True, False)),
+        ("two views of each", VIEWS, ViewDraw(2, 3, False, True)),
+    ):
+        read.clear()
+        of = feed(FromDisk(store, STORE_ROWS, front("shifted"), CPU, views, 350), windows_of(1), N, 0, None, draw)
+        assert len(list(of(0))) > 2
+        counts[name] = sum(read)
+    assert counts == {"plain": N, "augmented": N, "two views of each": 2 * N}

@@ -30,7 +30,7 @@ BY_CLASS = ["balanced", "opposite", "per_class_negatives", "hard_negative", "sem
 
 def make(name, labels=LABELS, videos=VIDEOS, batch_size=BATCH_SIZE, seed=0, refresh=True, **others):
     n = len(labels)
-    others = {"groups": GROUPS[:n], "frames": FRAMES[:n], "opposites": OPPOSITES, "num_views": 3} | others
+    others = {"groups": GROUPS[:n], "frames": FRAMES[:n], "opposites": OPPOSITES} | others
     others = {"known": {track: of[:n] for track, of in KNOWN.items()}} | others
     sampler = build_sampler(name, labels=labels, videos=videos, batch_size=batch_size, seed=seed, **others)
     if sampler.needs_embeddings and refresh:
@@ -68,7 +68,7 @@ def test_batches_hold_window_numbers_and_no_more_than_asked(name):
         assert batch.dtype == np.int64
         assert 2 <= len(batch) <= BATCH_SIZE
         assert batch.min() >= 0
-        assert batch.max() < len(LABELS) * (3 if SAMPLERS[name].uses_views else 1)
+        assert batch.max() < len(LABELS)
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
@@ -89,7 +89,7 @@ def test_a_sampler_says_where_it_is_from_and_what_an_epoch_is(name):
     "name", sorted(name for name, sampler in SAMPLERS.items() if not sampler.needs_classes and name != "tracks")
 )
 def test_samplers_that_need_no_classes_do_without_labels(name):
-    available = {"videos": VIDEOS, "frames": FRAMES, "num_views": 3, "batch_size": BATCH_SIZE, "seed": 0}
+    available = {"videos": VIDEOS, "frames": FRAMES, "batch_size": BATCH_SIZE, "seed": 0}
     assert same(build_sampler(name, **available).epoch(1), make(name).epoch(1))
 
 
@@ -397,14 +397,10 @@ def test_few_videos_share_a_batch_without_labels_as_equally_as_their_windows_all
         assert sorted(counts[[1, 2]]) == [13, 14]
 
 
-def test_views_pairs_a_window_with_another_view_of_it():
-    seen = set()
-    for batch in make("views", num_views=3).epoch(0):
-        originals, others = batch[0::2], batch[1::2]
-        assert originals.max() < len(LABELS)
-        assert (others % len(LABELS) == originals).all()
-        seen |= set(others // len(LABELS))
-    assert seen == {1, 2}
+def test_views_pairs_a_window_with_itself_to_be_shown_in_two_views():
+    assert [name for name, sampler in SAMPLERS.items() if sampler.two_views] == ["views"]
+    for batch in make("views").epoch(0):
+        assert (batch[0::2] == batch[1::2]).all()
 
 
 @pytest.mark.parametrize("name", ["temporal", "views"])
@@ -496,7 +492,7 @@ def test_a_wrong_name_is_answered_with_the_known_ones():
         ("temporal", {"frames": FRAMES * 50}, "no two windows of a video are 1 to 30 frame numbers apart"),
         ("temporal", {"options": {"min_distance": 31}}, "max_distance must be .* at least 31, and is 30"),
         ("temporal", {"batch_size": 3}, "batch_size must be at least 4"),
-        ("views", {"num_views": 1}, "extract with views 1 or more"),
+        ("views", {"batch_size": 3}, "batch_size must be at least 4"),
         ("pairs", {"batch_size": 3}, "batch_size must be at least 4"),
     ],
 )

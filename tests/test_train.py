@@ -196,13 +196,54 @@ def test_valence_arousal_and_action_units_are_learnt_and_chosen_by_their_own_met
     )
 
 
-def test_the_views_of_a_store_are_what_the_views_sampler_pairs(place):
-    """Other views, other weights; the sampler's numbers beyond the windows reach the second view."""
-    one = load_file(run("--sampler", "views", "--name", "one") / "seed_0" / "last.safetensors")
-    flipped = zarr.open_group("data/features.zarr", mode="r+")["views/flipped"]
-    flipped[:64] = -flipped[:64]
-    two = load_file(run("--sampler", "views", "--name", "two") / "seed_0" / "last.safetensors")
-    assert not torch.equal(one["head.layers.0.weight"], two["head.layers.0.weight"])
+def with_views(*names: str, sign: int = 1) -> None:
+    """The store again with these views beside the original: the mirrored one times ``sign``, of a column more if wide.
+
+    'augmented_1' comes before 'original' in the order of names.
+    """
+    store, path = FeatureStore(Path("data/features.zarr")), Path("data/again.zarr")
+    every = np.arange(len(store.keys))
+    features = {"original": store.read(every)} | dict.fromkeys(names, sign * store.read(every, "flipped"))
+    features = {name: np.pad(x, ((0, 0), (0, name == "wide"))) for name, x in features.items()}
+    with StoreWriter(path, MADE_BY, {name: x.shape[1] for name, x in features.items()}, 64) as writer:
+        for some in np.split(every, range(64, len(every), 64)):
+            keys = store.keys.sort_values("row").iloc[some].drop(columns="row").astype({"video": str})
+            writer.write(keys, {name: x[some] for name, x in features.items()})
+
+
+@pytest.mark.parametrize("flags", ["--augment", "--augment --memory-gb 0.000003", "--sampler views"])
+def test_views_are_trained_on_and_what_is_scored_and_kept_is_of_the_originals(place, monkeypatch, flags):
+    """Of another second view the loss is another one. Scores and centres stay, of a head that hardly moves."""
+    monkeypatch.setattr("pipeline.training.feed.SEGMENT_WINDOWS", 4)
+    monkeypatch.setattr("pipeline.training.feed.MIN_SEGMENTS", 4)
+    folders = []
+    for name, sign in (("one", 1), ("two", -1)):
+        shutil.rmtree("data/again.zarr", ignore_errors=True)
+        with_views("augmented_1", sign=sign)
+        flags_of = ["-d", "data/again.zarr", "--labels", "data/labels.parquet", "--learning-rate", "1e-12", "-e", "2"]
+        folders.append(run(*flags.split(), *flags_of, "--name", name) / "seed_0")
+    loss, scores = ([_curve(folder, tag) for folder in folders] for tag in ("loss/train", "auc_same_different/val"))
+    assert (np.abs(np.subtract(*loss)) > 1e-3).all()
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    centres = [load_file(folder / "best.safetensors")["centres"] for folder in folders]
+    torch.testing.assert_close(*centres, rtol=1e-4, atol=1e-6)
+
+
+def _curve(folder: Path, tag: str) -> list[float]:
+    return [e.value for e in EventAccumulator(str(folder)).Reload().Scalars(tag)]
+
+
+def test_views_that_are_not_there_are_asked_for_in_words(place, capsys):
+    with_views("wide")
+    flags = ["-d", "data/again.zarr", "--labels", "data/labels.parquet", "-e", "1"]
+    for asked, what in (("--augment", "augment"), ("--sampler views", "sampler 'views'")):
+        with pytest.raises(UserError, match=f"^{what} needs augmented views .*has the original alone.*--views 3"):
+            run(*asked.split(), *flags)
+    run("--augment", "--model", "identity", *flags, "-e", "0")  # nothing is trained: nothing is asked for
+    shutil.rmtree("data/again.zarr")
+    with_views("wide", "augmented_1")
+    run("--augment", *flags)
+    assert f"left out: wide ({D + 1} columns)" in capsys.readouterr().out
 
 
 def test_frozen_features_need_no_training(place):
@@ -447,10 +488,21 @@ def killed_after(epoch: int, monkeypatch, *flags: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "epoch"), [("balanced", 0), ("balanced", 2), ("hard_negative", 1), ("hard_negative", 4)]
+    ("sampler", "epoch"), [("balanced", 0), ("balanced --augment", 2), ("hard_negative", 1), ("hard_negative", 4)]
 )
 def test_a_run_that_was_cut_off_goes_on_to_the_weights_of_one_that_was_not(place, monkeypatch, sampler, epoch):
-    flags = ["-e", "5", "--dropout", "0.3", "--sampler", sampler, "--loss", "{arcface: 1, simsiam: 1}", "-r", "2"]
+    flags = [
+        "-e",
+        "5",
+        "--dropout",
+        "0.3",
+        "--sampler",
+        *sampler.split(),
+        "--loss",
+        "{arcface: 1, simsiam: 1}",
+        "-r",
+        "2",
+    ]
     flags += ["--sampler-options", "{refresh_every: 3}"] if sampler == "hard_negative" else []
     whole = run(*flags, "--name", "whole")
     folder = killed_after(epoch, monkeypatch, *flags, "--name", "cut")

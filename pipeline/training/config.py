@@ -51,6 +51,7 @@ class TrainConfig:
     )
     sampler: str = option("balanced", help="what a batch is made of", choices=SAMPLERS)
     sampler_options: dict = option({}, help="more arguments of the sampler, such as {refresh_every: 5}")
+    augment: bool = option(False, help="train on the store's augmented views too: each window's is drawn at random")
     positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
     start: Path | None = option(

@@ -52,7 +52,7 @@ WATCHED = 1000  # evenly spaced frames, or clips, of a part that are scored afte
 FACTS = (
     "model", "loss", "sampler", "temperature", "margin", "pooling", "embedding_size", "normalise", "reduce", "dropout",
     "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "model_options", "loss_options",
-    "loss_weights", "sampler_options", "test_split", "select_split", "split_seed",
+    "loss_weights", "sampler_options", "augment", "test_split", "select_split", "split_seed",
 )  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def load_data(
     With ``kept``, of the same store, labels and fold, it takes from there what was read of them for a config before.
     Raises ``UserError`` where the data cannot be trained on as ``config`` says.
     """
-    device = pick_device(config.device)
+    device, views = pick_device(config.device), _views(config, store)
     kept, read = kept or Kept(), what_is_read(config)
     frames = kept.get("frames", read, lambda: _frames(config, store, labels, fold))
     _refuse_select_by(config.select_by, frames, labels.dataset)
@@ -123,7 +123,6 @@ def load_data(
         rows, of = windows_of(config, frames, windows, centres)
         clip = None if config.clip_rule is None else torch.from_numpy(of).to(device)
         watched[part] = Watched(frames, centres, torch.from_numpy(rows).to(device), opposite, clip)
-    views = store.views if SAMPLERS[config.sampler].uses_views else ["original"]
     key = (read, views, SAMPLERS[config.sampler].needs_embeddings)
     source = kept.get("source", key, lambda: _source(config, store, frames, front, device, views))
     train = frames.centres("train")
@@ -243,6 +242,26 @@ def _check_combination(
             print(f"classes of the backbone that are none of the run's, and never taken: {', '.join(strangers)}")
         if lacking:
             print(f"classes that the backbone has no output for, and that stay the adapter's: {', '.join(lacking)}")
+
+
+def _views(config: TrainConfig, store: FeatureStore) -> list[str]:
+    """The views that are trained on, the original first; a view of another width is left out, and named.
+
+    Raises ``UserError`` where views are asked for and the store has none.
+    """
+    if not config.trains or not (config.augment or SAMPLERS[config.sampler].two_views):
+        return ["original"]
+    others = [name for name in store.views if name != "original"]
+    views = ["original", *(name for name in others if store.widths[name] == store.num_features)]
+    if len(views) < 2:
+        asked = "augment" if config.augment else f"sampler '{config.sampler}'"
+        raise UserError(
+            f"{asked} needs augmented views of the frames, and {store.path} has the original alone: extract with "
+            "--views 3, or with --data-aug for the mirrored image"
+        )
+    if left_out := [f"{name} ({store.widths[name]:,} columns)" for name in others if name not in views]:
+        print(f"views of another width than the original's {store.num_features:,} are left out: {', '.join(left_out)}")
+    return views
 
 
 def _source(

@@ -14,6 +14,7 @@ from pipeline.adapter.front import hide_
 from pipeline.adapter.sources import FromDisk, InMemory, fits, working_bytes
 from pipeline.core.params import UserError
 from pipeline.training.modality import ModalityDropout
+from pipeline.training.view_draw import ViewDraw
 
 SEGMENT_WINDOWS = 256  # neighbouring windows that stay together in a shard
 MIN_SEGMENTS = 16  # of a shard: where its memory cannot hold so many, segments are shorter
@@ -23,12 +24,19 @@ class Shard:
     """Windows that are trained on together, and the inputs of their frames.
 
     ``windows`` (W',) are the numbers of its windows among all. ``rows`` (W', T) are the frames of each window, counted
-    within the shard. ``inputs`` holds these frames: ``num_frames`` in each view.
+    within the shard. ``inputs`` holds these frames: ``num_frames`` in each view. ``draw`` says in which view a window
+    of a batch is; without it each is as ``rows`` has it.
     """
 
-    def __init__(self, windows: NDArray, rows: NDArray, inputs: InMemory, num_frames: int) -> None:
-        self.windows, self.inputs, self.num_frames = windows, inputs, num_frames
+    def __init__(
+        self, windows: NDArray, rows: NDArray, inputs: InMemory, num_frames: int, draw: ViewDraw | None = None
+    ) -> None:
+        self.windows, self.inputs, self.num_frames, self.draw = windows, inputs, num_frames, draw
         self.rows = torch.from_numpy(rows).to(inputs.device)
+
+    def in_views(self, batches: list[NDArray], epoch: int) -> list[NDArray]:
+        """The batches of epoch number ``epoch``, of windows of the shard, as numbers for ``batch`` and ``frames``."""
+        return batches if self.draw is None else self.draw(batches, len(self.windows), epoch)
 
     def batch(self, numbers: NDArray, hides: ModalityDropout | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, T, K) float32 and valid (B, T). Number v * W' + w is window w of the shard in view v.
@@ -106,21 +114,25 @@ class Drawn:
         return drawn
 
 
-def feed(source: InMemory | FromDisk, rows: NDArray, num_frames: int, seed: int, drawn: Drawn | None = None) -> Shards:
+def feed(
+    source: InMemory | FromDisk, rows: NDArray, num_frames: int, seed: int, drawn: Drawn | None = None,
+    draw: ViewDraw | None = None,
+) -> Shards:  # fmt: skip
     """The shards that the windows ``rows`` (W, T) are trained from. ``num_frames`` is N, the frames of a view.
 
     In memory there is one shard with all windows, the same in every epoch; or, with ``drawn``, with those that are
-    drawn in the epoch. So it is where only the frames of these windows fit. Else see ``ShuffledShards``. Raises
-    ``UserError`` where the source's ``room`` is too small to train in.
+    drawn in the epoch. So it is where only the frames of these windows fit. Else see ``ShuffledShards``. ``draw`` draws
+    the views of windows, where they are not all the first one. Raises ``UserError`` where the source's ``room`` is too
+    small to train in.
     """
     if isinstance(source, FromDisk):
         kept, local = _renumbered(rows, num_frames)
         if not fits(len(source.views) * len(kept), source.row_bytes, source.room):
-            return ShuffledShards(source, rows, seed, drawn)
+            return ShuffledShards(source, rows, seed, drawn, draw)
         source, rows, num_frames = source.hold(_in_every_view(kept, source)), local, len(kept)
     if drawn is not None:
-        return lambda epoch: [Shard(some := np.flatnonzero(drawn(epoch)), rows[some], source, num_frames)]
-    shard = Shard(np.arange(len(rows)), rows, source, num_frames)
+        return lambda epoch: [Shard(some := np.flatnonzero(drawn(epoch)), rows[some], source, num_frames, draw)]
+    shard = Shard(np.arange(len(rows)), rows, source, num_frames, draw)
     return lambda epoch: [shard]
 
 
@@ -135,11 +147,19 @@ class ShuffledShards:
     Two buffers take turns, so a shard is good until the next one is asked for. The row numbers of the windows, 8 T
     bytes each, come on top of the room. With ``drawn`` a shard has only those of its windows that are drawn in the
     epoch, and one without any is left out.
+
+    With ``draw`` each segment is in one view in an epoch: all its windows are, so that no more is read than of one
+    view. Where the sampler pairs two views of a window (``draw.paired``) a shard holds every view instead.
     """
 
-    def __init__(self, source: FromDisk, rows: NDArray, seed: int, drawn: Drawn | None = None) -> None:
+    def __init__(
+        self, source: FromDisk, rows: NDArray, seed: int, drawn: Drawn | None = None, draw: ViewDraw | None = None
+    ) -> None:
         self.source, self.rows, self.seed, self.drawn = source, rows, seed, drawn
-        frame_bytes = len(source.views) * source.row_bytes
+        one_view = draw is not None and not draw.paired
+        self._draw_segments, self._draw_windows = (draw, None) if one_view else (None, draw)
+        self._views = 1 if one_view else len(source.views)  # that are held of a frame
+        frame_bytes = self._views * source.row_bytes
         budget = (source.room - working_bytes(source.room)) // 2 // frame_bytes  # frames of a shard
         length = SEGMENT_WINDOWS
         while (sizes := _frames_of_segments(rows, length)).max() * MIN_SEGMENTS > budget and length > 1:
@@ -150,19 +170,20 @@ class ShuffledShards:
                 f"memory of {source.room / 1e9:.3g} GB is too little to train in: a part of the windows and the next "
                 f"one need {least:.3g} GB"
             )
-        self._sizes, self._starts = sizes, np.arange(0, len(rows), length)
+        self._sizes, self._starts, self._length = sizes, np.arange(0, len(rows), length), length
         self.num_shards = -(-int(sizes.sum()) // int(budget - sizes.max()))
-        self._buffers = [source.empty(len(source.views) * int(budget)) for _ in range(2)]
+        self._buffers = [source.empty(self._views * int(budget)) for _ in range(2)]
 
     def __call__(self, epoch: int) -> Iterator[Shard]:
         """The shards of epoch number ``epoch``, from 0."""
         divided = self.divide(epoch)
+        views = self._draw_segments.views(len(self._starts), epoch) if self._draw_segments else None
         with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self._read, divided[0], 0)
+            coming = reader.submit(self._read, divided[0], 0, views)
             for number in range(len(divided)):
                 shard = coming.result()
                 if number + 1 < len(divided):
-                    coming = reader.submit(self._read, divided[number + 1], (number + 1) % 2)
+                    coming = reader.submit(self._read, divided[number + 1], (number + 1) % 2, views)
                 yield shard
 
     def divide(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -179,14 +200,22 @@ class ShuffledShards:
         chosen = self.drawn(epoch)
         return [some for windows in divided if len(some := windows[chosen[windows]])]
 
-    def _read(self, windows: NDArray, buffer: int) -> Shard:
-        kept, local = _renumbered(self.rows[windows], len(self.source.store_rows))
-        inputs = self.source.hold(_in_every_view(kept, self.source), self._buffers[buffer])
-        return Shard(windows, local, inputs, len(kept))
+    def _read(self, windows: NDArray, buffer: int, views: NDArray | None) -> Shard:
+        """The shard of ``windows``; ``views`` are those of the segments, where each is in one."""
+        rows, num_frames = self.rows[windows], len(self.source.store_rows)
+        if views is not None:
+            offset = views[windows // self._length] * num_frames
+            rows = np.where(rows >= 0, rows + offset[:, None], -1)
+        kept, local = _renumbered(rows, num_frames * (1 if views is None else len(self.source.views)))
+        read = kept if views is not None else _in_every_view(kept, self.source)
+        return Shard(windows, local, self.source.hold(read, self._buffers[buffer]), len(kept), self._draw_windows)
 
 
 def _renumbered(rows: NDArray, num_frames: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The frames (n,) that windows ``rows`` (W, T) are made of, rising, and ``rows`` as places in them; -1 stays."""
+    """The frames (n,) that windows ``rows`` (W, T) are made of, rising, and ``rows`` as places in them; -1 stays.
+
+    Of several views a frame counts as one of its own in each; ``num_frames`` are all that there can be.
+    """
     place = np.full(num_frames + 1, -1, dtype=np.int64)
     place[rows] = 0
     place[-1] = -1  # where -1 points to

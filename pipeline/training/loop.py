@@ -61,6 +61,9 @@ class Shard(Protocol):
 
     windows: np.ndarray
 
+    def in_views(self, batches: list[np.ndarray], epoch: int) -> list[np.ndarray]:
+        """A sampler's batches with the view of each window: from number W' on in the next view."""
+
     def batch(self, numbers: np.ndarray, hides: ModalityDropout | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, T, K) and valid (B, T); ``numbers`` count within the shard, from W' on in the next view."""
 
@@ -207,7 +210,7 @@ class Trainer:
         epochs, steps = self.schedule.epochs, self.schedule.steps
         for shard, done, share in self._shards(epoch):
             sampler = self._sampler_of(shard.windows, epoch)
-            batches = sampler.epoch(epoch)
+            batches = shard.in_views(sampler.epoch(epoch), epoch)
             for number, numbers in enumerate(batches):
                 if steps is None:
                     progress = (epoch + done + share * number / len(batches)) / epochs

@@ -14,6 +14,7 @@ from pipeline.training.modality import ModalityDropout
 from pipeline.training.positives import groups_apart
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import build_sampler
+from pipeline.training.view_draw import ViewDraw
 
 
 def first(data: TrainingData, seed: int) -> tuple[Adapter, Trainer | None]:
@@ -54,7 +55,7 @@ def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: 
         return build_sampler(
             config.sampler, config.sampler_options, labels=frames.label[at], videos=frames.video[at],
             groups=frames.group[at], frames=data.frame_numbers[at], known=known, batch_size=config.batch_size,
-            seed=seed, positives=config.positives, opposites=data.opposites, num_views=len(data.views),
+            seed=seed, positives=config.positives, opposites=data.opposites,
         )  # fmt: skip
 
     def embed() -> np.ndarray:
@@ -67,7 +68,9 @@ def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: 
     )  # fmt: skip
     most = config.clip_rule.windows if config.clip_rule else None
     drawn = Drawn(train, most, seed) if most else None
-    shards = feed(data.source, data.rows, len(frames.row), seed, drawn)
+    paired = SAMPLERS[config.sampler].two_views
+    draw = ViewDraw(len(data.views), seed, config.augment, paired) if len(data.views) > 1 else None
+    shards = feed(data.source, data.rows, len(frames.row), seed, drawn, draw)
     num_windows = drawn.num_windows if drawn else len(train)
     hides = ModalityDropout(config.modality_dropout, adapter.front.columns) if config.modality_dropout else None
     return Trainer(adapter, loss, schedule, shards, make_sampler, targets, num_windows, embed, hides)

@@ -2,7 +2,7 @@
 
 A constructor gets those that it names of ``labels`` (W,), ``videos`` (W,) and ``groups`` (W,), integers of any value,
 ``frames`` (W,), the frame number of each window's centre, ``known``, which windows (W,) have a label of each track that
-the losses look at, ``batch_size``, ``seed``, ``positives``, ``opposites``, ``num_views``, and options of its own.
+the losses look at, ``batch_size``, ``seed``, ``positives``, ``opposites``, and options of its own.
 ``epoch(n)`` gives ``num_batches`` arrays of window numbers, one a batch. Every sampler has as many batches as one pass
 over the windows, so that an epoch costs the same with each. Windows that must not be drawn (without any label that the
 losses look at, of other splits) are left out before.

@@ -10,7 +10,7 @@ from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.common import Sampler
 
 # What training hands to each that names it; all further arguments of a constructor are options of the user.
-HANDED = ("labels", "videos", "groups", "frames", "known", "batch_size", "seed", "positives", "opposites", "num_views")
+HANDED = ("labels", "videos", "groups", "frames", "known", "batch_size", "seed", "positives", "opposites")
 
 
 def options_of(name: str) -> list[str]:

@@ -18,7 +18,7 @@ class Sampler:
     needs_classes = False  # labels must be classes
     self_supervised = False  # positives are the windows 2i and 2i + 1 of a batch; no label is looked at
     paired = False  # 2i and 2i + 1 are anchor and positive
-    uses_views = False  # numbers run to num_views · W: number // W is the view, number % W the window
+    two_views = False  # 2i and 2i + 1 are one window, which training shows in two views
     positives = "any"  # its own rule, where the config's is 'any'
     needs_embeddings = False  # has refresh_every, refresh(embeddings), state() and restore(state)
     num_batches: int
