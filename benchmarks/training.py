@@ -54,7 +54,7 @@ from pipeline.core.store import FeatureStore, StoreWriter
 from pipeline.training.feed import Shards, feed
 from pipeline.training.losses.build import build_loss
 from pipeline.training.samplers.build import build_sampler
-from pipeline.training.view_draw import ViewDraw
+from pipeline.training.view_draw import NEIGHBOURS, ViewDraw
 
 # Features (B, T, D), valid (B, T) and labels (B,); or, of frames that are there once, (n, D), place (B, T) and labels.
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -186,7 +186,9 @@ def compare_views(given: argparse.Namespace, device: torch.device) -> None:
             for length in given.windows:
                 rows = Window(length).over(frames // VIDEO_FRAMES, frames % VIDEO_FRAMES).centred(frames)
                 ways = []
-                for of, draw in ((views[:1], None), (views, ViewDraw(len(views), 0, augment=True, paired=False))):
+                together = 1 if length == 1 else NEIGHBOURS
+                drawn = ViewDraw(len(views), 0, augment=True, paired=False, together=together)
+                for of, draw in ((views[:1], None), (views, drawn)):
                     source = FromDisk(store, frames, front, device, of, room)
                     step = step_of(given.width, device, length > 1 and device.type != "cuda")
                     ways.append((feed(source, rows, given.frames, 0, None, draw), step))

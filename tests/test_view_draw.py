@@ -27,6 +27,18 @@ def test_a_window_that_is_twice_in_a_batch_need_not_be_in_one_view():
     assert np.mean(same) == pytest.approx(0.25, abs=0.05)
 
 
+def test_neighbouring_windows_of_several_frames_share_a_view_in_an_epoch():
+    seen = []
+    for epoch in range(40):
+        drawn = ViewDraw(4, 0, True, False, together=8)([np.arange(50), np.arange(49, -1, -1)], 50, epoch)
+        view = drawn[0] // 50
+        assert (drawn[0] % 50 == np.arange(50)).all()
+        assert (drawn[1][::-1] == drawn[0]).all()
+        assert all(len({*some}) == 1 for some in np.split(view, range(8, 50, 8)))
+        seen.append(view[::8])
+    assert np.bincount(np.concatenate(seen)) / 280 == pytest.approx([0.25] * 4, abs=0.1)
+
+
 @pytest.mark.parametrize("augment", [False, True])
 def test_the_two_of_a_pair_are_in_two_views_and_without_augment_the_first_is_the_original(augment):
     views = np.concatenate([view for view, _ in drawn(num_views=3, augment=augment, paired=True)])

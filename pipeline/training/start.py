@@ -14,7 +14,7 @@ from pipeline.training.modality import ModalityDropout
 from pipeline.training.positives import groups_apart
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import build_sampler
-from pipeline.training.view_draw import ViewDraw
+from pipeline.training.view_draw import NEIGHBOURS, ViewDraw
 
 
 def first(data: TrainingData, seed: int) -> tuple[Adapter, Trainer | None]:
@@ -69,7 +69,8 @@ def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: 
     most = config.clip_rule.windows if config.clip_rule else None
     drawn = Drawn(train, most, seed) if most else None
     paired = SAMPLERS[config.sampler].two_views
-    draw = ViewDraw(len(data.views), seed, config.augment, paired) if len(data.views) > 1 else None
+    together = 1 if config.window == 1 else NEIGHBOURS
+    draw = ViewDraw(len(data.views), seed, config.augment, paired, together) if len(data.views) > 1 else None
     shards = feed(data.source, data.rows, len(frames.row), seed, drawn, draw)
     num_windows = drawn.num_windows if drawn else len(train)
     hides = ModalityDropout(config.modality_dropout, adapter.front.columns) if config.modality_dropout else None
