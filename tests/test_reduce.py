@@ -95,6 +95,43 @@ def test_a_flag_beats_the_parameter_file(place):
     assert projection.load(place / "p.safetensors", MADE_BY).components.shape == (3, 4)
 
 
+def scattered(place, loud: int):
+    """A store of 48 + 33 frames of 200 columns, the first ``loud`` of them twenty times as loud."""
+    frames = pd.concat([table()[["video", "frame"]], pd.DataFrame({"video": "stray", "frame": range(5)})])
+    features = np.random.default_rng(0).standard_normal((len(frames), 200)) * np.where(np.arange(200) < loud, 20, 1)
+    with StoreWriter(place / "s.zarr", MADE_BY, {"original": 200}, chunk_rows=len(frames)) as writer:
+        writer.write(frames.assign(size=1), {"original": features.astype(np.float16)})
+
+
+@pytest.mark.parametrize(("loud", "few"), [(3, True), (60, False)])
+def test_by_default_there_is_a_projection_only_where_few_components_keep_most_of_the_variance(
+    place, monkeypatch, capsys, loud, few
+):
+    """3 loud columns of 200 are most of the variance, 60 are not; the number of components is patched to 20."""
+    monkeypatch.setattr(reduce, "COMPONENTS", 20)
+    shutil.rmtree(place / "s.zarr")
+    scattered(place, loud)
+    (place / "params.yaml").write_text("reduce: {components: null}\n", encoding="utf-8")
+    store = FeatureStore(place / "s.zarr")
+    rows = store.read(reduce.training_rows(store, labels_of(place))).astype(np.float64)
+    peer = PCA(20, svd_solver="full").fit(rows)
+    kept = peer.explained_variance_ratio_.sum()
+    assert (kept >= 0.9) == few
+    reduce.main(arguments(place))
+    fitted = projection.load(place / "p.safetensors", MADE_BY)
+    assert fitted.components.shape == (20, 200) if few else fitted is None
+    said = capsys.readouterr().out
+    none = f"{100 * kept:.1f} % is less than 90 %: no projection, training takes all 200 features as they are (-n 20 "
+    assert (none in said) != few
+    # A fold of 7 rows, whose 6 components are all there is, and one of 56: that there is none holds for both.
+    write_labels(place / "labels.parquet", Labels(folded(), ["Anger"], "by hand"))
+    reduce.main(arguments(place))
+    of_folds = [projection.load(place / "p.safetensors", MADE_BY, fold) for fold in (0, 1)]
+    assert [each and len(each.components) for each in of_folds] == ([6, 20] if few else [None, None])
+    reduce.main(arguments(place, "-n", "20"))
+    assert len(projection.load(place / "p.safetensors", MADE_BY, 1).components) == 20
+
+
 def test_of_more_rows_than_asked_for_evenly_spaced_ones_are_fitted_on(place, capsys):
     reduce.main(arguments(place, "--most-rows", "6"))
     store = FeatureStore(place / "s.zarr")

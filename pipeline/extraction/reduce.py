@@ -1,5 +1,6 @@
 """The reduce stage: principal components of the stored features, fitted on the training split only; of folds, on each.
 
+python -m pipeline.extraction.reduce                 128, or none where these keep less than 90 % of the variance
 python -m pipeline.extraction.reduce -n 256
 python -m pipeline.extraction.reduce -n 0            none: training takes the features as they are
 python -m pipeline.extraction.reduce -d emb.zarr     of another store, into emb.projection.safetensors
@@ -31,16 +32,22 @@ from pipeline.core.store import FeatureStore
 from pipeline.core.tables import STORE, Labels, beside_store, is_training
 
 BLOCK = 2**24  # values read at a time, 34 MB
+COMPONENTS = 128  # where nobody says how many
+# The share of the variance that these must keep, else training takes the features as they are. Of frames of one kind,
+# such as faces that follow each other, few components are nearly all; of photographs what they leave out is missed:
+# docs/stills.md has the numbers.
+LEAST_KEPT = 0.9
 
 
 @dataclass(frozen=True)
 class ReduceConfig:
     """Section ``reduce`` of params.yaml."""
 
-    components: int = option(
-        256,
+    components: int | None = option(
+        None,
         "-n",
-        help="principal components to keep, or as many as there are; 0: none, features stay as they are",
+        help="principal components to keep, or as many as there are; 0: none, features stay as they are; null: "
+        f"{COMPONENTS}, or none where these keep less than {100 * LEAST_KEPT:.0f} % of the variance",
         within="[0, inf)",
     )
     most_rows: int = option(
@@ -66,14 +73,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     store, labels = open_both(config.data, config.labels, config.frames)
     clips = read_clips(config.clips) if config.clips.is_file() else no_clips(labels.dataset)
     folds = clips.folds or labels.folds
-    if not folds:
-        projection.save(config.output, _fitted(config, store, labels, clips, ""), store.made_by)
-        return
     every = {
         k: _fitted(config, store, *(one_fold(of, k) if of.folds else of for of in (labels, clips)), f"fold {k}: ")
         for k in folds
-    }
-    projection.save(config.output, every, store.made_by)
+    } or {None: _fitted(config, store, labels, clips, "")}
+    if config.components is None and (kept := min(float(p.explained.sum()) for p in every.values())) < LEAST_KEPT:
+        print(
+            f"{100 * kept:.1f} % is less than {100 * LEAST_KEPT:.0f} %: no projection, training takes all "
+            f"{store.num_features:,} features as they are (-n {COMPONENTS} projects all the same)"
+        )
+        every = dict.fromkeys(every, projection.nothing(store.num_features))
+    projection.save(config.output, every if folds else every[None], store.made_by)
 
 
 def _fitted(
@@ -81,14 +91,15 @@ def _fitted(
 ) -> projection.Projection:
     rows = training_rows(store, labels, clips)
     blocks = Blocks(store, _evenly(rows, config.most_rows))
-    fitted = projection.fit(blocks, config.components)
+    wanted = COMPONENTS if config.components is None else config.components
+    fitted = projection.fit(blocks, wanted)
     num_components = len(fitted.components)
     print(
         f"{whose}{num_components:,} of {store.num_features:,} components keep {100 * fitted.explained.sum():.1f} % "
         f"of {len(blocks.rows):,} rows' variance{_fewer(fitted.explained)}"
     )
-    if num_components < config.components:
-        print(f"{whose}{config.components:,} components were asked for: so many rows and features have no more")
+    if config.components is not None and num_components < wanted:
+        print(f"{whose}{wanted:,} components were asked for: so many rows and features have no more")
     if len(blocks.rows) < len(rows):
         print(f"fitted on {len(blocks.rows):,} of {len(rows):,} training rows, evenly spaced")
     return replace(fitted, seen=_seen(store, labels, clips, rows))
