@@ -34,9 +34,25 @@ def metrics(name: str, *flags: str) -> dict[str, float]:
     return json.loads(Path(name, "metrics.json").read_text())
 
 
-def test_an_adapter_on_photographs_beats_the_frozen_features_by_the_stated_margin(workplace):
+@pytest.fixture
+def extracted(workplace):
+    """The features of all photographs."""
     index.main(["--name", "folder", "--root", os.environ["PHOTOGRAPHS"]])
     assert extract.main(["--input-size", "224", "--fit", "squash", "--strict"]) == 0
+
+
+def test_the_defaults_are_good_on_photographs(extracted, capsys):
+    reduce.main([])
+    assert "no projection, training takes all 1,280 features as they are" in capsys.readouterr().out
+    flags = ["-e", "30", "-r", "3", "--window", "1", "--pooling", "centre", "--loss", "supcon"]
+    adapted = metrics("defaults", *flags)
+    print(f"\ndefaults {adapted}", file=sys.stderr)
+    assert adapted["knn_accuracy"] >= 0.84
+    assert adapted["auc_same_different"] >= 0.955
+    assert adapted["tpr_at_fpr_1e-2_same_different"] >= 0.5
+
+
+def test_an_adapter_on_photographs_beats_the_frozen_features_by_the_stated_margin(extracted):
     reduce.main(["-n", "256"])
     frozen, adapted = metrics("frozen", *FROZEN), metrics("adapted", *ADAPTER)
     print(f"\nfrozen {frozen}\nadapted {adapted}", file=sys.stderr)

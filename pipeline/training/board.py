@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # The columns of TensorBoard's table of runs.
 HPARAMS = (
     "model", "loss", "sampler", "temperature", "margin", "window", "step", "edge", "pooling", "embedding_size",
-    "normalise", "reduce", "dropout", "positives", "batch_size", "learning_rate", "weight_decay", "epochs",
+    "normalise", "reduce", "dropout", "augment", "positives", "batch_size", "learning_rate", "weight_decay", "epochs",
     "steps", "seed",
 )  # fmt: skip
 COSINE_BINS = np.linspace(-1, 1, 81)  # TensorBoard's own grow by a tenth each: everything above 0.5 falls into seven

@@ -244,7 +244,7 @@ def _check_combination(
             print(f"classes that the backbone has no output for, and that stay the adapter's: {', '.join(lacking)}")
 
 
-def _views(config: TrainConfig, store: FeatureStore) -> list[str]:
+def _views(config: TrainConfig, store: FeatureStore | Stores) -> list[str]:
     """The views that are trained on, the original first; a view of another width is left out, and named.
 
     Raises ``UserError`` where views are asked for and the store has none.
