@@ -137,7 +137,8 @@ def test_parts_of_frames_that_an_extraction_does_not_ask_for_stay(frames, capsys
     run("--part", "1/2")
     run("--stride", "3")
     assert "3 parts of frames that were not asked for stay in s.zarr.parts" in capsys.readouterr().out
-    run("--part", "2/2")
+    for part in (1, 2):  # the frames that are missing now are cut into other chunks
+        run("--part", f"{part}/2")
     run("--join")
     assert not PARTS.exists()
     stores = [FeatureStore(Path(name)) for name in ("s.zarr", "whole.zarr")]
