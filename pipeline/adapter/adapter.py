@@ -74,7 +74,7 @@ class Adapter:
 
         A classifier of people has no classes that it could name: it has served in training.
         """
-        return tuple(what for what in self.predictors.by_what if what != "classes" or self.facts["classes"])
+        return tuple(what for what in self.predictors.by_what if what != "classes" or not self.facts.get("num_people"))
 
     @property
     def au_thresholds(self) -> torch.Tensor | None:

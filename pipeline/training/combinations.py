@@ -224,7 +224,8 @@ def select_by_of_other_labels(c: Combination) -> str | None:
 def select_by_of_a_pair_head(c: Combination) -> str | None:
     if c.select_by is not None and "pairs" in (of := SELECT_BY[c.select_by].source).needs and not c.head.pairs:
         sources = {name: entry.source for name, entry in SELECT_BY.items()}
-        others = [name for name, other in sources.items() if other.tracks == of.tracks and not other.needs]
+        fitting = (name for name, other in sources.items() if other.tracks == of.tracks and not other.needs)
+        others = [name for name in fitting if sources[name].identities == of.identities]
         return f"select_by '{c.select_by}' is of a head for pairs; of model '{c.model}' it may be {others}"
     return None
 
