@@ -26,6 +26,7 @@ from test_faces import film, noise
 from test_store import bytes_of
 
 import extract
+from pipeline.core.cluster import LOOPBACK
 from pipeline.core.params import UserError
 from pipeline.faces.__main__ import main as faces_main
 from pipeline.training import all_runs
@@ -114,7 +115,8 @@ class Nodes:
     def add(self, mode: str, **more) -> object:
         env = {"PYTHONPATH": str(self.folder), "TEST_NODE": mode, "TEST_COUNT": str(self.count)}
         return self.cluster.add_node(
-            num_cpus=1, num_gpus=0, object_store_memory=100 << 20, env_vars=env, **free_ports(), **more
+            num_cpus=1, num_gpus=0, object_store_memory=100 << 20, env_vars=env, node_ip_address=LOOPBACK,
+            **free_ports(), **more,
         )  # fmt: skip
 
     def read(self) -> int:

@@ -27,6 +27,8 @@ from pipeline.core.params import UserError
 
 DEATHS = 8  # of workers, one after the other with nothing done between: then it is no accident
 CONNECT_SEC = 10.0
+# Of a cluster that is started here: nobody else is to reach it. Ray takes 127.0.0.1 for the machine's outward address.
+LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 LOOK_SEC = 2.0  # between two looks at how much room there is
 
 
@@ -59,7 +61,7 @@ def connected(address: str) -> Iterator[Any]:
         except ConnectionError:
             if address != "auto":
                 raise
-            ray.init(address="local", include_dashboard=False, **how)
+            ray.init(address="local", include_dashboard=False, _node_ip_address=LOOPBACK, **how)
     except (ValueError, RuntimeError, OSError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"no Ray cluster at '{address}': {why}. 'ray start --head' starts one") from None
