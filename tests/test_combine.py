@@ -6,7 +6,8 @@ from sklearn.metrics import f1_score
 
 from pipeline.adapter.backbone import outputs_by_name
 from pipeline.metrics import combine
-from pipeline.metrics.combine import Fitted, Frames, blend, blend_units, fit, gate
+from pipeline.metrics.combine import Fitted, blend, blend_units, gate
+from pipeline.metrics.combine_fit import WIDTHS, Frames, fit
 from pipeline.metrics.protocol import expression
 from pipeline.metrics.smoothing import smooth
 
@@ -178,7 +179,7 @@ def test_a_width_comes_out_where_the_truth_is_steady_and_the_prediction_is_not()
     of, label = frames()
     predictions = saying(sometimes_wrong(label, 0.5, np.random.default_rng(4)), np.full(len(label), 0.6))
     fitted = fit({"classes": predictions}, {}, {"classes": label}, of)["gate"]["classes"]
-    every = {w: scored(Fitted(w), predictions, {}, of, label) for w in combine.WIDTHS}
+    every = {w: scored(Fitted(w), predictions, {}, of, label) for w in WIDTHS}
     assert fitted.width == max(every, key=every.get)
     assert 1 < fitted.width < 51
     assert not fitted.uses_backbone
@@ -225,7 +226,7 @@ def test_the_score_is_that_of_each_fold_by_what_is_fitted_on_the_others():
     of, label = frames(5)
     predictions = saying(sometimes_wrong(label, 0.55, np.random.default_rng(6)), np.full(len(label), 0.6))
     said = np.empty_like(label)
-    codes = {w: smooth(predictions, of.video, of.number, "box", w).argmax(1) for w in combine.WIDTHS}
+    codes = {w: smooth(predictions, of.video, of.number, "box", w).argmax(1) for w in WIDTHS}
     for fold in range(FOLDS):
         others = of.fold != fold
         best = max(codes, key=lambda w: f1_score(label[others], codes[w][others], average="macro"))

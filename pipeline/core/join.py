@@ -113,6 +113,11 @@ def open_store(data: Data, given: Path | None) -> FeatureStore | Stores:
     return _together(_opened(data), given, None)
 
 
+def open_whole(data: Data) -> FeatureStore | Stores:
+    """The store, or several, with all frames, for those who only ask what made it."""
+    return side_by_side(_opened(data))
+
+
 def _opened(data: Data) -> list[FeatureStore]:
     return [FeatureStore(path) for path in each_store(data)]
 

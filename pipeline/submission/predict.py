@@ -42,7 +42,7 @@ from pipeline.core import children
 from pipeline.core.device import pick_device
 from pipeline.core.files import all_or_none, read_json, write_json, writing
 from pipeline.core.frame_set import frame_set, held_names
-from pipeline.core.join import ALIKE_HELP, DATA_HELP, FRAMES, data_of_run, open_both, open_store, with_files
+from pipeline.core.join import ALIKE_HELP, DATA_HELP, FRAMES, data_of_run, open_both, open_store, open_whole, with_files
 from pipeline.core.numbering import numbered_alike, spacing
 from pipeline.core.params import UserError, entry, given_params, one_of, option, parse
 from pipeline.core.progress import Line
@@ -529,10 +529,11 @@ def _by_neighbours(config: PredictConfig, adapter: Adapter, what: str, device: t
     from sklearn.neighbors import KNeighborsRegressor  # here: scikit-learn takes a second to import
 
     facts = adapter.facts
-    store, labels = open_both(config.labelled, config.labels, None)
-    refusal = f"{config.run} was trained on other features than {store.path} has"
-    said = vouched_for(refusal, facts["made_by"], store.made_by, config.alike)
+    whole = open_whole(config.labelled)
+    refusal = f"{config.run} was trained on other features than {whole.path} has"
+    said = vouched_for(refusal, facts["made_by"], whole.made_by, config.alike)
     facts["vouched"] |= {"the adapter's training": said} if said else {}
+    store, labels = open_both(config.labelled, config.labels, None)
     labels = of_fold(labels, facts.get("fold"))
     frames = frame_set(
         store, labels, tracks=[TRACKS[what]],

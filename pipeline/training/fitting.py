@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.adapter.backbone import stored_logits
 from pipeline.core.frame_set import PARTS, FrameSet
 from pipeline.metrics import combine
+from pipeline.metrics.combine_fit import Frames, fit
 from pipeline.metrics.thresholds import best_thresholds
 from pipeline.metrics.vectors import evenly
 from pipeline.training.data import TrainingData
@@ -70,7 +71,7 @@ def _thresholds(data: TrainingData, predicted: OutOfFold) -> tuple[np.ndarray, d
 
 
 def _combination(data: TrainingData, predicted: OutOfFold) -> dict[str, Any]:
-    """Both ways, as ``metrics.combine.fit`` fits them, what they are fitted on, and the way that is taken."""
+    """Both ways, as ``metrics.combine_fit.fit`` fits them, what they are fitted on, and the way that is taken."""
     frames, rows = data.frames, predicted.rows
     known = np.isin(frames.part[rows], [PARTS.index("train"), PARTS.index("select")])
     truth = {
@@ -80,8 +81,8 @@ def _combination(data: TrainingData, predicted: OutOfFold) -> dict[str, Any]:
     }
     own = data.backbone.of(stored_logits(data.store, frames.row[rows]))
     group = np.unique(frames.group[rows], return_inverse=True)[1]
-    of = combine.Frames(frames.video[rows], data.frame_numbers[rows], group, predicted.fold)
-    fitted = combine.fit(predicted.values, own, truth, of)
+    of = Frames(frames.video[rows], data.frame_numbers[rows], group, predicted.fold)
+    fitted = fit(predicted.values, own, truth, of)
     ways = {way: {what: dataclasses.asdict(each) for what, each in of.items()} for way, of in fitted.items()}
     return {"way": data.config.combine, **predicted.facts(frames), "ways": ways}
 
