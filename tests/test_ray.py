@@ -31,7 +31,7 @@ from pipeline.core.params import UserError
 from pipeline.faces.__main__ import main as faces_main
 from pipeline.training import all_runs
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cluster
 
 TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--input-size", "32", "--device", "cpu", "-b", "4"]
 RUN = [*TINY, "--chunk-rows", "8", "--workers", "1"]
