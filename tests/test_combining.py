@@ -19,7 +19,7 @@ from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, StoreWriter
 from pipeline.core.tables import ABAW_AUS, ABAW_CLASSES, Labels, write_labels
 from pipeline.evaluation import baselines, drawing, evaluate, files
-from pipeline.metrics import combine
+from pipeline.metrics import combine, combine_fit
 from pipeline.report import __main__ as report
 from pipeline.submission import predict
 from pipeline.training import out_of_fold
@@ -68,7 +68,7 @@ def fast():
     few |= {"WEIGHTS": (0.0, 0.3, 0.6, 1.0), "WEIGHTS_AUS": (0.0, 0.5)}
     with pytest.MonkeyPatch.context() as patched:
         for name, values in few.items():
-            patched.setattr(combine, name, values)
+            patched.setattr(combine_fit, name, values)
         patched.setattr(drawing, "drawn", lambda *arguments: iter(()))
         yield
 
