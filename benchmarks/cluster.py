@@ -4,8 +4,9 @@
     python benchmarks/cluster.py --only driver       2.94 M frames in 720 chunks, whose features are made already
 
 Workers: extraction without Ray, with one worker and with two, by turns, each in a process of its own. A worker has one
-core (one thread of computing, one that decodes), and so has extraction without Ray. The rate is that between the
-fourth chunk and the last: the start of Ray and of its workers, some seconds, is left out.
+thread that computes and one that decodes, and both are held on one core, which no other worker has (Linux); so are those
+of extraction without Ray. The rate is that between the fourth chunk and the last: the start of Ray and of its workers,
+some seconds, is left out.
 
 Driver: workers that answer at once, with pieces that lie on the disk. What is left is what the driver does for them:
 the table is read and planned, each share is cut out and packed for its worker, 720 chunks are put into the store.
@@ -29,6 +30,7 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 import pandas as pd
+import psutil
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from pipeline.core.params import build
@@ -107,12 +109,23 @@ def one_turn(argv: list[str]) -> None:
 
     def write(self: StoreWriter, keys: pd.DataFrame, features: dict) -> None:
         real(self, keys, features)
+        if not written:
+            one_core_each()
         written.append((time.perf_counter(), len(keys)))
 
     with patch.object(StoreWriter, "write", write):
         extract.main(argv[0].split())
     counted = written[3 : 2 * (len(written) // 2)]  # an even number on: chunks of two workers may come in pairs
     print(sum(rows for _, rows in counted[1:]) / (counted[-1][0] - counted[0][0]))
+
+
+def one_core_each() -> None:
+    """Each worker stays on a core of its own from now on; without workers, this process."""
+    here = psutil.Process()
+    crew = [process for process in here.children(recursive=True) if process.name().startswith("ray::Extractor")]
+    for core, process in enumerate(crew or [here]):
+        for thread in process.threads():
+            os.sched_setaffinity(thread.id, {core})
 
 
 def draw(count: int) -> None:
