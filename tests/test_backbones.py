@@ -206,6 +206,37 @@ def test_tokens_are_laid_out_as_the_square_of_their_patches():
     torch.testing.assert_close(backbones.pool("x", patches, 1), torch.tensor([[7.5, -7.5]]))
 
 
+@pytest.mark.parametrize(
+    ("name", "layer", "shape"),
+    [
+        ("test_vit", "patch_embed", (4, 4, 64)),  # channels last, and the model says nothing
+        ("test_convnext", "stages.0.blocks.0.norm", (8, 8, 24)),
+        ("test_convnext", "stages.0", (24, 8, 8)),
+        ("swin_tiny_patch4_window7_224", "patch_embed.proj", (96, 16, 16)),  # channels first, where the model says last
+        ("swin_tiny_patch4_window7_224", "layers.0", (16, 16, 96)),
+    ],
+)
+def test_the_channels_of_a_map_are_where_its_sides_say_and_not_where_the_model_says(name, layer, shape):
+    sized = {"img_size": 64} if name.startswith(("test_vit", "swin")) else {}
+    model = timm.create_model(name, pretrained=False, num_classes=0, **sized).eval()
+    images = torch.rand(2, 3, 64, 64) if "vit" in name or "swin" in name else torch.rand(2, 3, 32, 32)
+    maps = []
+    model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: maps.append(output))
+    features, _ = backbones.FrozenBackbone(model, 0, [layer])(images)
+    assert maps[0].shape == (2, *shape)
+    space = (1, 2) if shape[0] == shape[1] else (2, 3)
+    torch.testing.assert_close(features, maps[0].mean(space))
+    assert features.shape == (2, max(shape))
+
+
+def test_a_map_of_as_many_channels_as_it_is_wide_has_them_where_the_model_says():
+    x = torch.rand(2, 4, 4, 4)
+    torch.testing.assert_close(backbones.pool("x", x, 1), x.mean((2, 3)))
+    torch.testing.assert_close(backbones.pool("x", x, 1, channels_last=True), x.mean((1, 2)))
+    with pytest.raises(UserError, match=r"'x' gives no square map, but a tensor of shape \(2, 3, 4, 5\)"):
+        backbones.pool("x", torch.rand(2, 3, 4, 5), 1)
+
+
 def test_a_layer_is_taken_before_the_next_one_works_in_place():
     model = timm.create_model("test_resnet", pretrained=False, num_classes=0).eval()
     assert model.act1.inplace

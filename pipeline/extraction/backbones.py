@@ -104,17 +104,24 @@ class FrozenBackbone(nn.Module):
 def pool(name: str, x: torch.Tensor, grid: int, channels_last: bool = False, prefix_tokens: int = 0) -> torch.Tensor:
     """A layer's output -> (B, C * grid * grid), averaged over a grid of cells: column c*grid*grid + y*grid + x.
 
-    ``x``: a map (B,C,H,W), or (B,H,W,C) with ``channels_last``; or tokens (B,L,C), which are those of a square of
-    patches, after ``prefix_tokens`` others or none. Raises ``UserError``, with ``name``, for anything else, and where
-    the map is smaller than the grid.
+    ``x``: a square map (B,C,S,S) or (B,S,S,C), which ``channels_last`` tells apart only where C is S; or tokens
+    (B,L,C), which are those of a square of patches, after ``prefix_tokens`` others or none. Raises ``UserError``, with
+    ``name``, for anything else, and where the map is smaller than the grid.
+
+    The sides say where the channels are, since a model does not: in timm 1.0.31 ``output_fmt`` is that of Swin's stages
+    and not of its ``patch_embed.proj``, and MaxViT, ConvNeXt and ViT have layers of both kinds and no ``output_fmt``.
     """
     if not isinstance(x, torch.Tensor) or x.ndim not in (3, 4):
         what = f"a tensor of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else f"a {type(x).__name__}"
         raise UserError(f"layers: '{name}' gives no map and no tokens to average, but {what}")
     if x.ndim == 3:
         x = _map_of_tokens(name, x, prefix_tokens)
-    elif channels_last:
-        x = x.permute(0, 3, 1, 2)
+    else:
+        first, last = x.shape[2] == x.shape[3], x.shape[1] == x.shape[2]
+        if not first and not last:
+            raise UserError(f"layers: '{name}' gives no square map, but a tensor of shape {tuple(x.shape)}")
+        if last and (channels_last or not first):
+            x = x.permute(0, 3, 1, 2)
     if grid == 1:
         return x.mean(dim=(2, 3))
     if grid > min(x.shape[2:]):
