@@ -4,7 +4,7 @@
     python benchmarks/cluster.py --only driver       2.94 M frames in 720 chunks, whose features are made already
 
 Workers: extraction without Ray, with one worker and with two, by turns, each in a process of its own. A worker has one
-thread that computes and one that decodes. Both are held on one core, which no other worker has (Linux), and so are those
+thread that computes and one that decodes. Both are held on one core, which no other worker has (Linux), as are those
 of extraction without Ray. The rate is that between the fourth chunk and the last: the start of Ray and of its workers,
 some seconds, is left out.
 
