@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 
 SIZE = 112
-POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -18,23 +17,29 @@ FAINT = 1e-3  # points whose spread is below this part of a pixel are one point:
 def align_from(image: np.ndarray, points: np.ndarray, size: int = SIZE, enlarge: float = 0.0) -> np.ndarray:
     """The aligned face (size, size, 3) uint8 of an image (H, W, 3) uint8; black beyond the image's edge.
 
-    ``points`` are (5, 2) in the order of ``POINTS``, or the 68 (or 51, without the jaw) landmarks of iBUG; x and y in
+    ``points`` are (5, 2) in the order of ``datasets.points.POINTS``, or the 68 (or 51, without the jaw) landmarks of iBUG; x and y in
     pixels, (0, 0) the centre of the first. With ``enlarge`` 0.2 the picture shows 1.2 times the usual width and height,
     around the same centre, in as many pixels. Raises ``ValueError`` for anything else, and where the points are one.
     """
-    matrix = similarity(five_points(points), template(size, enlarge))
-    # A bilinear warp that shrinks leaves pixels out: it goes to a picture n times larger, then areas are averaged.
+    return warp(image, similarity(five_points(points), template(size, enlarge)), size)
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
+    """The picture (size, size, 3) to which a (2, 3) matrix moves the pixels of an image; ``border`` is OpenCV's.
+
+    A bilinear warp that shrinks leaves pixels out: it goes to a picture n times larger, then areas are averaged.
+    """
     times = max(1, int(np.ceil(1 / np.hypot(*matrix[:, 0]))))
     if times == 1:
-        return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR)
+        return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
     larger = times * matrix
     larger[:, 2] += (times - 1) / 2  # the centre of the first pixel is at (0, 0) in both
-    large = cv2.warpAffine(image, larger, (times * size, times * size), flags=cv2.INTER_LINEAR)
+    large = cv2.warpAffine(image, larger, (times * size,) * 2, flags=cv2.INTER_LINEAR, borderMode=border)
     return cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """(5, 2) float64 in the order of ``POINTS`` from 5, 51 or 68 landmarks; the centre of an eye is its six points'."""
+    """(5, 2) float64 in the order of ``datasets.points.POINTS`` from 5, 51 or 68 landmarks; the centre of an eye is its six points'."""
     landmarks = np.asarray(landmarks, dtype=np.float64)
     if landmarks.shape not in {(5, 2), (51, 2), (68, 2)} or not np.isfinite(landmarks).all():
         raise ValueError(f"landmarks must be 5, 51 or 68 finite pairs of x and y, and have shape {landmarks.shape}")

@@ -21,7 +21,7 @@ from pipeline.core.files import read_table, read_table_facts, write_table
 from pipeline.core.params import UserError
 from pipeline.core.progress import FrameCounter
 from pipeline.datasets.numbered import CROPS, RECORDS
-from pipeline.faces.align import POINTS
+from pipeline.datasets.points import POINTS
 from pipeline.faces.config import CutSettings
 from pipeline.faces.detect import DETECTORS, Detector
 from pipeline.faces.tracks import SAME_PERSON_LOOK, SUFFIX, Sighting, follow, people, placed, suffixes

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.core.files import whole
 from pipeline.datasets.numbered import CROPS
-from pipeline.faces.align import POINTS
+from pipeline.datasets.points import POINTS
 from pipeline.faces.loop import Task, find_record, read_record_table
 from pipeline.faces.video import UnreadableVideo, read, read_stills
 

@@ -117,6 +117,14 @@ class Pose:
     gaze: tuple[float, float] = (0.0, 0.0)
 
 
+def in_picture(points: np.ndarray, depth: float | np.ndarray, pose: Pose) -> np.ndarray:
+    """Points (n, 2) of the head's own coordinates in pixels of the canvas, (0, 0) being the centre of its first one."""
+    angle = np.deg2rad(pose.roll)
+    turned = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    turning, shift = ZOOM * pose.scale * np.array(turned), CENTRE + pose.shift
+    return (np.asarray(points, float) + np.array(pose.turn) * depth) @ turning + shift
+
+
 class Sketch:
     """An image to draw flat shapes on, and two layers of shade, in the head's own coordinates."""
 
@@ -124,15 +132,11 @@ class Sketch:
         self.image = background.copy()  # (SUPERSAMPLING * 112) squared, RGB
         self.creases = np.zeros((CANVAS, CANVAS), np.uint8)
         self.shades = np.zeros((CANVAS, CANVAS), np.uint8)
-        angle = np.deg2rad(pose.roll)
-        turned = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-        self.scale = ZOOM * pose.scale
-        self.turning, self.shift, self.turn = self.scale * np.array(turned), CENTRE + pose.shift, np.array(pose.turn)
+        self.pose, self.scale = pose, ZOOM * pose.scale
 
     def place(self, points: np.ndarray, depth: float, factor: int) -> np.ndarray:
         """Image coordinates in 1/16 pixel, as OpenCV's ``shift=4`` wants them."""
-        points = (np.asarray(points, float) + self.turn * depth) @ self.turning + self.shift
-        return np.round((points + 0.5) * factor * 16 - 8).astype(np.int32)
+        return np.round((in_picture(points, depth, self.pose) + 0.5) * factor * 16 - 8).astype(np.int32)
 
     def fill(self, points: np.ndarray, colour: Sequence[float], depth: float = 0.0) -> None:
         cv2.fillPoly(self.image, [self.place(points, depth, SUPERSAMPLING)], colour, cv2.LINE_AA, 4)
@@ -198,8 +202,7 @@ def draw_face(
     """(112, 112, 3) float32 RGB: one face with the given action unit intensities, before light, blur and noise."""
     sketch = Sketch(background, pose)
     draw_head(sketch, who, au)
-    left = {k: v * np.clip(1 - lopsided, 0, 1.5) for k, v in au.items()}
-    right = {k: v * np.clip(1 + lopsided, 0, 1.5) for k, v in au.items()}
+    left, right = both_sides(au, lopsided)
     for side, own in ((-1, left), (1, right)):
         draw_eye(sketch, who, side, own | {43: au[43], 5: au[5]}, pose.gaze)
         draw_brow(sketch, who, side, own)
@@ -210,6 +213,24 @@ def draw_face(
     if who.glasses:
         draw_glasses(sketch, who)
     return sketch.finished()
+
+
+def both_sides(au: dict[int, float], lopsided: float) -> tuple[dict[int, float], dict[int, float]]:
+    """The action units of the left and of the right half of the picture."""
+    left = {k: v * np.clip(1 - lopsided, 0, 1.5) for k, v in au.items()}
+    return left, {k: v * np.clip(1 + lopsided, 0, 1.5) for k, v in au.items()}
+
+
+def face_points(who: Identity, au: dict[int, float], lopsided: float, pucker: float, pose: Pose) -> np.ndarray:
+    """(5, 2): where in the picture of ``draw_face`` the points of ``datasets.points.POINTS`` are, in its pixels.
+
+    An eye's is half-way between its two corners, wherever it looks; the nose's is the light spot on its tip.
+    """
+    left, right = both_sides(au, lopsided)
+    corners = [corner(who, left, pucker) * [-1, 1], corner(who, right, pucker)]
+    eyes = [(-who.eye_distance, 0.0), (who.eye_distance, 0.0)]
+    points = np.array([*eyes, (0.0, nose_tip(who, au) - 2.2), *(c + [0, mouth_line(who, left, right)] for c in corners)])
+    return in_picture(points, np.array([3.0, 3.0, 9.0, 5.5, 5.5])[:, None], pose)
 
 
 def draw_head(sketch: Sketch, who: Identity, au: dict[int, float]) -> None:
@@ -296,8 +317,12 @@ def draw_brow(sketch: Sketch, who: Identity, side: int, au: dict[int, float]) ->
     sketch.fill(np.concatenate([spine - half, (spine + half)[::-1]]), dim(colour, 0.85), 4)
 
 
+def nose_tip(who: Identity, au: dict[int, float]) -> float:
+    return who.nose_length - 1.8 * au[9] - 0.8 * au[10]
+
+
 def draw_nose(sketch: Sketch, who: Identity, au: dict[int, float]) -> None:
-    tip, w = who.nose_length - 1.8 * au[9] - 0.8 * au[10], who.nose_width * (1 + 0.12 * au[9] + 0.06 * au[12])
+    tip, w = nose_tip(who, au), who.nose_width * (1 + 0.12 * au[9] + 0.06 * au[12])
     for side in (-1, 1):
         sketch.shade(
             curve(
@@ -321,6 +346,23 @@ def draw_nose(sketch: Sketch, who: Identity, au: dict[int, float]) -> None:
     sketch.shade(ellipse((0, tip + 4.5), (w * 0.7, 2)), 0.3, 6)
 
 
+def corner(who: Identity, au: dict[int, float], pucker: float) -> np.ndarray:
+    """(2,): how far out the corner of the mouth is, and how far below ``mouth_line``, by its side's action units."""
+    x = 1 + 0.32 * au[12] + 0.36 * au[20] + 0.08 * au[14] - 0.24 * au[23] - 0.08 * au[26] - 0.28 * pucker
+    y = -6.5 * au[12] + 6.5 * au[15] + 1.4 * au[20] - 1.0 * au[14] + 2.2 * au[26]
+    return np.array([who.mouth_width * x, y])
+
+
+def pushed(both: dict[int, float]) -> float:
+    return 1.8 * both[17] + 0.6 * both[24]
+
+
+def mouth_line(who: Identity, left: dict[int, float], right: dict[int, float]) -> float:
+    """How far below the eyes the mouth is."""
+    both = {k: (left[k] + right[k]) / 2 for k in (12, 17, 24)}
+    return who.mouth_height - 0.3 * pushed(both) + 0.8 * both[12]
+
+
 def draw_mouth(sketch: Sketch, who: Identity, left: dict[int, float], right: dict[int, float], pucker: float) -> None:
     """Lips as curves over u in [-1, 1] from corner to corner; each side's own action units move its corner."""
     u = np.linspace(-1, 1, 17)
@@ -328,16 +370,11 @@ def draw_mouth(sketch: Sketch, who: Identity, left: dict[int, float], right: dic
     tight = np.clip(1 - 0.5 * both[23] - 0.65 * both[24] - 0.2 * both[12] - 0.2 * both[20], 0.2, 1.2)
     gap = max(0.0, (4.5 * both[25] + 11.0 * both[26]) * (1 - 0.8 * min(both[24], 1)))
     lift = 4.0 * both[10] + 1.2 * both[9] + 0.15 * gap
-    push = 1.8 * both[17] + 0.6 * both[24]
-
-    def corner(au: dict[int, float]) -> tuple[float, float]:
-        x = 1 + 0.32 * au[12] + 0.36 * au[20] + 0.08 * au[14] - 0.24 * au[23] - 0.08 * au[26] - 0.28 * pucker
-        return who.mouth_width * x, -6.5 * au[12] + 6.5 * au[15] + 1.4 * au[20] - 1.0 * au[14] + 2.2 * au[26]
-
-    (lx, ly), (rx, ry) = corner(left), corner(right)
+    push = pushed(both)
+    (lx, ly), (rx, ry) = corner(who, left, pucker), corner(who, right, pucker)
     x, ends = np.where(u < 0, lx, rx) * u, np.where(u < 0, ly, ry) * u**2
     open_ = (1 - u**2) ** 0.7
-    y = who.mouth_height - 0.3 * push + 0.8 * both[12] + ends
+    y = mouth_line(who, left, right) + ends
     upper_in, lower_in = y - lift * open_, y + (gap - lift * (gap > 0) * 0.5 - push * 0.5) * open_
     lower_in = np.maximum(lower_in, upper_in)
     bow = open_ * (1 - 0.3 * np.exp(-((u / 0.16) ** 2)))

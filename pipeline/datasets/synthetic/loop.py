@@ -12,10 +12,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from pipeline.core.children import end_with_pool
 from pipeline.core.params import UserError
 from pipeline.datasets.config import SYNTHETIC_MARKER
+from pipeline.datasets.points import POINT_TABLE, point_table, scaled, write_points
 from pipeline.datasets.synthetic.acting import AUS, perform
 from pipeline.datasets.synthetic.annotations import (
     ANNOTATIONS,
@@ -26,7 +28,7 @@ from pipeline.datasets.synthetic.annotations import (
     write_multi_task,
 )
 from pipeline.datasets.synthetic.camera import cover, photograph, sample_camera, sample_occlusions, sample_poses
-from pipeline.datasets.synthetic.drawing import CENTRE, draw_face, sample_identity
+from pipeline.datasets.synthetic.drawing import CANVAS, CENTRE, draw_face, face_points, sample_identity
 from pipeline.datasets.synthetic.plan import Clip, SyntheticConfig, sample_frame_numbers
 
 
@@ -62,8 +64,9 @@ def draw_all(clips: list[Clip], config: SyntheticConfig) -> list[int]:
     else:  # spawned, not forked: a fork copies the locks of whatever threads the caller has
         with multiprocessing.get_context("spawn").Pool(workers, _start) as pool:
             done = pool.map(write, clips, chunksize=1)
-    num_frames, rows = zip(*done, strict=True)
+    num_frames, rows, tables = zip(*done, strict=True)
     write_multi_task(clips, list(rows), config.out / ANNOTATIONS)
+    write_points(config.out / POINT_TABLE, pd.concat(tables, ignore_index=True))
     return list(num_frames)
 
 
@@ -72,8 +75,11 @@ def _start() -> None:
     cv2.setNumThreads(1)
 
 
-def write_clip(clip: Clip, config: SyntheticConfig) -> tuple[int, list[str]]:
-    """Draws one clip and writes its frames and annotations; how many frames it has, and its multi-task rows."""
+def write_clip(clip: Clip, config: SyntheticConfig) -> tuple[int, list[str], pd.DataFrame]:
+    """Draws one clip and writes its frames and annotations.
+
+    How many frames it has, its multi-task rows, and where the points of each face are, as ``write_points`` takes it.
+    """
     rng = np.random.default_rng([config.seed, clip.index])
     numbers, length = sample_frame_numbers(clip, rng)
     num_lines = annotation_lines(clip, numbers, length, rng)
@@ -81,11 +87,12 @@ def write_clip(clip: Clip, config: SyntheticConfig) -> tuple[int, list[str]]:
     played = perform(clip, int(numbers[0]), rows, rng)
     write_annotations(clip, played, num_lines, config.out / ANNOTATIONS, rng)
     if clip.folder is None:
-        return 0, []
+        return 0, [], point_table([], [], [])
     who = sample_identity(rng)
     camera, poses, covered = sample_camera(who, rng), sample_poses(rows, rng), sample_occlusions(rows, rng)
     folder = config.out / clip.folder
     folder.mkdir(parents=True)
+    points = []
     for number in numbers.tolist():
         t = number - 1
         au = dict(zip(AUS, played.drawn[t].tolist(), strict=True))
@@ -93,10 +100,13 @@ def write_clip(clip: Clip, config: SyntheticConfig) -> tuple[int, list[str]]:
         turn = (poses[t].turn[0], poses[t].turn[1] + played.nod[t])
         pose, coloured = dataclasses.replace(poses[t], turn=turn), dataclasses.replace(who, skin=skin)
         image = draw_face(coloured, au, played.lopsided[t], played.pucker[t], pose, camera.background)
+        points.append(scaled(face_points(who, au, played.lopsided[t], played.pucker[t], pose), config.size / CANVAS))
         if t in covered:
             image = cover(image, *covered[t], shift=CENTRE + rng.normal(0, 1.0, 2))
         (folder / f"{number:05d}.jpg").write_bytes(photograph(image, camera, config.size, rng))
-    return len(numbers), multi_task_rows(clip, played, numbers, np.random.default_rng([config.seed, clip.index, 1]))
+    mtl = multi_task_rows(clip, played, numbers, np.random.default_rng([config.seed, clip.index, 1]))
+    paths = [f"{clip.folder}/{number:05d}.jpg" for number in numbers.tolist()]
+    return len(numbers), mtl, point_table(paths, points, [clip.group] * len(paths))
 
 
 def write_stray_files(out: Path) -> None:
