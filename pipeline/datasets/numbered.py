@@ -3,22 +3,62 @@
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pipeline.core.files import read_json
 from pipeline.core.params import UserError
+from pipeline.core.tables import Frames
 from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.dataset import counted
 from pipeline.datasets.order import HOW_TO_SAY, check_choice
 from pipeline.datasets.scan import Folder, Scan, parts
 
 _DIGITS = re.compile(r"\d+", re.ASCII)
+_HOW = re.compile(r"(?P<usual>.*?)(, enlarged (?P<enlarged>[\d.e-]+))?(, points (?P<points>[0-9a-f]{16}))?", re.DOTALL)
 _PERSON = re.compile(r"(.+?)_(left|right|p\d+)")
 # The folders of the command ``faces``; its records are hidden, so that no reader takes them for a video.
 CROPS, RECORDS = "cropped_aligned", ".faces"
+
+
+def how_cut(enlarge: float, points: str | None) -> str:
+    """What follows the name of the crop source where faces are cut otherwise than they usually are; '' where not.
+
+    ``points`` is the digest of the aligner whose points they were cut by.
+    """
+    return (f", enlarged {float(enlarge)!r}" if enlarge else "") + (f", points {points}" if points else "")
+
+
+def usual_and_how(crop_source: str) -> tuple[str, float, str | None]:
+    """The crop source without what ``how_cut`` says, and this: the share, and the digest of the aligner."""
+    match = _HOW.fullmatch(crop_source)
+    return match["usual"], float(match["enlarged"] or 0), match["points"]
+
+
+def how_cut_in(folder: Path) -> str:
+    """``how_cut`` of the pictures in a folder that the command ``faces`` wrote; '' for any other.
+
+    Raises ``UserError`` where its settings cannot be read.
+    """
+    file = folder / RECORDS / "settings.json"
+    if not file.is_file():
+        return ""
+    settings = read_json(file, "the settings of the faces", f"Put back a copy, or delete {folder} and cut all again")
+    return how_cut(settings.get("enlarge") or 0.0, settings.get("points"))
+
+
+def with_how_cut(frames: Frames) -> Frames:
+    """The frame table whose crop source says how the command ``faces`` cut its pictures, where that cut them."""
+    firsts = frames.table.drop_duplicates("video")["path"]
+    root = os.path.abspath(frames.root).replace(os.sep, "/")
+    outs = {f"{root}/{path}".rpartition(f"/{CROPS}/")[0] for path in firsts}
+    hows = sorted({how_cut_in(Path(out)) if out else "" for out in outs})
+    sources = dict.fromkeys(frames.crop_source + how for how in hows)
+    return replace(frames, crop_source=" + ".join(sources) or frames.crop_source)
 
 
 def cut_from(root: Path, path: str, video: str) -> str:

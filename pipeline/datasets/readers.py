@@ -17,6 +17,7 @@ from pipeline.datasets.config import AUTO, DatasetConfig
 from pipeline.datasets.dataset import Dataset
 from pipeline.datasets.identities import OWN as OF_PEOPLE
 from pipeline.datasets.identities import as_identities, refuse, with_sets
+from pipeline.datasets.numbered import with_how_cut
 from pipeline.datasets.splits import with_split, without_val
 
 OF_A_DATA_SET = ("annotations", "columns", "crop_source", "frame_number", "first_frame", "fps", "missing", "outputs")
@@ -52,6 +53,7 @@ def _read_one(config: DatasetConfig) -> Dataset:
         recognised_as = {"recognised": ", ".join(f"{key} {value}" for key, value in settings.items() if value)}
     refuse(config)
     dataset = READERS[one_of("data set", config.name, READERS)](config)
+    dataset = replace(dataset, frames=with_how_cut(dataset.frames))
     warnings = dataset.report.get("warnings", [])
     if config.identities is not None or config.name in OF_PEOPLE:
         return _of_people(dataset, config, recognised_as)

@@ -18,7 +18,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,10 @@ class EmbedConfig:
     confidence: float = _as_faces("confidence")
     min_frames: int = _as_faces("min_frames")
     most_people: int | None = _as_faces("most_people")
-    enlarge: float = _as_faces("enlarge")
+    enlarge: float | None = option(
+        None, help=f"{_FACES['enlarge'].metadata['help']}; default: as of the run's faces", within="[0, 2]"
+    )
+    points: Path | None = _as_faces("points")
     identity_run: Path | None = option(
         None, help="a run trained on people: its embeddings say which tracks of a video are one person"
     )
@@ -125,7 +128,7 @@ def _files(config: EmbedConfig, given: Sequence[Path], output: Path) -> int:
     started = time.perf_counter()
     paths, others, problems = find(given)
     embedder = _load(config)
-    embedder.check_pictures()
+    embedder.check_pictures(embedder.cut_settings(config.cut))
     folder = kept.parts_folder(output)
     held = f"embed: another run is writing {output}: wait for it, or name another output"
     with alone(folder / "lock", lambda: held, "embed: "):
@@ -183,9 +186,15 @@ def job_of(embedder: Embedder, config: EmbedConfig) -> dict[str, Any]:
         "adapters": [f"{name}/{of} {digest(adapter)}" for of, adapter in embedder.trained.adapters.items()],
         "weights": embedder.facts["made_by"].get("weights_sha256"),
         "alike": sorted(config.alike),
-        **{name: value for name, value in config.cut.items() if name != "enlarge" or value},  # not said by older jobs
+        **_cut_in_words(embedder.cut_settings(config.cut), config.cut),
         **_who_is_who(embedder),
     }
+
+
+def _cut_in_words(settings: CutSettings, names: Collection[str]) -> dict[str, Any]:
+    """The settings of these names; of some nothing is said where they are not used, as in older jobs."""
+    words = {name: value for name, value in settings.facts.items() if name in names}
+    return {name: value for name, value in words.items() if name not in ("enlarge", "points") or value}
 
 
 def _who_is_who(embedder: Embedder) -> dict[str, Any]:

@@ -21,25 +21,19 @@ from pipeline.core.device import pick_device
 from pipeline.core.params import UserError, one_of
 from pipeline.core.store import ALIKE, vouched_for
 from pipeline.core.stores import made_by_each
+from pipeline.datasets.numbered import usual_and_how
 from pipeline.embed.compare import unit
 from pipeline.embed.frozen import BATCH, Batches, Frozen, FrozenTogether
 from pipeline.embed.inputs import Image, as_list, names_of, numbered_frames, read_picture
 from pipeline.embed.loading import Seed, Trained, load_trained
-from pipeline.embed.people import (
-    CUT,
-    Picture,
-    Progress,
-    cut_pictures,
-    cut_settings,
-    make_detector,
-    whole_pictures,
-)
+from pipeline.embed.people import Picture, Progress, cut_pictures, cut_settings, whole_pictures
 from pipeline.embed.table import BOX, rows, with_embeddings
 from pipeline.extraction.backbones import PICTURES
 from pipeline.extraction.forward import EXPORT_FROM
 from pipeline.extraction.frames import UnreadableImage, read_batches
 from pipeline.faces.config import CutSettings
 from pipeline.faces.detect import Detector
+from pipeline.faces.find import make_detector
 from pipeline.faces.loop import encode_crop, name_people
 from pipeline.faces.video import STILLS, Frame, UnreadableVideo, read
 
@@ -164,8 +158,8 @@ class Embedder:
         ``attrs`` of the table has 'problems' (what was lost or left out, each with its file), 'notes', 'classes_by' and
         'fps' (None where it is not known). Raises ``UserError`` where no face is found, and for what is no video.
         """
-        path, settings = Path(path), cut_settings(cut)
-        vouched = self.check_pictures()
+        path, settings = Path(path), self.cut_settings(cut)
+        vouched = self.check_pictures(settings)
         gathered = _Gathered(self.frozen, with_crops, settings.quality)
         try:
             video = read(path)
@@ -197,9 +191,9 @@ class Embedder:
         A picture that cannot be read, or shows no face, is one of the 'problems'. Raises ``UserError`` where there are
         no others.
         """
-        images, settings = as_list(images), cut_settings(cut)
+        images, settings = as_list(images), self.cut_settings(cut)
         names = names_of(images, names)
-        vouched = self.check_pictures()
+        vouched = self.check_pictures(settings)
         detect = make_detector(settings) if self.cuts else None
         gathered = _Gathered(self.frozen, with_crops, settings.quality)
         kept, problems = [], Problems()
@@ -334,12 +328,24 @@ class Embedder:
             {name: frozen(made_by, of_one) for (name, made_by), of_one in zip(each, weights, strict=True)},
         )
 
-    def check_pictures(self) -> str:
-        """What you vouch for of pictures that are cut here, '' for nothing.
+    def cut_settings(self, given: dict[str, Any]) -> CutSettings:
+        """The settings of ``pipeline.faces`` that are ``given`` by name; faces are enlarged as those of training."""
+        return cut_settings(given, str(self.facts["made_by"].get("crop_source")))
+
+    def check_pictures(self, settings: CutSettings | None = None) -> str:
+        """What you vouch for of pictures that are cut here by these settings, '' for nothing.
 
         Raises ``UserError`` where they would give other features than the run was trained on.
         """
-        return self.frozen.check(CUT if self.cuts else self.facts["made_by"]["crop_source"])
+        own = str(self.facts["made_by"].get("crop_source"))
+        settings = settings or self.cut_settings({})
+        points = usual_and_how(own)[2]
+        if self.cuts and points is not None and settings.points is None and "crop_source" not in self.alike:
+            raise UserError(
+                f"the run {self.trained.path} was trained on faces that were cut by the points of an aligner "
+                f"({points}): name its file with points, or --points"
+            )
+        return self.frozen.check(settings.crop_source if self.cuts else own)
 
     def embed(
         self, features: np.ndarray, video: np.ndarray, frame: np.ndarray, fps: float | None = None

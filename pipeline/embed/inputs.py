@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.core.params import UserError
 from pipeline.datasets.abaw import belongs
-from pipeline.datasets.numbered import CROPS, frame_digits
+from pipeline.datasets.numbered import CROPS, frame_digits, how_cut_in, usual_and_how
 from pipeline.datasets.scan import scan
 from pipeline.extraction.frames import UnreadableImage, decode, decode_bytes
 from pipeline.faces.video import STILLS
@@ -64,8 +64,8 @@ def numbered_frames(folder: Path, crop_source: str) -> pd.DataFrame:
 
     A video is a folder of such pictures, called by its path below ``folder``, or below its ``cropped_aligned`` as
     ``pipeline.faces`` makes it. The crop source of a picture is what the nearest folder around its video says that is
-    called 'cropped...', else the one given. Raises ``UserError`` where there is no such picture, and for a frame that
-    is there twice.
+    called 'cropped...', with how ``pipeline.faces`` cut the faces there, else the one given. Raises ``UserError`` where
+    there is no such picture, and for a frame that is there twice.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
@@ -73,8 +73,12 @@ def numbered_frames(folder: Path, crop_source: str) -> pd.DataFrame:
     for place in scan(folder, STILLS).folders:
         video = place.path.removeprefix(f"{CROPS}/") or folder.absolute().name
         around = [*folder.absolute().parts, *PurePosixPath(place.path).parts][:-1]
-        source = next((name for name in reversed(around) if name.startswith("cropped")), crop_source)
-        source = crop_source if belongs(source, crop_source) else source
+        source = crop_source
+        if names := [name for name in around if name.startswith("cropped")]:
+            usual = usual_and_how(crop_source)[0]
+            source = usual if belongs(names[-1], usual) else names[-1]
+            out, _, _ = f"{folder.absolute().as_posix()}/{place.path}/".rpartition(f"/{CROPS}/")
+            source += how_cut_in(Path(out)) if out else ""
         numbers = ((name, frame_digits(name)) for name in place.names)
         found += [(video, int(digits), folder / place.path / name, source) for name, digits in numbers if digits]
     if not found:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.params import build
+from pipeline.datasets.numbered import usual_and_how
 from pipeline.extraction.frames import decode_bytes
 from pipeline.faces.config import CutSettings
-from pipeline.faces.detect import DETECTORS, Detector
+from pipeline.faces.detect import Detector
 from pipeline.faces.loop import encode_crop
 from pipeline.faces.tracks import LOOK_LENGTH, Sighting, follow
 from pipeline.faces.video import Frame
 
 Progress = Callable[[int, int | None], None]  # how many are done, and of how many, or None; may raise, to stop
-CUT = "cropped_aligned"  # what the faces that are cut here are in the words of a store's ``made_by``
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,14 @@ class Picture:
     jpeg: bytes | None
 
 
-def cut_settings(given: dict[str, Any]) -> CutSettings:
-    """The settings of ``pipeline.faces`` that are ``given`` by name, the others as they are by default."""
-    return build(CutSettings, given, "faces")
+def cut_settings(given: dict[str, Any], crop_source: str) -> CutSettings:
+    """The settings of ``pipeline.faces`` that are ``given`` by name, the others as they are by default.
 
-
-def make_detector(settings: CutSettings) -> Detector:
-    return DETECTORS[settings.detector](settings.min_face, settings.confidence)
+    ``enlarge``, where it is not given or None, is that of the pictures of this ``crop_source``.
+    """
+    enlarge = given.get("enlarge")
+    own = {"enlarge": usual_and_how(crop_source)[1] if enlarge is None else enlarge}
+    return build(CutSettings, given | own, "faces")
 
 
 def cut_pictures(frames: Iterable[Frame], detect: Detector, settings: CutSettings) -> Iterator[Picture]:

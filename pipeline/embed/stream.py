@@ -21,8 +21,9 @@ import numpy as np
 from pipeline.adapter.windows import Window, Windows
 from pipeline.core.params import UserError
 from pipeline.core.rates import seconds
-from pipeline.embed.people import Picture, as_cut, as_whole, cut_settings, make_detector
+from pipeline.embed.people import Picture, as_cut, as_whole
 from pipeline.embed.table import new_columns
+from pipeline.faces.find import make_detector
 from pipeline.faces.live import LiveFaces
 from pipeline.faces.video import Frame
 
@@ -62,8 +63,8 @@ class Stream:
         for name in cut:
             if name in NOT_LIVE:
                 raise UserError(f"a stream has no {name}: all of the video would have to be known")
-        embedder.check_pictures()
-        self.fps, self._embedder, self._settings = float(fps), embedder, cut_settings(cut)
+        self.fps, self._embedder, self._settings = float(fps), embedder, embedder.cut_settings(cut)
+        embedder.check_pictures(self._settings)
         self._windows = [adapter.window for adapter in embedder.adapters]
         behind, ahead = zip(*(reach(window, self.fps) for window in self._windows), strict=True)
         self._behind, self._mirrors = max(behind), any(window.edge != "mask" for window in self._windows)

@@ -61,7 +61,7 @@ def plans_of_cuts(plan: Plan, config: ExtractConfig) -> dict[Path, Plan]:
 
 def _elsewhere(plan: Plan, name: str, folder: str) -> list[str]:
     """The paths of the wanted frames in the folder of another crop source."""
-    source = plan.frames.crop_source
+    source = plan.frames.crop_source.partition(",")[0]  # behind it stands how the faces in the folder were cut
     paths = [_in_folder(path, source, folder) for path in plan.wanted["path"]]
     if None in paths:
         path = plan.wanted["path"].iloc[paths.index(None)]

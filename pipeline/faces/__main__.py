@@ -13,6 +13,7 @@ data/faces}' in params.yaml reads them on.
     python -m pipeline.faces --landmarks afew_va       AFEW-VA's whole frames, cut by the points that come with them
     python -m pipeline.faces --ray auto                by the machines of a Ray cluster, which see the same disk
     python -m pipeline.faces --landmarks celeba        CelebA's photographs; a folder a person
+    python -m pipeline.faces --points best.safetensors a trained aligner's points: python -m pipeline.faces.aligner
     python -m pipeline.faces --enlarge 0.2             more around the face, for recognition
     python -m pipeline.faces --sheet sheet.png         and a picture of originals, points and faces, to look at
 
@@ -20,7 +21,6 @@ A frame without a face leaves a gap. Several people become <video>_left and <vid
 Stopped, it goes on with the video that it had not finished.
 """
 
-import dataclasses
 import os
 import shutil
 import time
@@ -171,9 +171,9 @@ def find_sequences(config: FacesConfig, settings: CutSettings) -> tuple[list[Tas
 
 def _check_settings(out: Path, settings: CutSettings, rebuild: bool) -> None:
     """Faces cut in two ways never lie in one folder; ``rebuild`` removes those of the other way."""
-    file, now = out / RECORDS / "settings.json", dataclasses.asdict(settings)
+    file, now = out / RECORDS / "settings.json", settings.facts
     way_out = f"Put back a copy, or delete {out} and cut all again"
-    before = dataclasses.asdict(CutSettings())  # of what is not said: an older version had no such choice
+    before = CutSettings().facts  # of what is not said: an older version had no such choice
     before = before | read_json(file, "the settings of the faces", way_out) if file.is_file() else now
     changed = ", ".join(f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value)
     if changed:

@@ -17,9 +17,10 @@ FAINT = 1e-3  # points whose spread is below this part of a pixel are one point:
 def align_from(image: np.ndarray, points: np.ndarray, size: int = SIZE, enlarge: float = 0.0) -> np.ndarray:
     """The aligned face (size, size, 3) uint8 of an image (H, W, 3) uint8; black beyond the image's edge.
 
-    ``points`` are (5, 2) in the order of ``datasets.points.POINTS``, or the 68 (or 51, without the jaw) landmarks of iBUG; x and y in
-    pixels, (0, 0) the centre of the first. With ``enlarge`` 0.2 the picture shows 1.2 times the usual width and height,
-    around the same centre, in as many pixels. Raises ``ValueError`` for anything else, and where the points are one.
+    ``points`` are (5, 2) in the order of ``datasets.points.POINTS``, or the 68 (or 51, without the jaw) landmarks of
+    iBUG; x and y in pixels, (0, 0) the centre of the first. With ``enlarge`` 0.2 the picture shows 1.2 times the usual
+    width and height, around the same centre, in as many pixels. Raises ``ValueError`` for anything else, and where the
+    points are one.
     """
     return warp(image, similarity(five_points(points), template(size, enlarge)), size)
 
@@ -39,7 +40,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int = cv2.BOR
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """(5, 2) float64 in the order of ``datasets.points.POINTS`` from 5, 51 or 68 landmarks; the centre of an eye is its six points'."""
+    """(5, 2) float64 in the order of ``POINTS`` from 5, 51 or 68 landmarks; the centre of an eye is its six points'."""
     landmarks = np.asarray(landmarks, dtype=np.float64)
     if landmarks.shape not in {(5, 2), (51, 2), (68, 2)} or not np.isfinite(landmarks).all():
         raise ValueError(f"landmarks must be 5, 51 or 68 finite pairs of x and y, and have shape {landmarks.shape}")

@@ -11,7 +11,7 @@ from pipeline.core.cluster import Crew, Mark, Size
 from pipeline.core.params import UserError
 from pipeline.core.progress import FrameCounter
 from pipeline.faces.config import CutSettings
-from pipeline.faces.detect import DETECTORS
+from pipeline.faces.find import make_detector
 from pipeline.faces.loop import PARTIAL, Task, cut
 
 
@@ -22,7 +22,13 @@ def cut_on_ray(tasks: list[Task], expected: int, address: str, workers: int | No
     """
     if not tasks:
         return {}
-    tasks = [dataclasses.replace(task, root=task.root.absolute(), out=task.out.absolute()) for task in tasks]
+    settings = tasks[0].settings
+    if settings.points is not None:
+        settings = dataclasses.replace(settings, points=settings.points.absolute())
+    tasks = [
+        dataclasses.replace(task, root=task.root.absolute(), out=task.out.absolute(), settings=settings)
+        for task in tasks
+    ]
     progress, failed = FrameCounter(expected, about=True), {}
     mark = Mark.put(tasks[0].out / PARTIAL)
     try:
@@ -52,9 +58,11 @@ class Cutter:
             return machine, why
         if not self.mark.is_seen():
             return machine, f"does not see {self.mark.path.parents[1]}"
+        if self.settings.points is not None and not self.settings.points.is_file():
+            return machine, f"does not see {self.settings.points}"
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
-        self.detect = DETECTORS[self.settings.detector](self.settings.min_face, self.settings.confidence)
+        self.detect = make_detector(self.settings)
         return machine, None
 
     def do(self, task: Task) -> tuple[str | None, int]:

@@ -1,10 +1,13 @@
 """Section ``faces`` of params.yaml, and the part of it that decides the pictures."""
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.params import UserError, option
+from pipeline.datasets.numbered import CROPS, how_cut
 from pipeline.faces.detect import DETECTORS
 
 
@@ -33,11 +36,34 @@ class CutSettings:
         help="show so much more of the width and height around the face, as recognition likes: 0.2",
         within="[0, 2]",
     )
+    points: Path | None = option(
+        None, help="a trained aligner, best.safetensors, whose points count in the place of the detector's"
+    )
     landmarks: str | None = option(
         None,
         choices=("afew_va", "celeba"),
         help="input is this data set, whose frames are cut by the points that it gives",
     )
+
+    @property
+    def points_digest(self) -> str | None:
+        """16 digits that are others for another aligner; None without one. Raises ``UserError`` where it is no file."""
+        if self.points is None:
+            return None
+        try:
+            return hashlib.sha256(self.points.read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise UserError(f"faces: cannot read the aligner {self.points}: {error.strerror}") from None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it, for files; an aligner by its content, wherever it lies."""
+        return dataclasses.asdict(self) | {"points": self.points_digest}
+
+    @property
+    def crop_source(self) -> str:
+        """What faces that are cut so are in the words of a store's ``made_by``."""
+        return CROPS + how_cut(self.enlarge, self.points_digest)
 
 
 @dataclass(frozen=True)
@@ -69,6 +95,8 @@ class FacesConfig(CutSettings):
     def __post_init__(self) -> None:
         if self.sheet is not None and self.sheet.suffix.lower() not in (".png", ".jpg"):
             raise UserError(f"faces: sheet must be a .png or .jpg, and is {self.sheet}")
+        if self.points is not None and self.landmarks is not None:
+            raise UserError("faces: points are for faces that are looked for; with landmarks they are given")
         if self.fps is not None and self.stills != "frames":
             raise UserError(f"faces: stills must be 'frames', with fps, and is {self.stills}")
 

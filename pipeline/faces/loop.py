@@ -23,7 +23,8 @@ from pipeline.core.progress import FrameCounter
 from pipeline.datasets.numbered import CROPS, RECORDS
 from pipeline.datasets.points import POINTS
 from pipeline.faces.config import CutSettings
-from pipeline.faces.detect import DETECTORS, Detector
+from pipeline.faces.detect import Detector
+from pipeline.faces.find import make_detector
 from pipeline.faces.tracks import SAME_PERSON_LOOK, SUFFIX, Sighting, follow, people, placed, suffixes
 from pipeline.faces.video import STILLS, UnreadableVideo, read, read_stills
 
@@ -289,7 +290,7 @@ def cut_all(tasks: list[Task], expected: int, workers: int) -> dict[str, str]:
     settings = tasks[0].settings
     if workers == 1:
         progress, failed = FrameCounter(expected, about=True), {}
-        detect = DETECTORS[settings.detector](settings.min_face, settings.confidence)
+        detect = make_detector(settings)
         for task in tasks:
             if why := cut(task, detect, lambda: progress.show(progress.done + 1)):
                 failed[task.source] = why
@@ -331,7 +332,7 @@ def _start(settings: CutSettings, done: Any) -> None:
     end_with_pool()
     cv2.setNumThreads(1)  # the processes are ours
     torch.set_num_threads(1)
-    _detect, _done = DETECTORS[settings.detector](settings.min_face, settings.confidence), done
+    _detect, _done = make_detector(settings), done
 
 
 def _cut(task: Task) -> str | None:

@@ -229,7 +229,8 @@ def face_points(who: Identity, au: dict[int, float], lopsided: float, pucker: fl
     left, right = both_sides(au, lopsided)
     corners = [corner(who, left, pucker) * [-1, 1], corner(who, right, pucker)]
     eyes = [(-who.eye_distance, 0.0), (who.eye_distance, 0.0)]
-    points = np.array([*eyes, (0.0, nose_tip(who, au) - 2.2), *(c + [0, mouth_line(who, left, right)] for c in corners)])
+    line = mouth_line(who, left, right)
+    points = np.array([*eyes, (0.0, nose_tip(who, au) - 2.2), *((x, y + line) for x, y in corners)])
     return in_picture(points, np.array([3.0, 3.0, 9.0, 5.5, 5.5])[:, None], pose)
 
 
