@@ -140,7 +140,7 @@ class Embedder:
     @property
     def cuts(self) -> bool:
         """Whether faces are found and cut; a run that was trained on pictures as given gets them whole."""
-        return self.facts["made_by"].get("crop_source") not in PICTURES
+        return usual_and_how(str(self.facts["made_by"].get("crop_source")))[0] not in PICTURES
 
     # --- what it gives -------------------------------------------------------------------------------------------
 

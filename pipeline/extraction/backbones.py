@@ -228,7 +228,8 @@ class Backbone:
 
         Crops of faces are square already, and are not cropped again unless that is asked for.
         """
-        own = self.own_fit if crop_source in PICTURES else replace(self.own_fit, way="squash", crop_pct=1.0)
+        usual = crop_source.partition(", ")[0]  # behind it stands how the command ``faces`` cut them
+        own = self.own_fit if usual in PICTURES else replace(self.own_fit, way="squash", crop_pct=1.0)
         way = way or own.way
         if crop_pct is None:
             crop_pct = self.own_fit.crop_pct if way == "crop" else own.crop_pct if way == own.way else 1.0
