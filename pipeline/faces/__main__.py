@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if report["notes"]:
         print(f"{len(report['notes'])} notes on how files were read are in {config.out / 'faces.json'}")
     if config.sheet is not None:
-        print(f"{config.sheet}: {sheet.write(config.sheet, tasks, MOST_ON_SHEET)} of the files, to look at")
+        print(f"{config.sheet}: {sheet.write(config.sheet, tasks, MOST_ON_SHEET)} faces, to look at")
     earlier = report["of_earlier_inputs"]["count"]
     print(
         f"{report['faces']:,} faces in {report['folders']:,} folders, from {len(tasks) - len(failed):,} of "

@@ -1,7 +1,8 @@
-"""A sheet to look at: originals with the box and the points that they were cut by, and beside each its cut face."""
+"""A sheet to look at: what was around each face, with its box and the points it was cut by, and beside it its crop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,20 +10,23 @@ import numpy as np
 from pipeline.core.files import whole
 from pipeline.datasets.numbered import CROPS
 from pipeline.datasets.points import POINTS
+from pipeline.faces.align import warp
 from pipeline.faces.loop import Task, find_record, read_record_table
 from pipeline.faces.video import UnreadableVideo, read, read_stills
 
 CELL = 224  # pixels of a picture's side
 A_ROW = 4  # originals and their faces
-COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (204, 121, 167))  # of POINTS
+COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (240, 228, 66))  # of POINTS
 LINE = 18  # pixels of a name
+AROUND = 1.6  # times the longer side of a face's box that is shown of its frame
 
 
 def write(path: Path, tasks: Sequence[Task], most: int) -> int:
-    """Draws the first face of ``most`` evenly spaced files that have one; gives how many are on the sheet."""
-    cut = [task for task in tasks if (record := find_record(task.record)) and record["folders"]]
+    """Draws the first face of ``most`` evenly spaced folders of faces; gives how many are on the sheet."""
+    records = [(task, find_record(task.record)) for task in tasks]
+    cut = [(task, name) for task, record in records if record for name in record["folders"]]
     some = [cut[k] for k in np.unique(np.linspace(0, len(cut) - 1, most).round().astype(int))] if cut else []
-    cells = [cell for task in some if (cell := _cell(task)) is not None]
+    cells = [cell for task, name in some if (cell := _cell(task, name)) is not None]
     if not cells:
         return 0
     drawn = len(cells)
@@ -37,29 +41,38 @@ def write(path: Path, tasks: Sequence[Task], most: int) -> int:
     return drawn
 
 
-def _cell(task: Task) -> np.ndarray | None:
-    """(CELL + LINE, 2 * CELL, 3) of a file's first face; None where it can no longer be read."""
-    face = read_record_table(task.record).slice(0, 1).to_pylist()[0]
-    image, crop = _frame(task, face["frame"]), task.out / CROPS / face["video"] / f"{face['frame']:05d}.jpg"
-    small = cv2.imread(str(crop), cv2.IMREAD_COLOR_RGB)
+def _cell(task: Task, name: str) -> np.ndarray | None:
+    """(CELL + LINE, 2 * CELL, 3) of a folder's first face; None where it can no longer be read."""
+    face = next(row for row in read_record_table(task.record).to_pylist() if row["video"] == name)
+    image, file = _frame(task, face["frame"]), task.out / CROPS / name / f"{face['frame']:05d}.jpg"
+    small = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
     if image is None or small is None:
         return None
-    drawn, scale = image.copy(), max(image.shape[:2]) / CELL
-    thick = max(1, round(scale))
-    corners = [(round(face[x]), round(face[y])) for x, y in (("left", "top"), ("right", "bottom"))]
-    cv2.rectangle(drawn, *corners, (255, 255, 255), thick)
-    for name, colour in zip(POINTS, COLOURS, strict=True):
-        place = round(face[f"{name}_x"]), round(face[f"{name}_y"])
-        cv2.circle(drawn, place, max(2, round(3 * scale)), colour, -1)
     cell = np.full((CELL + LINE, 2 * CELL, 3), 255, np.uint8)
-    for number, picture in enumerate((drawn, small)):
-        times = (CELL - 4) / max(picture.shape[:2])
-        size = tuple(max(1, round(side * times)) for side in picture.shape[1::-1])
-        left = number * CELL
-        cell[: size[1], left : left + size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    words = f"{face['video']}, {face['frame']}"
+    for number, picture in enumerate((_original(image, face), small)):
+        side = CELL - 4
+        way = cv2.INTER_AREA if picture.shape[0] > side else cv2.INTER_LINEAR
+        cell[:side, number * CELL : number * CELL + side] = cv2.resize(picture, (side, side), interpolation=way)
+    words = f"{name}, {face['frame']}"
     cv2.putText(cell, words, (2, CELL + LINE - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
     return cell
+
+
+def _original(image: np.ndarray, face: Mapping[str, Any]) -> np.ndarray:
+    """(CELL - 4, CELL - 4, 3): what is around the face in its frame, with its box and its points."""
+    box = np.array([face[name] for name in ("left", "top", "right", "bottom")])
+    points = np.array([[face[f"{name}_{axis}"] for axis in "xy"] for name in POINTS])
+    side, centre = AROUND * max((box[2:] - box[:2]).max(), 1.0), (box[:2] + box[2:]) / 2 - 0.5
+    scale = (CELL - 4) / side
+    shift = (CELL - 5) / 2 - scale * centre
+    drawn = warp(image, np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]), CELL - 4)
+    corners = [tuple(int(v) for v in np.rint(scale * (corner - 0.5) + shift)) for corner in (box[:2], box[2:])]
+    cv2.rectangle(drawn, *corners, (255, 255, 255), 1)
+    for point, colour in zip(points, COLOURS, strict=True):
+        place = tuple(int(v) for v in np.rint(16 * (scale * point + shift)))
+        cv2.circle(drawn, place, 16 * 3, (0, 0, 0), -1, cv2.LINE_AA, 4)
+        cv2.circle(drawn, place, 16 * 2, colour, -1, cv2.LINE_AA, 4)
+    return drawn
 
 
 def _frame(task: Task, number: int) -> np.ndarray | None:
