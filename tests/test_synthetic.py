@@ -1,5 +1,6 @@
 """The drawn data set: its layout and annotation files are read here line by line, not by the reader of the project."""
 
+import dataclasses
 import hashlib
 import re
 import subprocess
@@ -14,8 +15,10 @@ from conftest import ROOT
 
 from pipeline.core.params import UserError
 from pipeline.core.tables import ABAW_CLASSES
+from pipeline.datasets.points import read_points
 from pipeline.datasets.synthetic.__main__ import main
-from pipeline.datasets.synthetic.acting import AU_ON, COLUMN, perform
+from pipeline.datasets.synthetic.acting import AU_ON, AUS, COLUMN, perform
+from pipeline.datasets.synthetic.drawing import Pose, draw_face, face_points, sample_identity
 from pipeline.datasets.synthetic.plan import Clip, SyntheticConfig, plan
 
 VIDEOS = 12
@@ -83,6 +86,43 @@ def test_frames_lie_where_abaw_has_them_and_are_faces_of_112_pixels(clips: Path)
     image = cv2.imread(str(clips / paths[0]))
     assert image.shape == (112, 112, 3)
     assert image.std() > 15
+
+
+def test_a_table_beside_them_says_where_the_points_of_each_face_are(clips: Path):
+    paths, points, groups = read_points(clips / "points.parquet")
+    assert sorted(paths) == sorted(p.relative_to(clips).as_posix() for p in clips.rglob("*.jpg"))
+    assert points.shape == (len(paths), 5, 2)
+    assert {group: base(Path(path).parent.name) for path, group in zip(paths, groups, strict=True)} == {
+        group: group for group in groups
+    }
+    usual = points.mean(axis=0)  # upright, near the middle
+    assert np.abs(usual - [[35, 47], [75, 47], [56, 69], [40, 90], [72, 90]]).max() < 8
+
+
+@pytest.mark.parametrize(
+    "pose",
+    [Pose(), Pose(roll=25, scale=0.9, shift=(4, -3)), Pose(turn=(0.6, -0.5)), Pose(-20, 1.1, (-5, 6), (-0.5, 0.6))],
+)
+def test_the_points_are_where_pupils_and_corners_of_the_mouth_are_drawn(pose):
+    def drawn(**changes):
+        face = dataclasses.replace(who, **changes)
+        return draw_face(face, units, 0.4, 0.1, pose, ground)
+
+    def changed(one, other):
+        return np.abs(one - other).max(axis=2)
+
+    who = dataclasses.replace(sample_identity(np.random.default_rng(1)), glasses=None, beard=0.0)
+    units, ground = dict.fromkeys(AUS, 0.0) | {12: 0.7}, np.full((224, 224, 3), 120, np.uint8)
+    points = face_points(who, units, 0.4, 0.1, pose)
+    iris = changed(drawn(iris=(255, 0, 0)), drawn(iris=(0, 0, 255)))  # a ring around each pupil
+    y, x = np.nonzero(iris > 20)
+    for eye, side in zip(points[:2], (x < points[2, 0], x > points[2, 0]), strict=True):
+        assert np.abs(np.average(np.column_stack([x, y])[side], axis=0, weights=iris[y, x][side]) - eye).max() < 1
+    y, x = np.nonzero(changed(drawn(lips=(255, 0, 0)), drawn(lips=(0, 0, 255))) > 20)
+    places, across = np.column_stack([x, y]), points[1] - points[0]
+    along = places @ across
+    for corner, at in zip(points[3:], (along.argmin(), along.argmax()), strict=True):
+        assert np.abs(places[at] - corner).max() < 2
 
 
 def test_the_mean_number_of_frames_is_the_one_asked_for(clips: Path):
