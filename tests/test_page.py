@@ -8,6 +8,7 @@ import pytest
 from test_report import ADAPTER, COSTS, FROZEN, evaluated, named
 
 from pipeline.evaluation import shown
+from pipeline.metrics.identification import CURVE
 from pipeline.report import __main__ as report
 
 try:
@@ -24,6 +25,7 @@ pytestmark = [
 ]
 MORE = {"auc_same_opposite": 0.9, "knn_macro_f1": 0.6, "steadiness_in_video": 0.98, "knn_switches_missed": 0.3}
 CLASSES = ["Neutral", "Anger", "Happiness"]
+PAIRS = {"query_people": 8, "distractor_people": 12, "genuine_pairs": 120, "impostor_pairs": 4272}
 
 
 def drawn(seed, predicted):
@@ -40,6 +42,7 @@ def drawn(seed, predicted):
         "timeline/0/frame": np.arange(1, 31), "timeline/0/truth": np.repeat([0, 1, 2], 10),
         "timeline/0/predicted": np.array(predicted), "timeline/0/near": np.r_[np.nan, 1 - 0.01 * rng.random(29)],
         "timeline/0/step": np.array(1.0),
+        "identification": np.where(CURVE < 2e-3, np.nan, CURVE ** (1 / (2 + seed))).astype(np.float32),
     }  # fmt: skip
     names = {
         "classes": CLASSES, "videos": ["v"], "queries": [["v", 1, 0]], "nearest": [[["v", 5, 0], ["v", 15, 1]]],
@@ -58,7 +61,14 @@ def address(tmp_path_factory):
             "a_head_with_a_long_name": [0] * 10 + [1] * 20,
             "tcn<b>": [0] * 10 + [1] * 10 + [2] * 10,
         }
-        evaluated("frozen", FROZEN | MORE, baseline=True, drawn=drawn(0, strips["frozen"]), model="identity")
+        evaluated(
+            "frozen",
+            FROZEN | MORE,
+            baseline=True,
+            drawn=drawn(0, strips["frozen"]),
+            model="identity",
+            identification=PAIRS,
+        )
         for k, name in enumerate(("a_head_with_a_long_name", "tcn<b>"), start=1):
             values = {key: value + 0.001 * k for key, value in (ADAPTER | MORE | {"macro_f1": 0.5}).items()}
             folder = {} if k == 1 else {"folder_name": "tcn"}
@@ -267,3 +277,16 @@ def test_what_is_printed_has_no_controls_and_all_tables(opened):
     assert not page.locator("#words").is_visible()
     assert page.locator("#against-each-baseline table").is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_the_identification_curve_begins_where_it_is_measured_and_says_of_how_many(opened):
+    page = opened()
+    section = page.locator("#every section").filter(has=page.get_by_role("heading", name="Identification rate"))
+    words = section.locator("svg text").all_text_contents()
+    assert words[:4] == ["1e-3", "1e-2", "1e-1", "1"]  # nothing is measured below 2e-3
+    assert "8 people among 12 others: 120 genuine and 4,272 impostor pairs." in section.locator(".note").inner_text()
+    curve = section.locator("path[data-line=frozen]").get_attribute("d")
+    left, top = map(float, curve.removeprefix("M").split("L")[0].split())
+    width = 460 - 52 - 10
+    assert left == pytest.approx(52 + width * (np.log10(CURVE[CURVE >= 2e-3][0]) + 3) / 3, abs=0.3)
+    assert top == pytest.approx(8 + (340 - 36 - 8) * (1 - CURVE[CURVE >= 2e-3][0] ** 0.5), abs=0.3)

@@ -107,6 +107,7 @@ def _run(
     }
     if "identification" in arrays:
         found["identification"] = _numbers(arrays["identification"], 4)
+        found["pairs"] = run.about.get("identification")
     cosines = files.read_emotions(run.folder)
     if cosines is not None:
         found["emotions"] = [_numbers(row, 3) for row in cosines]

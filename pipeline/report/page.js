@@ -31,14 +31,14 @@ const rowId = (run) => `run-${runs.indexOf(run) + 1}`;
 // ---- drawing
 
 /** Curves in one frame. ``lines``: name, at [[x, y], ...] with null for a gap, colour, dash. */
-function chart({ lines, x, y, xLabel, yLabel, xTicks, yTicks, toX = (v) => v, toY = (v) => v, width = 460, height = 340, label, left = 52, right = 10 }) {
+function chart({ lines, x, y, xLabel, yLabel, xTicks, yTicks, toX = (v) => v, toY = (v) => v, xWords = String, width = 460, height = 340, label, left = 52, right = 10 }) {
   const bottom = xLabel ? 36 : 20, top = 8, inside = left === 0; // then the numbers stand on the lines
   const place = (value, [low, high], to, from, until) => from + ((to(value) - to(low)) / (to(high) - to(low) || 1)) * (until - from);
   const atX = (v) => place(v, x, toX, left, width - right), atY = (v) => place(v, y, toY, height - bottom, top);
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label });
   for (const tick of xTicks) {
     svg.append(make("line", { class: "grid", x1: atX(tick), x2: atX(tick), y1: top, y2: height - bottom }));
-    svg.append(make("text", { x: atX(tick), y: height - bottom + 14, "text-anchor": "middle" }, String(tick)));
+    svg.append(make("text", { x: atX(tick), y: height - bottom + 14, "text-anchor": "middle" }, xWords(tick)));
   }
   for (const tick of yTicks) {
     svg.append(make("line", { class: "grid", x1: left, x2: width - right, y1: atY(tick), y2: atY(tick) }));
@@ -251,10 +251,19 @@ function roc(some, kind, colours) {
 function identification(some, colours) {
   const known = some.map((run, k) => ({ name: run.name, colour: colours(run, k), dash: run.baseline ? "4 3" : null, at: (run.identification || []).map((tpr, r) => [data.identificationRates[r], tpr]) })).filter((line) => line.at.length);
   if (!known.length) return null;
-  const rates = data.identificationRates, x = [rates[0], rates[rates.length - 1]];
-  const lines = [{ name: "chance", colour: NONE, width: 1, at: rates.map((rate) => [rate, rate]) }, ...known];
-  const svg = chart({ lines, x, y: [0, 1], toX: Math.log10, xTicks: [0.00001, 0.0001, 0.001, 0.01, 0.1, 1], yTicks: UNIT, xLabel: "share of impostor pairs above the threshold", yLabel: "share of genuine pairs", label: "identification rate" });
-  return make("section", {}, make("h3", {}, "Identification rate"), make("p", { class: "note" }, "Pairs of pictures of one person against pairs of strangers, of people that nobody was trained on."), svg, legend(known.map((line) => [line.name, line.colour])));
+  const measured = Math.min(...known.flatMap((line) => line.at.filter(([, tpr]) => tpr !== null).map(([rate]) => rate)));
+  if (!Number.isFinite(measured)) return null;
+  const decades = [-5, -4, -3, -2, -1, 0], ticks = decades.filter((d, k) => d === 0 || decades[k + 1] > Math.log10(measured)).map((d) => 10 ** d);
+  const x = [ticks[0], 1], rates = data.identificationRates.filter((rate) => rate >= x[0]);
+  const lines = [{ name: "chance", colour: NONE, width: 1, at: rates.map((rate) => [rate, rate]) }, ...known.map((line) => ({ ...line, at: line.at.filter(([rate]) => rate >= x[0]) }))];
+  const svg = chart({ lines, x, y: [0, 1], toX: Math.log10, xTicks: ticks, xWords: (rate) => `1e${Math.round(Math.log10(rate))}`.replace("1e0", "1"), yTicks: UNIT, xLabel: "share of impostor pairs above the threshold", yLabel: "share of genuine pairs", label: "identification rate" });
+  const entries = known.map((line) => {
+    const value = runs.find((run) => run.name === line.name).values["identification_at_1e-2"];
+    return [line.name, line.colour, value ? `${rounded(value[0])} at 1e-2` : null];
+  });
+  const of = some.find((run) => run.pairs)?.pairs, count = (n) => n.toLocaleString("en");
+  const who = of ? ` ${count(of.query_people)} people among ${count(of.distractor_people)} others: ${count(of.genuine_pairs)} genuine and ${count(of.impostor_pairs)} impostor pairs.` : "";
+  return make("section", {}, make("h3", {}, "Identification rate"), make("p", { class: "note" }, `Pairs of pictures of one person against pairs of strangers, of people that nobody was trained on.${who} Dashed: baselines. The thin grey line is chance.`), svg, legend(entries));
 }
 
 function densities(run) {
