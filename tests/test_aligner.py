@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from test_celeba import celeba_tree
 from test_faces import film, find_squares, picture
 
-from pipeline.core.params import UserError
+from pipeline.core.cluster import Mark
+from pipeline.core.params import UserError, parse
 from pipeline.datasets.points import POINT_COLUMNS, POINTS, read_points, write_points
 from pipeline.faces import __main__ as faces
 from pipeline.faces.align import TEMPLATE
@@ -29,6 +30,7 @@ from pipeline.faces.aligner.heatmaps import draw, read_out
 from pipeline.faces.aligner.measures import nme, tremble
 from pipeline.faces.aligner.network import StackedHourglass, to_heatmap, to_picture
 from pipeline.faces.aligner.use import Aligner, save, with_points_of
+from pipeline.faces.by_ray import Cutter
 from pipeline.faces.config import CutSettings
 from pipeline.faces.detect import DETECTORS, Faces
 from pipeline.faces.find import make_detector
@@ -417,3 +419,15 @@ def test_a_file_that_is_no_aligner_is_one_line(tmp_path, monkeypatch):
     Path("params.yaml").write_text("faces: {}\n")
     with pytest.raises(UserError, match="points are for faces that are looked for"):
         faces.main(["--points", "bad", "--landmarks", "celeba"])
+
+
+def test_a_machine_that_does_not_see_the_aligner_says_so(tmp_path):
+    mark, aligner = Mark.put(tmp_path / "out/.partial"), aligner_file(tmp_path / "a.safetensors")
+    gone = Cutter(CutSettings(points=tmp_path / "gone.safetensors"), tmp_path, mark)
+    assert gone.ready()[1] == f"does not see {tmp_path}/gone.safetensors"
+    assert Cutter(CutSettings(points=aligner), tmp_path, mark).ready()[1] is None
+
+
+def test_the_section_of_params_holds_the_defaults():
+    given = parse(AlignerConfig, ["--params", str(ROOT / "params.yaml")], sections=["aligner"], description="")
+    assert given == AlignerConfig()
