@@ -23,7 +23,7 @@ from pipeline.datasets.points import POINT_COLUMNS, POINTS, read_points, write_p
 from pipeline.faces import __main__ as faces
 from pipeline.faces.align import TEMPLATE
 from pipeline.faces.aligner import __main__ as script
-from pipeline.faces.aligner import augment, training
+from pipeline.faces.aligner import augment, table, training
 from pipeline.faces.aligner.config import AlignerConfig, Shape
 from pipeline.faces.aligner.examples import gather, split
 from pipeline.faces.aligner.heatmaps import draw, read_out
@@ -288,10 +288,10 @@ def test_a_trained_one_mends_points_that_are_off(tiny):
 
 
 def test_a_training_that_stops_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    table = written(tmp_path / "pictures", 12)
-    whole = config(tmp_path / "whole", table, epochs=3, pictures=8, batch_size=4)
+    points = written(tmp_path / "pictures", 12)
+    whole = config(tmp_path / "whole", points, epochs=3, pictures=8, batch_size=4)
     trained(whole)
-    cut = config(tmp_path / "cut", table, epochs=3, pictures=8, batch_size=4)
+    cut = config(tmp_path / "cut", points, epochs=3, pictures=8, batch_size=4)
     steps, learn = itertools.count(), training.learn
 
     def dies(*given):
@@ -309,7 +309,7 @@ def test_a_training_that_stops_goes_on_to_the_same_weights(tmp_path, monkeypatch
         one, other = (load_file(folder / name) for folder in (tmp_path / "whole", tmp_path / "cut"))
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
-    again = trained(config(tmp_path / "other", table, epochs=3, pictures=8, batch_size=4, seed=1))
+    again = trained(config(tmp_path / "other", points, epochs=3, pictures=8, batch_size=4, seed=1))
     assert again["log"] != result["log"]
 
 
@@ -431,3 +431,56 @@ def test_a_machine_that_does_not_see_the_aligner_says_so(tmp_path):
 def test_the_section_of_params_holds_the_defaults():
     given = parse(AlignerConfig, ["--params", str(ROOT / "params.yaml")], sections=["aligner"], description="")
     assert given == AlignerConfig()
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_measures_both_against_the_true_points(tiny, monkeypatch):
+    """A detector that is off by a tenth of the eye distance, and an aligner that is right."""
+    table_file, folder, _ = tiny
+    held_out = table.held_out_of(Aligner.load(folder / "best.safetensors"))
+    assert set(held_out.groups) == set(split(gather([table_file])[0], 0.34, 0)[1].groups)
+    true = {}
+
+    def detect(image):
+        points = true["now"] + np.array([0.1 * np.linalg.norm(true["now"][1] - true["now"][0]), 0])
+        return Faces(np.zeros((1, 4)), points[None], np.ones(1))
+
+    real = table.moved_as
+
+    def moved_as(*given):
+        true["now"] = real(*given)
+        return true["now"]
+
+    monkeypatch.setattr(table, "moved_as", moved_as)
+    for name, way in table.WAYS.items():
+        found, theirs, ours = table.errors(lambda image, points: true["now"][None], detect, held_out, way)
+        assert (found, ours) == (100, 0), name
+        assert theirs == pytest.approx(10), name
+    assert table.errors(None, lambda image: Faces(np.empty((0, 4)), np.empty((0, 5, 2)), []), held_out, way)[0] == 0
+    aligner = Aligner.load(folder / "best.safetensors")
+    aligner.facts["trained"]["seed"] = 1  # which holds out others
+    with pytest.raises(UserError, match="are not those of its training: train it again"):
+        table.held_out_of(aligner)
+
+
+def test_a_points_tremble_is_that_of_its_error(monkeypatch):
+    rng = np.random.default_rng(0)
+    faces = np.array([[100, 100], [140, 100], [120, 125], [105, 145], [135, 145]], float)
+    walk = np.cumsum(rng.normal(0, 2, (40, 1, 1, 2)), axis=0)
+    true = faces + walk + [[[[0, 0]], [[200, 0]]]]  # two people, who move
+    noise = rng.normal(0, 1, (40, 2, 5, 2))
+    frames = [(np.full((8, 8, 3), number, np.uint8), of, []) for number, of in enumerate(true)]
+    monkeypatch.setattr(table, "acted", lambda seconds: frames)
+
+    def detect(image):
+        number = image[0, 0, 0]
+        return Faces(np.zeros((2, 4)), true[number] + noise[number], np.ones(2))
+
+    def steady(image, points):
+        return true[image[0, 0, 0]][[int(points[0, 0, 0] > true[image[0, 0, 0]].mean())]]
+
+    theirs, ours = table.drawn_tremble(steady, detect, 1, table.WAYS["plain"])
+    assert theirs == pytest.approx(100 * np.sqrt(6) / 40, rel=0.15)
+    assert ours == pytest.approx(0, abs=1e-9)

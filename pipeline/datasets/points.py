@@ -22,8 +22,8 @@ POINT_TABLE = "points.parquet"  # beside the drawn faces
 GROUPS = ("group", "video")  # the first of these columns that there is
 
 
-def scaled(points: np.ndarray, times: float) -> np.ndarray:
-    """Points (..., 2) in a picture that is ``times`` as large."""
+def scaled(points: np.ndarray, times: float | np.ndarray) -> np.ndarray:
+    """Points (..., 2) in a picture that is ``times`` as large, or (2,) as wide and as high."""
     return (points + 0.5) * times - 0.5
 
 

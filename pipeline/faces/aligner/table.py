@@ -34,7 +34,7 @@ WAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "plain": lambda image: image,
     "grey": lambda image: augment.quantised(augment.grey(image)),
     "dark": lambda image: augment.quantised(augment.dark(image, DARK)),
-    "small": lambda image: cv2.resize(image, None, fx=1 / SMALL, fy=1 / SMALL, interpolation=cv2.INTER_AREA),
+    "small": lambda image: smaller(image, SMALL),
 }
 
 
@@ -61,8 +61,8 @@ def main(argv: Sequence[str]) -> int:
     print("| pictures | faces detected, % | NME, detector | NME, aligner | tremble, detector | tremble, aligner |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, way in WAYS.items():
-        found, theirs, ours = errors(aligner, detect, some, name, way)
-        trembles = drawn_tremble(aligner, detect, config.seconds, name, way)
+        found, theirs, ours = errors(aligner, detect, some, way)
+        trembles = drawn_tremble(aligner, detect, config.seconds, way)
         print(
             f"| {name} | {found:.0f} | {theirs:.1f} | {ours:.1f} | {trembles[0]:.1f} | {trembles[1]:.1f} |", flush=True
         )
@@ -87,13 +87,14 @@ def held_out_of(aligner: Aligner) -> Examples:
 
 
 def errors(
-    aligner: Aligner, detect: Detector, examples: Examples, name: str, way: Callable[[np.ndarray], np.ndarray]
+    aligner: Aligner, detect: Detector, examples: Examples, way: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, float, float]:
     """Detected faces in %, and on these the mean error of the detector's points and of the aligner's, in %."""
     theirs, ours, true = [], [], []
     for row in range(len(examples)):
-        frame, points = on_a_wall(examples.image(row), examples.points[row])
-        frame, points = way(frame), small_as(points, name)
+        whole, points = on_a_wall(examples.image(row), examples.points[row])
+        frame = way(whole)
+        points = moved_as(points, whole, frame)
         found = nearest(detect(frame).points, points)
         if found is not None:
             theirs.append(found)
@@ -114,8 +115,14 @@ def on_a_wall(image: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.nda
     return frame, scaled(points, TIMES) + np.array([width // 2, height // 2])
 
 
-def small_as(points: np.ndarray, name: str) -> np.ndarray:
-    return scaled(points, 1 / SMALL) if name == "small" else points
+def smaller(image: np.ndarray, times: int) -> np.ndarray:
+    size = [max(1, round(side / times)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def moved_as(points: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Points (..., 2) of an image in another one of another size."""
+    return scaled(points, np.array(after.shape[1::-1]) / before.shape[1::-1])
 
 
 def nearest(found: np.ndarray, true: np.ndarray) -> np.ndarray | None:
@@ -127,12 +134,13 @@ def nearest(found: np.ndarray, true: np.ndarray) -> np.ndarray | None:
 
 
 def drawn_tremble(
-    aligner: Aligner, detect: Detector, seconds: float, name: str, way: Callable[[np.ndarray], np.ndarray]
+    aligner: Aligner, detect: Detector, seconds: float, way: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, float]:
     """Of the detector's points and the aligner's, less the true ones, in % of the eyes; the mean over people."""
     off, eyes = [], []  # of each frame and person: (2, 5, 2), NaN where it is not detected
     for picture, points, _ in acted(seconds):
-        frame, true = way(picture), np.stack([small_as(of, name) for of in points])
+        frame = way(picture)
+        true = moved_as(points, picture, frame)
         faces = detect(frame).points
         each = np.full((len(true), 2, 5, 2), np.nan)
         for k, of in enumerate(true):
@@ -151,7 +159,7 @@ def clip_tremble(aligner: Aligner, path: Path, frames: int) -> tuple[int, float,
     clip = list(itertools.islice(read(path).frames, frames))
     seen = list(follow(clip, DETECTORS["mtcnn"](40, CONFIDENCE)))
     tracks = [of.track for of in seen]
-    longest = [of for of in seen if of.track == max(set(tracks), key=tracks.count)]
+    longest = [of for of in seen if of.track == max(set(tracks), key=tracks.count)] if seen else []
     if len(longest) < 3:
         return None
     images = {frame.number: frame.image for frame in clip}
