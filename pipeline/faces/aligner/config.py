@@ -38,7 +38,7 @@ class AlignerConfig(Shape):
         [Path("data/synthetic") / POINT_TABLE], help="tables of points (.csv, .parquet), or the folder of CelebA"
     )
     output: Path = option(Path("weights/aligner"), help="the folder to write: best.safetensors is for --points")
-    epochs: int = option(40, help="looks at the held-out pictures", within="[1, 100_000]")
+    epochs: int = option(20, help="looks at the held-out pictures", within="[1, 100_000]")
     pictures: int = option(1024, help="of an epoch, drawn anew in each", within="[2, inf)")
     batch_size: int = option(16, help="pictures at a time", within="[2, 4096]")
     learning_rate: float = option(2e-3, help="of Adam, at the start; falls to 0 as a cosine", within="(0, 1]")
