@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from test_celeba import celeba_tree
 from test_faces import film, find_squares, picture
 
+from pipeline.core import cluster
 from pipeline.core.cluster import Mark
 from pipeline.core.params import UserError, parse
 from pipeline.datasets.points import POINT_COLUMNS, POINTS, read_points, write_points
@@ -422,7 +423,9 @@ def test_a_file_that_is_no_aligner_is_one_line(tmp_path, monkeypatch):
         faces.main(["--points", "bad", "--landmarks", "celeba"])
 
 
-def test_a_machine_that_does_not_see_the_aligner_says_so(tmp_path):
+def test_a_machine_that_does_not_see_the_aligner_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "mtcnn", lambda min_face, confidence: find_squares)
+    monkeypatch.setattr(cluster, "name_of_machine", lambda: "here")
     mark, aligner = Mark.put(tmp_path / "out/.partial"), aligner_file(tmp_path / "a.safetensors")
     gone = Cutter(CutSettings(points=tmp_path / "gone.safetensors"), tmp_path, mark)
     assert gone.ready()[1] == f"does not see {tmp_path}/gone.safetensors"
@@ -461,7 +464,7 @@ def test_the_table_measures_both_against_the_true_points(tiny, monkeypatch):
         assert theirs == pytest.approx(10), name
     assert table.errors(None, lambda image: Faces(np.empty((0, 4)), np.empty((0, 5, 2)), []), held_out, way)[0] == 0
     aligner = Aligner.load(folder / "best.safetensors")
-    aligner.facts["trained"]["seed"] = 1  # which holds out others
+    aligner.facts["trained"]["val_fraction"] = 0.5  # which holds out others
     with pytest.raises(UserError, match="are not those of its training: train it again"):
         table.held_out_of(aligner)
 
