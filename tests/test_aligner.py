@@ -333,13 +333,16 @@ def test_a_training_that_is_killed_outright_goes_on_to_the_same_weights(tmp_path
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_another_training_in_its_folder_is_refused_until_one_says_rebuild(tiny, tmp_path):
-    table, folder, _ = tiny
-    other = config(folder, table, epochs=10, pictures=256, augment=False, learning_rate=0.01, sigma=1.0)
+def test_another_training_in_its_folder_is_refused_until_one_says_rebuild(tiny, tmp_path, monkeypatch):
+    points, folder, _ = tiny
+    other = config(folder, points, epochs=10, pictures=256, augment=False, learning_rate=0.01, sigma=1.0)
     with pytest.raises(UserError, match=r"was trained otherwise \(sigma 1.5 -> 1.0\): name another --output, or --reb"):
         trained(other)
+    monkeypatch.setattr(training, "learn", lambda *given: float("nan"))
+    with pytest.raises(UserError, match="the loss of epoch 1 is not finite: try a lower --learning-rate"):
+        trained(config(tmp_path / "new", points, epochs=1, pictures=8, batch_size=4))
     with pytest.raises(UserError, match="size must be a multiple of 8 with depth 2, and is 36"):
-        config(folder, table, size=36)
+        config(folder, points, size=36)
 
 
 def test_the_command_trains_and_says_what_it_held_out(tmp_path, monkeypatch, capsys):

@@ -13,7 +13,6 @@ from pipeline.datasets import celeba
 from pipeline.datasets.config import DatasetConfig
 from pipeline.datasets.points import read_points
 
-MISSING_NAMED = 3
 CLOSEST = 1.0  # pixels between the eyes: nearer ones are one point, and nothing can be measured by them
 
 

@@ -1,5 +1,6 @@
 """Training: heatmaps of every stack against Gaussians; a killed training goes on to the same weights.
 
+On a CPU the weights are the same bit for bit, with the same number of threads; CUDA does not promise that.
 Which pictures an epoch has, and what is done to each, is a function of the seed, the epoch and the picture's number.
 The state after each epoch is kept in last.safetensors, written whole or not at all.
 """
@@ -34,7 +35,8 @@ VAL_BATCH = 32
 def train(config: AlignerConfig, train_part: Examples, val_part: Examples) -> dict[str, Any]:
     """Trains, or goes on, until ``config.epochs`` are done; what is known of each epoch and which was the best.
 
-    Raises ``UserError`` where the folder holds a training of other settings or pictures, unless ``config.rebuild``.
+    Raises ``UserError`` where the folder holds a training of other settings or pictures, unless ``config.rebuild``, and
+    where the loss is no longer finite.
     """
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
@@ -56,6 +58,8 @@ def train(config: AlignerConfig, train_part: Examples, val_part: Examples) -> di
                     group["lr"] = config.learning_rate * (1 + math.cos(math.pi * part)) / 2
                 losses.append(learn(config, network, optimiser, pictures.to(device), points.to(device)))
                 line.say(f"epoch {epoch + 1} of {config.epochs}, {step + 1} of {steps_an_epoch} batches")
+            if not np.isfinite(losses).all():
+                raise UserError(f"aligner: the loss of epoch {epoch + 1} is not finite: try a lower --learning-rate")
             score = float(nme(found_in(network, looked_at[0], device), looked_at[1]).mean())
             state["log"].append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "nme": score})
             best = min(state["log"], key=lambda of: of["nme"])  # the first of equal ones
