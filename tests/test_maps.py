@@ -75,8 +75,8 @@ def test_a_store_of_maps_is_a_zarr_array_of_maps_and_says_its_making(frames):
     # A chunk has the bytes of 4,096 rows of 1,280 features, at most.
     assert store.chunk_rows * np.prod(store.map_shape) <= 4096 * 1280
     assert np.array_equal(array[:6].reshape(6, -1), store.read(np.arange(6)))
+    shutil.copytree(STORE, "data/features.blocks.1.maps.zarr")
     with pytest.raises(StoreMismatch, match=r"layers \['input of blocks.2'\] there, \['input of blocks.1'\] here"):
-        shutil.copytree(STORE, "data/features.blocks.1.maps.zarr")
         run("--maps", "blocks.1")
 
 
@@ -149,8 +149,8 @@ def test_what_is_no_map_is_refused_in_a_line(frames, flags, line):
 
 def test_maps_are_not_taken_for_features(frames):
     run("--maps", CUT)
+    Path("data/labels.parquet").touch()
     with pytest.raises(UserError, match="holds maps, not features"):
-        Path("data/labels.parquet").touch()
         train.main(["-d", str(STORE), "--labels", "data/labels.parquet"])
 
 
