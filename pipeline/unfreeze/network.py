@@ -7,6 +7,7 @@ torch (``torch.utils.checkpoint``), which also gives the second pass the random 
 """
 
 import copy
+import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.extraction.backbones import Backbone
 from pipeline.extraction.stages import Halves, first_trained, halves, trained_parts
 from pipeline.extraction.weights.file import load, tensors_sha256
 
+logging.getLogger("timm.optim").setLevel(logging.ERROR)  # it warns of a part of one layer, where no rate falls
 AT_ONCE = 64  # frames without a gradient
 # A backward pass holds, beside what the forward pass has kept, about as much again in gradients.
 OF_BACKWARD = 2
