@@ -58,6 +58,7 @@ class SeedRun:
     epoch: int = 0  # how many are done
     waited: int = 0  # epochs since the best one
     score: float = math.nan  # after the last epoch
+    noted: float = dataclasses.field(default_factory=time.monotonic)  # until when its time is written down
 
 
 def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
@@ -82,8 +83,7 @@ def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
         _finish(run, board)
     epoch, score = run.result["epoch"], run.result["select"]
     seconds = time.monotonic() - started
-    if data.trunk is not None:
-        checkpoints.add_seconds(folder, seconds)
+    _note_time(run)
     print(f"{folder}: best epoch {epoch} of {run.epoch}, {score:.3f} {data.facts['select_by']}, {seconds:.0f} s")
     return run.result | {"epochs": run.epoch, "steps": _steps(run)}
 
@@ -166,7 +166,16 @@ def _keep_best(run: SeedRun) -> None:
         run.waited += 1
 
 
+def _note_time(run: SeedRun) -> None:
+    """Writes down how long a seed has been trained whose backbone is trained too."""
+    if run.data.trunk is not None:
+        now = time.monotonic()
+        checkpoints.add_seconds(run.folder, now - run.noted)
+        run.noted = now
+
+
 def _store_state(run: SeedRun) -> None:
+    _note_time(run)
     of_features = {name: run.adapter.facts[name] for name in ("made_by", "vouched")}
     facts = {"epoch": run.epoch, "best": run.result, "waited": run.waited, **of_features}
     save_state(run.folder / "state.safetensors", run.trainer.state(), facts, run.data.seen)

@@ -115,14 +115,9 @@ class Trunk:
 
     def feed(self, rows: NDArray, seed: int, drawn: Callable[[int], NDArray] | None) -> Callable[[int], Iterable]:
         """The shard of windows ``rows`` (W, T) of each epoch; ``drawn`` says which windows (W,) an epoch has."""
-        every = np.arange(len(rows))
-
-        def shard(windows: NDArray) -> LiveShard:
-            return LiveShard(windows, rows[windows], self, seed)
-
         if drawn is not None:
-            return lambda epoch: [shard(np.flatnonzero(drawn(epoch)))]
-        whole = [shard(every)]
+            return lambda epoch: [LiveShard(some := np.flatnonzero(drawn(epoch)), rows[some], self, seed)]
+        whole = [LiveShard(np.arange(len(rows)), rows, self, seed)]
         return lambda epoch: whole
 
     def save(self, folder: Path) -> None:
