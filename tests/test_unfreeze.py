@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from conftest import ROOT, draw_folder
 from safetensors.torch import load_file, save_file
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -57,6 +58,9 @@ def made(tmp_path_factory):
 def place(made, workplace):
     for name in ("data", "weights"):
         shutil.copytree(made / name, workplace / name)
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["evaluate"] |= {"resamples": 20, "timelines": 0}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     return workplace
 
 
@@ -275,7 +279,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(place, monkeypatch):
     same_weights(Path("runs/manual/cut"), whole, 0)
 
 
-def test_a_trained_backbone_is_evaluated_extracted_with_embedded_and_reported(place, capsys):
+def test_a_trained_backbone_is_evaluated_extracted_with_embedded_and_reported(place, monkeypatch):
+    monkeypatch.setattr(train.children, "run", lambda command: evaluate.main(command[3:]))
     folder = run("--evaluate", "-r", "2", "--device", "cpu", "--learning-rate", "0.01", *MAPS)
     seed = folder / "seed_0"
     assert json.loads((seed / "time.json").read_text())["seconds"] > 0
@@ -296,7 +301,9 @@ def test_a_trained_backbone_is_evaluated_extracted_with_embedded_and_reported(pl
     # The embedder takes the backbone of its seed.
     with pytest.raises(UserError, match=r"each seed of .* has trained a backbone of its own"):
         Embedder.load(folder, seed="all")
-    assert Embedder.load(folder, seed=1).facts["made_by"] == FeatureStore(folder / "seed_1/features.zarr").made_by
+    embedder, other = Embedder.load(folder, seed=1), FeatureStore(folder / "seed_1/features.zarr")
+    assert embedder.facts["made_by"] == other.made_by
+    assert embedder.frozen.check(other.made_by["crop_source"]) == ""  # the file's backbone makes these features
 
     # It stands beside the frozen features and beside heads on features of the trained backbone.
     train.main(["--cpu", "--run", "frozen", "--select-split", "0.4", "--no-reduce"])
@@ -305,7 +312,6 @@ def test_a_trained_backbone_is_evaluated_extracted_with_embedded_and_reported(pl
     _, lines = headline(found)
     assert any("The backbone is trained" in line and "x (" in line and "hours)" in line for line in lines)
     assert [("hours" in of.about) for of in found] == [True, False]
-    capsys.readouterr()
 
 
 def test_a_run_is_evaluated_by_its_own_features_whatever_lies_in_data(place):
