@@ -71,7 +71,7 @@ def extracted(*more: str) -> None:
 
 def run(*flags: str, name: str = "x") -> Path:
     own = ["--cpu", "--window", "3", "--embedding-size", "8", "--batch-size", "16", "--no-reduce", "--loss", "supcon"]
-    own += ["--select-split", "0.4", "--dropout", "0.3", "--name", name]
+    own += ["--select-split", "0.4", "--dropout", "0.3", "--name", name, *([] if "-r" in flags else ["-r", "1"])]
     own += [] if {"--steps", "-e"} & {*flags} else ["-e", "2"]
     own += [] if "--unfreeze" in flags else ["--unfreeze", "1"]
     train.main([*own, *([] if "--evaluate" in flags else ["--no-evaluate"]), *flags])
@@ -107,20 +107,31 @@ def same_weights(a: Path, b: Path, tolerance: float) -> None:
 
 
 def test_twenty_steps_from_maps_give_the_weights_of_twenty_steps_from_pixels(place, monkeypatch):
-    """Of float32 maps to 1e-4, of stored float16 ones to 1e-2."""
-    steps = ["--steps", "20", "--learning-rate", "0.001", "--backbone-rate", "1"]
-    from_pixels = run(*steps, name="pixels")
-    files = f"weights/{NAME}.safetensors", from_pixels / "seed_0/backbone.safetensors"
-    start, after = (load_file(file)["conv_head.weight"] for file in files)
-    assert relative(after, start) > 0.01
-    from_maps = run(*steps, *MAPS, name="maps")
-    same_weights(from_maps, from_pixels, 1e-2)
+    """Of float32 maps to 1e-4, of stored float16 ones to 1e-2, as a share of the largest value of a tensor."""
+    states = {}
+    monkeypatch.setattr(
+        run_module, "_finish", lambda of, board: states.update({of.folder.parent.name: of.trainer.state()})
+    )
+    steps = ["--steps", "20", "--backbone-rate", "1", "-r", "1"]
+    run(*steps, name="pixels")
+    run(*steps, *MAPS, name="float16")
 
     def in_float32(path, frames, made_by, cut):
-        return Float32Maps(inputs.open_pixels(frames, read_frames(Path("data/frames.parquet")), made_by, backbone_of()))
+        table = read_frames(Path("data/frames.parquet"))
+        return Float32Maps(inputs.open_pixels(frames, table, made_by, backbone_of().fitted(None, None, "as given")))
 
     monkeypatch.setattr(trunk, "open_maps", in_float32)
-    same_weights(run(*steps, *MAPS, name="exact"), from_pixels, 1e-4)
+    run(*steps, *MAPS, name="float32")
+
+    def furthest(name: str, other: dict[str, torch.Tensor]) -> float:
+        of = [key for key in states[name] if key.startswith(("weights.", "trunk."))]
+        return max(relative(states[name][key].double(), other[key].double()) for key in of)
+
+    start = {f"trunk.{name}": value for name, value in load_file(f"weights/{NAME}.safetensors").items()}
+    moved = "trunk.conv_head.weight"
+    assert relative(states["pixels"][moved], start[moved]) > 0.02
+    assert furthest("float32", states["pixels"]) <= 1e-4
+    assert furthest("float16", states["pixels"]) <= 1e-2
 
 
 class Float32Maps:

@@ -71,9 +71,10 @@ def say_size(plan: Plan, config: ExtractConfig) -> None:
         f"{len(todo):,} frames that are lacking; the disk has {_total(free)}"
     )
     if needed > free:
+        print(in_words(_whole(config), len(plan.wanted)))
         raise UserError(
-            f"the maps of {len(todo):,} frames take {_total(needed)}, and the disk of {path} has {_total(free)}. "
-            f"{in_words(_whole(config), len(plan.wanted))}"
+            f"the maps of {len(todo):,} frames take {_total(needed)}, and the disk of {path} has {_total(free)}: the "
+            "above says what each cut would take"
         )
 
 
@@ -91,4 +92,5 @@ def _free(path: Path) -> int:
 
 
 def _total(size: int) -> str:
-    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
+    of, unit = next((of, unit) for of, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= of or unit == "kB")
+    return f"{size / of:,.1f} {unit}"
