@@ -107,7 +107,7 @@ def same_weights(a: Path, b: Path, tolerance: float) -> None:
 
 
 def test_twenty_steps_from_maps_give_the_weights_of_twenty_steps_from_pixels(place, monkeypatch):
-    """Of float32 maps to 1e-4, of stored float16 ones to 1e-2, as a share of the largest value of a tensor."""
+    """Of float32 maps to 1e-4, of stored float16 ones to 5e-3, as a share of the largest value of a tensor."""
     states = {}
     monkeypatch.setattr(
         run_module, "_finish", lambda of, board: states.update({of.folder.parent.name: of.trainer.state()})
@@ -131,7 +131,7 @@ def test_twenty_steps_from_maps_give_the_weights_of_twenty_steps_from_pixels(pla
     moved = "trunk.conv_head.weight"
     assert relative(states["pixels"][moved], start[moved]) > 0.02
     assert furthest("float32", states["pixels"]) <= 1e-4
-    assert furthest("float16", states["pixels"]) <= 1e-2
+    assert furthest("float16", states["pixels"]) <= 5e-3
 
 
 class Float32Maps:
