@@ -24,6 +24,7 @@ from pipeline.datasets import index
 from pipeline.embed import Embedder
 from pipeline.evaluation import evaluate
 from pipeline.evaluation import files as evaluation_files
+from pipeline.extraction import reduce
 from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.stages import halves
 from pipeline.extraction.weights.prepare import prepare
@@ -72,6 +73,7 @@ def extracted(*more: str) -> None:
 def run(*flags: str, name: str = "x") -> Path:
     own = ["--cpu", "--window", "3", "--embedding-size", "8", "--batch-size", "16", "--no-reduce", "--loss", "supcon"]
     own += ["--select-split", "0.4", "--dropout", "0.3", "--name", name, *([] if "-r" in flags else ["-r", "1"])]
+    own = [word for word in own if word != "--no-reduce" or "--reduce" not in flags]
     own += [] if {"--steps", "-e"} & {*flags} else ["-e", "2"]
     own += [] if "--unfreeze" in flags else ["--unfreeze", "1"]
     train.main([*own, *([] if "--evaluate" in flags else ["--no-evaluate"]), *flags])
@@ -145,6 +147,19 @@ class Float32Maps:
     def read(self, rows: np.ndarray, changes: None = None) -> torch.Tensor:
         images = (self.pixels.read(rows).float() / 255 - self.mean) / self.std
         return self.half.before(images)[0].view(len(rows), *self.half.map_shape)
+
+
+def test_before_the_first_step_it_is_the_run_with_a_frozen_backbone(place):
+    """Behind a projection too, from pixels and from maps."""
+    reduce.main(["-n", "4"])
+    flags = ["--reduce", "--normalise", "standardise", "-e", "1"]
+    folders = [run(*flags, *more, name=f"x{n}") for n, more in enumerate((["--unfreeze", "null"], [], MAPS))]
+    found = [json.loads((folder / "summary.json").read_text())["seeds"][0]["untrained"] for folder in folders]
+    assert found == pytest.approx([found[0]] * 3, abs=0.02)
+    facts = [load_facts(folder / "seed_0/best.safetensors", "an adapter", "") for folder in folders]
+    assert [of["num_components"] for of in facts] == [4] * 3
+    fronts = [load_file(folder / "seed_0/best.safetensors")["front.components"] for folder in folders]
+    assert torch.equal(fronts[0], fronts[1])
 
 
 def test_what_is_frozen_stays_and_what_is_trained_moves(place):

@@ -78,6 +78,10 @@ def halves(backbone: Backbone, cut: str) -> Halves:
     if not known:
         raise UserError(f"the backbone '{name}' has no stages, so that there is no map to store")
     one_of(f"stage of {name}", cut, known)
+    if getattr(whole.model, "output_fmt", "NCHW") != "NCHW":
+        raise UserError(
+            f"the maps of '{name}' have their channels last, and are not stored. It can be trained from pixels"
+        )
     parts = _chain(whole.model)
     behind_cut = parts[parts.index(cut) :]
     for layer in backbone.layers:
