@@ -143,7 +143,7 @@ def test_maps_that_the_disk_has_no_room_for_are_refused_before_anything_is_store
         (["--maps", CUT, "--views", "2"], "maps are of the frames as they are: leave views out"),
         (["--maps", CUT, "--processor", "pca", "2"], "--processor goes with an extraction alone"),
         (["--backbone", "test_vit", "--input-size", "160", "--maps", "blocks.1"], "more than a chain of its stages"),
-        (["--backbone", "swin_tiny_patch4_window7_224", "--input-size", "224", "--maps", "layers.3"], "channels last"),
+        (["--backbone", "test_mambaout", "--input-size", "64", "--maps", "stages.1"], "channels last"),
     ],
 )
 def test_what_is_no_map_is_refused_in_a_line(frames, flags, line):
