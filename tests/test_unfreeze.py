@@ -292,8 +292,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(place, monkeypatch):
     monkeypatch.setattr(run_module, "STATE_EVERY", 0)
     epoch = Trainer.epoch
 
-    def killed(self, number):
-        if number == 2:
+    def killed(self, number, *_):
+        if not isinstance(number, int) or number == 2:
             raise KeyboardInterrupt
         return epoch(self, number)
 
@@ -301,6 +301,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(place, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(*flags, name="cut")
     monkeypatch.setattr(Trainer, "epoch", epoch)
+    with monkeypatch.context() as patch:  # and again when its best checkpoint knows the trained backbone already
+        patch.setattr(run_module, "leave_examples", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(["--resume", "runs/manual/cut"])
     train.main(["--resume", "runs/manual/cut"])
     same_weights(Path("runs/manual/cut"), whole, 0)
 
