@@ -6,6 +6,8 @@
     python extract.py --processor pca 256                and then the principal components of its training frames
     python extract.py --processor adapt-pca 256          the same with --grid 4: layers averaged over a 4 x 4 grid
     python extract.py --cuts '{tight: 0.8}'              and the middle of each frame, into features.tight.zarr
+    python extract.py --maps list                        what maps to train the last stages from would take
+    python extract.py --maps blocks.5                    the input of that stage, into features.blocks.5.maps.zarr
     python extract.py --verify                           what in the store is damaged; --repair extracts it again
     python extract.py --compact                          the store without holes and vanished frames
     python extract.py --import other.h5 -s other.zarr    features made elsewhere; --export FILE.h5 the other way
@@ -23,7 +25,7 @@ import pandas as pd
 from pipeline.core.numbering import every_nth
 from pipeline.core.params import UserError, entry, given_params, parse
 from pipeline.core.tables import beside_store
-from pipeline.extraction import commands, parts
+from pipeline.extraction import commands, maps, parts
 from pipeline.extraction.by_ray import on_ray
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.cuts import fill_together, plans_of_cuts
@@ -37,8 +39,9 @@ from pipeline.extraction.upkeep import delete_replaced
 def main(argv: Sequence[str] | None = None) -> int:
     argv, components = split_processor(sys.argv[1:] if argv is None else argv)
     params = given_params(argv)
-    config = parse(ExtractConfig, argv, sections=["extract"], description=__doc__)
-    if components and (config.verify or config.compact or config.export_to or config.import_from or config.part):
+    config = maps.of_maps(parse(ExtractConfig, argv, sections=["extract"], description=__doc__))
+    others = config.verify or config.compact or config.export_to or config.import_from or config.part or config.maps
+    if components and others:
         raise UserError("extract: --processor goes with an extraction alone")
 
     # What is done to a store without a frame table.
@@ -59,11 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Which frames, through which backbone, into which store.
     video, frame = pd.factorize(frames.table["video"])[0], frames.table["frame"].to_numpy()
     wanted = frames.table[every_nth(video, frame, config.stride)]
+    if config.maps == maps.LIST:
+        maps.print_cuts(config, len(wanted))
+        return 0
     if labels:
         check_training_frames(config.data, labels, wanted, components)
     plan = make_plan(config, frames, wanted)
     plans = {config.store: plan, **plans_of_cuts(plan, config)}
     print(plan)
+    if config.maps:
+        maps.say_size(plan, config)
     if config.dry_run:
         for path, of in plans.items():
             print_dry_run(of, path)

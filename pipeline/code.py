@@ -5,8 +5,9 @@
 Such a file has a line for each source file that the command of the stage reaches by its imports: a hash and the path.
 The 'diff' of an old one and a new one says why a stage runs again. What is hashed is the parsed source: comments,
 docstrings, layout and the ``help`` of options do not count. Of a table of choices (``pipeline.core.choices``) only the
-entries that the run names count, with what they reach. Modules that only show how a run goes (``SHOWS``) do not count.
-Of the catalogue of metrics, training is decided by those that can choose its best epoch; it only shows the others.
+entries that the run names count, with what they reach; a run that trains its backbone names that. Modules that only
+show how a run goes (``SHOWS``) do not count. Of the catalogue of metrics, training is decided by those that can choose
+its best epoch; it only shows the others.
 """
 
 import ast
@@ -35,6 +36,7 @@ TABLES = {
     "model": "pipeline.adapter.heads",
     "loss": "pipeline.training.losses",
     "sampler": "pipeline.training.samplers",
+    "unfreeze": "pipeline.training.trunks",
 }
 METRICS = "pipeline.metrics.catalogue"
 SHOWS = (
@@ -70,6 +72,7 @@ def chosen(params: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str
     if run is None:
         return dict.fromkeys(TABLES)
     values = {key: (params["train"] | run).get(key) for key in TABLES}
+    values["unfreeze"] = None if values["unfreeze"] is None else "unfreeze"  # how many stages is no other code
     return {key: [value] if isinstance(value, str) else list(value or []) for key, value in values.items()}
 
 

@@ -3,9 +3,9 @@
     python -m pipeline.further            writes data/stores/RUN for each run of params.yaml
 
 The default store is a dependency of every run. What a run names beside it (``data: [data/features.zarr, audio.zarr]``)
-is not, for DVC's stages cannot depend on what only some runs have. Such a file has a line for each of these stores and
-its projection: a hash and the path. The hash of a store is of the checksum in which each of its chunks ends, so that a
-store of gigabytes takes a moment.
+and its maps are not, for DVC's stages cannot depend on what only some runs have. Such a file has a line for each of
+these stores, its projection and the maps: a hash and the path. The hash of a store is of the checksum in which each of
+its chunks ends, so that a store of gigabytes takes a moment.
 """
 
 import hashlib
@@ -31,13 +31,13 @@ def main() -> None:
 
 
 def lines_of(run: Mapping[str, Any]) -> list[str]:
-    """A line for each store that a run names, but the default one, and for its projection."""
+    """A line for each store that a run names, but the default one, for its projection, and for its maps."""
     data = run.get("data") or []
     stores = [Path(of) for of in (data if isinstance(data, list) else [data])]
     stores = [store for store in stores if store != STORE]
-    lines = [
-        f"{digest(path)}  {path.as_posix()}" for of in stores for path in (of, beside_store(of, FILES["projection"]))
-    ]
+    paths = [path for of in stores for path in (of, beside_store(of, FILES["projection"]))]
+    paths += [Path(run["maps"])] if run.get("maps") else []
+    lines = [f"{digest(path)}  {path.as_posix()}" for path in paths]
     return lines or [f"nothing but {STORE.as_posix()}"]
 
 

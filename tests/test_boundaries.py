@@ -28,6 +28,7 @@ BELOW = {
     "faces": {"core", "datasets"},
     "extraction": {"core"},
     "training": {"core", "adapter", "metrics"},
+    "unfreeze": {"core", "adapter", "extraction"},
     "evaluation": {"core", "adapter", "metrics"},
     "submission": {"core", "adapter", "metrics", "evaluation"},
     "report": {"core", "metrics", "evaluation"},

@@ -18,6 +18,7 @@ def lines():
 def test_a_run_has_a_line_for_each_store_that_it_names_which_changes_with_what_is_in_it(workplace):
     runs = {"plain": None, "own": {"data": "audio.zarr"}, "both": {"data": ["data/features.zarr", "audio.zarr"]}}
     Path("params.yaml").write_text(yaml.safe_dump({"train": {"model": "mlp"}, "runs": runs}))
+    assert further.lines_of({"maps": "m.maps.zarr"}) == ["not there  m.maps.zarr"]
     assert lines()["both"] == ["not there  audio.zarr", "not there  audio.projection.safetensors"]
     keys, values = pd.DataFrame({"video": "a", "frame": range(6)}), np.ones((6, 3), np.float16)
     write(Path("audio.zarr"), keys, values, {"backbone": "x"})

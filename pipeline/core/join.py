@@ -119,7 +119,11 @@ def open_whole(data: Data) -> FeatureStore | Stores:
 
 
 def _opened(data: Data) -> list[FeatureStore]:
-    return [FeatureStore(path) for path in each_store(data)]
+    stores = [FeatureStore(path) for path in each_store(data)]
+    for store in stores:
+        if store.map_shape is not None:
+            raise UserError(f"{store.path} holds maps, not features: name it as --maps of a run with --unfreeze")
+    return stores
 
 
 def _together(stores: list[FeatureStore], given: Path | None, dataset: str | None) -> FeatureStore | Stores:

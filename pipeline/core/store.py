@@ -11,6 +11,9 @@ One Zarr v3 group. All arrays share their first axis, N rows, and are chunked to
                    arrays: the names of the views, and 'logits'
                    sha256: of these two, so that no damage passes for features that something else made
 
+A store of maps (``extract.py --maps``) is the same with ``views/original`` (N, C, h, w): what a stage of the backbone
+takes in. Readers and the writer take a map as a row of C * h * w numbers.
+
 A chunk is the unit of work. Its features are written first, its ``frame`` numbers last, each by a temporary file and a
 rename; so a run killed anywhere leaves whole chunks, and the next run redoes only the one in flight. A later run starts
 a new chunk and never touches an old one. Where a key stands in two rows, the later row is the valid one.
@@ -30,6 +33,7 @@ real place.
 
 import itertools
 import json
+import math
 import mmap
 import os
 import shutil
@@ -101,7 +105,7 @@ class FeatureStore:
 
     Raises ``UserError`` where ``path`` is not a store, and ``StoreDamaged`` where its keys cannot be read. ``keys`` has
     one row a valid frame, sorted by (video, frame), with the columns video, frame, size and row, the place in the
-    arrays. What a writer adds later is not seen.
+    arrays. What a writer adds later is not seen. ``map_shape`` is (C, h, w) of a store of maps, else None.
 
     The checksum of a chunk is checked when the chunk is first read, so that damage is an error that names the file and
     the frames, and never a feature. Where --compact or --rebuild puts another store in its place, the open one never
@@ -117,7 +121,8 @@ class FeatureStore:
         self._raw = {name: _is_raw(array) for name, array in self._arrays.items()}
         self._maps: dict[tuple[str, int], np.memmap] = {}
         self._checked: set[tuple[str, int]] = set()
-        self.widths = {name: int(array.shape[1]) for name, array in self._arrays.items()}
+        self.widths = {name: math.prod(array.shape[1:]) for name, array in self._arrays.items()}
+        self.map_shape: tuple[int, ...] | None = _map_shape(self._arrays["original"])
         self.num_features = self.widths["original"]
         self.chunk_rows = int(
             self._arrays["original"].chunks[0]
@@ -131,7 +136,7 @@ class FeatureStore:
         """
         array = self._array(name)
         rows = np.asarray(rows, dtype=np.int64)
-        out = np.empty((len(rows), array.shape[1]), dtype=array.dtype) if out is None else out
+        out = np.empty((len(rows), self.widths[name]), dtype=array.dtype) if out is None else out
         if len(rows) == 0:
             return out
         chunk_of = rows // self.chunk_rows
@@ -162,8 +167,8 @@ class FeatureStore:
         are put into ``out`` (n, D) on the way: a piece at a time, which is still in the processor's cache when its
         checksum is computed.
         """
-        array, crc, finite = self._arrays[name], 0, True
-        piece = np.empty((max(1, _CHECK_BYTES // (2 * array.shape[1])), array.shape[1]), array.dtype)
+        dtype, width, crc, finite = self._arrays[name].dtype, self.widths[name], 0, True
+        piece = np.empty((max(1, _CHECK_BYTES // (2 * width)), width), dtype)
         with self._open(name, index) as handle:
             for first in range(0, self.chunk_rows, len(piece)):
                 part = piece[: self.chunk_rows - first]
@@ -200,10 +205,10 @@ class FeatureStore:
                 raise self._damaged(name, index, NOT_FINITE)
             if not _stands(self._folder, self.path):
                 raise self._gone(name, index)
-            return content
+            return content.reshape(len(content), -1)
         with self._open(name, index) as handle:
             try:
-                mapped = np.memmap(handle, dtype=array.dtype, mode="r", shape=(self.chunk_rows, array.shape[1]))
+                mapped = np.memmap(handle, dtype=array.dtype, mode="r", shape=(self.chunk_rows, self.widths[name]))
             except ValueError:
                 raise self._damaged(name, index, _SHORT) from None
         if len(self._maps) >= _MOST_MAPS:
@@ -268,14 +273,16 @@ class StoreWriter:
     """The one writer of a store: makes it where there is none, and adds chunks of rows.
 
     ``widths`` are the columns of each view, and of 'logits' where there are any. ``chunk_rows`` counts where the store
-    is made; one that is there keeps its own. Raises ``StoreMismatch`` where the store was made by something else, and
-    ``UserError`` where somebody else is writing to it or it cannot be written.
+    is made; one that is there keeps its own. With ``map_shape`` (C, h, w) the views are maps of that shape. Raises
+    ``StoreMismatch`` where the store was made by something else, and ``UserError`` where somebody else is writing to it
+    or it cannot be written.
     """
 
     def __init__(
-        self, path: Path, made_by: Mapping[str, Any], widths: Mapping[str, int], chunk_rows: int = CHUNK_ROWS
-    ) -> None:
-        self.path = resolved(path)
+        self, path: Path, made_by: Mapping[str, Any], widths: Mapping[str, int], chunk_rows: int = CHUNK_ROWS,
+        map_shape: tuple[int, ...] | None = None,
+    ) -> None:  # fmt: skip
+        self.path, self.map_shape = resolved(path), map_shape
         self.made_by = json.loads(json.dumps(made_by))
         self.widths = dict(widths)
         self.new_chunk_rows = chunk_rows
@@ -327,7 +334,7 @@ class StoreWriter:
             self._check_made_by()
             tidy(self.path, self.group)
         else:
-            create(beside(self.path, "new"), self.made_by, self.widths, self.new_chunk_rows)
+            create(beside(self.path, "new"), self.made_by, self.widths, self.new_chunk_rows, self.map_shape)
             beside(self.path, "new").rename(self.path)
             self.group = open_group(self.path, "r+")
         self.chunk_rows = int(self.group["frame"].chunks[0])
@@ -340,7 +347,8 @@ class StoreWriter:
         _cut(self.path, self.group, self._next * self.chunk_rows)
 
     def _check_made_by(self) -> None:
-        widths = {name: int(array.shape[1]) for name, array in feature_arrays(self.path, self.group).items()}
+        arrays = feature_arrays(self.path, self.group)
+        widths = {name: math.prod(array.shape[1:]) for name, array in arrays.items()}
         other = differences(dict(self.group.attrs["made_by"]), self.made_by) or differences(widths, self.widths)
         if other:
             raise StoreMismatch(
@@ -396,15 +404,19 @@ def resolved(path: Path) -> Path:
     return Path(path) if real == Path(os.path.abspath(path)) else real
 
 
-def create(path: Path, made_by: Mapping[str, Any], widths: Mapping[str, int], chunk_rows: int) -> zarr.Group:
+def create(
+    path: Path, made_by: Mapping[str, Any], widths: Mapping[str, int], chunk_rows: int,
+    map_shape: tuple[int, ...] | None = None,
+) -> zarr.Group:  # fmt: skip
     """An empty store at ``path``, where nothing is; it counts once it is renamed to its place."""
     group = zarr.create_group(path)
     group.create_group("views")
     for name, width in widths.items():
         axis = "output" if name == "logits" else "feature" if width == widths["original"] else f"feature of {name}"
+        row, axes = ((width,), [axis]) if map_shape is None else (map_shape, ["channel", "y", "x"])
         group.create_array(
-            _where(name), shape=(0, width), chunks=(chunk_rows, width), dtype="float16", fill_value=0,
-            serializer=_RAW[0], compressors=_RAW[1:], filters=None, dimension_names=["row", axis],
+            _where(name), shape=(0, *row), chunks=(chunk_rows, *row), dtype="float16", fill_value=0,
+            serializer=_RAW[0], compressors=_RAW[1:], filters=None, dimension_names=["row", *axes],
         )  # fmt: skip
     for name, dtype, fill in (("video", str, ""), ("size", "int64", -1), ("frame", "int64", -1)):
         group.create_array(
@@ -460,7 +472,7 @@ def write_chunk(
             except OSError:  # a disk without links
                 values.replace(place)
         else:
-            array[index * rows : (index + 1) * rows] = values
+            array[index * rows : (index + 1) * rows] = values.reshape(rows, *array.shape[1:])
 
 
 def read_chunk(path: Path, array: zarr.Array, index: int) -> np.ndarray:
@@ -751,6 +763,10 @@ def _cut(path: Path, group: zarr.Group, rows: int) -> None:
     for array in reversed(row_arrays(path, group)):  # never fewer rows than 'frame' has
         if array.shape[0] != rows:
             array.resize((rows, *array.shape[1:]))
+
+
+def _map_shape(array: zarr.Array) -> tuple[int, ...] | None:
+    return tuple(array.shape[1:]) if array.ndim > 2 else None
 
 
 def _is_raw(array: zarr.Array) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pipeline.adapter.adapter import Adapter, read_adapter
 from pipeline.adapter.examples import to_path
 from pipeline.core.choices import Choices
-from pipeline.core.files import read_json
+from pipeline.core.files import digest_of, read_json
 from pipeline.core.params import UserError
 
 Seed = int | Literal["all"] | None
@@ -66,6 +66,8 @@ def load_run(folder: Path, seed: Seed) -> Trained:
     )
     names = chosen(folder, summary["seeds"], seed)
     adapters = {name: read_adapter(folder / name / "best.safetensors") for name in names}
+    if len({digest_of(adapter.facts["made_by"]) for adapter in adapters.values()}) > 1:
+        raise UserError(f"each seed of {folder} has trained a backbone of its own: take one of {list(names)} by seed=N")
     places = [_weights(a.facts["weights"], folder / name) for name, a in adapters.items()]
     weights = next((place for place in places if place is not None), None)
     return Trained(folder, adapters, weights, {name: folder / name for name in names})

@@ -22,6 +22,7 @@ from pipeline.adapter.adapter import Adapter, Source, checkpoints_of, load_adapt
 from pipeline.adapter.backbone import outputs_of_store, stored_logits
 from pipeline.adapter.clips import per_clip
 from pipeline.adapter.inference import WINDOW_STRIDE, Some, judge, per_frame
+from pipeline.adapter.own import own_features, own_store, seconds_of
 from pipeline.adapter.windows import Windows
 from pipeline.core.clips import Clips
 from pipeline.core.device import pick_device
@@ -34,10 +35,12 @@ from pipeline.core.join import (
     DATA_HELP,
     FRAMES,
     LABELS,
+    codes_of,
     data_of_run,
     frame_table,
     one_fold,
     open_labelled,
+    places_of,
     with_files,
 )
 from pipeline.core.numbering import numbered_alike
@@ -170,14 +173,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
     about["checkpoints"] = checkpoints_of(config.run)
+    seconds = [of for file in _checkpoints(config.run) if (of := seconds_of(file.parent)) is not None]
+    if seconds:
+        about["hours"] = round(sum(seconds) / 3600, 3)
     report(config, data, outputs, about)
     which = "" if config.all else "all metrics (or --all): "
     print(f"  {which}{config.output}/metrics.json; pictures: {config.output}/plots")
 
 
 def with_data(config: EvaluateConfig) -> EvaluateConfig:
-    """With the stores that the run was trained on, where none are given."""
-    return config if config.data is not None else dataclasses.replace(config, data=data_of_run(config.run))
+    """With the stores that the run was trained on, where none are given: of a trained backbone its own."""
+    if config.data is not None:
+        return config
+    own = next((path for file in _checkpoints(config.run) if (path := own_features(file)) is not None), None)
+    return dataclasses.replace(config, data=own or data_of_run(config.run))
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The best checkpoint of each seed of a run, in the order of folds and seeds."""
+    found = [*folder.glob("seed_*/best.safetensors"), *folder.glob("fold_*/seed_*/best.safetensors")]
+    return sorted(found, key=lambda p: [int(place[5:]) for place in p.relative_to(folder).parts[:-1]])
 
 
 def opened(config: EvaluateConfig) -> tuple[FeatureStore | Stores, Labels | Clips]:
@@ -208,13 +223,15 @@ def load_run(
     Raises ``UserError`` where there is none, where they are not of one kind, and where they are not of the folds that
     the labels are cut into, all with the same seeds.
     """
-    checkpoints = [*folder.glob("seed_*/best.safetensors"), *folder.glob("fold_*/seed_*/best.safetensors")]
-    paths = sorted(checkpoints, key=lambda p: [int(place[5:]) for place in p.relative_to(folder).parts[:-1]])
+    paths = _checkpoints(folder)
     if not paths:
         raise UserError(f"no trained run in {folder}: seed_*/best.safetensors is what train.py makes")
-    adapters = [load_adapter(path, store.made_by, alike) for path in paths]
-    for path, adapter in zip(paths, adapters, strict=True):
+    of_own = any(store.path == own_features(path) for path in paths)
+    stores = [own_store(path) or store if of_own else store for path in paths]
+    adapters = [load_adapter(path, of.made_by, alike) for path, of in zip(paths, stores, strict=True)]
+    for path, of, adapter in zip(paths, stores, adapters, strict=True):
         adapter.facts["seed"] = int(path.parent.name[5:])
+        adapter.facts["own_store"] = of if of_own else None
         first = adapters[0].facts
         for name in ("tracks", "classes", "test_split", "select_split", "split_seed"):
             if adapter.facts[name] != first[name]:
@@ -404,14 +421,26 @@ def inputs(data: FoldData, adapter: Adapter, device: torch.device) -> Source:
     Where each frame has its own window, training frames that are in none are not read; of clips only the clips' own.
     """
     frames, stride = data.frames, data.config.window_stride
+    store, row = data.store, frames.row
+    if (own := adapter.facts.get("own_store")) is not None:
+        store, row = own, _rows_in(own, frames)
     if frames.clip is not None:
         kept = np.flatnonzero(np.isin(frames.clip, frames.clip[np.concatenate([data.rows, data.gallery])]))
-        return Some(features.open_inputs(data.store, frames.row[kept], adapter.front, device), kept, len(frames.row))
+        return Some(features.open_inputs(store, row[kept], adapter.front, device), kept, len(row))
     if stride is not None and not adapter.head.framewise:
-        return features.open_inputs(data.store, frames.row, adapter.front, device)
+        return features.open_inputs(store, row, adapter.front, device)
     around = windows_of(data, adapter).centred(data.gallery)
     kept = np.union1d(data.rows, around[around >= 0])  # of the subset's videos all frames are rows
-    return Some(features.open_inputs(data.store, frames.row[kept], adapter.front, device), kept, len(frames.row))
+    return Some(features.open_inputs(store, row[kept], adapter.front, device), kept, len(row))
+
+
+def _rows_in(store: FeatureStore, frames: FrameSet) -> np.ndarray:
+    """Where all frames (N,) lie in the features of one seed. Raises ``UserError`` where it lacks any."""
+    video = pd.Series(np.array(frames.videos, dtype=object)[frames.video])
+    at = places_of(store.keys, codes_of(store.keys, video), frames.frame)
+    if (at < 0).any():
+        raise UserError(f"{store.path} lacks {int((at < 0).sum()):,} frames that another seed has: train it again")
+    return store.keys["row"].to_numpy()[at]
 
 
 def windows_of(data: FoldData, adapter: Adapter) -> Windows:
@@ -616,7 +645,8 @@ def _about(
     return {
         "dataset": labels.dataset,
         "backbone": facts["made_by"]["backbone"],
-        "backbone_weights": facts["made_by"]["source"],
+        "backbone_weights": facts["made_by"].get("trained_from", facts["made_by"]["source"]),
+        **({"trained_weights": facts["made_by"]["source"]} if "trained_from" in facts["made_by"] else {}),
         "input_size": facts["made_by"]["input_size"],
         **{k: facts[k] for k in ("model", "loss", "sampler", "temperature", "pooling", "epochs", "reduce")},
         "window": facts["window"]["frames"],

@@ -205,7 +205,7 @@ class Backbone:
     ``input_size`` in pixels (square), ``mean`` and ``std`` for RGB in [0, 1], ``interpolation`` timm's word for it.
     ``outputs`` names the logits, in their order; empty where there are none. ``layers``, ``grid``, ``scale`` and
     ``token_pooling``: see ``FrozenBackbone``. ``own_fit`` is how images were made square by those who published the
-    weights, ``fit`` how it is done here.
+    weights, ``fit`` how it is done here. ``map_shape`` (C, h, w) where the features are maps (``stages.before_cut``).
     """
 
     module: FrozenBackbone
@@ -222,6 +222,7 @@ class Backbone:
     fit: Fit = SQUASH
     scale: float = 1.0
     token_pooling: str | None = None
+    map_shape: tuple[int, ...] | None = None
 
     def fitted(self, way: str | None, crop_pct: float | None, crop_source: str) -> "Backbone":
         """With the ``fit`` that is asked for, or, for None, with the backbone's own.
@@ -276,7 +277,7 @@ def load_backbone(
         interpolation=facts["interpolation"],
         num_features=features.shape[1],
         outputs=outputs,
-        facts={key: facts[key] for key in ("backbone", "architecture", "source")}
+        facts={key: facts[key] for key in ("backbone", "architecture", "source", "trained_from") if key in facts}
         | {"weights_sha256": tensors_sha256(tensors)},
         layers=layers,
         grid=grid,

@@ -51,6 +51,11 @@ class ExtractConfig:
     cuts: dict = option(
         {}, help="further cuts of each frame, each into a store of its own: {tight: 0.8, loose: cropped}; docs/store.md"
     )
+    maps: str | None = option(
+        None,
+        help="store the input of this stage, such as blocks.5, for training from there (docs/unfreeze.md), in a "
+        "store of its own beside --store; list: what each would take on disk",
+    )
     stride: int = option(1, help="only every n-th frame of each video", within="[1, inf)")
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
     workers: int = option(0, help="threads that decode images; 0: one a core", within="[0, 1024]")
@@ -106,6 +111,7 @@ class ExtractConfig:
         several = {"part": "--part", "join": "--join", "ray": "--ray"}
         if self.cuts and (with_cuts := [flag for name, flag in several.items() if getattr(self, name)]):
             raise UserError(f"extract: cuts and {with_cuts[0]} do not go together: give each cut a run of its own")
+        self._check_maps()
         if self.part is not None:
             numbers_of(self.part)
             if self.data.is_dir():
@@ -113,6 +119,13 @@ class ExtractConfig:
                     "extract: --part takes a frame table, since all parts would index the folder at once: make it with "
                     f"'python -m pipeline.datasets.index --root {self.data} --frames FILE' and give it with -d FILE"
                 )
+
+    def _check_maps(self) -> None:
+        """Raises ``UserError`` for what is not stored of maps."""
+        others = {"views": "views", "data_aug": "data_aug", "cuts": "cuts", "import_from": "--import"}
+        others |= {"export_to": "--export", "ray": "--ray"}
+        if self.maps is not None and (with_maps := [words for name, words in others.items() if getattr(self, name)]):
+            raise UserError(f"extract: maps are of the frames as they are: leave {with_maps[0]} out")
 
 
 def numbers_of(part: str) -> tuple[int, int]:

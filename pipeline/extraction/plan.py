@@ -18,6 +18,7 @@ from pipeline.extraction import loop
 from pipeline.extraction.backbones import Backbone, load_backbone
 from pipeline.extraction.config import ExtractConfig
 from pipeline.extraction.forward import Forward
+from pipeline.extraction.stages import before_cut
 from pipeline.extraction.views import view_names
 from pipeline.extraction.weights.prepare import prepare
 
@@ -40,14 +41,17 @@ class Plan:
     def __str__(self) -> str:
         backbone = self.forward.backbone
         how = f"{backbone.input_size} pixels ({backbone.fit})"
-        return f"{backbone.facts['backbone']} ({backbone.num_features} features) at {how} on {self.forward.device}"
+        what = f"{backbone.num_features} features" if backbone.map_shape is None else backbone.layers[0]
+        return f"{backbone.facts['backbone']} ({what}) at {how} on {self.forward.device}"
 
 
 def make_plan(config: ExtractConfig, frames: Frames, wanted: pd.DataFrame) -> Plan:
     """Loads the backbone, whose weights are fetched and converted first. The store is not touched."""
     device = pick_device(config.device)
     forward, made_by = make_forward(config, _load_backbone(config), frames, len(wanted), device)
-    writer = StoreWriter(config.store, made_by, loop.widths(forward.backbone, forward.views), config.chunk_rows)
+    widths, map_shape = loop.widths(forward.backbone, forward.views), forward.backbone.map_shape
+    chunk_rows = config.chunk_rows if map_shape is None else rows_of_maps(widths["original"], config.chunk_rows)
+    writer = StoreWriter(config.store, made_by, widths, chunk_rows, map_shape)
     workers = config.workers or os.cpu_count() or 1
     return Plan(frames, wanted, forward, writer, made_by, workers, config.rebuild)
 
@@ -63,24 +67,30 @@ def make_forward(
     return Forward(backbone, config.batch_size, config.precision, views, device, num_wanted), made_by
 
 
+def rows_of_maps(width: int, most: int) -> int:
+    """How many maps of ``width`` numbers are a chunk: the bytes of ``most`` rows of 1,280 features, one at least."""
+    return max(1, min(most, most * 1280 // width))
+
+
 def _load_backbone(config: ExtractConfig) -> Backbone:
     """The backbone with its weights, which are converted into ``weights``; for a dry run where nothing stays."""
-
-    def load(folder: Path) -> Backbone:
-        weights = prepare(config.backbone, config.weights, folder)
-        return load_backbone_of(config, weights)
-
     if not config.dry_run:
-        return load(WEIGHTS)
+        return load_backbone_of(config, prepare(config.backbone, config.weights, WEIGHTS))
+    return load_and_leave_nothing(config)
+
+
+def load_and_leave_nothing(config: ExtractConfig) -> Backbone:
+    """The same, without a file of weights that stays."""
     with TemporaryDirectory() as folder:
         if (made := weights_file(config.backbone)).is_file():
             shutil.copy(made, folder)
-        return load(Path(folder))
+        return load_backbone_of(config, prepare(config.backbone, config.weights, Path(folder)))
 
 
 def load_backbone_of(config: ExtractConfig, weights: Path) -> Backbone:
-    """The backbone that ``config`` asks for, of a file of weights that ``prepare`` made."""
-    return load_backbone(weights, config.input_size, config.layers, config.grid, config.scale, config.token_pooling)
+    """The backbone that ``config`` asks for, of a file of weights that ``prepare`` made; with ``maps`` up to a cut."""
+    whole = load_backbone(weights, config.input_size, config.layers, config.grid, config.scale, config.token_pooling)
+    return before_cut(whole, config.maps) if config.maps else whole
 
 
 def print_dry_run(plan: Plan, path: Path) -> None:

@@ -166,14 +166,14 @@ def start_over(writer: StoreWriter, rows: int, say: Callable[[str], None] = prin
         if not aside.is_dir():
             _check_room(writer, rows, 0)
             say(f"{path} ({_megabytes(size)}) is renamed to {aside}, and deleted when the new store is whole")
-            create(new, writer.made_by, writer.widths, writer.new_chunk_rows)
+            create(new, writer.made_by, writer.widths, writer.new_chunk_rows, writer.map_shape)
             path.rename(aside)
             new.rename(path)
             return
         back = _made_by(aside) == writer.made_by
         if not back:
             _check_room(writer, rows, size)
-            create(new, writer.made_by, writer.widths, writer.new_chunk_rows)
+            create(new, writer.made_by, writer.widths, writer.new_chunk_rows, writer.map_shape)
         then = "is what is asked for, and is put back" if back else "stays until the new store is whole"
         say(f"{path} ({_megabytes(size)}), which was never finished, is deleted. {aside} {then}")
         path.rename(removed)
@@ -241,7 +241,7 @@ def _is_compact(keys: pd.DataFrame, rows: int, chunk_rows: int) -> bool:
 def _replace(path: Path, store: FeatureStore, keys: pd.DataFrame) -> None:
     new, old = beside(path, "new"), beside(path, "old")
     try:
-        group = create(new, store.made_by, store.widths, store.chunk_rows)
+        group = create(new, store.made_by, store.widths, store.chunk_rows, store.map_shape)
         for start in range(0, len(keys), store.chunk_rows):
             part = keys.iloc[start : start + store.chunk_rows]
             rows = {name: store.read(part["row"].to_numpy(), name) for name in store.widths}
@@ -261,7 +261,7 @@ def _chunk_damage(path: Path, group: zarr.Group, index: int) -> Damage:
     for array in row_arrays(path, group):
         try:
             content[array.path] = read_chunk(path, array, index)
-            if array.ndim == 2 and not all_finite(content[array.path]):
+            if array.ndim >= 2 and not all_finite(content[array.path]):
                 damage.files[chunk_file(path, array, index)] = NOT_FINITE
         except StoreDamaged as error:
             damage.files[error.file] = error.why

@@ -97,6 +97,14 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
     if combined:
         words = " ".join(f"{name}, {said}." for name, said in combined.items())
         facts.append(f"Combined with the backbone's own predictions, by what the first network of each fitted: {words}")
+    trained = [run for run in runs if "trained_weights" in run.about]
+    if trained:
+        each = [run.name + (f" ({run.about['hours']:.3g} hours)" if "hours" in run.about else "") for run in trained]
+        facts.append(
+            "The backbone is trained, from the weights named below, and not frozen: " + ", ".join(each) + ". Hours are "
+            "of training, all seeds together, by the clock of the machine that trained; adapters on stored features "
+            "take minutes."
+        )
     resamples = len(next(iter(runs[0].estimates.values())).resampled)
     facts.append(
         f"In parentheses: 95 % intervals by {resamples:,} resamples of the {len(runs[0].groups)} persons or raw "

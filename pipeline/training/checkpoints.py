@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapter.adapter import checkpoints_of, load_adapter, load_state
+from pipeline.adapter.adapter import Adapter, checkpoints_of, load_adapter, load_state, read_adapter
+from pipeline.adapter.own import TIME, seconds_of
 from pipeline.core.files import write_json
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, refuse_seen, some
@@ -22,11 +23,25 @@ def finished(data: TrainingData, folder: Path) -> dict[str, Any] | None:
     """
     if not (folder / "last.safetensors").is_file() or (folder / "state.safetensors").is_file():
         return None
-    best = load_adapter(folder / "best.safetensors", data.facts["made_by"], data.config.alike)
+    best = load_own(data, folder / "best.safetensors")
     _refuse_other_parts(data, folder, best.seen)
-    last = load_adapter(folder / "last.safetensors", data.facts["made_by"], data.config.alike).facts
+    last = load_own(data, folder / "last.safetensors").facts
     result = _with_nan({name: best.facts[name] for name in RESULT})
     return result | {"epochs": last["epoch"], "steps": last["steps"]}
+
+
+def load_own(data: TrainingData, path: Path) -> Adapter:
+    """An adapter of this run. Raises ``UserError`` where it was trained on other features than those of ``data``.
+
+    One whose backbone was trained too knows the features that it started from.
+    """
+    if data.trunk is None:
+        return load_adapter(path, data.facts["made_by"], data.config.alike)
+    adapter = read_adapter(path)
+    there = adapter.facts.get("trained", adapter.facts)["made_by"]
+    refusal = f"the backbone of {path} was trained from another one than made this store"
+    vouched_for(refusal, there, data.facts["made_by"], data.config.alike)
+    return adapter
 
 
 def restore(data: TrainingData, trainer: Trainer, folder: Path) -> tuple[int, dict[str, Any], int, dict[str, str]]:
@@ -42,6 +57,15 @@ def restore(data: TrainingData, trainer: Trainer, folder: Path) -> tuple[int, di
     trainer.restore(tensors)
     print(f"{folder}: goes on after epoch {facts['epoch']}")
     return facts["epoch"], _with_nan(facts["best"]), facts["waited"], vouched
+
+
+def add_seconds(folder: Path, seconds: float) -> None:
+    """Adds to what ``time.json`` says of a seed: how long it was trained, by the clock, in all its calls.
+
+    Only of runs that train a backbone: two trainings of any other run leave the same bytes.
+    """
+    before = seconds_of(folder) or 0.0
+    write_json(folder / TIME, {"seconds": before + seconds})
 
 
 def _with_nan(result: dict[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,7 @@ class Combination:
     unit: str = "frame"
     clip_pooling: str = "logits"
     clip_windows: int | None = None
+    unfreeze: bool = False
 
     @cached_property
     def head(self) -> Any:
@@ -111,7 +112,7 @@ class Combination:
 
 
 def nothing_to_learn(c: Combination) -> str | None:
-    if c.trains and not c.head.learns and not c.predicted:
+    if c.trains and not c.head.learns and not c.predicted and not c.unfreeze:
         return f"model '{c.model}' has nothing to learn, and loss '{c.losses}' no classifier: give --epochs 0"
     return None
 

@@ -30,6 +30,8 @@ from pipeline.training.positives import POSITIVES
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import options_of
 
+BATCH_NORMS = ("frozen", "train")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -54,6 +56,29 @@ class TrainConfig:
     augment: bool = option(False, help="train on the store's augmented views too: each window's is drawn at random")
     positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
+    unfreeze: int | str | None = option(
+        None,
+        help="train the last n stages of the backbone with the head, or all of it; default: it stays frozen "
+        "(docs/unfreeze.md)",
+        within="[1, inf)",
+    )
+    maps: Path | None = option(
+        None, help="with unfreeze: the store of maps that is trained from (extract.py --maps), instead of pixels"
+    )
+    batch_norm: str = option(
+        "frozen", help="with unfreeze: the statistics of the backbone's batch norms", choices=BATCH_NORMS
+    )
+    backbone_rate: float = option(
+        0.1,
+        help="with unfreeze: the learning rate of the backbone's last layer, as a share of the head's",
+        within="(0, inf)",
+    )
+    layer_decay: float = option(
+        0.75, help="with unfreeze: the rate of a layer, as a share of that of the next one", within="(0, 1]"
+    )
+    slice_gb: float = option(
+        2.0, help="with unfreeze: memory for the frames that go through the backbone at a time", within="(0, inf)"
+    )
     start: Path | None = option(
         None,
         help="a trained run, whose head's weights are the first ones; its seed of the same number, or its only one",
@@ -174,6 +199,7 @@ class TrainConfig:
             if name in self.model_options:
                 raise UserError(f"train: model_options cannot hold {name}: it is a parameter of its own, or given")
         self._check_stores()
+        self._check_unfreeze()
         if self.start is not None and not self.trains:
             raise UserError("train: start gives first weights to a training, and with 0 epochs there is none")
         if self.start is not None and not HEADS[self.model].learns:
@@ -184,6 +210,7 @@ class TrainConfig:
             Combination(
                 self.model, self.loss, self.sampler, self.pooling, self.window, self.positives, self.select_by,
                 self.trains, self.loss_weights, self.unit, self.clip_pooling, self.clip_windows,
+                self.unfreeze is not None,
             )
         )  # fmt: skip
         Window(self.window, self.step, self.edge).check_fps(self.fps)
@@ -212,6 +239,27 @@ class TrainConfig:
             raise UserError(f"train: {num_stores} stores need as many projections, in their order, and not {num_given}")
         if self.modality_dropout and num_stores == 1:
             raise UserError(f"train: modality_dropout {self.modality_dropout} hides stores, and data names one alone")
+
+    def _check_unfreeze(self) -> None:
+        """Raises ``UserError`` for what does not go with a backbone that is trained, or not without one."""
+        if self.unfreeze is None:
+            given = [name for name in ("maps",) if getattr(self, name) is not None]
+            given += ["batch_norm"] if self.batch_norm != "frozen" else []
+            if given:
+                raise UserError(f"train: {given[0]} is of a backbone that is trained: give unfreeze too")
+            return
+        if isinstance(self.unfreeze, str) and self.unfreeze != "all":
+            raise UserError(f"train: unfreeze must be a number of stages, or all, and is '{self.unfreeze}'")
+        if not self.trains:
+            raise UserError("train: unfreeze trains the backbone, and with 0 epochs there is no training")
+        if len(each_store(self.data)) > 1:
+            raise UserError("train: unfreeze trains one backbone, and data names several stores")
+        if self.combine != "none":
+            raise UserError("train: combine is with a backbone that stays frozen: leave it out, or unfreeze")
+        if self.augment and self.maps is not None:
+            raise UserError("train: augment changes pixels, and maps are of the frames as they are: leave one out")
+        if SAMPLERS[self.sampler].two_views and not self.augment:
+            raise UserError(f"train: sampler '{self.sampler}' pairs two views, and with unfreeze augment makes them")
 
     @property
     def clip_rule(self) -> ClipRule | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pipeline.adapter import sources
-from pipeline.adapter.adapter import Adapter
+from pipeline.adapter.adapter import Adapter, Source
 from pipeline.adapter.backbone import BackboneOutputs, outputs_of_store
 from pipeline.adapter.clips import OfClips, OfWindows, embed_clips, windows_of_clips
 from pipeline.adapter.front import Front, Fronts
@@ -36,6 +36,7 @@ from pipeline.training.earlier import Earlier
 from pipeline.training.losses.build import WeightedSum, build_loss
 from pipeline.training.messages import counts_of_parts
 from pipeline.training.samplers import SAMPLERS
+from pipeline.training.trunks import TRUNKS
 from pipeline.training.watch import Watched, watched_frames
 
 # Of the config, what changes neither which frames count nor what is read of them (``Kept``).
@@ -65,7 +66,7 @@ class TrainingData:
     frames: FrameSet
     frame_numbers: np.ndarray  # (N,) as if all videos had one step
     front: Front | Fronts
-    source: sources.InMemory | sources.FromDisk
+    source: Source
     views: list[str]
     device: torch.device
     windows: Windows
@@ -78,6 +79,7 @@ class TrainingData:
     store: FeatureStore | Stores
     backbone: BackboneOutputs  # those of its outputs that the run has classes or units for
     earlier: Earlier | None = None  # the run that it starts from
+    trunk: Any = None  # the backbone, where it is trained too: an ``unfreeze.trunk.Trunk``
 
 
 class Kept:
@@ -124,7 +126,12 @@ def load_data(
         clip = None if config.clip_rule is None else torch.from_numpy(of).to(device)
         watched[part] = Watched(frames, centres, torch.from_numpy(rows).to(device), opposite, clip)
     key = (read, views, SAMPLERS[config.sampler].needs_embeddings)
-    source = kept.get("source", key, lambda: _source(config, store, frames, front, device, views))
+    trunk = None
+    if config.unfreeze is None:
+        source = kept.get("source", key, lambda: _source(config, store, frames, front, device, views))
+    else:
+        trunk = TRUNKS["unfreeze"](config, store, frames, front, device)
+        source = trunk.source
     train = frames.centres("train")
     rows, of = windows_of(config, frames, windows, train)
     if incomplete := held((rows >= 0).sum(axis=1), config.window, frames.video[train][of], frames.videos):
@@ -160,6 +167,7 @@ def load_data(
         store,
         backbone,
         before,
+        trunk,
     )
 
 
@@ -247,9 +255,10 @@ def _check_combination(
 def _views(config: TrainConfig, store: FeatureStore | Stores) -> list[str]:
     """The views that are trained on, the original first; a view of another width is left out, and named.
 
-    Raises ``UserError`` where views are asked for and the store has none.
+    A backbone that is trained draws its own views. Raises ``UserError`` where views are asked for and the store has
+    none.
     """
-    if not config.trains or not (config.augment or SAMPLERS[config.sampler].two_views):
+    if not config.trains or config.unfreeze is not None or not (config.augment or SAMPLERS[config.sampler].two_views):
         return ["original"]
     others = [name for name in store.views if name != "original"]
     views = ["original", *(name for name in others if store.widths[name] == store.num_features)]

@@ -71,6 +71,19 @@ class Shard(Protocol):
         """The same as features (n, K) of each frame once, and place (B, T) in these, -1 where a frame is missing."""
 
 
+class Trunk(Protocol):
+    """A backbone that is trained with the head."""
+
+    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for the optimiser: 'params', 'weight_decay', and 'times', their share of the rate."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What is trained of it, and what changes with it."""
+
+    def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Puts back what ``state_dict`` gave."""
+
+
 class NotFinite(UserError):
     """A loss or its gradient is not a number; ``windows`` are the numbers of the batch's windows."""
 
@@ -85,24 +98,31 @@ class Trainer:
     ``shards(epoch)`` gives the shards of an epoch, ``make_sampler(windows)`` what draws batches from a shard's windows.
     ``targets`` are the labels of all windows (W, ...), by the names that the losses take; ``embed()`` gives the present
     embeddings (W, E) of all windows to a sampler that looks at them. ``hides`` draws which of several stores are hidden
-    from a window. All that an epoch depends on, beside these and
-    the schedule, is its number and ``state``: whoever restores that goes on to exactly the same weights (on a CPU).
+    from a window. ``trunk`` is the backbone, where it is trained too; its shards give features with a gradient. All
+    that an epoch depends on, beside these and the schedule, is its number and ``state``: whoever restores that goes on
+    to exactly the same weights (on a CPU).
     """
 
     def __init__(
         self, adapter: Adapter, loss: WeightedSum, schedule: Schedule, shards: Callable[[int], Iterable[Shard]],
         make_sampler: Callable[[np.ndarray], Any], targets: Mapping[str, torch.Tensor], num_windows: int,
         embed: Callable[[], np.ndarray] | None = None, hides: ModalityDropout | None = None,
+        trunk: Trunk | None = None,
     ) -> None:  # fmt: skip
         self.adapter, self.loss = adapter, loss
         self.schedule, self.shards, self.targets, self.embed = schedule, shards, targets, embed
-        self.num_windows, self.hides = num_windows, hides
+        self.num_windows, self.hides, self.trunk = num_windows, hides, trunk
         self._make_sampler, self._sampler, self._sampled = make_sampler, None, None
         self.steps = 0  # of the optimiser, so far
-        self._network = [p for module in (adapter.head, adapter.predictors, loss.terms) for p in module.parameters()]
-        self.parameters, groups = [*self._network, *loss.log_variances.values()], [{"params": self._network}]
-        if len(loss.log_variances):
-            groups.append({"params": self.parameters[len(self._network) :], "weight_decay": 0.0})
+        network = [p for module in (adapter.head, adapter.predictors, loss.terms) for p in module.parameters()]
+        weights = list(loss.log_variances.values())
+        groups: list[dict[str, Any]] = [{"params": network, "times": 1.0}]
+        if weights:
+            groups.append({"params": weights, "weight_decay": 0.0, "times": RATE_OF_LOSS_WEIGHTS})
+        of_trunk = trunk.groups(schedule.weight_decay) if trunk is not None else []
+        in_trunk = [p for group in of_trunk for p in group["params"]]
+        self._clipped, self.parameters = [*network, *in_trunk], [*network, *weights, *in_trunk]
+        groups += of_trunk
         self.optimizer = torch.optim.AdamW(
             groups, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay, fused=True
         )
@@ -138,6 +158,8 @@ class Trainer:
         """Weights, the optimiser's moments, the random state and what the sampler remembers."""
         tensors = {f"weights.{name}": value for name, value in self.adapter.modules().state_dict().items()}
         tensors |= {f"loss.{name}": value for name, value in self.loss.state_dict().items()}
+        if self.trunk is not None:
+            tensors |= {f"trunk.{name}": value for name, value in self.trunk.state_dict().items()}
         for number, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{number}.{name}"] = value
@@ -150,15 +172,20 @@ class Trainer:
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         """Puts back what ``state`` gave."""
-        of = {kind: {} for kind in ("weights", "loss", "optimizer", "random", "sampler")}
+        of = {kind: {} for kind in ("weights", "loss", "trunk", "optimizer", "random", "sampler")}
         for name, value in state.items():
             kind, rest = name.split(".", 1)
             of[kind][rest] = value
         self.adapter.modules().load_state_dict(of["weights"])
         self.loss.load_state_dict(of["loss"])
+        if self.trunk is not None:
+            self.trunk.load_state_dict(of["trunk"])
         for name, value in of["optimizer"].items():
             number, key = name.split(".")
-            self.optimizer.state[self.parameters[int(number)]][key] = value.to(self._device)
+            parameter = self.parameters[int(number)]
+            # Moments lie in memory as their parameter does, which of a convolution may be channels last.
+            like = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+            self.optimizer.state[parameter][key] = like.to(self._device)
         self.steps = int(max(state["step"] for state in self.optimizer.state.values()))
         torch.set_rng_state(of["random"]["cpu"])
         if self._device.type == "cuda":
@@ -180,7 +207,9 @@ class Trainer:
         head, takes = self.adapter.head, self.loss.takes
         device = self._device
         # Single frames are hardly ever twice in a batch; on a CUDA device finding them would mean waiting for it.
+        # A trunk takes each frame once whatever the head does.
         once = head.frames_once and "frames" not in takes and device.type != "cuda" and self.adapter.window.frames > 1
+        once = once and self.trunk is None
         features, valid = (shard.frames if once else shard.batch)(numbers, self.hides)
         chosen = torch.from_numpy(windows).to(device, non_blocking=True)
         batch = {name: target[chosen] for name, target in self.targets.items()}
@@ -199,7 +228,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         limit = self.schedule.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self._network, limit)
+        norm = torch.nn.utils.clip_grad_norm_(self._clipped, limit)
         of_terms = {f"loss_{name}": value for name, value in terms.items()} if len(terms) > 1 else {}
         of_terms |= {f"loss_weight_{name}": value for name, value in self.loss.present_weights().items()}
         self.optimizer.step()
@@ -237,8 +266,8 @@ class Trainer:
 
     def _set_rate(self, progress: float, step: float) -> None:
         rate = self.schedule.learning_rate * self.schedule.factor(progress, step)
-        for group, times in zip(self.optimizer.param_groups, (1.0, RATE_OF_LOSS_WEIGHTS), strict=False):
-            group["lr"] = rate * times
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["times"]
 
     def _rate(self) -> float:
         return self.optimizer.param_groups[0]["lr"]

@@ -1,5 +1,6 @@
 """Training the seeds of a run, each from its start or from where a killed run left it."""
 
+import dataclasses
 import math
 import time
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.adapter.adapter import Adapter, load_adapter, save_adapter, save_state
+from pipeline.adapter.adapter import Adapter, save_adapter, save_state
 from pipeline.adapter.examples import from_folder
 from pipeline.core.clips import Clips
 from pipeline.core.join import one_fold
@@ -57,6 +58,7 @@ class SeedRun:
     epoch: int = 0  # how many are done
     waited: int = 0  # epochs since the best one
     score: float = math.nan  # after the last epoch
+    noted: float = dataclasses.field(default_factory=time.monotonic)  # until when its time is written down
 
 
 def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
         _finish(run, board)
     epoch, score = run.result["epoch"], run.result["select"]
     seconds = time.monotonic() - started
+    _note_time(run)
     print(f"{folder}: best epoch {epoch} of {run.epoch}, {score:.3f} {data.facts['select_by']}, {seconds:.0f} s")
     return run.result | {"epochs": run.epoch, "steps": _steps(run)}
 
@@ -156,12 +159,23 @@ def _keep_best(run: SeedRun) -> None:
     best = run.result["select"]
     if run.result["epoch"] is None or run.score > best or math.isnan(best):
         run.result, run.waited = run.result | {"epoch": run.epoch, "select": run.score}, 0
+        if run.data.trunk is not None:
+            run.data.trunk.save(run.folder)
         save_adapter(run.folder / "best.safetensors", run.adapter, **run.result)
     else:
         run.waited += 1
 
 
+def _note_time(run: SeedRun) -> None:
+    """Writes down how long a seed has been trained whose backbone is trained too."""
+    if run.data.trunk is not None:
+        now = time.monotonic()
+        checkpoints.add_seconds(run.folder, now - run.noted)
+        run.noted = now
+
+
 def _store_state(run: SeedRun) -> None:
+    _note_time(run)
     of_features = {name: run.adapter.facts[name] for name in ("made_by", "vouched")}
     facts = {"epoch": run.epoch, "best": run.result, "waited": run.waited, **of_features}
     save_state(run.folder / "state.safetensors", run.trainer.state(), facts, run.data.seen)
@@ -169,9 +183,12 @@ def _store_state(run: SeedRun) -> None:
 
 def _finish(run: SeedRun, board: Board) -> None:
     """Saves the last epoch, and of the best one what its users need; shows that."""
-    best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"], run.data.config.alike)
-    best.modules().to(run.data.device)
-    best.centres = class_centres(run.data, best)
+    best, data = checkpoints.load_own(run.data, run.folder / "best.safetensors"), run.data
+    best.modules().to(data.device)
+    if data.trunk is not None:
+        best.facts |= data.trunk.finish(run.folder)
+        data = dataclasses.replace(data, source=data.trunk.stored(run.folder))
+    best.centres = class_centres(data, best)
     fitted = _fitted(run)
     for adapter in (best, run.adapter):
         if fitted.thresholds:
@@ -179,17 +196,20 @@ def _finish(run: SeedRun, board: Board) -> None:
         if fitted.combine:
             adapter.facts["combine"] = fitted.combine
     save_adapter(run.folder / "best.safetensors", best)
-    leave_examples(run.data, best, run.folder)
+    leave_examples(data, best, run.folder)
     last = {"epoch": run.epoch, "select": run.score, "steps": _steps(run)}
     save_adapter(run.folder / "last.safetensors", run.adapter, **last)
     (run.folder / "state.safetensors").unlink(missing_ok=True)
-    show(run.data, best, board, run.result["epoch"])
+    show(data, best, board, run.result["epoch"])
 
 
 def _fitted(run: SeedRun) -> Fitted:
     """What is fitted on the training groups; what cannot be fitted stays as it is, which is said."""
     data = run.data
     wanted = [] if run.trainer is None else wanted_of(data, run.adapter.predicts)
+    if wanted and data.trunk is not None:
+        print(f"{run.folder}: the thresholds of action units stay 0.5: no further backbones are trained to fit them")
+        wanted = []
     if not wanted:
         return Fitted()
     run.trainer.let_go()  # the memory of features that are read from disk

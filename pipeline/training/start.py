@@ -28,6 +28,8 @@ def first(data: TrainingData, seed: int) -> tuple[Adapter, Trainer | None]:
     loss = loss_of(data.facts, adapter.head.embedding_size)
     adapter.seen = data.seen
     adapter.front.load_state_dict(data.front.state_dict())
+    if data.trunk is not None:
+        data.trunk.restart()
     if data.earlier is not None:
         adapter.head.load_state_dict(data.earlier.of(seed).head.state_dict())
         adapter.facts["start"] = data.earlier.facts(seed)
@@ -71,7 +73,10 @@ def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: 
     paired = SAMPLERS[config.sampler].two_views
     together = 1 if config.window == 1 else NEIGHBOURS
     draw = ViewDraw(len(data.views), seed, config.augment, paired, together) if len(data.views) > 1 else None
-    shards = feed(data.source, data.rows, len(frames.row), seed, drawn, draw)
+    if data.trunk is None:
+        shards = feed(data.source, data.rows, len(frames.row), seed, drawn, draw)
+    else:
+        shards = data.trunk.feed(data.rows, seed, drawn)
     num_windows = drawn.num_windows if drawn else len(train)
     hides = ModalityDropout(config.modality_dropout, adapter.front.columns) if config.modality_dropout else None
-    return Trainer(adapter, loss, schedule, shards, make_sampler, targets, num_windows, embed, hides)
+    return Trainer(adapter, loss, schedule, shards, make_sampler, targets, num_windows, embed, hides, data.trunk)

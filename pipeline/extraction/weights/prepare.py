@@ -35,9 +35,17 @@ def prepare(backbone: str, source: str, folder: Path) -> Path:
         "source_sha256": sha256,
         "outputs": outputs,
         **preprocessing(backbone, model),
+        **_trained_from(source),
     }
     save_tensors(made, fitted, facts)
     return made
+
+
+def _trained_from(source: str) -> dict[str, str]:
+    """What a file of ours says of the weights that a training of the backbone started from; nothing for any other."""
+    path = Path(source)
+    facts = read_facts(path) if path.suffix == ".safetensors" and path.is_file() else {}
+    return {"trained_from": facts["trained_from"]} if "trained_from" in facts else {}
 
 
 def _made_from(made: Path, origin: Origin) -> bool:

@@ -1,0 +1,423 @@
+"""A backbone that is trained with the head: from pixels, from maps, in slices, and what comes of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from conftest import ROOT, draw_folder
+from safetensors.torch import load_file, save_file
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import extract
+import train
+from pipeline import code
+from pipeline.core.files import load_facts
+from pipeline.core.params import UserError
+from pipeline.core.store import FeatureStore
+from pipeline.core.tables import read_frames
+from pipeline.datasets import index
+from pipeline.embed import Embedder
+from pipeline.evaluation import evaluate
+from pipeline.evaluation import files as evaluation_files
+from pipeline.extraction import reduce
+from pipeline.extraction.backbones import load_backbone
+from pipeline.extraction.stages import halves
+from pipeline.extraction.weights.prepare import prepare
+from pipeline.report.facts import check, headline
+from pipeline.training import run as run_module
+from pipeline.training.loop import Trainer
+from pipeline.unfreeze import inputs, trunk
+from pipeline.unfreeze.network import Network
+from pipeline.unfreeze.trunk import LiveShard, Options
+
+SIZE, NAME = 32, "test_efficientnet"
+VIDEOS = {f"{split}/{emotion}/{split}{n}{emotion}": 6 for split in ("train", "val") for emotion in ("happy", "sad")
+          for n in range(3)}  # fmt: skip
+MAPS = ["--maps", "data/features.blocks.4.maps.zarr"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """72 drawn frames with their features, and the maps at the last of the stages."""
+    root = tmp_path_factory.mktemp("made")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        Path("params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+        draw_folder(Path("faces"), VIDEOS)
+        assert index.main(["--root", str(root / "faces"), "--name", "folder", "--class-map", "abaw"]) == 0
+        extracted()
+        extracted("--maps", "blocks.4")
+    return root
+
+
+@pytest.fixture
+def place(made, workplace):
+    for name in ("data", "weights"):
+        shutil.copytree(made / name, workplace / name)
+    params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    params["evaluate"] |= {"resamples": 20, "timelines": 0}
+    Path("params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    return workplace
+
+
+def extracted(*more: str) -> None:
+    own = ["--backbone", NAME, "--weights", "random", "--input-size", str(SIZE), "--device", "cpu", "--workers", "1"]
+    assert extract.main([*own, *more]) == 0
+
+
+def run(*flags: str, name: str = "x") -> Path:
+    own = ["--cpu", "--window", "3", "--embedding-size", "8", "--batch-size", "16", "--no-reduce", "--loss", "supcon"]
+    own += ["--select-split", "0.4", "--dropout", "0.3", "--name", name, *([] if "-r" in flags else ["-r", "1"])]
+    own = [word for word in own if word != "--no-reduce" or "--reduce" not in flags]
+    own += [] if {"--steps", "-e"} & {*flags} else ["-e", "2"]
+    own += [] if "--unfreeze" in flags else ["--unfreeze", "1"]
+    train.main([*own, *([] if "--evaluate" in flags else ["--no-evaluate"]), *flags])
+    return Path("runs/manual", name)
+
+
+def backbone_of(size: int = SIZE, name: str = NAME):
+    return load_backbone(prepare(name, "random", Path("weights")), size)
+
+
+def network(unfreeze: int | str = 1, **how) -> Network:
+    return Network(backbone_of(), Path(f"weights/{NAME}.safetensors"), unfreeze, **how)
+
+
+def pixels(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(seed)).to(torch.uint8)
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference, as a share of the largest value."""
+    return float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
+
+
+def same_weights(a: Path, b: Path, tolerance: float) -> None:
+    for file in ("backbone.safetensors", "best.safetensors"):
+        one, other = (load_file(folder / "seed_0" / file) for folder in (a, b))
+        for name in one:
+            if one[name].is_floating_point() and name not in ("centres",):
+                assert relative(one[name].double(), other[name].double()) <= tolerance, (file, name)
+
+
+# --- maps and pixels -------------------------------------------------------------------------------------------------
+
+
+def test_twenty_steps_from_maps_give_the_weights_of_twenty_steps_from_pixels(place, monkeypatch):
+    """Of float32 maps to 1e-4, of stored float16 ones to 5e-3, as a share of the largest value of a tensor."""
+    states = {}
+    monkeypatch.setattr(
+        run_module, "_finish", lambda of, board: states.update({of.folder.parent.name: of.trainer.state()})
+    )
+    steps = ["--steps", "20", "--backbone-rate", "1", "-r", "1"]
+    run(*steps, name="pixels")
+    run(*steps, *MAPS, name="float16")
+
+    def in_float32(path, frames, made_by, cut):
+        table = read_frames(Path("data/frames.parquet"))
+        return Float32Maps(inputs.open_pixels(frames, table, made_by, backbone_of().fitted(None, None, "as given")))
+
+    monkeypatch.setattr(trunk, "open_maps", in_float32)
+    run(*steps, *MAPS, name="float32")
+
+    def furthest(name: str, other: dict[str, torch.Tensor]) -> float:
+        of = [key for key in states[name] if key.startswith(("weights.", "trunk."))]
+        return max(relative(states[name][key].double(), other[key].double()) for key in of)
+
+    start = {f"trunk.{name}": value for name, value in load_file(f"weights/{NAME}.safetensors").items()}
+    moved = "trunk.conv_head.weight"
+    assert relative(states["pixels"][moved], start[moved]) > 0.02
+    assert furthest("float32", states["pixels"]) <= 1e-4
+    assert furthest("float16", states["pixels"]) <= 5e-3
+
+
+class Float32Maps:
+    """Maps at the last stage of the frames of ``pixels``, as a store would have them if it were one of float32."""
+
+    def __init__(self, pixels: inputs.Pixels) -> None:
+        self.pixels, self.half = pixels, halves(backbone_of(), "blocks.4")
+        self.mean, self.std = (torch.tensor(getattr(pixels.backbone, k)).view(3, 1, 1) for k in ("mean", "std"))
+
+    @torch.no_grad()
+    def read(self, rows: np.ndarray, changes: None = None) -> torch.Tensor:
+        images = (self.pixels.read(rows).float() / 255 - self.mean) / self.std
+        return self.half.before(images)[0].view(len(rows), *self.half.map_shape)
+
+
+def test_before_the_first_step_it_is_the_run_with_a_frozen_backbone(place):
+    """Behind a projection too, from pixels and from maps."""
+    reduce.main(["-n", "4"])
+    flags = ["--reduce", "--normalise", "standardise", "-e", "1"]
+    folders = [run(*flags, *more, name=f"x{n}") for n, more in enumerate((["--unfreeze", "null"], [], MAPS))]
+    found = [json.loads((folder / "summary.json").read_text())["seeds"][0]["untrained"] for folder in folders]
+    assert found == pytest.approx([found[0]] * 3, abs=0.02)
+    facts = [load_facts(folder / "seed_0/best.safetensors", "an adapter", "") for folder in folders]
+    assert [of["num_components"] for of in facts] == [4] * 3
+    fronts = [load_file(folder / "seed_0/best.safetensors")["front.components"] for folder in folders]
+    assert torch.equal(fronts[0], fronts[1])
+
+
+def test_what_is_frozen_stays_and_what_is_trained_moves(place):
+    folder = run("--learning-rate", "0.01") / "seed_0"
+    start, after = load_file(f"weights/{NAME}.safetensors"), load_file(folder / "backbone.safetensors")
+    assert start.keys() == after.keys()
+    moved = {name for name in start if not torch.equal(start[name], after[name])}
+    of_last = {name for name in start if name.startswith(("blocks.4.", "conv_head.", "bn2."))}
+    assert moved <= of_last
+    statistics = {name for name in of_last if name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert moved == of_last - statistics
+
+
+def test_batch_norms_learn_their_statistics_where_that_is_asked(place):
+    folder = run("--batch-norm", "train", "--unfreeze", "all") / "seed_0"
+    start, after = load_file(f"weights/{NAME}.safetensors"), load_file(folder / "backbone.safetensors")
+    assert not torch.equal(start["bn1.running_mean"], after["bn1.running_mean"])
+    assert not torch.equal(start["conv_stem.weight"], after["conv_stem.weight"])
+    with pytest.raises(
+        UserError, match=r"batch_norm train takes all \d+ frames of a batch at once, and slice_gb 1e-06"
+    ):
+        run("--batch-norm", "train", "--slice-gb", "1e-6", name="sliced")
+
+
+def test_rates_fall_towards_the_input_as_timms_do(workplace):
+    groups = network("all").groups(0.05, 0.5, 0.75)
+    model = network("all").model
+    assert len(list(model.parameters())) == sum(len(group["params"]) for group in groups)
+    expected = timm.optim.param_groups_layer_decay(model.requires_grad_(True), 0.05, layer_decay=0.75)
+    most = max(group["lr_scale"] for group in expected)
+    assert [g["times"] for g in groups] == pytest.approx([0.5 * g["lr_scale"] / most for g in expected])
+    assert [g["weight_decay"] for g in groups] == [g["weight_decay"] for g in expected]
+    assert max(g["times"] for g in groups) == 0.5
+    assert min(g["times"] for g in groups) < 0.2
+
+
+# --- slices ----------------------------------------------------------------------------------------------------------
+
+
+def gradients(of: Network, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a loss over all pairs of frames, as a contrastive one is."""
+    of.model.zero_grad()
+    features = torch.nn.functional.normalize(of.trained(images))
+    torch.logsumexp(15 * (features @ features.T).fill_diagonal_(-1), dim=1).mean().backward()
+    return {name: p.grad.clone() for name, p in of.model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("unfreeze", [1, 2, "all"])
+def test_slices_give_the_gradient_of_one_large_pass(workplace, unfreeze):
+    whole, sliced = network(unfreeze), network(unfreeze)
+    sliced._frame_bytes, sliced.slice_bytes = 1, 3
+    seen, behind = [], sliced._behind
+    sliced._behind = lambda at_cut: seen.append(len(at_cut)) or behind(at_cut)
+    images = pixels(10)
+    expected, got = gradients(whole, images), gradients(sliced, images)
+    assert (seen[:4], sorted(seen[4:])) == ([3, 3, 3, 1], [1, 3, 3, 3])  # without a gradient, and again with it
+    for name in expected:
+        assert relative(got[name], expected[name]) <= 1e-5, name
+
+
+def test_dropout_of_the_backbone_draws_the_same_in_both_passes(workplace):
+    def once(with_checkpoints: bool) -> dict[str, torch.Tensor]:
+        of = network("all")
+        of.model.drop_rate = 0.5
+        of._frame_bytes, of.slice_bytes = 1, 4
+        if not with_checkpoints:
+            of.trained = lambda images: (of._set_mode(True), torch.cat([of._whole_way(p) for p in images.split(4)]))[1]
+        torch.manual_seed(3)
+        return gradients(of, pixels(10))
+
+    expected, got = once(False), once(True)
+    for name in expected:
+        assert relative(got[name], expected[name]) <= 1e-6, name
+
+
+def test_a_slice_holds_what_its_bytes_allow(workplace):
+    one, other = network("all", slice_bytes=1e8), network("all", slice_bytes=2e8)
+    first = pixels(1)
+    assert other.slice_frames(first) == pytest.approx(2 * one.slice_frames(first), abs=1)
+    assert network("all", slice_bytes=1).slice_frames(first) == 1
+    assert network(1, slice_bytes=1e8).slice_frames(first) > one.slice_frames(first)
+
+
+# --- augmentation ----------------------------------------------------------------------------------------------------
+
+
+class Recorded:
+    def read(self, rows, changes=None):
+        self.rows, self.changes = rows, changes
+        return torch.zeros(len(rows))
+
+
+def read_batch(seed: int, epoch: int, augment: bool = True):
+    class Some:
+        options, inputs = Options(1.0, 1.0, augment), Recorded()
+
+    rows = np.array([[-1, 0, 1], [0, 1, 2], [0, 1, 2]])
+    place, _ = LiveShard(np.arange(3), rows, Some(), seed)._read(rows, epoch, 0)
+    return rows, place, Some.inputs
+
+
+def test_all_frames_of_a_window_are_changed_alike_and_each_window_otherwise():
+    rows, place, read = read_batch(0, 1)
+    assert (place[0, 0], len(read.rows)) == (-1, 8)
+    of_windows = []
+    for window in range(3):
+        at = place[window][place[window] >= 0]
+        assert np.array_equal(read.rows[at], rows[window][rows[window] >= 0])
+        assert len({read.changes[k] for k in at}) == 1
+        of_windows.append(read.changes[at[0]])
+    assert len({*of_windows}) == 3
+    assert read_batch(0, 1)[2].changes == read.changes
+    assert read_batch(0, 2)[2].changes != read.changes
+    assert read_batch(1, 1)[2].changes != read.changes
+
+
+def test_without_augmentation_a_frame_of_a_batch_is_read_once():
+    rows, place, read = read_batch(0, 1, augment=False)
+    assert read.rows.tolist() == [0, 1, 2]
+    assert read.changes is None
+    assert np.array_equal(np.where(place < 0, -1, read.rows[place]), rows)
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(place, monkeypatch):
+    flags = ["--augment", "-e", "4", "--unfreeze", "2"]
+    whole = run(*flags, name="whole")
+    monkeypatch.setattr(run_module, "STATE_EVERY", 0)
+    epoch = Trainer.epoch
+
+    def killed(self, number, *_):
+        if not isinstance(number, int) or number == 2:
+            raise KeyboardInterrupt
+        return epoch(self, number)
+
+    monkeypatch.setattr(Trainer, "epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(*flags, name="cut")
+    monkeypatch.setattr(Trainer, "epoch", epoch)
+    with monkeypatch.context() as patch:  # and again when its best checkpoint knows the trained backbone already
+        patch.setattr(run_module, "leave_examples", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(["--resume", "runs/manual/cut"])
+    train.main(["--resume", "runs/manual/cut"])
+    same_weights(Path("runs/manual/cut"), whole, 0)
+
+
+def test_a_trained_backbone_is_evaluated_extracted_with_embedded_and_reported(place, monkeypatch):
+    monkeypatch.setattr(train.children, "run", lambda command: evaluate.main(command[3:]))
+    folder = run("--evaluate", "-r", "2", "--device", "cpu", "--learning-rate", "0.01", *MAPS)
+    seed = folder / "seed_0"
+    assert json.loads((seed / "time.json").read_text())["seconds"] > 0
+    own = FeatureStore(seed / "features.zarr")
+    facts = load_facts(seed / "backbone.safetensors", "weights", "")
+    assert (facts["backbone"], facts["trained_from"]) == (NAME, "random")
+    start = FeatureStore(Path("data/features.zarr"))
+    assert own.made_by["weights_sha256"] != start.made_by["weights_sha256"]
+
+    # extract.py with these weights makes the same store, and each other seed has another backbone.
+    extracted("--weights", str(seed / "backbone.safetensors"), "-s", "again.zarr")
+    again = FeatureStore(Path("again.zarr"))
+    assert again.made_by == own.made_by
+    a, b = (torch.from_numpy(s.read(s.keys["row"].to_numpy())).float() for s in (own, again))
+    assert torch.nn.functional.cosine_similarity(a, b).min() > 0.9995
+    assert FeatureStore(folder / "seed_1/features.zarr").made_by != own.made_by
+
+    # The embedder takes the backbone of its seed.
+    with pytest.raises(UserError, match=r"each seed of .* has trained a backbone of its own"):
+        Embedder.load(folder, seed="all")
+    embedder, other = Embedder.load(folder, seed=1), FeatureStore(folder / "seed_1/features.zarr")
+    assert embedder.facts["made_by"] == other.made_by
+    assert embedder.frozen.check(other.made_by["crop_source"]) == ""  # the file's backbone makes these features
+
+    # It stands beside the frozen features and beside heads on features of the trained backbone.
+    train.main(["--cpu", "--run", "frozen", "--select-split", "0.4", "--no-reduce"])
+    found = [evaluation_files.read(place) for place in (folder, Path("runs/manual/frozen"))]
+    check(found)
+    _, lines = headline(found)
+    assert any("The backbone is trained" in line and "x (" in line and "hours)" in line for line in lines)
+    assert [("hours" in of.about) for of in found] == [True, False]
+
+
+def test_a_run_is_evaluated_by_its_own_features_whatever_lies_in_data(place):
+    folder = run()
+    flags = ["--run", str(folder), "--resamples", "10", "--device", "cpu", "--timelines", "0"]
+    evaluate.main([*flags, "-o", "one"])
+    shutil.rmtree("data/features.zarr")
+    evaluate.main([*flags, "-o", "two"])
+    one, two = (json.loads(Path(name, "metrics.json").read_text()) for name in ("one", "two"))
+    assert one == two
+
+
+def test_identity_head_and_pairs_of_views_train_a_backbone(place):
+    """SimSiam of two augmentations of a picture: no head is needed to learn, and no labels."""
+    flags = ["--unfreeze", "all", "--loss", "simsiam", "--sampler", "views", "--augment", "--window", "1"]
+    folder = run(*flags, "--pooling", "centre", "-e", "1") / "seed_0"
+    start, after = load_file(f"weights/{NAME}.safetensors"), load_file(folder / "backbone.safetensors")
+    assert not torch.equal(start["conv_stem.weight"], after["conv_stem.weight"])
+
+
+def test_a_transformer_is_trained_from_pixels(workplace):
+    of = Network(backbone_of(160, "test_vit"), Path("weights/test_vit.safetensors"), 1)
+    assert of.map_shape is None
+    trained = {name for name, p in of.model.named_parameters() if p.requires_grad}
+    last = len(of.model.blocks) - 1
+    assert {name.split(".")[0] for name in trained} <= {"blocks", "norm", "fc_norm"}
+    assert {name.split(".")[1] for name in trained if name.startswith("blocks")} == {str(last)}
+    of.trained(torch.zeros((2, 3, 160, 160), dtype=torch.uint8)).sum().backward()
+    assert all(p.grad is None for name, p in of.model.named_parameters() if name not in trained)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--unfreeze", "9"], r"unfreeze must be from 1 to 5, the stages of test_efficientnet, or 'all', and is 9"),
+        (["--unfreeze", "some"], "unfreeze must be a number of stages, or all, and is 'some'"),
+        (["--unfreeze", "2", *MAPS], r"holds the input of blocks.4, and blocks.3 is the first stage that is trained"),
+        (["--unfreeze", "all", *MAPS], "with unfreeze all there is none"),
+        (["--maps", "data/features.zarr"], "holds features, not maps: make maps with 'python extract.py --maps"),
+        (["--augment", *MAPS], "augment changes pixels, and maps are of the frames as they are"),
+        (["--loss", "simsiam", "--sampler", "views"], "pairs two views, and with unfreeze augment makes them"),
+        (["-e", "0"], "unfreeze trains the backbone, and with 0 epochs there is no training"),
+        (["--unfreeze", "null", *MAPS], "maps is of a backbone that is trained: give unfreeze too"),
+        (["--combine", "gate"], "combine is with a backbone that stays frozen"),
+    ],
+)
+def test_what_does_not_go_with_a_trained_backbone_is_refused_in_a_line(place, flags, line):
+    with pytest.raises(UserError, match=line):
+        run(*flags)
+
+
+def test_weights_that_did_not_make_the_features_are_refused(place):
+    tensors = load_file(f"weights/{NAME}.safetensors")
+    tensors["conv_head.weight"] += 1
+    save_file(tensors, "changed.safetensors")
+    prepare(NAME, "changed.safetensors", Path("weights"))
+    with pytest.raises(UserError, match=r"holds other weights \(file changed.safetensors\) than made data/features"):
+        run()
+
+
+def test_the_code_of_a_run_with_a_frozen_backbone_is_not_this_room():
+    params = {"train": {"model": "mlp", "loss": "supcon", "sampler": "balanced"}}
+    frozen, trained = (code.reached(ROOT, "train", code.chosen(params, run)) for run in ({}, {"unfreeze": 2}))
+    added = {line.split()[1] for line in {*trained} - {*frozen}}
+    assert {"pipeline/unfreeze/network.py", "pipeline/unfreeze/trunk.py", "pipeline/extraction/stages.py"} <= added
+    assert not [line for line in frozen if "pipeline/unfreeze/" in line or "pipeline/extraction/" in line]
+    assert [line for line in trained if line in frozen] == frozen
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_network_gives_the_gradient_of_a_cpu(workplace):
+    images = pixels(10)
+    expected = gradients(network(2), images)
+    on_gpu = network(2, device="cuda")
+    on_gpu._frame_bytes, on_gpu.slice_bytes = 1, 4
+    got = gradients(on_gpu, images)
+    for name in expected:
+        assert relative(got[name].cpu(), expected[name]) <= 1e-3, name
+    assert not any(m.training for m in on_gpu.model.modules() if isinstance(m, _BatchNorm))
