@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT
+from forks import bin_folder
 
 SHIPPED = ["dvc.yaml", "params.yaml", "extract.py", "train.py", ".dvcignore", ".dvc/config", "pipeline"]
 
@@ -45,9 +46,9 @@ def change(place: Path, **sections: dict) -> None:
 
 
 def dvc(place: Path, *words: str) -> str:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    """DVC, whose stages start at once; 'make repro' starts them as a user does."""
     command = [sys.executable, "-m", "dvc", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PATH": path}
+    environment = os.environ | {"PATH": os.pathsep.join([str(bin_folder()), os.environ["PATH"]])}
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
