@@ -9,6 +9,7 @@ A command ends with whoever asked for it. Tests of imports and of memory need a 
 import array
 import atexit
 import contextlib
+import gc
 import json
 import os
 import resource
@@ -33,6 +34,7 @@ LOADED = [
     *("sklearn.linear_model", "sklearn.metrics", "tensorboard.backend.event_processing.event_accumulator", "timm"),
     *("torch", "torch._dynamo", "torch.utils.tensorboard", "yaml", "zarr"),
 ]
+OPTIONAL = ["dvc.cli.parser", "dvc.repo", "dvc.repo.reproduce", "dvc.repo.status"]
 
 
 class Started:
@@ -43,8 +45,10 @@ class Started:
         self._socket = socket_
         self.pid = int(self._answers.readline())
 
-    def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
-        os.kill(self.pid, how)
+    def kill(self) -> None:
+        """By SIGKILL; nothing where it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
         """The exit status, negative where a signal ended it."""
@@ -118,6 +122,11 @@ def serve(folder: Path) -> None:
     command.chmod(0o755)
     for name in LOADED:
         __import__(name)
+    with contextlib.suppress(ImportError):
+        for name in OPTIONAL:
+            __import__(name)
+    gc.collect()
+    gc.freeze()  # so that no fork's collector touches, and so copies, what all of them share
     sys.executable = str(command)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(folder / "socket"))
