@@ -160,10 +160,11 @@ def answer(connection: socket.socket) -> None:
         os.closerange(3, max(out, err) + 1)
         os._exit(run(**json.loads(body)))
     connection.sendall(f"{process}\n".encode())
-    ended = os.pidfd_open(process)
-    if ended not in select.select([connection, ended], [], [])[0]:  # who asked is gone
-        os.kill(process, signal.SIGKILL)
-    status = os.waitpid(process, 0)[1]
+    ended, status = os.waitpid(process, os.WNOHANG)
+    while not ended:
+        if select.select([connection], [], [], 0.005)[0]:  # who asked is gone
+            os.kill(process, signal.SIGKILL)
+        ended, status = os.waitpid(process, os.WNOHANG)
     with contextlib.suppress(BrokenPipeError):
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
