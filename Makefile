@@ -27,7 +27,7 @@ repro: setup
 endif
 
 test: setup
-	python -m pytest -n $(JOBS)
+	python -m pytest -n $(JOBS) --dist worksteal
 
 lint: setup
 	ruff check . && ruff format --check .

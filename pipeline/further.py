@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.files import write_text
-from pipeline.core.join import FILES
 from pipeline.core.params import entry, read
-from pipeline.core.tables import STORE, beside_store
 
 OUTPUT = Path("data/stores")
+STORE = Path("data/features.zarr")  # the default one, as in core.tables
 CHECKSUM_BYTES = 4
 
 
@@ -35,10 +34,13 @@ def lines_of(run: Mapping[str, Any]) -> list[str]:
     data = run.get("data") or []
     stores = [Path(of) for of in (data if isinstance(data, list) else [data])]
     stores = [store for store in stores if store != STORE]
-    paths = [path for of in stores for path in (of, beside_store(of, FILES["projection"]))]
-    paths += [Path(run["maps"])] if run.get("maps") else []
-    lines = [f"{digest(path)}  {path.as_posix()}" for path in paths]
-    return lines or [f"nothing but {STORE.as_posix()}"]
+    paths = [Path(run["maps"])] if run.get("maps") else []
+    if stores:
+        from pipeline.core.join import FILES  # here: pandas comes with these, and most runs name no store
+        from pipeline.core.tables import beside_store
+
+        paths = [path for of in stores for path in (of, beside_store(of, FILES["projection"]))] + paths
+    return [f"{digest(path)}  {path.as_posix()}" for path in paths] or [f"nothing but {STORE.as_posix()}"]
 
 
 def digest(path: Path) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forks import bin_folder
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)  # everything here is tiny: two threads wait for each other longer than they work
+cv2.setNumThreads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +24,26 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """Figures are made and saved as blank files: drawing them is most of what a small run or evaluation costs.
+
+    They are drawn in test_board.py, test_plots.py, test_report.py, test_same_bytes.py and test_end_to_end.py.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.draw", lambda self, renderer: None)
+        yield
+
+
+@pytest.fixture
+def quick_children(monkeypatch):
+    """Commands that a command starts begin at once; see forks.py."""
+    from pipeline.core import children
+
+    plain = children.run
+    monkeypatch.setattr(children, "run", lambda command: plain([str(bin_folder() / "python"), *command[1:]]))
 
 
 @pytest.fixture

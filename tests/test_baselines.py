@@ -27,6 +27,8 @@ from pipeline.core.store import StoreWriter
 from pipeline.core.tables import Labels, write_labels
 from pipeline.evaluation import baselines
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SINGLE = {"window": {"frames": 1}, "pooling": "centre"}
 
 

@@ -2,14 +2,12 @@ import dataclasses
 import math
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
+from forks import python
 from google.protobuf import text_format
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -100,8 +98,7 @@ def test_what_was_given_is_on_disk_before_the_board_is_closed(tmp_path):
     """So that a run killed after its checkpoint loses no curve."""
     code = "import os, sys; from pathlib import Path; from pipeline.training.board import Board; "
     code += "Board(Path(sys.argv[1]), {'a': 1}).scalars({'loss': 2.0}, 'train', 1); os._exit(9)"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False).returncode == 9
+    assert python("-c", code, tmp_path).returncode == 9
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(e.step, e.value) for e in events.Scalars("loss/train")] == [(1, 2.0)]
     assert cells(events) == {"a": 1}

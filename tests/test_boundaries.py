@@ -100,6 +100,7 @@ SLOW = {"cv2", "matplotlib", "onnxruntime", "pytorch_metric_learning", "scipy.st
     ("commands", "slow"),
     [
         (["pipeline.extraction.reduce", "pipeline.datasets.index", "pipeline.report.__main__"], SLOW | {"torch"}),
+        (["pipeline.code", "pipeline.further"], SLOW | {"torch", "pandas", "zarr"}),
         (
             ["train", "pipeline.evaluation.evaluate", "pipeline.evaluation.baselines", "pipeline.submission.predict"],
             SLOW,

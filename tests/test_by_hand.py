@@ -1,7 +1,6 @@
 """Two commands on a folder of one's own, with params.yaml as it is: extract.py -d FOLDER, then train.py -d STORE."""
 
 import json
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, draw, draw_folder
+from forks import python
 from sklearn.decomposition import PCA
 
 import extract
@@ -23,6 +23,8 @@ from pipeline.extraction.config import ExtractConfig
 from pipeline.report.__main__ import ReportConfig
 from pipeline.submission.predict import PredictConfig
 from pipeline.training.config import TrainConfig
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 EXTRACT = ["-d", "mine", "-s", "emb.zarr", "-b", "2048", "--data-aug", "--processor", "adapt-pca", "256"]
 TRAIN = [
@@ -128,7 +130,7 @@ def test_the_two_commands_as_a_user_types_them_and_evaluation_and_reduction_by_t
         ["-m", "pipeline.extraction.reduce", "-d", "emb.zarr", "-n", "3"],
     ):
         at = [str(ROOT / word) if word.endswith(".py") else word for word in words]
-        done = subprocess.run([sys.executable, *at], capture_output=True, text=True)
+        done = python(*at)
         assert done.returncode == 0, done.stdout + done.stderr
     metrics, again = (json.loads((folder / "metrics.json").read_text()) for folder in (RUN, Path("again")))
     assert {"recall_at_1", "recall_at_3", "recall_at_5"} <= set(metrics)

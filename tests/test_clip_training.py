@@ -34,6 +34,8 @@ from pipeline.report import __main__ as report
 from pipeline.submission import clips as predict
 from pipeline.training.feed import Drawn
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 D, CLASSES = 12, ["Neutral", "Anger", "Happiness"]
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}
 

@@ -2,13 +2,12 @@
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from forks import python
 
 from pipeline import code
 from pipeline.core.params import UserError
@@ -261,7 +260,7 @@ def test_what_a_stage_has_imported_when_it_runs_is_in_its_hash(stage):
     module = code.STAGES_OF_RUNS[stage]
     names = code.chosen(OWN, {"model": "tcn", "loss": {"arcface": 1, "triplet": 1}})
     words = ",".join(name for each in names.values() for name in each)
-    done = subprocess.run([sys.executable, "-c", PROGRAM, module, words], cwd=ROOT, capture_output=True, text=True)
+    done = python("-c", PROGRAM, module, words, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     ran = {file for name in done.stdout.split() if (file := code.module_file(ROOT, name))}
     hashed = {ROOT / line.split("  ")[1].split(" ")[0] for line in code.reached(ROOT, module, names)}

@@ -25,6 +25,8 @@ from pipeline.submission import predict
 from pipeline.training import out_of_fold
 from pipeline.training.config import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 OUTPUTS = ["Anger", "Contempt", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Surprise", "valence", "arousal"]
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": OUTPUTS}
 VIDEOS, FRAMES, D = 24, 24, 12

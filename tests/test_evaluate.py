@@ -23,6 +23,8 @@ from pipeline.metrics.smoothing import smooth
 from pipeline.metrics.uncertainty import group_weights
 from pipeline.metrics.vectors import evenly
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32}
 CLASSES = ["Neutral", "Happiness", "Sadness", "Fear"]  # Fear is labelled nowhere
 SECTION = {

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import timm
 import torch
 import zarr
 from conftest import ROOT, draw, draw_folder
+from forks import python
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -276,9 +276,7 @@ def test_the_parameter_file_that_is_given_counts_in_every_sub_process(workplace)
     text = Path(folder_params()).read_text().replace("most_rows: 100000", "most_rows: 4")
     Path("folder.yaml").write_text(text)
     given = ["--params", "folder.yaml", "-d", "pictures", "-s", "p.zarr", "--processor", "pca", "2"]
-    done = subprocess.run(
-        [sys.executable, ROOT / "extract.py", *TINY, *given], capture_output=True, text=True, check=True
-    )  # fmt: skip
+    done = python(ROOT / "extract.py", *TINY, *given, check=True)
     assert read_frames(Path("p.frames.parquet")).dataset == "folder"  # not abaw, as params.yaml has it
     assert "fitted on 4 of 5 training rows" in done.stdout  # not 100,000
 
@@ -367,12 +365,12 @@ def test_bad_input_is_refused_in_words_before_any_work(frames, flags, words):
 
 
 def test_an_error_is_one_line_on_stderr_and_exit_status_2(workplace):
-    done = subprocess.run([sys.executable, ROOT / "extract.py", "--stride", "0"], capture_output=True, text=True)
+    done = python(ROOT / "extract.py", "--stride", "0")
     assert (done.returncode, done.stderr) == (2, "error: extract: stride must be at least 1, and is 0\n")
 
 
 def test_help_reads_well():
-    done = subprocess.run([sys.executable, ROOT / "extract.py", "--help"], capture_output=True, text=True, cwd=ROOT)
+    done = python(ROOT / "extract.py", "--help", cwd=ROOT)
     assert done.returncode == 0
     for word in ("-d X, --data X", "-s X, --store X", "-b X", "--no-data-aug", "--input-size", "--dry-run", "--stride"):
         assert word in done.stdout

@@ -22,6 +22,8 @@ from pipeline.metrics.measures import MetricOptions, Outputs, Subset, measured
 from pipeline.metrics.uncertainty import estimates, group_weights
 from pipeline.report import __main__ as report
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 FOLDS = 3
 OPTIONS = MetricOptions(
     top_k=[1, 2], neighbours=3, most_pairs_of=1000, smoothing="box", width=3, width_aus=3, class_bias=False

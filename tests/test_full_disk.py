@@ -1,13 +1,11 @@
 """A full disk in the middle of any stage: one line, exit status 2, and what was made before is as it was."""
 
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from forks import python
 from test_same_bytes import hashes, stages
 
 from pipeline.core.tables import read_frames
@@ -59,11 +57,8 @@ def test_a_full_disk_is_one_line_and_nothing_made_is_lost(made, stage, limit):
     """A limit on the size of files stands for the disk: the kernel fails the write in the same place."""
     before = hashes(made)
     name = [f"y{limit}"] if stage == "train" else []
-    done = subprocess.run(
-        [sys.executable, "-m", *COMMANDS[stage], *name], cwd=made, capture_output=True, text=True,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+    env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = python("-m", *COMMANDS[stage], *name, cwd=made, env=env, largest_file=limit)
     lines = done.stderr.splitlines()
     assert done.returncode == 2, done.stdout + done.stderr
     assert lines[-1].startswith("error: ")

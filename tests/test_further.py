@@ -8,6 +8,7 @@ import yaml
 from test_stores import write
 
 from pipeline import further
+from pipeline.core import tables
 
 
 def lines():
@@ -39,3 +40,7 @@ def test_a_run_has_a_line_for_each_store_that_it_names_which_changes_with_what_i
     assert further.digest(Path("other.zarr")) != further.digest(Path("changed.zarr"))
     write(Path("again.zarr"), keys, values, {"backbone": "x"})
     assert further.digest(Path("other.zarr")) == further.digest(Path("again.zarr"))
+
+
+def test_the_default_store_is_that_of_the_tables():
+    assert further.STORE == tables.STORE

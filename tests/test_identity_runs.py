@@ -21,6 +21,8 @@ from pipeline.datasets.identities import with_sets
 from pipeline.evaluation import evaluate
 from pipeline.metrics.identification import identity_counts
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 D, PEOPLE, PICTURES = 16, 60, 6
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}
 HELD = 20  # people of the validation part

@@ -34,6 +34,8 @@ from pipeline.training.board import Board
 from pipeline.training.loop import RATE_OF_LOSS_WEIGHTS
 from pipeline.training.losses.build import build_loss
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 TRAINING = (ROOT / "docs/training.md").read_text(encoding="utf-8")
 SHOWN = [
     shlex.split(line)[2:] for line in TRAINING.splitlines() if line.startswith("    python train.py --run mlp_mtl")

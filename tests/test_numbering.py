@@ -20,6 +20,8 @@ from pipeline.core.tables import ABAW_CLASSES, Labels, write_labels
 from pipeline.evaluation import baselines, evaluate
 from pipeline.submission import predict
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 NUM_VIDEOS, NUM_FRAMES, D = 20, 24, 12
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}
 COMMON = ["--data", "features.zarr", "--labels", "labels.parquet"]
@@ -156,22 +158,34 @@ def numbers(folder):
     return found
 
 
-def everything(root, monkeypatch, workplace, *more, fps=()):
-    """Trained, evaluated, compared with baselines and predicted."""
+def evaluated(root, monkeypatch, workplace, *more, fps=()):
+    """Trained and evaluated; gives all numbers."""
     monkeypatch.chdir(root)
     Path("params.yaml").write_text((workplace / "params.yaml").read_text("utf-8"), encoding="utf-8")
     train.main([*COMMON, *TRAIN, "--output", "runs", "--name", "tried", "--no-evaluate", *more, *fps])
     evaluate.main([*COMMON, *EVALUATE, *fps, "--run", "runs/tried", "-o", "out"])
+    return numbers(Path("out"))
+
+
+def compared(root, monkeypatch, workplace):
+    """The baselines, which are of single frames."""
+    monkeypatch.chdir(root)
+    Path("params.yaml").write_text((workplace / "params.yaml").read_text("utf-8"), encoding="utf-8")
     train.main([*COMMON, *TRAIN, "--output", "runs", "--name", "alone", "--no-evaluate", "--loss", "cross_entropy",
                 "--window", "1", "--pooling", "centre"])  # fmt: skip
     baselines.main(
         [*COMMON, *EVALUATE, "--run", "runs/alone", "-o", "baselines", "--smoothings", "{box: [5], hann: [7]}"]
     )
+    return {name: numbers(Path("baselines", name)) for name in ("alone_box_5", "alone_hann_7")}
+
+
+def everything(root, monkeypatch, workplace, *more, fps=()):
+    """Trained, evaluated and predicted."""
+    found = {"out": evaluated(root, monkeypatch, workplace, *more, fps=fps)}
     predict.main(["--run", "runs/tried", "-d", "features.zarr", "--list", "list.txt", "--task", "expr", "--by", "knn",
                   "--labels", "labels.parquet", "--labelled", "features.zarr", "--smooth", "box", "--width", "5",
                   "--device", "cpu", *fps])  # fmt: skip
     submission = Path("submission/predictions.txt").read_text("utf-8").splitlines()
-    found = {name: numbers(Path(name)) for name in ("out", "baselines/alone_box_5", "baselines/alone_hann_7")}
     found["submission"] = [line.split(",")[1] for line in submission]
     found["weights"] = {k: v.tolist() for k, v in load_file("runs/tried/seed_0/best.safetensors").items()}
     return found
@@ -193,6 +207,16 @@ def test_a_video_that_counts_by_fives_is_as_good_as_one_that_counts_by_ones(tmp_
     ones, mixed = found
     for name, values in ones.items():
         np.testing.assert_equal(mixed[name], values, err_msg=name)
+
+
+def test_the_baselines_of_a_video_that_counts_by_fives_are_those_of_one_that_counts_by_ones(
+    tmp_path, workplace, monkeypatch
+):
+    found = []
+    for name, numbered in (("ones", lambda video, frame: frame), ("mixed", renumbered)):
+        made(tmp_path / name, numbered)
+        found.append(compared(tmp_path / name, monkeypatch, workplace))
+    np.testing.assert_equal(*found)
 
 
 @pytest.mark.parametrize("edge", ["mask", "mirror"])
@@ -239,7 +263,7 @@ def test_a_run_says_how_many_frames_its_windows_hold_and_keeps_what_it_was_train
 def test_labels_at_another_rate_than_frames_are_the_centres_of_windows_of_frames(tmp_path, workplace, monkeypatch):
     """Every third frame of two videos of five has a label: windows are full all the same, and flips are counted."""
     made(tmp_path / "some", lambda video, frame: frame, lambda video, frame: video % 5 > 1 or frame % 3 == 0)
-    everything(tmp_path / "some", monkeypatch, workplace, "--model", "tcn", "--loss", "cross_entropy")
+    evaluated(tmp_path / "some", monkeypatch, workplace, "--model", "tcn", "--loss", "cross_entropy")
     videos = pd.read_csv(tmp_path / "some/out/per_video.csv").set_index("video")
     assert videos["frames"].loc[["v15", "v16"]].max() <= 8 < videos["frames"].loc["v12"]
     assert videos["flips_per_100"].notna().all()

@@ -12,6 +12,8 @@ from pipeline.datasets import index, pairs, readers
 from pipeline.datasets.config import DatasetConfig
 from pipeline.extraction import reduce
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 COLUMNS = ["video", "frame", "group", "expression", "pair", "side", "same"]
 
 

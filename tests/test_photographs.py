@@ -4,12 +4,15 @@ Where the photographs lie is told by the environment variable PHOTOGRAPHS: {trai
 images of 10 classes.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import extract
 import train
@@ -19,6 +22,7 @@ from pipeline.extraction import reduce
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("undrawn"),
     pytest.mark.skipif("PHOTOGRAPHS" not in os.environ, reason="PHOTOGRAPHS does not say where they are"),
 ]
 ADAPTER = ["--model", "mlp", "--loss", "{supcon: 1, arcface: 0.5}", "-e", "30", "-t", "10", "-r", "3"]
@@ -34,11 +38,20 @@ def metrics(name: str, *flags: str) -> dict[str, float]:
     return json.loads(Path(name, "metrics.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """The features of all photographs, extracted once."""
+    place = tmp_path_factory.mktemp("photographs")
+    with contextlib.chdir(place):
+        Path("params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+        index.main(["--name", "folder", "--root", os.environ["PHOTOGRAPHS"]])
+        assert extract.main(["--input-size", "224", "--fit", "squash", "--strict"]) == 0
+    return place
+
+
 @pytest.fixture
-def extracted(workplace):
-    """The features of all photographs."""
-    index.main(["--name", "folder", "--root", os.environ["PHOTOGRAPHS"]])
-    assert extract.main(["--input-size", "224", "--fit", "squash", "--strict"]) == 0
+def extracted(features, workplace):
+    shutil.copytree(features, workplace, dirs_exist_ok=True)
 
 
 def test_the_defaults_are_good_on_photographs(extracted, capsys):

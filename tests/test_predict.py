@@ -578,6 +578,7 @@ def test_videos_that_are_only_named_end_with_their_last_frame_in_the_store(place
     assert predict.main(["--validate", "out", "--list", "list.txt", "--task", "va"]) == 0
 
 
+@pytest.mark.usefixtures("quick_children")
 def test_a_folder_of_frames_is_extracted_first_into_the_folder_that_is_made(workplace, capfd):
     tiny = ["backbone: tf_efficientnet_lite0", "backbone: test_efficientnet"]
     params = (ROOT / "params.yaml").read_text().replace(*tiny).replace("weights: auto", "weights: random")

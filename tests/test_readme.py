@@ -2,14 +2,13 @@
 
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 
 import numpy as np
 import torch
 import yaml
 from conftest import ROOT
+from forks import python
 from safetensors.torch import load_file
 from test_train import made, place  # noqa: F401 - fixtures
 
@@ -66,9 +65,7 @@ def test_a_loss_of_ones_own_is_the_file_and_the_line_that_the_page_shows(place):
     (losses / "__init__.py").write_text(table.replace("    },\n)", line + "    },\n)"), encoding="utf-8")
 
     def ran(*flags):
-        command = [sys.executable, "train.py", *flags]
-        env = {"PATH": "", "OMP_NUM_THREADS": "1"}
-        return subprocess.run(command, capture_output=True, text=True, env=env, cwd=place)
+        return python("train.py", *flags, cwd=place, env={"PATH": "", "OMP_NUM_THREADS": "1"})
 
     mine = ["--loss", "mine", "--no-evaluate", *FLAGS]
     weights = []

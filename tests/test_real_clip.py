@@ -5,12 +5,12 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import ROOT
+from forks import bin_folder, python
 
 from pipeline.core import params
 from pipeline.extraction.config import ExtractConfig
@@ -48,7 +48,7 @@ def test_the_measures_are_those_that_are_counted_by_hand(tmp_path):
     label = [0, 0, 1, 0, *[4] * 8]
     rows = [f"clip/{i:05d}.jpg,{v},0.0,{label[i]},{','.join('0' * 12)}" for i, v in enumerate(valence)]
     (tmp_path / "predictions.txt").write_text("\n".join(["image,valence,arousal,expression,aus", *rows]))
-    done = subprocess.run([sys.executable, "-c", BLOCKS["measure.py"], tmp_path], capture_output=True, text=True)
+    done = python("-c", BLOCKS["measure.py"], tmp_path)
     assert done.returncode == 0, done.stderr
     flips, tremble, rise, at = re.search(r"flips (.*), tremble (.*), rise (.*), from frame (.*)", done.stdout).groups()
     assert float(flips) == pytest.approx(100 * 3 / 11, abs=0.05)
@@ -70,7 +70,7 @@ def test_the_commands_run_one_after_the_other_and_width_steadies(workplace):
         Path(name).write_text(text, encoding="utf-8")
     before = ["pipeline.datasets.synthetic", "pipeline.datasets.index", "pipeline.extraction.weights", "extract"]
     made = [f"python -m {module}" for module in [*before, "pipeline.extraction.reduce"]]
-    path = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = {"PYTHONPATH": str(ROOT), "PATH": f"{bin_folder()}:{os.environ['PATH']}"}
     for command in [*made, *COMMANDS]:
         command = re.sub(r"python (extract|train)\.py", r"python -m \1", command)
         done = subprocess.run(command, shell=True, capture_output=True, text=True, env=os.environ | path)

@@ -255,7 +255,7 @@ TINY = ["--backbone", "test_efficientnet", "--weights", "random", "--device", "c
 
 
 @pytest.fixture
-def pictures(workplace):
+def pictures(workplace, quick_children):
     """A folder of single images of two classes: 12 to train on, 2 to validate."""
     videos = {f"train/{name}/{i}": 1 for name in ("happy", "sad") for i in range(6)}
     draw_folder(workplace / "faces", videos | {"val/happy/v": 1, "val/sad/v": 1})

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import ROOT
+from forks import python
 from test_train import made, place  # noqa: F401 - fixtures
 
 import train
@@ -18,6 +20,8 @@ from pipeline.training import search
 from pipeline.training.config import TrainConfig
 from pipeline.training.data import Kept, load_data
 from pipeline.training.space import Between, Draws, OneOf, read_space
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 BASE = ["--cpu", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce", "--normalise", "centre"]
 BASE += ["--loss", "supcon", "-e", "2", "-r", "2", "--dropout", "0.1", "--select-split", "0.3"]
@@ -258,15 +262,10 @@ def test_draws_are_those_of_the_seed_none_twice_and_options_are_merged():
 
 @pytest.mark.slow
 def test_the_search_is_a_command_and_ends_with_one_line_where_it_is_refused(place):  # noqa: F811
-    import subprocess
-    import sys
-
-    from conftest import ROOT
-
     Path("space.yaml").write_text("dropout: [0.1, 0.2, 0.3]\n")
-    command = [sys.executable, str(ROOT / "train.py"), "--search", "space.yaml", "-n", "2", *BASE, "-e", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    command = [ROOT / "train.py", "--search", "space.yaml", "-n", "2", *BASE, "-e", "1"]
+    done = python(*command, check=True)
     assert "As lines for 'runs:' of params.yaml, in runs/manual/search-space/runs.yaml:" in done.stdout
     shutil.rmtree("runs")
-    done = subprocess.run([*command, "-r", "1"], capture_output=True, text=True, check=False, timeout=60)
+    done = python(*command, "-r", "1")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -26,6 +26,8 @@ from pipeline.extraction import reduce
 from pipeline.submission import predict
 from pipeline.training import run as run_module
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 made, place = test_train.made, test_train.place  # fixtures
 LABELS = Path("data/labels.parquet")
 VIDEOS = [f"v{i:02}" for i in range(18)]

@@ -13,6 +13,8 @@ from pipeline.core.store import StoreWriter
 from pipeline.core.tables import Labels, write_labels
 from pipeline.evaluation import baselines, evaluate
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 D = 6
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}
 COMMON = ["--data", "features.zarr", "--labels", "labels.parquet"]

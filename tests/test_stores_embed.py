@@ -19,6 +19,8 @@ from pipeline.datasets import index
 from pipeline.embed.embedder import Embedder
 from pipeline.extraction.weights.__main__ import main as weights_main
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 VIDEOS = {f"{split}/{emotion}/{split}{n}{emotion}": 3 for split in ("train", "val") for emotion in ("happy", "sad")
           for n in range(3)}  # fmt: skip
 BACKBONES = {"faces": "test_efficientnet", "context": "test_resnet"}

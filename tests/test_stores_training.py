@@ -27,6 +27,8 @@ from pipeline.submission import predict
 from pipeline.training.feed import feed
 from pipeline.training.modality import ModalityDropout
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CLASSES = ABAW_CLASSES  # of which three are labelled
 VIDEOS, FRAMES, D = 60, 12, 6
 # Of each store: how loud the class is in its first columns, beside noise of deviation 1.

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import re
@@ -14,6 +15,7 @@ import torch
 import yaml
 import zarr
 from conftest import ROOT
+from forks import python, start
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -35,6 +37,8 @@ from pipeline.training.loop import Schedule, Trainer
 from pipeline.training.losses import LOSSES
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import build_sampler
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 D, CLASSES = 12, ["Neutral", "Anger", "Happiness"]
 MADE_BY = {"backbone": "tiny", "source": "random", "input_size": 32, "outputs": []}
@@ -159,8 +163,7 @@ def test_a_run_imports_its_own_loss_and_sampler_and_no_others(place):
     """So an edit of one of the others is no edit of what this run is made with."""
     flags = ["--cpu", "-e", "1", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce"]
     script = "import json, sys, train; train.main(sys.argv[1:]); json.dump(sorted(sys.modules), sys.stderr)"
-    command = [sys.executable, "-c", script, *flags, "-r", "1", "--loss", "supcon", "--no-evaluate"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = python("-c", script, *flags, "-r", "1", "--loss", "supcon", "--no-evaluate", check=True)
     modules = set(json.loads(done.stderr.splitlines()[-1]))
     for room, choices, chosen in (("losses", LOSSES, "supcon"), ("samplers", SAMPLERS, "balanced")):
         files = {p.stem for p in (ROOT / "pipeline/training" / room).glob("*.py")} - {"__init__"}
@@ -559,6 +562,7 @@ def test_a_run_goes_on_with_other_crops_where_the_user_calls_them_alike(place, m
     train.main(["--resume", str(folder)])  # config.json holds the user's word from now on
 
 
+@pytest.mark.usefixtures("quick_children")
 def test_a_projection_of_other_crops_is_taken_where_the_user_calls_them_alike(place):
     reduce.main(["-n", "4", "-d", "data/features.zarr", "--labels", "data/labels.parquet"])
     made_otherwise(crop_source="loose")
@@ -576,22 +580,35 @@ def test_a_run_does_not_go_on_with_features_of_another_backbone(place, monkeypat
         train.main(["--resume", str(folder)])
 
 
+def wait_for_states(folder: Path, count: int) -> None:
+    """Until so many states have been written, or for a minute: a run that ends before is found out by its status."""
+    until, seen = time.monotonic() + 60, {None}
+    while len(seen) <= count and time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError):
+            seen |= {(path, path.stat().st_mtime_ns) for path in folder.glob("seed_*/state.safetensors")}
+        time.sleep(0.001)
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(place):
-    """SIGKILL, at ten random moments one after the other."""
+    """SIGKILL, ten times: some states after the start, and some milliseconds."""
     flags = ["--cpu", "-e", "40", "--window", "3", "--embedding-size", "8", "--batch-size", "24", "--no-reduce"]
     flags += ["--dropout", "0.3", "--no-evaluate"]
-    train.main([*flags, "--name", "whole"])
-    rng, folder = np.random.default_rng(0), Path("runs/manual/cut")
     script = "import sys, train; from pipeline.training import run; run.STATE_EVERY = 0.0; train.main(sys.argv[1:])"
+    python("-c", script, *flags, "--name", "whole", check=True)
+    rng, folder, kills, goes_on = np.random.default_rng(0), Path("runs/manual/cut"), 0, 0
     for _ in range(10):
         more = ["--resume", str(folder)] if (folder / "config.json").is_file() else [*flags, "--name", "cut"]
         if more[0] != "--resume":
             shutil.rmtree(folder, ignore_errors=True)
-        process = subprocess.Popen([sys.executable, "-c", script, *more])
-        time.sleep(3 + 5 * rng.random())
+        process = start(["-c", script, *more], 1, 2)
+        wait_for_states(folder, int(rng.integers(0, 6)))
+        time.sleep(rng.uniform(0, 0.02))
         process.kill()
-        process.wait()
+        kills += process.wait() < 0  # else it had come to its end
+        goes_on += any(folder.glob("seed_*/state.safetensors"))
+    assert kills > 5
+    assert goes_on > 2
     train.main(["--resume", str(folder)])
     one, two = (load_file(Path("runs/manual", name, "seed_0/last.safetensors")) for name in ("whole", "cut"))
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -824,8 +841,7 @@ def test_an_unknown_parameter_in_the_file_is_refused_with_the_nearest(place):
 
 def test_the_command_of_the_readme_trains_and_evaluates(place):
     """python train.py -e 150 -t 15, with fewer epochs."""
-    command = [sys.executable, ROOT / "train.py", "-e", "2", "-t", "15", "--cpu", "--no-reduce", "-k", "1", "3"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = python(ROOT / "train.py", "-e", "2", "-t", "15", "--cpu", "--no-reduce", "-k", "1", "3")
     assert done.returncode == 0, done.stderr
     metrics = json.loads(Path("runs/manual/mlp-contrastive_cross_entropy-balanced/metrics.json").read_text())
     assert 0 <= metrics["recall_at_3"] <= 1
