@@ -132,6 +132,11 @@ class TrainConfig:
         "of that part it is fitted",
         within="[2, 100]",
     )
+    refit: bool = option(
+        False,
+        help="when the best epoch is chosen, train a network anew on the training groups and those of the selection "
+        "part, for as many epochs; that one is the run's",
+    )
     patience: int | None = option(
         None, help="epochs without a better score after which training ends", within="[1, inf)"
     )

@@ -21,7 +21,7 @@ from pipeline.metrics import combine
 from pipeline.training import checkpoints
 from pipeline.training.board import Board, hparams_of, write_mean
 from pipeline.training.config import TrainConfig, write_config
-from pipeline.training.data import TrainingData, load_data
+from pipeline.training.data import TrainingData, load_data, trained_on
 from pipeline.training.fitting import Fitted, fit_out_of_fold, wanted_of
 from pipeline.training.loop import NotFinite, Trainer
 from pipeline.training.messages import how_far, progress_line
@@ -171,7 +171,10 @@ def _finish(run: SeedRun, board: Board) -> None:
     """Saves the last epoch, and of the best one what its users need; shows that."""
     best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"], run.data.config.alike)
     best.modules().to(run.data.device)
-    best.centres = class_centres(run.data, best)
+    taught = run.data
+    if run.data.config.refit and run.trainer:
+        taught, best = _refitted(run, best)
+    best.centres = class_centres(taught, best)
     fitted = _fitted(run)
     for adapter in (best, run.adapter):
         if fitted.thresholds:
@@ -179,11 +182,31 @@ def _finish(run: SeedRun, board: Board) -> None:
         if fitted.combine:
             adapter.facts["combine"] = fitted.combine
     save_adapter(run.folder / "best.safetensors", best)
-    leave_examples(run.data, best, run.folder)
+    leave_examples(taught, best, run.folder)
     last = {"epoch": run.epoch, "select": run.score, "steps": _steps(run)}
     save_adapter(run.folder / "last.safetensors", run.adapter, **last)
     (run.folder / "state.safetensors").unlink(missing_ok=True)
     show(run.data, best, board, run.result["epoch"])
+
+
+def _refitted(run: SeedRun, best: Adapter) -> tuple[TrainingData, Adapter]:
+    """What ``best`` is once more, trained on the groups of the selection part too, and what it is trained on.
+
+    It has the seed's first weights, the same schedule and as many epochs. No score is left that it was not trained on
+    but that of the validation part, so its number of epochs is that which the selection part chose.
+    """
+    run.trainer.let_go()  # the memory of features that are read from disk
+    frames = run.data.frames
+    data = trained_on(run.data, np.union1d(frames.centres("train"), frames.centres("select")))
+    adapter, trainer = first(data, best.facts["seed"])
+    with Line() as line:
+        for epoch in range(1, run.result["epoch"] + 1):
+            means = _epoch(trainer, epoch, data)
+            of = f"epoch {epoch} of {run.result['epoch']}"
+            line.say(f"{run.folder}: trains anew with the selection part, {of}, loss {means['loss']:.4g}")
+    trainer.let_go()
+    adapter.facts = best.facts
+    return data, adapter
 
 
 def _fitted(run: SeedRun) -> Fitted:
