@@ -30,6 +30,8 @@ from pipeline.training.positives import POSITIVES
 from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import options_of
 
+REFITS = ("none", "best", "all")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -132,10 +134,11 @@ class TrainConfig:
         "of that part it is fitted",
         within="[2, 100]",
     )
-    refit: bool = option(
-        False,
-        help="when the best epoch is chosen, train a network anew on the training groups and those of the selection "
-        "part, for as many epochs; that one is the run's",
+    refit: str = option(
+        "none",
+        help="in the end, train the network anew on the training groups and those of the selection part: for as many "
+        "epochs as the best one, or for all; that one is the run's",
+        choices=REFITS,
     )
     patience: int | None = option(
         None, help="epochs without a better score after which training ends", within="[1, inf)"

@@ -301,7 +301,7 @@ def _seen(config: TrainConfig, frames: FrameSet) -> dict[str, Seen]:
 
 def _taught(config: TrainConfig) -> list[str]:
     """The parts that the weights of a finished run are from."""
-    return ["train", "select"] if config.refit and config.trains else ["train"]
+    return ["train", "select"] if config.refit != "none" and config.trains else ["train"]
 
 
 def _front(

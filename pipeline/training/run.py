@@ -172,7 +172,7 @@ def _finish(run: SeedRun, board: Board) -> None:
     best = load_adapter(run.folder / "best.safetensors", run.data.facts["made_by"], run.data.config.alike)
     best.modules().to(run.data.device)
     taught = run.data
-    if run.data.config.refit and run.trainer:
+    if run.data.config.refit != "none" and run.trainer:
         taught, best = _refitted(run, best)
     best.centres = class_centres(taught, best)
     fitted = _fitted(run)
@@ -192,17 +192,19 @@ def _finish(run: SeedRun, board: Board) -> None:
 def _refitted(run: SeedRun, best: Adapter) -> tuple[TrainingData, Adapter]:
     """What ``best`` is once more, trained on the groups of the selection part too, and what it is trained on.
 
-    It has the seed's first weights, the same schedule and as many epochs. No score is left that it was not trained on
-    but that of the validation part, so its number of epochs is that which the selection part chose.
+    It has the seed's first weights, the same schedule, and as many epochs as the best one had, or with ``refit`` 'all'
+    as the run had. Nothing is left but the validation part that it was not trained on, so nothing more is chosen.
     """
     run.trainer.let_go()  # the memory of features that are read from disk
     frames = run.data.frames
     data = trained_on(run.data, np.union1d(frames.centres("train"), frames.centres("select")))
     adapter, trainer = first(data, best.facts["seed"])
+    epoch, wanted = 0, run.epoch if data.config.refit == "all" else run.result["epoch"]
     with Line() as line:
-        for epoch in range(1, run.result["epoch"] + 1):
+        while epoch < wanted and trainer.share_done(epoch) < 1:  # steps of the optimiser may be over before
+            epoch += 1
             means = _epoch(trainer, epoch, data)
-            of = f"epoch {epoch} of {run.result['epoch']}"
+            of = f"epoch {epoch} of {wanted}"
             line.say(f"{run.folder}: trains anew with the selection part, {of}, loss {means['loss']:.4g}")
     trainer.let_go()
     adapter.facts = best.facts
