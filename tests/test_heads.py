@@ -616,6 +616,26 @@ def test_a_wrong_name_is_answered_with_the_known_ones():
         build_head("mpl", D, E, 0.0)
 
 
+def test_an_mlp_has_a_hidden_layer_of_its_own_size_and_drops_features_in_training_alone():
+    head = build_head("mlp", D, E, 0.0, hidden_size=7, input_dropout=0.5)
+    assert [tuple(layer.weight.shape) for layer in (head.layers[0], head.layers[-1])] == [(7, D), (E, 7)]
+    seen = []
+    head.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].flatten(0, -2)))
+    frames, valid = torch.rand(400, 1, D) + 1, torch.ones(400, 1, dtype=torch.bool)
+    for way in (
+        lambda: head.pooled(frames, valid, pooling.mean),
+        lambda: head.pooled_frames(frames[:, 0], torch.arange(400)[:, None], pooling.mean),
+    ):
+        head.train()
+        way()
+        dropped = seen[-1] == 0
+        assert 0.4 < dropped.float().mean() < 0.6
+        assert torch.allclose(seen[-1][~dropped], 2 * frames[:, 0][~dropped])
+        head.eval()
+        way()
+        assert torch.equal(seen[-1], frames[:, 0])
+
+
 def test_none_is_the_default_of_the_head():
     assert build_head("original", D).embedding_size == 1024
 
@@ -625,6 +645,8 @@ def test_none_is_the_default_of_the_head():
     [
         ("mlp", {}, "'mlp' needs embedding_size"),
         ("mlp", {"embedding_size": 0}, "embedding_size must be at least 1"),
+        ("mlp", {"embedding_size": E, "hidden_size": 0}, "'mlp': hidden_size must be a whole number from 1 to 65,536"),
+        ("mlp", {"embedding_size": E, "input_dropout": 1.0}, r"'mlp': input_dropout must be a number in \[0, 1\)"),
         ("tcn", {"embedding_size": E, "dropout": 1.0}, r"dropout must be in \[0, 1\), and is 1.0"),
         (
             "tcn",

@@ -183,3 +183,19 @@ def test_the_unit_of_a_store_does_not_matter(by_hand):
         front.fit([values * times], "centre", to_unit=True)
         found.append(front(torch.from_numpy(values * times)))
     assert torch.allclose(*found, atol=1e-4)
+
+
+def test_each_store_is_read_in_blocks_as_large_as_those_of_one_store_alone(by_hand, monkeypatch):
+    stores, tables = by_hand
+    fronts = Fronts([Front(values.shape[1], None) for _, values, _ in tables.values()])
+    rows, read, plain = stores.keys["row"].to_numpy(), [], FeatureStore.read
+
+    def counted(store, wanted, *rest):
+        read.append((store.path.stem, len(wanted)))
+        return plain(store, wanted, *rest)
+
+    monkeypatch.setattr(FeatureStore, "read", counted)
+    held = sources.FromDisk(stores, rows, fronts, CPU, room=40 * 64).hold(np.arange(len(rows)))  # blocks of 40 bytes
+    expected = joined(tables).drop(columns=["video", "frame"]).fillna(0).to_numpy().astype(np.float16)
+    assert np.array_equal(torch.cat(held.values, dim=1).numpy(), expected)
+    assert read == [*(("faces", n) for n in (6, 4)), ("context", 6), *(("audio", n) for n in (4, 4, 2))]

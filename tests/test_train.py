@@ -847,3 +847,35 @@ def test_the_command_of_the_readme_trains_and_evaluates(place):
     assert 0 <= metrics["recall_at_3"] <= 1
     assert "all metrics (or --all): runs/manual/" in done.stdout
     assert len(done.stdout.splitlines()) < 15
+
+
+@pytest.mark.parametrize("refit", ["best", "all"])
+def test_a_refitted_run_is_trained_anew_with_the_selection_part_for_as_many_epochs(place, monkeypatch, refit):
+    trained, plain = [], Trainer.epoch
+    monkeypatch.setattr(Trainer, "epoch", lambda self, n: trained.append((self.num_windows, n)) or plain(self, n))
+    flags = ["-e", "8", "--learning-rate", "0.05", "--select-split", "0.25", "--name"]
+    once, num_train = run(*flags, "once"), trained[0][0]
+    assert trained == [(num_train, n) for n in range(8)]
+    trained.clear()
+    again = run(*flags, "again", "--refit", refit)
+    made_by = FeatureStore(Path("data/features.zarr")).made_by
+    facts = load_adapter(once / "seed_0/best.safetensors", made_by).facts
+    refitted = load_adapter(again / "seed_0/best.safetensors", made_by)
+    epochs = 8 if refit == "all" else facts["epoch"]
+    assert trained == [(num_train, n) for n in range(8)] + [(12 * 12, n) for n in range(epochs)]
+    assert facts["epoch"] < 8
+    assert [refitted.facts[name] for name in ("epoch", "select")] == [facts[name] for name in ("epoch", "select")]
+    assert refitted.facts["trained_on"] == {"dataset": "tiny", "videos": 12, "groups": 12, "frames": 144}
+    assert facts["trained_on"]["groups"] == 9
+    assert refitted.seen["train"] == Seen.of(*([f"v{n:02d}" for n in range(12)],) * 2)
+    first, last = (
+        [load_file(folder / f"seed_0/{name}.safetensors")["head.layers.0.weight"] for folder in (once, again)]
+        for name in ("best", "last")
+    )
+    assert not torch.equal(*first)
+    assert torch.equal(*last)  # as that was chosen without it
+    trained.clear()
+    train.main(["--resume", str(again)])
+    assert trained == []  # it is finished
+    with pytest.raises(UserError, match=r"trained on"):
+        run("--name", "next", "--start", str(again), "--select-split", "0.25")

@@ -386,6 +386,7 @@ def test_a_transformer_is_trained_from_pixels(workplace):
         (["-e", "0"], "unfreeze trains the backbone, and with 0 epochs there is no training"),
         (["--unfreeze", "null", *MAPS], "maps is of a backbone that is trained: give unfreeze too"),
         (["--combine", "gate"], "combine is with a backbone that stays frozen"),
+        (["--refit", "all"], "refit would train a second backbone"),
     ],
 )
 def test_what_does_not_go_with_a_trained_backbone_is_refused_in_a_line(place, flags, line):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.adapter.front import Front, Fronts, hide_
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
-from pipeline.core.stores import Stores
+from pipeline.core.stores import Stores, view_of
 
 SHARE = 0.6  # of the free memory, where nobody says how much
 BLOCK_BYTES = 16 << 20  # of float16 that are read at a time; less where there is little room
@@ -102,34 +102,53 @@ class FromDisk:
 
     def hold(self, rows: NDArray, out: torch.Tensor | list[torch.Tensor] | None = None) -> InMemory:
         """The frames ``rows`` (n,) on the device, in that order; in the first rows of ``out``, where given."""
-        out = _rows_of(self.empty(len(rows)) if out is None else out, 0, len(rows))
+        out = self.empty(len(rows)) if out is None else out
+        out = [part[: len(rows)] for part in out] if isinstance(out, list) else out[: len(rows)]
         view, frame = np.divmod(rows, len(self.store_rows))
         for number, name in enumerate(self.views):
             of_view = np.flatnonzero(view == number)
-            blocks = Blocks(self.store, self.store_rows[frame[of_view]], name, self._block_bytes)
-            for places in blocks.places():
-                at = of_view[places]
-                if self._as_stored and (np.diff(at) == 1).all():  # read to where they are to be
-                    to = _rows_of(out, at[0], at[-1] + 1)
-                    blocks.read(places, [part.numpy() for part in to] if isinstance(to, list) else to.numpy())
-                    continue
-                values = torch.from_numpy(blocks.read(places)).to(self.device)
-                values = self.front(values) if self._projected else values
-                each = zip(out, self.front.columns, strict=True) if isinstance(out, list) else [(out, slice(None))]
-                for part, columns in each:
-                    part.index_copy_(0, torch.from_numpy(at).to(self.device), values[:, columns])
+            for store, own, stored, front, part in self._each(self.store_rows[frame[of_view]], name, out):
+                at = of_view
+                if len(lacking := np.flatnonzero(own < 0)):
+                    part[torch.from_numpy(at[lacking]).to(self.device)] = 0
+                    at, own = at[own >= 0], own[own >= 0]
+                self._read(store, own, stored, at, front, part)
         present = self._present(self.store_rows[frame])
-        if present is not None and self._projected:
-            hide_(out, self.front.columns, ~present)
         return InMemory(out, None if self._projected else self.front, present)
+
+    def _each(
+        self, store_rows: NDArray, name: str, out: torch.Tensor | list[torch.Tensor]
+    ) -> Iterator[tuple[FeatureStore, NDArray, str, Front, torch.Tensor]]:
+        """Of each store: its own rows (n,), -1 where it lacks one, its view, its front, and its part of ``out``."""
+        if not isinstance(self.store, Stores):
+            yield self.store, store_rows, name, self.front, out
+            return
+        for number, (store, front) in enumerate(zip(self.store.stores, self.front.blocks, strict=True)):
+            part = out[number] if isinstance(out, list) else out[:, self.front.columns[number]]
+            yield store, self.store.own_rows(store_rows, number), view_of(store, name), front, part
+
+    def _read(
+        self, store: FeatureStore, rows: NDArray, view: str, at: NDArray, front: Front, out: torch.Tensor
+    ) -> None:
+        """Rows (n,) of one store, projected where anything is, to the places ``at`` (n,) of ``out``."""
+        blocks, as_stored = Blocks(store, rows, view, self._block_bytes), self._as_stored
+        for places in blocks.places():
+            to = at[places]
+            if as_stored and to[-1] - to[0] == len(to) - 1 and (to[1:] > to[:-1]).all():
+                blocks.read(places, out[to[0] : to[-1] + 1].numpy())  # to where they are to be
+                continue
+            values = torch.from_numpy(blocks.read(places)).to(self.device)
+            out.index_copy_(0, torch.from_numpy(to).to(self.device), front(values) if self._projected else values)
 
     def empty(self, num_rows: int) -> torch.Tensor | list[torch.Tensor]:
         """Room on the device for as many rows; of several stores as they are stored, for those of each."""
-        if self._as_stored and isinstance(self.store, Stores):
-            widths = [of.stop - of.start for of in self.front.columns]
-            return [torch.from_numpy(np.empty((num_rows, width), np.float16)) for width in widths]
         if self._as_stored:  # numpy asks for large pages: to touch the memory first is most of what a load costs
-            return torch.from_numpy(np.empty((num_rows, self.front.num_inputs), np.float16))
+            room = torch.from_numpy(np.empty((num_rows, self.front.num_inputs), np.float16))
+            if not isinstance(self.store, Stores):
+                return room
+            widths = [of.stop - of.start for of in self.front.columns]  # pieces of one array, as that has large pages
+            pieces = room.flatten().split([num_rows * width for width in widths])
+            return [piece.view(num_rows, width) for piece, width in zip(pieces, widths, strict=True)]
         dtype = torch.float32 if self._projected else torch.float16
         return torch.empty((num_rows, self.front.num_inputs), dtype=dtype, device=self.device)
 
@@ -163,19 +182,13 @@ class FromDisk:
         return self.front.projects
 
 
-def _rows_of(values: torch.Tensor | list[torch.Tensor], start: int, stop: int) -> torch.Tensor | list[torch.Tensor]:
-    return [part[start:stop] for part in values] if isinstance(values, list) else values[start:stop]
-
-
 class Blocks:
     """The store's ``rows`` (n,) in blocks (m, D) float16 of at most ``size`` bytes, in the order of the store.
 
     Going through the blocks reads them, each time again; only one is in memory.
     """
 
-    def __init__(
-        self, store: FeatureStore | Stores, rows: NDArray, view: str = "original", size: int = BLOCK_BYTES
-    ) -> None:
+    def __init__(self, store: FeatureStore, rows: NDArray, view: str = "original", size: int = BLOCK_BYTES) -> None:
         self.store, self.rows, self.view = store, np.asarray(rows, dtype=np.int64), view
         self._most = max(1, size // (2 * store.widths[view]))
 
@@ -191,12 +204,11 @@ class Blocks:
             for start in range(0, len(near), self._most):
                 yield near[start : start + self._most]
 
-    def read(
-        self, places: NDArray[np.int64], out: NDArray[np.float16] | list[NDArray[np.float16]] | None = None
-    ) -> NDArray[np.float16] | list[NDArray[np.float16]]:
+    def read(self, places: NDArray[np.int64], out: NDArray[np.float16] | None = None) -> NDArray[np.float16]:
         """The block (m, D) at ``places`` (m,); in ``out``, where given."""
-        block = self.store.read(self.rows[places], self.view, out)
-        self.store.let_go(self.rows[places], self.view)
+        rows = self.rows[places]
+        block = self.store.read(rows, self.view, out)
+        self.store.let_go(rows, self.view)
         return block
 
 

@@ -219,13 +219,14 @@ class FeatureStore:
     def let_go(self, rows: np.ndarray, name: str = "original") -> None:
         """Gives back the memory that reading ``rows`` (n,) has mapped, which else stays until the process ends.
 
-        Of a store read whole that is the size of the store. What is let go is read again when it is asked for.
+        Of a store read whole that is the size of the store. What is let go is read again when it is asked for; so are
+        chunks between those of ``rows``, which are let go too.
         """
-        if not hasattr(mmap, "MADV_DONTNEED"):
+        if not self._maps or not len(rows) or not hasattr(mmap, "MADV_DONTNEED"):
             return
-        for index in np.unique(np.asarray(rows) // self.chunk_rows):
-            if (name, int(index)) in self._maps:
-                self._maps[name, int(index)].base.madvise(mmap.MADV_DONTNEED)
+        for index in range(int(rows.min()) // self.chunk_rows, int(rows.max()) // self.chunk_rows + 1):
+            if (name, index) in self._maps:
+                self._maps[name, index].base.madvise(mmap.MADV_DONTNEED)
 
     def _read_inside(self, name: str, index: int, inside: np.ndarray, out: np.ndarray) -> None:
         """Rows ``inside`` (n,) of one chunk into ``out`` (n, D)."""

@@ -6,7 +6,6 @@ says so. A view that a store does not have is its 'original' there: augmented pi
 With one store there is nothing to join: ``FeatureStore`` itself is used.
 """
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ class Stores:
         self.names = store_names([store.path for store in self.stores])
         self.path = " + ".join(str(store.path) for store in self.stores)
         self.views = list(dict.fromkeys(view for store in self.stores for view in store.views))
-        each = {view: [store.widths[_view_of(store, view)] for store in self.stores] for view in self.views}
+        each = {view: [store.widths[view_of(store, view)] for store in self.stores] for view in self.views}
         self._columns = {view: _slices(widths) for view, widths in each.items()}
         self.columns = self._columns["original"]
         self.widths = {view: sum(widths) for view, widths in each.items()}
@@ -65,6 +64,7 @@ class Stores:
             self.widths["logits"] = self.stores[self._with_logits].widths["logits"]
         self.num_features = self.widths["original"]
         self.keys, self._own = _union([store.keys for store in self.stores])
+        self._complete = not any(self.lacking())
         self.made_by = _together(self.names, [store.made_by for store in self.stores], self._with_logits)
 
     def own_rows(self, rows: np.ndarray, number: int) -> np.ndarray:
@@ -77,6 +77,8 @@ class Stores:
 
     def present(self, rows: np.ndarray) -> np.ndarray | None:
         """Which stores have each of ``rows`` (n,), as (n, S); None where all have all."""
+        if self._complete:
+            return None
         there = np.stack([own[rows] >= 0 for own in self._own], axis=1)
         return None if there.all() else there
 
@@ -84,31 +86,18 @@ class Stores:
         """How many rows each store lacks."""
         return [int((own < 0).sum()) for own in self._own]
 
-    def read(
-        self, rows: np.ndarray, name: str = "original", out: np.ndarray | list[np.ndarray] | None = None
-    ) -> np.ndarray | list[np.ndarray]:
-        """As ``FeatureStore.read``: rows (n,) of a view as (n, D) float16, the columns of each store after another.
-
-        ``out`` may be a list with an array for each store, (n, its width): so nothing is copied.
-        """
+    def read(self, rows: np.ndarray, name: str = "original") -> np.ndarray:
+        """As ``FeatureStore.read``: rows (n,) of a view as (n, D) float16, the columns of each store after another."""
         rows = np.asarray(rows, dtype=np.int64)
         if name not in self.widths:
             raise UserError(f"'{name}' is not in the stores {self.path}, which have {list(self.widths)}")
-        out = np.empty((len(rows), self.widths[name]), np.float16) if out is None else out
+        out = np.empty((len(rows), self.widths[name]), np.float16)
         if name == "logits":
             _read_into(out, self.stores[self._with_logits], self._own[self._with_logits][rows], name)
             return out
-        parts = out if isinstance(out, list) else [out[:, columns] for columns in self._columns[name]]
-        for part, store, own in zip(parts, self.stores, self._own, strict=True):
-            _read_into(part, store, own[rows], _view_of(store, name))
+        for columns, store, own in zip(self._columns[name], self.stores, self._own, strict=True):
+            _read_into(out[:, columns], store, own[rows], view_of(store, name))
         return out
-
-    def let_go(self, rows: np.ndarray, name: str = "original") -> None:
-        """As ``FeatureStore.let_go``."""
-        for store, own in zip(self.stores, self._own, strict=True):
-            if name != "logits" or "logits" in store.widths:
-                of_store = own[rows]
-                store.let_go(of_store[of_store >= 0], name if name == "logits" else _view_of(store, name))
 
 
 def side_by_side(stores: Sequence[FeatureStore]) -> FeatureStore | Stores:
@@ -165,16 +154,17 @@ def made_by_each(made_by: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]
     return [(of["name"], of["made_by"]) for of in made_by.get("stores", [{"name": "", "made_by": dict(made_by)}])]
 
 
+def view_of(store: FeatureStore, view: str) -> str:
+    """The view of one of several stores that is read where ``view`` is asked for: 'original' where it lacks that."""
+    return view if view in store.widths else "original"
+
+
 def _named(stores: Sequence[Mapping[str, Any]] | None) -> str:
     return "one store" if stores is None else f"{len(stores)} stores ({', '.join(of['name'] for of in stores)})"
 
 
 def _first_key(store: FeatureStore) -> str:
     return "/".join(map(str, store.keys[["video", "frame"]].iloc[0])) if len(store.keys) else "none"
-
-
-def _view_of(store: FeatureStore, view: str) -> str:
-    return view if view in store.widths else "original"
 
 
 def _slices(widths: Sequence[int]) -> list[slice]:
@@ -184,27 +174,9 @@ def _slices(widths: Sequence[int]) -> list[slice]:
 
 def _read_into(out: np.ndarray, store: FeatureStore, own: np.ndarray, view: str) -> None:
     """Rows ``own`` (n,) of a store into ``out`` (n, D), which may be some columns of more; zeros where they are -1."""
-    at = np.flatnonzero(own >= 0)
-    wanted = own[at]
-    if len(at) < len(own):
-        out[own < 0] = 0
-    if (wanted[1:] < wanted[:-1]).any():  # in the store's own order it reads each chunk once
-        order = np.argsort(wanted, kind="stable")
-        at, wanted = at[order], wanted[order]
-    elif len(at) == len(own) and out.flags.c_contiguous:
-        store.read(wanted, view, out)
-        return
-    # A chunk at a time, into the same memory: it stays in the processor's cache until it is put into its columns.
-    chunk_of = wanted // store.chunk_rows
-    bounds = [0, *(np.flatnonzero(chunk_of[1:] != chunk_of[:-1]) + 1), len(wanted)]
-    room = np.empty((max(np.diff(bounds)), out.shape[1]), np.float16)
-    for start, end in itertools.pairwise(bounds):
-        part, rows = room[: end - start], at[start:end]
-        store.read(wanted[start:end], view, part)
-        if end > start and rows[-1] - rows[0] == end - start - 1 and (rows[1:] > rows[:-1]).all():
-            out[rows[0] : rows[-1] + 1] = part
-        else:
-            out[rows] = part
+    there = own >= 0
+    out[~there] = 0
+    out[there] = store.read(own[there], view)
 
 
 def _union(each: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[np.ndarray]]:

@@ -31,6 +31,7 @@ from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import options_of
 
 BATCH_NORMS = ("frozen", "train")
+REFITS = ("none", "best", "all")
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,12 @@ class TrainConfig:
         "of that part it is fitted",
         within="[2, 100]",
     )
+    refit: str = option(
+        "none",
+        help="in the end, train the network anew on the training groups and those of the selection part: for as many "
+        "epochs as the best one, or for all; that one is the run's",
+        choices=REFITS,
+    )
     patience: int | None = option(
         None, help="epochs without a better score after which training ends", within="[1, inf)"
     )
@@ -256,6 +263,8 @@ class TrainConfig:
             raise UserError("train: unfreeze trains one backbone, and data names several stores")
         if self.combine != "none":
             raise UserError("train: combine is with a backbone that stays frozen: leave it out, or unfreeze")
+        if self.refit != "none":
+            raise UserError("train: refit would train a second backbone from the start: leave it out, or unfreeze")
         if self.augment and self.maps is not None:
             raise UserError("train: augment changes pixels, and maps are of the frames as they are: leave one out")
         if SAMPLERS[self.sampler].two_views and not self.augment:

@@ -21,7 +21,7 @@ from pipeline.core import projection
 from pipeline.core.clips import Clips
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import opposites
-from pipeline.core.frame_set import FrameSet, frame_set, held_names
+from pipeline.core.frame_set import PARTS, FrameSet, frame_set, held_names
 from pipeline.core.numbering import common_step, numbered_alike
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, refuse_seen
@@ -46,7 +46,7 @@ UNREAD = (
     "clip_windows", "clip_stride", "clip_pooling", "clip_top_k", "embedding_size", "dropout", "select_by",
     "au_threshold_folds", "patience", "look_every", "top_k", "batch_size", "learning_rate", "optim_betas",
     "weight_decay", "warm_up", "decay", "clip_norm", "precision", "modality_dropout", "combine", "combine_folds",
-    "seed", "evaluate", "all",
+    "refit", "seed", "evaluate", "all",
 )  # fmt: skip
 WATCHED = 1000  # evenly spaced frames, or clips, of a part that are scored after each epoch
 # Of the config, what it takes to use the adapter without it.
@@ -54,6 +54,7 @@ FACTS = (
     "model", "loss", "sampler", "temperature", "margin", "pooling", "embedding_size", "normalise", "reduce", "dropout",
     "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "model_options", "loss_options",
     "loss_weights", "sampler_options", "augment", "test_split", "select_split", "split_seed",
+    "refit",
 )  # fmt: skip
 
 
@@ -204,6 +205,15 @@ def made_of(data: TrainingData, adapter: Adapter, centres: np.ndarray) -> OfWind
     return embed_clips(adapter, data.source, around, torch.from_numpy(of).to(data.device))
 
 
+def trained_on(data: TrainingData, rows: np.ndarray) -> TrainingData:
+    """The same, with these rows (n,) of its frames as the training part."""
+    part = np.full_like(data.frames.part, -1)
+    part[rows] = PARTS.index("train")
+    around, of = windows_of(data.config, data.frames, data.windows, rows)
+    frames = dataclasses.replace(data.frames, part=part)
+    return dataclasses.replace(data, frames=frames, rows=around, centres=rows[of])
+
+
 def _refuse_select_by(select_by: str | None, frames: FrameSet, dataset: str) -> None:
     """Raises ``UserError`` where ``select_by`` is of people and the labels are not, or the other way round."""
     if select_by is None:
@@ -290,11 +300,17 @@ def _source(
 def _seen(config: TrainConfig, frames: FrameSet) -> dict[str, Seen]:
     """What the run is made with, by part.
 
-    A run of 0 epochs takes no more of the training part than mean and deviation, or a projection.
+    A run of 0 epochs takes no more of the training part than mean and deviation, or a projection. One that is refitted
+    is trained on its selection part too.
     """
     trained = config.trains or config.normalise != "none" or (config.reduce and config.test_split is not None)
     parts = [*(["train"] if trained else []), *(["select"] if config.trains else []), "val"]
-    return {part: Seen.of(*frames.names_of(part)) for part in parts}
+    return {part: Seen.of(*frames.names_of(*(_taught(config) if part == "train" else [part]))) for part in parts}
+
+
+def _taught(config: TrainConfig) -> list[str]:
+    """The parts that the weights of a finished run are from."""
+    return ["train", "select"] if config.refit != "none" and config.trains else ["train"]
 
 
 def _front(
@@ -387,9 +403,9 @@ def _facts(
         **({} if fold is None else {"fold": fold}),
         "trained_on": {
             "dataset": dataset,
-            "videos": len(frames.names_of("train")[1]),
-            "groups": len(frames.names_of("train")[0]),
-            "frames": len(frames.centres("train")),
+            "videos": len(frames.names_of(*_taught(config))[1]),
+            "groups": len(frames.names_of(*_taught(config))[0]),
+            "frames": sum(len(frames.centres(part)) for part in _taught(config)),
         },
         "made_by": store.made_by,
     }

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from pipeline.adapter.inference import as_values
-from pipeline.core.frame_set import PARTS, FrameSet, folds_of
-from pipeline.training.data import TrainingData, made_of, windows_of
+from pipeline.core.frame_set import FrameSet, folds_of
+from pipeline.training.data import TrainingData, made_of, trained_on
 from pipeline.training.start import first
 
 AT_ONCE = 8192  # windows that are predicted at a time
@@ -69,7 +69,9 @@ def predict_out_of_fold(
         held = np.flatnonzero(fold_of_row == fold)
         if not len(held):
             continue
-        adapter, trainer = first(_trained_on(data, training[fold_of != fold]), seed)
+        # An earlier run has seen the rows that are held out here: these networks start anew.
+        rest = dataclasses.replace(trained_on(data, training[fold_of != fold]), earlier=None)
+        adapter, trainer = first(rest, seed)
         for epoch in range(epochs):
             trainer.epoch(epoch)
         trainer.let_go()
@@ -88,13 +90,3 @@ def _strata(frames: FrameSet, rows: np.ndarray) -> np.ndarray:
     if frames.aus.shape[1]:
         return np.minimum(np.nansum(frames.aus[rows], axis=1), 4).astype(np.int64)
     return frames.label[rows] + 1
-
-
-def _trained_on(data: TrainingData, rows: np.ndarray) -> TrainingData:
-    """The same, with these rows of its frames as the training part."""
-    part = np.full_like(data.frames.part, -1)
-    part[rows] = PARTS.index("train")
-    around, of = windows_of(data.config, data.frames, data.windows, rows)
-    frames = dataclasses.replace(data.frames, part=part)
-    # An earlier run has seen the rows that are held out here: these networks start anew.
-    return dataclasses.replace(data, frames=frames, rows=around, centres=rows[of], earlier=None)

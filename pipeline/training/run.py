@@ -22,7 +22,7 @@ from pipeline.metrics import combine
 from pipeline.training import checkpoints
 from pipeline.training.board import Board, hparams_of, write_mean
 from pipeline.training.config import TrainConfig, write_config
-from pipeline.training.data import TrainingData, load_data
+from pipeline.training.data import TrainingData, load_data, trained_on
 from pipeline.training.fitting import Fitted, fit_out_of_fold, wanted_of
 from pipeline.training.loop import NotFinite, Trainer
 from pipeline.training.messages import how_far, progress_line
@@ -188,7 +188,10 @@ def _finish(run: SeedRun, board: Board) -> None:
     if data.trunk is not None:
         best.facts |= data.trunk.finish(run.folder)
         data = dataclasses.replace(data, source=data.trunk.stored(run.folder))
-    best.centres = class_centres(data, best)
+    taught = data
+    if data.config.refit != "none" and run.trainer:
+        taught, best = _refitted(run, best)
+    best.centres = class_centres(taught, best)
     fitted = _fitted(run)
     for adapter in (best, run.adapter):
         if fitted.thresholds:
@@ -196,11 +199,33 @@ def _finish(run: SeedRun, board: Board) -> None:
         if fitted.combine:
             adapter.facts["combine"] = fitted.combine
     save_adapter(run.folder / "best.safetensors", best)
-    leave_examples(data, best, run.folder)
+    leave_examples(taught, best, run.folder)
     last = {"epoch": run.epoch, "select": run.score, "steps": _steps(run)}
     save_adapter(run.folder / "last.safetensors", run.adapter, **last)
     (run.folder / "state.safetensors").unlink(missing_ok=True)
     show(data, best, board, run.result["epoch"])
+
+
+def _refitted(run: SeedRun, best: Adapter) -> tuple[TrainingData, Adapter]:
+    """What ``best`` is once more, trained on the groups of the selection part too, and what it is trained on.
+
+    It has the seed's first weights, the same schedule, and as many epochs as the best one had, or with ``refit`` 'all'
+    as the run had. Nothing is left but the validation part that it was not trained on, so nothing more is chosen.
+    """
+    run.trainer.let_go()  # the memory of features that are read from disk
+    frames = run.data.frames
+    data = trained_on(run.data, np.union1d(frames.centres("train"), frames.centres("select")))
+    adapter, trainer = first(data, best.facts["seed"])
+    epoch, wanted = 0, run.epoch if data.config.refit == "all" else run.result["epoch"]
+    with Line() as line:
+        while epoch < wanted and trainer.share_done(epoch) < 1:  # steps of the optimiser may be over before
+            epoch += 1
+            means = _epoch(trainer, epoch, data)
+            of = f"epoch {epoch} of {wanted}"
+            line.say(f"{run.folder}: trains anew with the selection part, {of}, loss {means['loss']:.4g}")
+    trainer.let_go()
+    adapter.facts = best.facts
+    return data, adapter
 
 
 def _fitted(run: SeedRun) -> Fitted:

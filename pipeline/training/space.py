@@ -28,7 +28,7 @@ from pipeline.training.losses import LOSSES
 SHARED = (
     "data", "labels", "unit", "clips", "frames", "output", "name", "runs", "projection", "alike", "test_split",
     "select_split", "split_seed", "select_by", "au_threshold_folds", "look_every", "top_k", "memory_gb", "seed",
-    "combine", "combine_folds", "device", "evaluate", "all",
+    "combine", "combine_folds", "refit", "device", "evaluate", "all",
 )  # fmt: skip
 MAPPINGS = ("model_options", "loss_options", "sampler_options")
 DIGITS = 3  # of a number between two ends, so that the lines of params.yaml stay short
