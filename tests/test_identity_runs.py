@@ -142,6 +142,11 @@ def test_what_chooses_the_best_epoch_must_fit_the_labels(place):
         run("y", "--loss", "arcface", "--select-by", "identification_at_1e-2", "--labels", "others.parquet")
 
 
+def test_a_refit_is_refused_since_people_of_the_selection_part_are_no_classes(place):
+    with pytest.raises(UserError, match="refit trains on the selection part too, whose people are none of the run's"):
+        run("x", "--loss", "arcface", "--epochs", "1", "--refit", "all")
+
+
 def test_a_part_without_query_people_is_not_scored(place):
     labels = read_labels(Path("data/labels.parquet"))
     table = labels.table.copy()

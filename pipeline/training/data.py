@@ -111,6 +111,10 @@ def load_data(
     device, views = pick_device(config.device), _views(config, store)
     kept, read = kept or Kept(), what_is_read(config)
     frames = kept.get("frames", read, lambda: _frames(config, store, labels, fold))
+    if config.refit != "none" and frames.identity_set is not None:
+        raise UserError(
+            "refit trains on the selection part too, whose people are none of the run's classes: leave it out"
+        )
     _refuse_select_by(config.select_by, frames, labels.dataset)
     _refuse_without_pairs(config.select_by, frames, labels.dataset)
     held_out = held_names(frames, labels, "val")
