@@ -372,8 +372,11 @@ def test_an_error_is_one_line_on_stderr_and_exit_status_2(workplace):
 def test_help_reads_well():
     done = python(ROOT / "extract.py", "--help", cwd=ROOT)
     assert done.returncode == 0
-    for word in ("-d X, --data X", "-s X, --store X", "-b X", "--no-data-aug", "--input-size", "--dry-run", "--stride"):
+    words = ("--data X", "--store X", "--batch-size X", "--no-data-aug", "--input-size", "--dry-run", "--stride")
+    for word in words:
         assert word in done.stdout
+    for pair in ("-d( X)?, --data X", "-s( X)?, --store X"):  # since Python 3.13 without the first X
+        assert re.search(pair, done.stdout)
 
 
 def chunk_files(store: str) -> dict[Path, tuple]:

@@ -1,5 +1,6 @@
 """Files of features that others made: what they claim and where they point to is looked at before it is believed."""
 
+import io
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import tarfile
 import warnings
 import zipfile
 import zlib
-from pathlib import Path, io
+from pathlib import Path
 
 import h5py
 import numpy as np

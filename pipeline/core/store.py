@@ -400,8 +400,11 @@ def resolved(path: Path) -> Path:
     """Where ``path`` really lies: links are followed, so that a store has one name and one lock."""
     try:
         real = Path(path).resolve()
+        in_circles = real.is_symlink()  # Python 3.13 says nothing and gives the link
     except (OSError, RuntimeError):
-        raise UserError(f"{path} is a link that leads to itself") from None
+        in_circles = True
+    if in_circles:
+        raise UserError(f"{path} is a link that leads to itself")
     return Path(path) if real == Path(os.path.abspath(path)) else real
 
 
