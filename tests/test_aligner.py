@@ -430,9 +430,11 @@ def test_a_machine_that_does_not_see_the_aligner_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(DETECTORS, "mtcnn", lambda min_face, confidence: find_squares)
     monkeypatch.setattr(cluster, "name_of_machine", lambda: "here")
     mark, aligner = Mark.put(tmp_path / "out/.partial"), aligner_file(tmp_path / "a.safetensors")
-    gone = Cutter(CutSettings(points=tmp_path / "gone.safetensors"), tmp_path, mark)
+    settings = CutSettings(points=aligner)
+    gone = Cutter(CutSettings(points=tmp_path / "gone.safetensors"), settings.points_digest, tmp_path, mark)
     assert gone.ready()[1] == f"does not see {tmp_path}/gone.safetensors"
-    assert Cutter(CutSettings(points=aligner), tmp_path, mark).ready()[1] is None
+    assert Cutter(settings, "of another", tmp_path, mark).ready()[1] == f"has another aligner at {aligner}"
+    assert Cutter(settings, settings.points_digest, tmp_path, mark).ready()[1] is None
 
 
 def test_the_section_of_params_holds_the_defaults():

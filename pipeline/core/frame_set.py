@@ -405,3 +405,10 @@ def folds_of(label: np.ndarray, group: np.ndarray, folds: int, seed: int) -> np.
         sizes[best] += sizes_of_groups[number]
         fold_of[number] = best
     return fold_of[of_group]
+
+
+def rows_of(store: FeatureStore, frames: FrameSet) -> np.ndarray:
+    """Where the frames (N,) of a frame set lie in a store that may be another than theirs; -1 where it lacks one."""
+    video = pd.Series(np.array(frames.videos, dtype=object)[frames.video])
+    at = places_of(store.keys, codes_of(store.keys, video), frames.frame)
+    return np.append(store.keys["row"].to_numpy(), -1)[at]

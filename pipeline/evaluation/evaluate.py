@@ -28,19 +28,17 @@ from pipeline.core.clips import Clips
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import opposites
 from pipeline.core.files import all_or_none
-from pipeline.core.frame_set import FrameSet, frame_set, held_names
+from pipeline.core.frame_set import FrameSet, frame_set, held_names, rows_of
 from pipeline.core.join import (
     ALIKE_HELP,
     CLIPS,
     DATA_HELP,
     FRAMES,
     LABELS,
-    codes_of,
     data_of_run,
     frame_table,
     one_fold,
     open_labelled,
-    places_of,
     with_files,
 )
 from pipeline.core.numbering import numbered_alike
@@ -436,11 +434,10 @@ def inputs(data: FoldData, adapter: Adapter, device: torch.device) -> Source:
 
 def _rows_in(store: FeatureStore, frames: FrameSet) -> np.ndarray:
     """Where all frames (N,) lie in the features of one seed. Raises ``UserError`` where it lacks any."""
-    video = pd.Series(np.array(frames.videos, dtype=object)[frames.video])
-    at = places_of(store.keys, codes_of(store.keys, video), frames.frame)
-    if (at < 0).any():
-        raise UserError(f"{store.path} lacks {int((at < 0).sum()):,} frames that another seed has: train it again")
-    return store.keys["row"].to_numpy()[at]
+    rows = rows_of(store, frames)
+    if (rows < 0).any():
+        raise UserError(f"{store.path} lacks {int((rows < 0).sum()):,} frames that another seed has: train it again")
+    return rows
 
 
 def windows_of(data: FoldData, adapter: Adapter) -> Windows:

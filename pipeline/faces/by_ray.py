@@ -33,7 +33,8 @@ def cut_on_ray(tasks: list[Task], expected: int, address: str, workers: int | No
     mark = Mark.put(tasks[0].out / PARTIAL)
     try:
         with cluster.connected(address) as ray:
-            crew = Crew(ray, Cutter, (tasks[0].settings, tasks[0].root, mark), Size(1, 0), workers)
+            of_worker = (settings, settings.points_digest, tasks[0].root, mark)
+            crew = Crew(ray, Cutter, of_worker, Size(1, 0), workers)
             progress.details = lambda elapsed: f" ({crew.in_words()})"
             for number, (why, frames) in crew.run(tasks, [1] * len(tasks), lambda: progress.show(progress.done)):
                 progress.show(progress.done + frames)
@@ -48,8 +49,8 @@ def cut_on_ray(tasks: list[Task], expected: int, address: str, workers: int | No
 class Cutter:
     """A worker with a detector of its own."""
 
-    def __init__(self, settings: CutSettings, root: Path, mark: Mark) -> None:
-        self.settings, self.root, self.mark = settings, root, mark
+    def __init__(self, settings: CutSettings, points_digest: str | None, root: Path, mark: Mark) -> None:
+        self.settings, self.points_digest, self.root, self.mark = settings, points_digest, root, mark
 
     def ready(self) -> tuple[str, str | None]:
         """The name of this machine, and why it cannot work or None."""
@@ -60,6 +61,8 @@ class Cutter:
             return machine, f"does not see {self.mark.path.parents[1]}"
         if self.settings.points is not None and not self.settings.points.is_file():
             return machine, f"does not see {self.settings.points}"
+        if self.settings.points_digest != self.points_digest:
+            return machine, f"has another aligner at {self.settings.points}"
         cv2.setNumThreads(1)
         torch.set_num_threads(1)
         self.detect = make_detector(self.settings)

@@ -183,7 +183,7 @@ class Trainer:
         for name, value in of["optimizer"].items():
             number, key = name.split(".")
             parameter = self.parameters[int(number)]
-            # Moments lie in memory as their parameter does, which of a convolution may be channels last.
+            # In memory as their parameter, of a convolution channels last: fused AdamW (torch 2.15) assumes it.
             like = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
             self.optimizer.state[parameter][key] = like.to(self._device)
         self.steps = int(max(state["step"] for state in self.optimizer.state.values()))

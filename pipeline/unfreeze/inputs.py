@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pipeline.core.frame_set import FrameSet
-from pipeline.core.join import codes_of, places_of
+from pipeline.core.frame_set import FrameSet, rows_of
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore, differences
 from pipeline.core.tables import Frames
@@ -107,18 +105,10 @@ def open_maps(path: Path, frames: FrameSet, made_by: dict[str, Any], cut: str) -
     plain = [{k: v for k, v in of.items() if k not in ours} for of in (store.made_by, made_by)]
     if other := differences(*plain):
         raise UserError(f"the maps {path} and the features are of two makings: {other}")
-    names = np.array(frames.videos, dtype=object)[frames.video]
-    rows = rows_of(store, names, frames.frame)
+    rows = rows_of(store, frames)
     if (rows < 0).any():
         raise UserError(
             f"{int((rows < 0).sum()):,} of {len(rows):,} frames have no map in {path}: add them with "
             f"'python extract.py --maps {cut}'"
         )
     return Maps(store, rows)
-
-
-def rows_of(store: FeatureStore, video: NDArray, frame: NDArray) -> NDArray[np.int64]:
-    """Where frames (n,), by the names of their videos and their numbers, lie in a store; -1 where they do not."""
-    at = places_of(store.keys, codes_of(store.keys, pd.Series(video)), frame)
-    row = np.append(store.keys["row"].to_numpy(), -1)
-    return row[at]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.adapter import sources
 from pipeline.adapter.front import Front
 from pipeline.adapter.own import BACKBONE, FEATURES
-from pipeline.core.frame_set import FrameSet
+from pipeline.core.frame_set import FrameSet, rows_of
 from pipeline.core.join import frame_table
 from pipeline.core.params import UserError
 from pipeline.core.progress import Line
@@ -28,7 +28,7 @@ from pipeline.core.tables import read_frames, weights_file
 from pipeline.extraction.backbones import load_backbone, pooling_of
 from pipeline.extraction.views import Change
 from pipeline.extraction.weights.file import load, tensors_sha256
-from pipeline.unfreeze.inputs import Inputs, drawn_change, open_maps, open_pixels, rows_of
+from pipeline.unfreeze.inputs import Inputs, drawn_change, open_maps, open_pixels
 from pipeline.unfreeze.network import Network
 
 BLOCK = 256  # frames that are read at a time where nothing is trained
@@ -139,8 +139,7 @@ class Trunk:
     def stored(self, folder: Path) -> sources.InMemory | sources.FromDisk:
         """The inputs of the head by the features that ``finish`` wrote, in the place of ``source``."""
         store = FeatureStore(folder / FEATURES)
-        names = np.array(self.frames.videos, dtype=object)[self.frames.video]
-        rows = rows_of(store, names, self.frames.frame)
+        rows = rows_of(store, self.frames)
         assert (rows >= 0).all()
         return sources.open_inputs(store, rows, self.front, self.network.device)
 
