@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import scipy.signal
 import torch
@@ -10,6 +11,7 @@ from pipeline.adapter import pooling
 from pipeline.adapter.heads import HEADS
 from pipeline.adapter.heads.attention_pool import AttentionPool
 from pipeline.adapter.heads.build import build_head
+from pipeline.adapter.heads.common import Dropout
 from pipeline.adapter.heads.gru import GRU
 from pipeline.adapter.heads.original import Original
 from pipeline.adapter.heads.pair_gate import PairGate
@@ -152,7 +154,7 @@ def test_a_head_in_training_follows_the_seed_and_drops_something(variant, window
         torch.manual_seed(seed)
         found.append(head(*window))
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
-    drops = any(isinstance(m, nn.Dropout | nn.Dropout1d) and m.p > 0 for m in head.modules())
+    drops = any(isinstance(m, Dropout) and m.p > 0 for m in head.modules())
     assert drops is (variant not in ("identity", "peterson", "original"))
     assert torch.equal(found[0], found[2]) is not drops
 
@@ -693,6 +695,58 @@ def test_an_option_that_the_head_does_not_take_is_refused_with_those_it_takes():
 def test_an_option_reaches_the_head_and_none_is_its_default():
     assert len(build_head("transformer", D, E, num_layers=2).layers) == 2
     assert len(build_head("transformer", D, E, num_layers=None).layers) == 4
+
+
+# --- dropout
+
+
+def drawn(dropout, *shape, seed=7):
+    """What is left of ones (shape), and the draws (numel,) uint16 of a Mersenne Twister that is not torch's."""
+    torch.manual_seed(seed)
+    left = dropout(torch.ones(shape))
+    words = np.frombuffer(np.random.RandomState(seed).bytes(2 * left.numel() + 8), dtype="<u4")
+    words = words[: len(words) // 2 * 2].reshape(-1, 2)[:, ::-1]  # of two the first is the upper half
+    return left, np.ascontiguousarray(words).view("<u2").reshape(-1)[: left.numel()]
+
+
+@pytest.mark.parametrize("p", [0.001, 0.3, 0.5, 0.9])
+def test_dropout_follows_from_the_seed_alone_whatever_the_processor(p):
+    left, draws = drawn(Dropout(p), 50, 7, 11)
+    kept = draws.view("<i2") >= round(p * 65536) - 32768  # as signed numbers
+    np.testing.assert_array_equal(left.flatten().numpy() > 0, kept)
+    assert left.max() == pytest.approx(1 / (1 - p), rel=1e-4)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.4, 0.75])
+def test_dropout_drops_its_share_and_leaves_the_mean_at_each_of_the_places_that_share_a_draw(p):
+    torch.manual_seed(0)
+    left = Dropout(p)(torch.ones(100_000, 4))
+    assert (left == 0).float().mean(dim=0) == pytest.approx([p] * 4, abs=0.006)
+    assert left.mean(dim=0) == pytest.approx([1] * 4, abs=0.03)
+    pairs = ((left[:, 0] == 0) & (left[:, 1] == 0)).float().mean()
+    assert pairs == pytest.approx(p * p, abs=0.006)  # they are independent
+
+
+def test_the_gradient_of_dropout_is_what_it_multiplied_by():
+    torch.manual_seed(0)
+    values = torch.randn(3, 5, 8, requires_grad=True)
+    out = Dropout(0.4)(values)
+    out.sum().backward()
+    torch.testing.assert_close(out, values * values.grad)
+    assert values.grad.unique().tolist() == [0.0, pytest.approx(1 / 0.6, rel=1e-4)]
+
+
+def test_dropout_does_nothing_in_evaluation_or_at_0_and_leaves_the_random_state():
+    values, before = torch.randn(3, 8), torch.get_rng_state()
+    assert Dropout(0.4).eval()(values) is values
+    assert Dropout(0.0)(values) is values
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_dropout_next_to_1_drops_almost_all_and_stays_finite():
+    left = Dropout(0.9999999)(torch.ones(1000))
+    assert left.isfinite().all()
+    assert (left == 0).sum() > 990
 
 
 # --- windows at once

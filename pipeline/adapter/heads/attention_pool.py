@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pipeline.adapter.heads.common import Head, mask
+from pipeline.adapter.heads.common import Dropout, Head, mask
 
 
 class AttentionPool(Head):
@@ -21,7 +21,7 @@ class AttentionPool(Head):
     def __init__(self, num_features: int, embedding_size: int, dropout: float = 0.0):
         super().__init__(num_features, embedding_size)
         self.layers = nn.Sequential(
-            nn.Linear(num_features, embedding_size), nn.LayerNorm(embedding_size), nn.GELU(), nn.Dropout(dropout)
+            nn.Linear(num_features, embedding_size), nn.LayerNorm(embedding_size), nn.GELU(), Dropout(dropout)
         )
         self.attention = nn.Sequential(
             nn.Linear(embedding_size, embedding_size, bias=False), nn.Tanh(), nn.Linear(embedding_size, 1, bias=False)

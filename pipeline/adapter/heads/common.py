@@ -1,8 +1,10 @@
 """What heads share: what is known of one before it runs, the mask, and the checks of their options."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 if TYPE_CHECKING:
@@ -58,6 +60,43 @@ class Projected(Head):
         """Embeddings (B, E) of hidden (B, T, H) and the weights (B, T) of a pooling; zeros where no frame counts."""
         pooled = (weights.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1)
         return mask(self.project(pooled), weights.any(dim=1))
+
+
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) of probability ``p``, whose draws on a CPU depend on the seed alone.
+
+    PyTorch draws other numbers from the same seed on a CPU of Intel than on any other (2.15,
+    ``DistributionKernels.cpp``), and on those others it is slow. Here each value has 16 bits of its own from torch's
+    generator. So ``p`` counts as the nearest multiple of 1 / 65,536. ``whole`` is a dimension along which all is
+    dropped or kept, such as the frames of (B, C, T): then whole channels of a window are dropped. On a CUDA device it
+    is PyTorch's.
+    """
+
+    def __init__(self, p: float, whole: int | None = None) -> None:
+        super().__init__()
+        self.p, self.whole = p, whole
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.p == 0:
+            return values
+        shape = list(values.shape)
+        if self.whole is not None:
+            shape[self.whole] = 1
+        if values.is_cuda:
+            alike = self.whole is None
+            return F.dropout(values, self.p) if alike else values * F.dropout(values.new_ones(shape), self.p)
+        dropped = min(round(self.p * _LEVELS), _LEVELS - 1)
+        count = math.prod(shape)
+        # From the least number on: else torch leaves the sign out, and with it one bit in 64.
+        bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+        kept = bits.view(torch.int16)[:count].view(shape) >= dropped - _LEVELS // 2
+        return values * kept.to(values.dtype).mul_(_LEVELS / (_LEVELS - dropped))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+_LEVELS = 1 << 16
 
 
 def mask(values: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

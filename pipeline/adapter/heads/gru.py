@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pipeline.adapter.heads.common import Projected, check_count, mask
+from pipeline.adapter.heads.common import Dropout, Projected, check_count, mask
 
 
 class GRU(Projected):
@@ -25,7 +25,7 @@ class GRU(Projected):
         self.gru = nn.GRU(
             num_features, embedding_size, num_layers, batch_first=True, dropout=between, bidirectional=True
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.project_out = nn.Linear(2 * embedding_size, embedding_size)
 
     def hidden(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from pipeline.adapter.heads.common import Projected, check_number, mask
+from pipeline.adapter.heads.common import Dropout, Projected, check_number, mask
 
 if TYPE_CHECKING:
     from pipeline.adapter.pooling import Pooling
@@ -34,12 +34,12 @@ class MLP(Projected):
         if type(width) is not int or not 1 <= width <= MOST_HIDDEN:
             raise ValueError(f"hidden_size must be a whole number from 1 to {MOST_HIDDEN:,}, and is {width!r}")
         check_number(0, 1, input_dropout=input_dropout)
-        self.input_dropout = nn.Dropout(input_dropout)
+        self.input_dropout = Dropout(input_dropout)
         self.layers = nn.Sequential(
             nn.Linear(num_features, width),
             nn.LayerNorm(width),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(width, embedding_size),
         )
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pipeline.adapter.heads.common import Head, check_number, mask
+from pipeline.adapter.heads.common import Dropout, Head, check_number, mask
 
 
 class Original(Head):
@@ -22,7 +22,7 @@ class Original(Head):
     def __init__(self, num_features: int, embedding_size: int = 1024, input_dropout: float = 0.0):
         super().__init__(num_features, embedding_size)
         check_number(0, 1, input_dropout=input_dropout)
-        self.dropout = nn.Dropout(input_dropout)
+        self.dropout = Dropout(input_dropout)
         self.linear = nn.Linear(num_features, embedding_size, bias=False)
 
     def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.adapter.heads.common import Head, check_number, mask
+from pipeline.adapter.heads.common import Dropout, Head, check_number, mask
 from pipeline.adapter.pooling import mean
 
 
@@ -53,7 +53,7 @@ class PairGate(Head):
         self.gate = nn.Sequential(
             nn.Linear(2 * num_channels, embedding_size), nn.GELU(), nn.Linear(embedding_size, num_channels)
         )
-        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_channels, embedding_size))
+        self.project = nn.Sequential(Dropout(dropout), nn.Linear(num_channels, embedding_size))
         self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.bias = nn.Parameter(torch.zeros(()))
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pipeline.adapter.heads.common import Head, check_number, mask
+from pipeline.adapter.heads.common import Dropout, Head, check_number, mask
 
 
 class Peterson(Head):
@@ -24,7 +24,7 @@ class Peterson(Head):
     def __init__(self, num_features: int, input_dropout: float = 0.0):
         super().__init__(num_features, num_features)
         check_number(0, 1, input_dropout=input_dropout)
-        self.dropout = nn.Dropout(input_dropout)
+        self.dropout = Dropout(input_dropout)
         self.weight = nn.Parameter(torch.ones(num_features))
 
     def forward(self, features: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

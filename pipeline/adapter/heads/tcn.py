@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pipeline.adapter.heads.common import Projected, check_count, mask
+from pipeline.adapter.heads.common import Dropout, Projected, check_count, mask
 
 MOST_DILATED = 20  # layers: then the receptive field is two million frames
 
@@ -47,7 +47,7 @@ class _DilatedResidual(nn.Module):
         super().__init__()
         self.dilated = nn.Conv1d(num_channels, num_channels, kernel_size=3, padding=dilation, dilation=dilation)
         self.pointwise = nn.Conv1d(num_channels, num_channels, kernel_size=1)
-        self.dropout = nn.Dropout1d(dropout)
+        self.dropout = Dropout(dropout, whole=2)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         change = self.pointwise(torch.relu(self.dilated(hidden.transpose(1, 2))))

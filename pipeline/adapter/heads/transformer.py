@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline.adapter.heads.common import Projected, check_count, mask
+from pipeline.adapter.heads.common import Dropout, Projected, check_count, mask
 
 
 class Transformer(Projected):
@@ -46,7 +46,7 @@ class Transformer(Projected):
             raise ValueError(f"sinusoidal positions need an even embedding_size, and it is {embedding_size}")
         self.positions, self.max_distance = positions, max_distance
         self.project_in = nn.Linear(num_features, embedding_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if positions == "relative":
             self.distance_logits = nn.Parameter(torch.zeros(num_heads, 2 * max_distance + 1))
         self.layers = nn.ModuleList(_AttentionLayer(embedding_size, num_heads, dropout) for _ in range(num_layers))
@@ -92,7 +92,7 @@ class _AttentionLayer(nn.Module):
             nn.GELU(),
             nn.Linear(4 * num_channels, num_channels),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         projected = self.queries_keys_values(self.attention_norm(hidden))
