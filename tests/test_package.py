@@ -49,3 +49,14 @@ def test_an_installed_project_is_whole_and_works_from_any_folder(python, tmp_pat
     assert not (where.parent / "tests").exists()
     assert ran("-c", "import extract, train; from pipeline.embed import Embedder; print(Embedder.load.__name__)")
     assert "usage:" in ran("-m", "train", "--help")
+
+
+def test_dvc_reads_yaml_by_the_parser_in_c():
+    """It reads params.yaml for each stage: in Python that was much of the time of a 'dvc repro' with nothing to do."""
+    pytest.importorskip("dvc")
+    from dvc.utils.serialize import parse_yaml
+    from ruamel.yaml import YAML, main
+
+    assert YAML(typ="safe").Parser is main.CParser is not None
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    assert repr(parse_yaml(text, "params.yaml")) == repr(YAML(typ="safe", pure=True).load(text))
