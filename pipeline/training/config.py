@@ -33,6 +33,7 @@ from pipeline.training.samplers.build import options_of
 BATCH_NORMS = ("frozen", "train")
 BACKBONE_STARTS = ("weights", "random")  # anything else is a run
 REFITS = ("none", "best", "all")
+KEPT = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,11 @@ class TrainConfig:
         0, help="seed of these two splits; the training seed does not change them", within="[0, 4_294_967_294]"
     )
     select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
+    keep: str = option(
+        "best",
+        help="the epoch that is the run's: the best one on the selection part, or the last, which needs no labels",
+        choices=KEPT,
+    )
     au_threshold_folds: int | None = option(
         5,
         help="further networks, each trained without a part of the training groups, on whose predictions of that part "
@@ -222,6 +228,8 @@ class TrainConfig:
             raise UserError(f"train: start gives weights to a head, and model '{self.model}' has none")
         if self.select_split == 0 and self.trains:
             raise UserError("train: select_split 0 leaves nothing to choose the best epoch on")
+        if self.keep == "last" and self.patience is not None:
+            raise UserError("train: patience waits for a better epoch, and keep takes the last: leave one out")
         refuse_combination(
             Combination(
                 self.model, self.loss, self.sampler, self.pooling, self.window, self.positives, self.select_by,

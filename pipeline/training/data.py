@@ -43,7 +43,7 @@ from pipeline.training.watch import Watched, watched_frames
 UNREAD = (
     "output", "name", "model", "model_options", "loss_options", "loss_weights", "sampler_options", "positives",
     "opposites", "epochs", "steps", "runs", "temperature", "margin", "window", "step", "edge", "fps", "pooling",
-    "clip_windows", "clip_stride", "clip_pooling", "clip_top_k", "embedding_size", "dropout", "select_by",
+    "clip_windows", "clip_stride", "clip_pooling", "clip_top_k", "embedding_size", "dropout", "select_by", "keep",
     "au_threshold_folds", "patience", "look_every", "top_k", "batch_size", "optimizer", "learning_rate", "optim_betas",
     "weight_decay", "warm_up", "decay", "clip_norm", "precision", "modality_dropout", "combine", "combine_folds",
     "refit", "seed", "evaluate", "all",

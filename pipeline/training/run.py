@@ -155,9 +155,13 @@ def _train(run: SeedRun, board: Board) -> None:
 
 
 def _keep_best(run: SeedRun) -> None:
-    """Saves the adapter where no epoch before was better. Any epoch is better than the untrained head."""
+    """Saves the adapter where no epoch before was better. Any epoch is better than the untrained head.
+
+    With ``keep`` 'last' each epoch takes the place of the one before.
+    """
     best = run.result["select"]
-    if run.result["epoch"] is None or run.score > best or math.isnan(best):
+    last = run.data.config.keep == "last"
+    if run.result["epoch"] is None or run.score > best or math.isnan(best) or last:
         run.result, run.waited = run.result | {"epoch": run.epoch, "select": run.score}, 0
         if run.data.trunk is not None:
             run.data.trunk.save(run.folder)

@@ -153,7 +153,7 @@ class Network:
 
     def restart(self) -> None:
         """Puts the weights back that the training starts from."""
-        for model in (self.model, *([] if self.before is None else [self.before.model])):
+        for model in (self.model, *([] if self.before is None else [self.before])):
             model.load_state_dict({name: self.start[name] for name in model.state_dict()})
 
     def start_with(self, path: Path) -> None:
