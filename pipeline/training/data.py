@@ -82,6 +82,9 @@ class TrainingData:
     earlier: Earlier | None = None  # the run that it starts from
     trunk: Any = None  # the backbone, where it is trained too: an ``unfreeze.trunk.Trunk``
     earlier_backbone: Earlier | None = None  # the run whose backbone that starts as
+    references: Watched | None = (
+        None  # of the training part: neighbours and a probe know these, where a backbone learns
+    )
 
 
 class Kept:
@@ -125,12 +128,14 @@ def load_data(
     window = Window(config.window, config.step, config.edge, common)
     windows = window.over(frames.sequence, frames.frame, frames.sequence_videos, config.fps)
     opposite = opposites(config.opposites, frames.classes) if frames.classes else []
-    watched = {}
-    for part in ("select", "val"):
+
+    def watch(part: str) -> Watched:
         centres = watched_frames(frames, part, WATCHED)
         rows, of = windows_of(config, frames, windows, centres)
         clip = None if config.clip_rule is None else torch.from_numpy(of).to(device)
-        watched[part] = Watched(frames, centres, torch.from_numpy(rows).to(device), opposite, clip)
+        return Watched(frames, centres, torch.from_numpy(rows).to(device), opposite, clip)
+
+    watched = {part: watch(part) for part in ("select", "val")}
     key = (read, views, SAMPLERS[config.sampler].needs_embeddings)
     trunk = None
     if config.unfreeze is None:
@@ -178,6 +183,7 @@ def load_data(
         before,
         trunk,
         of_backbone,
+        watch("train") if trunk is not None and frames.classes else None,
     )
 
 
