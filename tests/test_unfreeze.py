@@ -311,6 +311,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(place, monkeypatch, more):
             train.main(["--resume", "runs/manual/cut"])
     train.main(["--resume", "runs/manual/cut"])
     same_weights(Path("runs/manual/cut"), whole, 0)
+    last = [load_facts(of / "seed_0/last.safetensors", "an adapter", "") for of in (whole, Path("runs/manual/cut"))]
+    assert last[0]["steps"] == last[1]["steps"] > 4
 
 
 def test_a_trained_backbone_is_evaluated_extracted_with_embedded_and_reported(place, monkeypatch):
@@ -475,13 +477,19 @@ def test_a_backbone_to_start_with_fits_and_has_seen_nothing_that_is_held_out(pla
         run("--backbone-start", str(first), name="d")
 
 
-def test_a_killed_run_whose_start_was_trained_again_is_refused(place, monkeypatch):
+def test_a_killed_run_of_an_older_version_or_whose_start_was_trained_again_is_refused(place, monkeypatch):
     first = run(name="first")
     monkeypatch.setattr(run_module, "STATE_EVERY", 0)
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run("--backbone-start", str(first), "-e", "3", name="cut")
+    shutil.copytree("runs/manual/cut", "runs/manual/old")
+    state = Path("runs/manual/old/seed_0/state.safetensors")
+    tensors, facts = load_tensors(state, "a state", "")
+    save_tensors(state, {name: t for name, t in tensors.items() if name != "progress.steps"}, facts)
+    with pytest.raises(UserError, match="old/seed_0 was begun by an older version of the code: delete it"):
+        train.main(["--resume", "runs/manual/old"])
     shutil.rmtree(first)
     run("--learning-rate", "0.01", name="first")
     with pytest.raises(UserError, match=r"cut/seed_0 was begun with another backbone: backbone_start \{'run': .* then"):
