@@ -49,9 +49,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32, help="pixels")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument(
-        "--pretrain", type=int, default=24, help="epochs of SimSiam, each of half of the pictures, twice"
+        "--pretrain", type=int, default=16, help="epochs of SimSiam, each of half of the pictures, twice"
     )
-    parser.add_argument("--epochs", type=int, default=8, help="of the classifier")
+    parser.add_argument("--epochs", type=int, default=6, help="of the classifier")
     parser.add_argument("--batch-size", type=int, default=128, help="of SimSiam, both views counted; classifier: half")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
