@@ -301,6 +301,65 @@ def test_a_run_ends_in_the_weights_of_plain_steps_but_for_rounding(place, monkey
     assert summaries[0]["seeds"][0]["epoch"] == summaries[1]["seeds"][0]["epoch"]
 
 
+def test_sgd_takes_the_steps_of_its_formula(place, monkeypatch):
+    """v = 0.9 v + gradient + decay * w; w = w - rate * v."""
+    flags = ["--optimizer", "sgd", "--learning-rate", "0.1", "--weight-decay", "0.01", "-e", "3"]
+    fast = run("--name", "fast", *flags) / "seed_0"
+
+    class ByHand:
+        def __init__(self, groups, lr, weight_decay, **_):
+            self.param_groups, self.decay, self.velocity = list(groups), weight_decay, {}
+            self.state = {}
+
+        def zero_grad(self, set_to_none):
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    weight.grad = None
+
+        @torch.no_grad()
+        def step(self):
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    change = weight.grad + self.decay * weight
+                    self.velocity[weight] = 0.9 * self.velocity.get(weight, 0) + change
+                    weight -= group["lr"] * self.velocity[weight]
+
+    monkeypatch.setattr(torch.optim, "SGD", ByHand)
+    slow = run("--name", "slow", *flags) / "seed_0"
+    start = run("--name", "start", *flags[:2], "--learning-rate", "1e-30", "-e", "1") / "seed_0"
+    one, two, before = (load_file(folder / "last.safetensors") for folder in (fast, slow, start))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=1e-4)
+    weight = "head.layers.0.weight"
+    assert (one[weight] - before[weight]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("options", "collapses"), [("{variance: 0, covariance: 0}", True), ("{}", False)])
+def test_a_run_whose_embeddings_collapse_says_so(place, capsys, options, collapses):
+    """VICReg without what holds embeddings apart makes all of them alike, and with it does not."""
+    flags = ["--loss", "vicreg", "--loss-options", options, "--sampler", "temporal", "--learning-rate", "0.05"]
+    folder = run(*flags, "-e", "40", "--clip-norm", "0", "--name", "v")
+    said = [line for line in capsys.readouterr().out.splitlines() if "the embeddings have collapsed" in line]
+    assert len(said) == collapses
+    assert all(line.startswith(f"{folder}/seed_0: ") and "after epoch 40 their spread is 0.0" in line for line in said)
+    events = EventAccumulator(str(folder / "seed_0")).Reload()
+    spreads = [e.value for e in events.Scalars("spread/select")]
+    assert spreads[0] > 0.2
+    assert (spreads[-1] < 0.1) == collapses
+
+
+def test_keep_last_takes_the_last_epoch_whatever_it_scores(place):
+    for keep in ("best", "last"):
+        folder = run("--name", keep, "--keep", keep, "-e", "6", "--learning-rate", "0.05")
+        result = json.loads((folder / "summary.json").read_text())["seeds"][0]
+        best, last = (load_file(folder / f"seed_0/{name}.safetensors") for name in ("best", "last"))
+        same = torch.equal(best["head.layers.0.weight"], last["head.layers.0.weight"])
+        assert same == (result["epoch"] == 6)
+        assert same == (keep == "last")
+    with pytest.raises(UserError, match="patience waits for a better epoch, and keep takes the last"):
+        run("--keep", "last", "--patience", "3")
+
+
 def test_all_is_looked_at_at_some_epochs_and_what_selects_at_each(place):
     folder = run("-e", "5", "--look-every", "2") / "seed_0"
     events = EventAccumulator(str(folder), size_guidance={"histograms": 0, "scalars": 0}).Reload()

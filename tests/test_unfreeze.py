@@ -1,5 +1,6 @@
 """A backbone that is trained with the head: from pixels, from maps, in slices, and what comes of it."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,12 +12,13 @@ import torch
 import yaml
 from conftest import ROOT, draw_folder
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import extract
 import train
 from pipeline import code
-from pipeline.core.files import load_facts
+from pipeline.core.files import load_facts, load_tensors, save_tensors
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import read_frames
@@ -39,6 +41,7 @@ SIZE, NAME = 32, "test_efficientnet"
 VIDEOS = {f"{split}/{emotion}/{split}{n}{emotion}": 6 for split in ("train", "val") for emotion in ("happy", "sad")
           for n in range(3)}  # fmt: skip
 MAPS = ["--maps", "data/features.blocks.4.maps.zarr"]
+DRAWN = ["--unfreeze", "all", "--backbone-start", "random", "--batch-norm", "train"]
 
 
 @pytest.fixture(scope="module")
@@ -286,8 +289,9 @@ def test_without_augmentation_a_frame_of_a_batch_is_read_once():
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(place, monkeypatch):
-    flags = ["--augment", "-e", "4", "--unfreeze", "all"]  # 3 x 3 convolutions: their weights lie channels last
+@pytest.mark.parametrize("more", [[], [*DRAWN, "--optimizer", "sgd"]], ids=["weights", "random"])
+def test_a_killed_run_goes_on_to_the_same_weights(place, monkeypatch, more):
+    flags = ["--augment", "-e", "4", "--unfreeze", "all", *more]  # weights of 3 x 3 convolutions lie channels last
     whole = run(*flags, name="whole")
     monkeypatch.setattr(run_module, "STATE_EVERY", 0)
     epoch = Trainer.epoch
@@ -307,6 +311,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(place, monkeypatch):
             train.main(["--resume", "runs/manual/cut"])
     train.main(["--resume", "runs/manual/cut"])
     same_weights(Path("runs/manual/cut"), whole, 0)
+    last = [load_facts(of / "seed_0/last.safetensors", "an adapter", "") for of in (whole, Path("runs/manual/cut"))]
+    assert last[0]["steps"] == last[1]["steps"] > 4
 
 
 def test_a_trained_backbone_is_evaluated_extracted_with_embedded_and_reported(place, monkeypatch):
@@ -362,6 +368,134 @@ def test_identity_head_and_pairs_of_views_train_a_backbone(place):
     assert not torch.equal(start["conv_stem.weight"], after["conv_stem.weight"])
 
 
+# --- other starts ----------------------------------------------------------------------------------------------------
+
+
+def curves(seed: Path) -> dict[str, list[float]]:
+    events = EventAccumulator(str(seed)).Reload()
+    return {tag: [e.value for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_simsiam_from_drawn_weights_starts_a_classifier_with_another_head(place, monkeypatch):
+    monkeypatch.setattr(train.children, "run", lambda command: evaluate.main(command[3:]))
+    flags = [*DRAWN, "--loss", "simsiam", "--sampler", "views", "--augment", "--window", "1", "--pooling", "centre"]
+    sgd = ["--optimizer", "sgd", "--weight-decay", "1e-4", "--keep", "last"]
+    folder = run(*flags, *sgd, "-r", "2", "-e", "3", "--evaluate", name="sim")
+    assert json.loads((folder / "metrics.json").read_text())["knn_accuracy"] > 0
+    shown = curves(folder / "seed_0")
+    for name in ("spread", "knn_accuracy", "probe_macro_f1"):
+        assert len(shown[f"{name}/select"]) == len(shown[f"{name}/val"]) == 2, name  # before training and at its end
+    backbones = [folder / f"seed_{seed}/backbone.safetensors" for seed in (0, 1)]
+    facts = [load_facts(path, "weights", "") for path in backbones]
+    assert [of["trained_from"] for of in facts] == ["random, seed 0", "random, seed 1"]
+    one, other = map(load_file, backbones)
+    assert relative(one["conv_stem.weight"], other["conv_stem.weight"]) > 0.5
+
+    still = ["--learning-rate", "1e-30", "--weight-decay", "0", "-e", "1"]
+    then = run("--backbone-start", str(folder), "--loss", "cross_entropy", "--embedding-size", "4", *still, "-r", "2",
+               "--unfreeze", "1", name="then")  # fmt: skip
+    for seed, start in enumerate((one, other)):
+        after = load_file(then / f"seed_{seed}/backbone.safetensors")
+        assert start.keys() == after.keys()
+        assert all(torch.equal(start[name], after[name]) for name in start)
+        facts = load_facts(then / f"seed_{seed}/best.safetensors", "an adapter", "")
+        digest = hashlib.sha256(backbones[seed].read_bytes()).hexdigest()
+        assert facts["backbone_start"] == {"run": folder.as_posix(), "sha256": digest}
+        assert facts["made_by"]["trained_from"] == f"random, seed {seed}"
+
+
+@pytest.mark.parametrize("unfreeze", ["1", "all"])
+def test_before_the_first_step_it_is_a_head_on_the_features_of_its_start(place, unfreeze):
+    """The front too, which the features of the store have nothing to do with."""
+    first = run("--unfreeze", "all", "--batch-norm", "train", "--learning-rate", "0.01", name="first")
+    flags = ["--normalise", "standardise", "-e", "1"]
+    then = run(*flags, "--unfreeze", unfreeze, "--backbone-start", str(first), name="then")
+    apart = ["-d", str(first / "seed_0/features.zarr"), "--labels", "data/labels.parquet"]
+    head = run(*flags, "--unfreeze", "null", *apart, name="head")
+    found = [json.loads((folder / "summary.json").read_text())["seeds"][0]["untrained"] for folder in (then, head)]
+    assert found[0] == pytest.approx(found[1], abs=0.02)
+    fronts = [load_file(folder / "seed_0/best.safetensors") for folder in (then, head, first)]
+    for name in ("front.shift", "front.scale"):
+        assert relative(fronts[0][name], fronts[1][name]) < 2e-3, name
+        assert relative(fronts[0][name], fronts[2][name]) > 0.1, name
+
+
+def test_drawn_weights_give_normalised_inputs_before_the_first_step(place, monkeypatch):
+    """Their batch norms too have seen the training frames: in training and in evaluation they give the same."""
+    seen = {}
+
+    def stop(of, board):
+        train_frames = of.data.frames.centres("train")
+        seen["inputs"] = of.data.source.take(torch.from_numpy(train_frames))
+        pixels = of.data.trunk.inputs.read(train_frames)
+        seen["modes"] = of.data.trunk.network.features(pixels), of.data.trunk.network.trained(pixels).detach()
+        seen["adapter"], seen["front"] = of.adapter, of.data.front
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "_score_untrained", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(*DRAWN, "--normalise", "standardise", "--window", "1", "--pooling", "centre")
+    assert seen["inputs"].mean(0).abs().max() < 1e-3
+    alive = seen["inputs"].std(0, unbiased=False)
+    assert 0.9 < alive.median() < 1.1
+    evaluated, trained = seen["modes"]
+    assert torch.nn.functional.cosine_similarity(evaluated, trained).min() > 0.95
+    assert torch.equal(seen["adapter"].front.shift, seen["front"].shift)
+
+
+def test_drawn_weights_are_a_function_of_the_seed_alone(workplace):
+    of = network("all", train_norms=True)
+    drawn = []
+    for seed, noise in ((3, 0), (3, 1), (4, 0)):
+        torch.manual_seed(noise)
+        before = torch.get_rng_state()
+        of.start_with_drawn(seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        drawn.append(of.whole())
+    one, same, other = (tensors["blocks.1.0.conv_exp.weight"] for tensors in drawn)
+    assert torch.equal(one, same)
+    assert relative(one, other) > 0.5
+    assert float(one.std()) == pytest.approx(float(other.std()), rel=0.1)  # both as timm draws them
+    of.settle([pixels(16)])
+    of.start_with_drawn(3)
+    assert all(torch.equal(value, drawn[0][name]) for name, value in of.whole().items())
+
+
+def test_a_backbone_to_start_with_fits_and_has_seen_nothing_that_is_held_out(place):
+    first = run(name="first")
+    with pytest.raises(UserError, match=r"backbone_start: .* has seen what is the selection part now"):
+        run("--backbone-start", str(first), "--split-seed", "3", name="a")
+    with pytest.raises(UserError, match="backbone_start: there is no trained run in nowhere: seed_"):
+        run("--backbone-start", "nowhere", name="b")
+    two = run("-r", "2", "-e", "1", name="two")
+    with pytest.raises(UserError, match=r"has the seeds \[0, 1\], and seed 2 is to start"):
+        run("--backbone-start", str(two), "--seed", "2", name="c")
+    path = first / "seed_0/backbone.safetensors"
+    tensors, facts = load_tensors(path, "weights", "")
+    save_tensors(path, {name: t for name, t in tensors.items() if name != "bn2.weight"}, facts | {"backbone": "other"})
+    with pytest.raises(UserError, match=r"is a 'other', and the features are of a 'test_efficientnet' with tensors of"):
+        run("--backbone-start", str(first), name="d")
+
+
+def test_a_killed_run_of_an_older_version_or_whose_start_was_trained_again_is_refused(place, monkeypatch):
+    first = run(name="first")
+    monkeypatch.setattr(run_module, "STATE_EVERY", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run("--backbone-start", str(first), "-e", "3", name="cut")
+    shutil.copytree("runs/manual/cut", "runs/manual/old")
+    state = Path("runs/manual/old/seed_0/state.safetensors")
+    tensors, facts = load_tensors(state, "a state", "")
+    save_tensors(state, {name: t for name, t in tensors.items() if name != "progress.steps"}, facts)
+    with pytest.raises(UserError, match="old/seed_0 was begun by an older version of the code: delete it"):
+        train.main(["--resume", "runs/manual/old"])
+    shutil.rmtree(first)
+    run("--learning-rate", "0.01", name="first")
+    with pytest.raises(UserError, match=r"cut/seed_0 was begun with another backbone: backbone_start \{'run': .* then"):
+        train.main(["--resume", "runs/manual/cut"])
+
+
 def test_a_transformer_is_trained_from_pixels(workplace):
     of = Network(backbone_of(160, "test_vit"), Path("weights/test_vit.safetensors"), 1)
     assert of.map_shape is None
@@ -385,6 +519,12 @@ def test_a_transformer_is_trained_from_pixels(workplace):
         (["--loss", "simsiam", "--sampler", "views"], "pairs two views, and with unfreeze augment makes them"),
         (["-e", "0"], "unfreeze trains the backbone, and with 0 epochs there is no training"),
         (["--unfreeze", "null", *MAPS], "maps is of a backbone that is trained: give unfreeze too"),
+        (["--unfreeze", "null", "--backbone-start", "random"], "backbone_start is of a backbone that is trained: give"),
+        (["--backbone-start", "random"], "'random' would leave stages as they are drawn: unfreeze must be all"),
+        (["--backbone-start", "random", "--unfreeze", "all"], "batch norms that saw no data: give --batch-norm train"),
+        (["--backbone-start", "random", *MAPS], "is other weights than made the maps: leave maps out"),
+        (["--backbone-start", "x", "--reduce"], "other features than the projection was fitted on: give --no-reduce"),
+        (["--backbone-start", "x", "--start", "y"], "gives other features than the head of start takes: leave one"),
         (["--combine", "gate"], "combine is with a backbone that stays frozen"),
         (["--refit", "all"], "refit would train a second backbone"),
     ],

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from pipeline.adapter.adapter import Adapter
 from pipeline.adapter.predictors import Predictor, Predictors
 from pipeline.core.frame_set import FrameSet
 from pipeline.metrics.vectors import evenly
-from pipeline.training.watch import Watched, watched_frames
+from pipeline.training.watch import Watched, spread, watched_frames
 
 
 class Nearness(nn.Module):
@@ -187,3 +190,41 @@ def test_whole_pairs_are_watched_where_there_are_more_than_can_be():
     assert set(chosen[:10] + 50) == set(chosen[10:])
     assert len(watched_frames(frames, "val", 1000)) == 100
     assert len(watched_frames(frame_set([0] * 30, range(30)), "val", 20)) == 20
+
+
+def test_the_spread_is_1_of_directions_everywhere_and_0_of_one():
+    """Chen and He 2021, section 4.1: the deviation of a column is 1 / sqrt(E) where directions are random."""
+    rng = np.random.default_rng(0)
+    everywhere = torch.from_numpy(rng.standard_normal((2000, 64)) * rng.uniform(1, 9, (2000, 1)))
+    assert spread(everywhere) == pytest.approx(1, abs=0.01)
+    one = torch.from_numpy(rng.uniform(1, 9, (50, 1)) * rng.standard_normal(64))
+    assert spread(one) == pytest.approx(0, abs=1e-6)
+    axes = torch.tensor([[1.0, 0.0], [-3.0, 0.0], [0.0, 2.0], [0.0, -1.0]])  # a deviation of sqrt(1 / 2) in each column
+    assert spread(axes) == pytest.approx(1)
+    assert np.isnan(spread(torch.zeros((0, 3))))
+
+
+def test_neighbours_and_a_probe_tell_the_classes_of_others_by_the_training_part():
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 3, 90)
+    features = np.array([[3, 0, 0], [0, 3, 0], [0, 0, 3]])[label] + rng.standard_normal((90, 3))
+    frames = dataclasses.replace(frame_set(label, np.arange(90)), part=np.repeat(np.int8([0, 2]), [60, 30]))
+    adapter = Adapter(nn.Identity(), Plain(), Predictors({}, 1), {})
+    train, val = (Watched(frames, centres, torch.from_numpy(centres)[:, None], [])
+                  for centres in (frames.centres("train"), frames.centres("val")))  # fmt: skip
+    made = [of.made(adapter, Rows(features)) for of in (train, val)]
+    told = val.told(made[1], train, made[0])
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    nearest = np.argsort(-(unit[60:] @ unit[:60].T), axis=1)[:, :20]
+    votes = np.stack([(label[nearest] == k).sum(1) for k in range(3)], axis=1)
+    assert told["knn_accuracy"] == pytest.approx((votes.argmax(1) == label[60:]).mean())
+    probe = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
+    predicted = probe.fit(features[:60].astype(np.float32), label[:60]).predict(features[60:].astype(np.float32))
+    labels = np.arange(4)  # class d has no frame, and is not counted
+    expected = f1_score(label[60:], predicted, labels=labels[:3], average="macro")
+    assert told["probe_macro_f1"] == pytest.approx(expected)
+    nobody = dataclasses.replace(frames, label=np.where(frames.part == 0, -1, label))
+    assert (
+        Watched(nobody, val.centres, val.rows, []).told(made[1], dataclasses.replace(train, frames=nobody), made[0])
+        == {}
+    )

@@ -89,11 +89,11 @@ METRICS = Catalogue(
             "macro-F1", "higher", "protocol.expression", f"probe {CLASSES}",
             report="knn probe classes classes_smoothed classes_combined", headline="knn",
             terminal="knn classes classes_smoothed classes_combined",
-            board="classes", select="classes",
+            board="probe classes knn", select="classes",
             says="Mean over the classes of the harmonic mean of precision and recall. A rare class counts as much as a "
             "common one.",
         ),
-        "accuracy": Metric("accuracy", "higher", "protocol.expression", CLASSES),
+        "accuracy": Metric("accuracy", "higher", "protocol.expression", CLASSES, board="knn"),
         "f1_{class}": Metric("F1 of a class", "higher", "protocol.expression", CLASSES, detail=True),
         "ccc": Metric(
             "CCC", "higher", "protocol.valence_arousal", VA, report=VA, headline="va",

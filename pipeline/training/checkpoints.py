@@ -54,6 +54,11 @@ def restore(data: TrainingData, trainer: Trainer, folder: Path) -> tuple[int, di
     difference = vouched_for(refusal, facts["made_by"], data.facts["made_by"], data.config.alike)
     vouched = facts.get("vouched", {}) | ({"the epochs before": difference} if difference else {})
     _refuse_other_parts(data, folder, seen)
+    if "progress.steps" not in tensors:
+        raise UserError(f"{folder} was begun by an older version of the code: delete it, and go on with the run")
+    began, begins = facts.get("backbone_start"), trainer.adapter.facts.get("backbone_start")
+    if began != begins:
+        raise UserError(f"{folder} was begun with another backbone: backbone_start {began} then, {begins} now")
     trainer.restore(tensors)
     print(f"{folder}: goes on after epoch {facts['epoch']}")
     return facts["epoch"], _with_nan(facts["best"]), facts["waited"], vouched

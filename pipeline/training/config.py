@@ -23,7 +23,7 @@ from pipeline.core.stores import each_store
 from pipeline.core.tables import STORE
 from pipeline.metrics.combine import WAYS
 from pipeline.training.combinations import SELECT_BY, Combination, names_of, refuse_combination, without_effect
-from pipeline.training.loop import DECAYS, PRECISIONS
+from pipeline.training.loop import DECAYS, MOMENTUM, OPTIMIZERS, PRECISIONS
 from pipeline.training.losses import LOSSES
 from pipeline.training.losses.build import LOSS_WEIGHTS, build_loss
 from pipeline.training.positives import POSITIVES
@@ -31,7 +31,9 @@ from pipeline.training.samplers import SAMPLERS
 from pipeline.training.samplers.build import options_of
 
 BATCH_NORMS = ("frozen", "train")
+BACKBONE_STARTS = ("weights", "random")  # anything else is a run
 REFITS = ("none", "best", "all")
+KEPT = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class TrainConfig:
     )
     slice_gb: float = option(
         2.0, help="with unfreeze: memory for the frames that go through the backbone at a time", within="(0, inf)"
+    )
+    backbone_start: str = option(
+        "weights",
+        help="with unfreeze: what the backbone starts with: weights, those that made the store; random, drawn from the "
+        "seed; or a run with unfreeze, whose trained backbone it is, of the seed of the same number or the only one",
     )
     start: Path | None = option(
         None,
@@ -140,6 +147,11 @@ class TrainConfig:
         0, help="seed of these two splits; the training seed does not change them", within="[0, 4_294_967_294]"
     )
     select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
+    keep: str = option(
+        "best",
+        help="the epoch that is the run's: the best one on the selection part, or the last, which needs no labels",
+        choices=KEPT,
+    )
     au_threshold_folds: int | None = option(
         5,
         help="further networks, each trained without a part of the training groups, on whose predictions of that part "
@@ -176,9 +188,12 @@ class TrainConfig:
         [1, 5, 10], "-k", help="recall at these, in the evaluation after the training", within="[1, inf)"
     )
     batch_size: int = option(256, help="windows in a batch", within="[1, 10_000_000]")
-    learning_rate: float = option(1e-3, help="learning rate of AdamW", within="(0, inf)")
-    optim_betas: list[float] = option([0.9, 0.999], help="betas of AdamW", within="[0, 1)")
-    weight_decay: float = option(0.05, help="weight decay of AdamW", within="[0, inf)")
+    optimizer: str = option("adamw", help=f"AdamW, or SGD with a momentum of {MOMENTUM}", choices=OPTIMIZERS)
+    learning_rate: float = option(1e-3, help="largest learning rate", within="(0, inf)")
+    optim_betas: list[float] = option([0.9, 0.999], help="betas of AdamW; SGD has none", within="[0, 1)")
+    weight_decay: float = option(
+        0.05, help="weight decay; with sgd it is added to the gradient, and 1e-4 is usual", within="[0, inf)"
+    )
     warm_up: float = option(0.05, help="share of the training over which the rate rises", within="[0, 1)")
     decay: str = option("cosine", help="how the rate falls after the warm-up", choices=DECAYS)
     clip_norm: float = option(1.0, help="largest norm of the gradients; 0: no clipping", within="[0, inf)")
@@ -213,6 +228,8 @@ class TrainConfig:
             raise UserError(f"train: start gives weights to a head, and model '{self.model}' has none")
         if self.select_split == 0 and self.trains:
             raise UserError("train: select_split 0 leaves nothing to choose the best epoch on")
+        if self.keep == "last" and self.patience is not None:
+            raise UserError("train: patience waits for a better epoch, and keep takes the last: leave one out")
         refuse_combination(
             Combination(
                 self.model, self.loss, self.sampler, self.pooling, self.window, self.positives, self.select_by,
@@ -250,8 +267,8 @@ class TrainConfig:
     def _check_unfreeze(self) -> None:
         """Raises ``UserError`` for what does not go with a backbone that is trained, or not without one."""
         if self.unfreeze is None:
-            given = [name for name in ("maps",) if getattr(self, name) is not None]
-            given += ["batch_norm"] if self.batch_norm != "frozen" else []
+            usual = {"maps": None, "batch_norm": "frozen", "backbone_start": "weights"}
+            given = [name for name, value in usual.items() if getattr(self, name) != value]
             if given:
                 raise UserError(f"train: {given[0]} is of a backbone that is trained: give unfreeze too")
             return
@@ -269,6 +286,21 @@ class TrainConfig:
             raise UserError("train: augment changes pixels, and maps are of the frames as they are: leave one out")
         if SAMPLERS[self.sampler].two_views and not self.augment:
             raise UserError(f"train: sampler '{self.sampler}' pairs two views, and with unfreeze augment makes them")
+        self._check_backbone_start()
+
+    def _check_backbone_start(self) -> None:
+        """Raises ``UserError`` for what was made with the store's weights, where the backbone starts with others."""
+        begins = f"train: backbone_start '{self.backbone_start}'"
+        if self.backbone_start == "weights":
+            return
+        if self.maps is not None:
+            raise UserError(f"{begins} is other weights than made the maps: leave maps out")
+        if self.reduce:
+            raise UserError(f"{begins} gives other features than the projection was fitted on: give --no-reduce")
+        if self.start is not None:
+            raise UserError(f"{begins} gives other features than the head of start takes: leave one of them out")
+        if self.backbone_start == "random" and self.unfreeze != "all":
+            raise UserError(f"{begins} would leave stages as they are drawn: unfreeze must be all")
 
     @property
     def clip_rule(self) -> ClipRule | None:

@@ -31,7 +31,7 @@ from pipeline.core.tables import Labels
 from pipeline.metrics.combine import check_logits
 from pipeline.training import earlier
 from pipeline.training.combinations import SELECT_BY, select_by_of, tracks_of
-from pipeline.training.config import TrainConfig
+from pipeline.training.config import BACKBONE_STARTS, TrainConfig
 from pipeline.training.earlier import Earlier
 from pipeline.training.losses.build import WeightedSum, build_loss
 from pipeline.training.messages import counts_of_parts
@@ -43,8 +43,8 @@ from pipeline.training.watch import Watched, watched_frames
 UNREAD = (
     "output", "name", "model", "model_options", "loss_options", "loss_weights", "sampler_options", "positives",
     "opposites", "epochs", "steps", "runs", "temperature", "margin", "window", "step", "edge", "fps", "pooling",
-    "clip_windows", "clip_stride", "clip_pooling", "clip_top_k", "embedding_size", "dropout", "select_by",
-    "au_threshold_folds", "patience", "look_every", "top_k", "batch_size", "learning_rate", "optim_betas",
+    "clip_windows", "clip_stride", "clip_pooling", "clip_top_k", "embedding_size", "dropout", "select_by", "keep",
+    "au_threshold_folds", "patience", "look_every", "top_k", "batch_size", "optimizer", "learning_rate", "optim_betas",
     "weight_decay", "warm_up", "decay", "clip_norm", "precision", "modality_dropout", "combine", "combine_folds",
     "refit", "seed", "evaluate", "all",
 )  # fmt: skip
@@ -52,7 +52,7 @@ WATCHED = 1000  # evenly spaced frames, or clips, of a part that are scored afte
 # Of the config, what it takes to use the adapter without it.
 FACTS = (
     "model", "loss", "sampler", "temperature", "margin", "pooling", "embedding_size", "normalise", "reduce", "dropout",
-    "positives", "batch_size", "learning_rate", "weight_decay", "epochs", "model_options", "loss_options",
+    "positives", "batch_size", "optimizer", "learning_rate", "weight_decay", "epochs", "model_options", "loss_options",
     "loss_weights", "sampler_options", "augment", "test_split", "select_split", "split_seed",
     "refit",
 )  # fmt: skip
@@ -81,6 +81,10 @@ class TrainingData:
     backbone: BackboneOutputs  # those of its outputs that the run has classes or units for
     earlier: Earlier | None = None  # the run that it starts from
     trunk: Any = None  # the backbone, where it is trained too: an ``unfreeze.trunk.Trunk``
+    earlier_backbone: Earlier | None = None  # the run whose backbone that starts as
+    references: Watched | None = (
+        None  # of the training part: neighbours and a probe know these, where a backbone learns
+    )
 
 
 class Kept:
@@ -124,12 +128,14 @@ def load_data(
     window = Window(config.window, config.step, config.edge, common)
     windows = window.over(frames.sequence, frames.frame, frames.sequence_videos, config.fps)
     opposite = opposites(config.opposites, frames.classes) if frames.classes else []
-    watched = {}
-    for part in ("select", "val"):
+
+    def watch(part: str) -> Watched:
         centres = watched_frames(frames, part, WATCHED)
         rows, of = windows_of(config, frames, windows, centres)
         clip = None if config.clip_rule is None else torch.from_numpy(of).to(device)
-        watched[part] = Watched(frames, centres, torch.from_numpy(rows).to(device), opposite, clip)
+        return Watched(frames, centres, torch.from_numpy(rows).to(device), opposite, clip)
+
+    watched = {part: watch(part) for part in ("select", "val")}
     key = (read, views, SAMPLERS[config.sampler].needs_embeddings)
     trunk = None
     if config.unfreeze is None:
@@ -149,10 +155,13 @@ def load_data(
         _check_combination(config.combine, store, backbone, facts["predictors"], frames)
     facts["vouched"] = vouched
     seen = _seen(config, frames) | fitted_on
-    before = None
+    before = of_backbone = None
     if config.start is not None:
         before = earlier.load(config.start, facts, fold, config.alike, held_out, frames.names_of("select"))
         seen["start"] = before.seen
+    if config.backbone_start not in BACKBONE_STARTS:
+        of_backbone = earlier.load_backbones(Path(config.backbone_start), fold, held_out, frames.names_of("select"))
+        seen["start"] = of_backbone.seen
     return TrainingData(
         config,
         facts,
@@ -173,6 +182,8 @@ def load_data(
         backbone,
         before,
         trunk,
+        of_backbone,
+        watch("train") if trunk is not None and frames.classes else None,
     )
 
 

@@ -17,7 +17,7 @@ from pipeline.training.modality import ModalityDropout
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast an adapter is trained, by AdamW.
+    """How long and how fast an adapter is trained, and by which ``optimizer``.
 
     The training lasts ``epochs`` epochs, or ``steps`` steps of the optimiser: one of both is None. ``steps`` is kept
     exactly: the last epoch is cut short. The rate rises over the first ``warm_up`` of the training; with ``decay``
@@ -26,6 +26,9 @@ class Schedule:
 
     Weights of losses that are learned have ``RATE_OF_LOSS_WEIGHTS`` times the rate and no weight decay, and their
     gradients are neither clipped nor counted in the norm.
+
+    'adamw' decays weights apart from the gradient (Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101). 'sgd'
+    has the momentum ``MOMENTUM``, adds the decay to the gradient, and looks at no ``betas``.
     """
 
     epochs: int | None
@@ -38,6 +41,7 @@ class Schedule:
     decay: str = "cosine"
     clip_norm: float = 1.0
     precision: str = "float32"
+    optimizer: str = "adamw"
 
     def factor(self, progress: float, step: float) -> float:
         """The share of ``learning_rate`` when ``progress`` in [0, 1) of the training is done, steps of ``step``."""
@@ -47,6 +51,8 @@ class Schedule:
 
 
 DECAYS = ("cosine", "constant")
+OPTIMIZERS = ("adamw", "sgd")
+MOMENTUM = 0.9  # of SGD
 # AdamW moves a parameter by about the rate in each step. The weights of a network are about 0.1, the logarithms of loss
 # weights about 1: at the same rate they would have moved by a few tenths when a training is over.
 RATE_OF_LOSS_WEIGHTS = 10.0
@@ -123,9 +129,11 @@ class Trainer:
         in_trunk = [p for group in of_trunk for p in group["params"]]
         self._clipped, self.parameters = [*network, *in_trunk], [*network, *weights, *in_trunk]
         groups += of_trunk
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=schedule.learning_rate, betas=schedule.betas, weight_decay=schedule.weight_decay, fused=True
-        )
+        how = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay, "fused": True}
+        if schedule.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, **how)
+        else:
+            self.optimizer = torch.optim.AdamW(groups, betas=schedule.betas, **how)
 
     def share_done(self, epochs: int) -> float:
         """The share of the training that is over after ``epochs`` epochs; 1 at its end."""
@@ -163,6 +171,7 @@ class Trainer:
         for number, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{number}.{name}"] = value
+        tensors["progress.steps"] = torch.tensor(self.steps)
         tensors["random.cpu"] = torch.get_rng_state()
         if self._device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self._device)
@@ -172,7 +181,7 @@ class Trainer:
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         """Puts back what ``state`` gave."""
-        of = {kind: {} for kind in ("weights", "loss", "trunk", "optimizer", "random", "sampler")}
+        of = {kind: {} for kind in ("weights", "loss", "trunk", "optimizer", "progress", "random", "sampler")}
         for name, value in state.items():
             kind, rest = name.split(".", 1)
             of[kind][rest] = value
@@ -183,10 +192,10 @@ class Trainer:
         for name, value in of["optimizer"].items():
             number, key = name.split(".")
             parameter = self.parameters[int(number)]
-            # In memory as their parameter, of a convolution channels last: fused AdamW (torch 2.15) assumes it.
+            # In memory as their parameter, of a convolution channels last: fused optimisers (torch 2.15) assume it.
             like = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
             self.optimizer.state[parameter][key] = like.to(self._device)
-        self.steps = int(max(state["step"] for state in self.optimizer.state.values()))
+        self.steps = int(of["progress"]["steps"])
         torch.set_rng_state(of["random"]["cpu"])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(of["random"]["cuda"], self._device)

@@ -60,6 +60,8 @@ def verdict(config: TrainConfig, folder: Path, results: Sequence[Mapping[str, An
         f"{folder}: {score}; {before} before training",
         f"  {_counted(trained, 'epoch')}, {_counted(steps, 'step')} in all{networks}; best epoch {best} of {planned}",
     ]
+    if config.keep == "last":
+        return "\n".join([*lines, f"  curves: tensorboard --logdir {folder}"])
     late = float(np.mean([r["epoch"] / r["epochs"] for r in results]))
     after = [r["epochs"] - r["epoch"] for r in results]
     if late <= 0.5 and min(after) >= 3 and config.patience is None:

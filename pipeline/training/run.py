@@ -29,6 +29,7 @@ from pipeline.training.messages import how_far, progress_line
 from pipeline.training.pictures import show
 from pipeline.training.references import class_centres, leave_examples
 from pipeline.training.start import first
+from pipeline.training.watch import COLLAPSED, spread
 
 STATE_EVERY = 10.0  # seconds between two states that a killed run can go on from
 
@@ -58,6 +59,7 @@ class SeedRun:
     epoch: int = 0  # how many are done
     waited: int = 0  # epochs since the best one
     score: float = math.nan  # after the last epoch
+    spread: float = math.nan  # of the embeddings of the selection part, when it was looked at last
     noted: float = dataclasses.field(default_factory=time.monotonic)  # until when its time is written down
 
 
@@ -85,6 +87,11 @@ def train_seed(data: TrainingData, folder: Path, seed: int) -> dict[str, Any]:
     seconds = time.monotonic() - started
     _note_time(run)
     print(f"{folder}: best epoch {epoch} of {run.epoch}, {score:.3f} {data.facts['select_by']}, {seconds:.0f} s")
+    if run.trainer and run.spread < COLLAPSED:
+        print(
+            f"{folder}: the embeddings have collapsed: after epoch {run.epoch} their spread is {run.spread:.2g} "
+            f"(0: all alike, 1: they point everywhere; below {COLLAPSED} is called collapsed)"
+        )
     return run.result | {"epochs": run.epoch, "steps": _steps(run)}
 
 
@@ -155,9 +162,13 @@ def _train(run: SeedRun, board: Board) -> None:
 
 
 def _keep_best(run: SeedRun) -> None:
-    """Saves the adapter where no epoch before was better. Any epoch is better than the untrained head."""
+    """Saves the adapter where no epoch before was better. Any epoch is better than the untrained head.
+
+    With ``keep`` 'last' each epoch takes the place of the one before.
+    """
     best = run.result["select"]
-    if run.result["epoch"] is None or run.score > best or math.isnan(best):
+    last = run.data.config.keep == "last"
+    if run.result["epoch"] is None or run.score > best or math.isnan(best) or last:
         run.result, run.waited = run.result | {"epoch": run.epoch, "select": run.score}, 0
         if run.data.trunk is not None:
             run.data.trunk.save(run.folder)
@@ -177,7 +188,8 @@ def _note_time(run: SeedRun) -> None:
 def _store_state(run: SeedRun) -> None:
     _note_time(run)
     of_features = {name: run.adapter.facts[name] for name in ("made_by", "vouched")}
-    facts = {"epoch": run.epoch, "best": run.result, "waited": run.waited, **of_features}
+    begun_with = {"backbone_start": run.adapter.facts.get("backbone_start")}
+    facts = {"epoch": run.epoch, "best": run.result, "waited": run.waited, **of_features, **begun_with}
     save_state(run.folder / "state.safetensors", run.trainer.state(), facts, run.data.seen)
 
 
@@ -288,9 +300,16 @@ def _selected(run: SeedRun) -> float:
 
 def _look(run: SeedRun, board: Board) -> None:
     """Shows all that is measured of the selection and validation parts."""
+    by, source = run.data.references, run.data.source
+    of_these = None if by is None else by.made(run.adapter, source)
     for part, watched in run.data.watched.items():
         if len(watched.centres):
-            numbers, _, _ = watched.look(run.adapter, run.data.source)
+            numbers, _, made = watched.look(run.adapter, source)
+            numbers["spread"] = spread(made.embeddings)
+            if by is not None:
+                numbers |= watched.told(made, by, of_these)
+            if part == "select":
+                run.spread = numbers["spread"]
             board.scalars(numbers, part, run.epoch, *_watched(run, part))
 
 

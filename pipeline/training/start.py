@@ -20,16 +20,16 @@ from pipeline.training.view_draw import NEIGHBOURS, ViewDraw
 def first(data: TrainingData, seed: int) -> tuple[Adapter, Trainer | None]:
     """An adapter with the first weights of a seed, on the device, and its trainer; None where nothing is trained.
 
-    Where the run starts from an earlier one, the head has the weights of that. Sets the seed of torch's global
-    generator.
+    Where the run starts from an earlier one, the head or the backbone has the weights of that. Sets the seed of torch's
+    global generator.
     """
     torch.manual_seed(seed)
     adapter = build_adapter(data.facts | {"seed": seed})
     loss = loss_of(data.facts, adapter.head.embedding_size)
     adapter.seen = data.seen
+    if data.trunk is not None:  # before the front is taken, which may be fitted on what the backbone starts with
+        adapter.facts |= data.trunk.restart(seed, data.earlier_backbone)
     adapter.front.load_state_dict(data.front.state_dict())
-    if data.trunk is not None:
-        data.trunk.restart()
     if data.earlier is not None:
         adapter.head.load_state_dict(data.earlier.of(seed).head.state_dict())
         adapter.facts["start"] = data.earlier.facts(seed)
@@ -66,7 +66,7 @@ def make_trainer(data: TrainingData, adapter: Adapter, loss: WeightedSum, seed: 
     schedule = Schedule(
         config.epochs, config.learning_rate, steps=config.steps, betas=tuple(config.optim_betas),
         weight_decay=config.weight_decay, warm_up=config.warm_up, decay=config.decay, clip_norm=config.clip_norm,
-        precision=config.precision,
+        precision=config.precision, optimizer=config.optimizer,
     )  # fmt: skip
     most = config.clip_rule.windows if config.clip_rule else None
     drawn = Drawn(train, most, seed) if most else None

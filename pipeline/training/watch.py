@@ -20,10 +20,14 @@ from pipeline.core.tables import IDENTITY_SETS
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.identification import identity_counts
 from pipeline.metrics.pair_cosines import pair_cosines, pairs_by_kind
+from pipeline.metrics.probes import linear_probe
+from pipeline.metrics.retrieval import knn_votes
 from pipeline.metrics.vectors import evenly, normalised, of_people
 from pipeline.metrics.verification import ListedScores
 
 PICTURES = 8  # of a person, at most
+NEIGHBOURS = 20  # that vote, as in an evaluation that is asked for no other number
+COLLAPSED = 0.1  # a spread below this; wherever the mean cosine of two embeddings is above 0.99, it is
 MOST_PAIRS = 4000  # of each kind, whose logits a head for pairs is asked for
 
 # The catalogue's sources of what is looked at.
@@ -83,24 +87,40 @@ class Watched:
         A metric without labels, without predictions or without a value is left out. Pairs are those of two groups, as
         neighbouring frames of a video are twins; the cosines have those that the label table names as well.
         """
-        made = self._made(adapter, source)
+        made = self.made(adapter, source)
         cosines = self._cosines(made.embeddings)
         inputs = {name: self._input(name, adapter, source, made, cosines) for name in _SOURCES}
         numbers = METRICS.numbers({name: arrays for name, arrays in inputs.items() if arrays}, "board")
         return numbers, cosines | self._cosines_with_named(made.embeddings, cosines), made
 
-    def select(self, adapter: Adapter, source: Source, name: str) -> float:
-        """One metric of those that a best epoch can be chosen by, as ``look`` has it; NaN where it has none."""
-        of = METRICS.shown("select")[name].of
-        made = self._made(adapter, source)
-        cosines = self._cosines(made.embeddings) if of in _OF_COSINES else {}
-        arrays = self._input(of, adapter, source, made, cosines)
-        return METRICS.numbers({of: arrays}, "select").get(name, float("nan")) if arrays else float("nan")
-
-    def _made(self, adapter: Adapter, source: Source) -> OfWindows | OfClips:
+    def made(self, adapter: Adapter, source: Source) -> OfWindows | OfClips:
+        """What the adapter makes of ``centres``."""
         if self.clip is None:
             return OfWindows(adapter, adapter.embed(source, self.rows))
         return embed_clips(adapter, source, self.rows, self.clip)
+
+    def told(self, of: OfWindows | OfClips, by: "Watched", of_these: OfWindows | OfClips) -> dict[str, float]:
+        """How well nearest neighbours, and a linear probe, tell the classes of ``of``, which ``made`` gave.
+
+        Both know what ``by`` made of its own, ``of_these``, and the labels of these. Nothing where either has none.
+        """
+        if not (len(self._labelled) and len(by._labelled)):
+            return {}
+        known, labels = of_these.embeddings.cpu().numpy()[by._labelled], by._label[by._labelled]
+        asked, classes = of.embeddings.cpu().numpy()[self._labelled], self.frames.classes
+        votes = knn_votes(known, labels, asked, NEIGHBOURS, len(classes))
+        groups = np.zeros(len(asked), dtype=np.int64)
+        truth = {"labels": self._label[self._labelled], "groups": groups, "classes": classes}
+        predicted = {"knn": votes.argmax(1), "probe": linear_probe(known, labels, asked)}
+        return METRICS.numbers({name: truth | {"predicted": value} for name, value in predicted.items()}, "board")
+
+    def select(self, adapter: Adapter, source: Source, name: str) -> float:
+        """One metric of those that a best epoch can be chosen by, as ``look`` has it; NaN where it has none."""
+        of = METRICS.shown("select")[name].of
+        made = self.made(adapter, source)
+        cosines = self._cosines(made.embeddings) if of in _OF_COSINES else {}
+        arrays = self._input(of, adapter, source, made, cosines)
+        return METRICS.numbers({of: arrays}, "select").get(name, float("nan")) if arrays else float("nan")
 
     def _input(
         self, name: str, adapter: Adapter, source: Source, made: OfWindows | OfClips, cosines: dict[str, np.ndarray]
@@ -265,6 +285,17 @@ class Watched:
         if not len(pairs):
             return np.zeros(0, dtype=np.float32)
         return adapter.compare(source, self.rows[pairs[:, 0]], self.rows[pairs[:, 1]]).cpu().numpy()
+
+
+def spread(embeddings: torch.Tensor) -> float:
+    """How evenly ``embeddings`` (n, E) point into all directions: about 1 at most, 0 where all point the same way.
+
+    The mean over columns of the deviation of embeddings of length one, times the root of E: Chen and He 2021, section
+    4.1, https://arxiv.org/abs/2011.10566. NaN of none.
+    """
+    if not len(embeddings):
+        return float("nan")
+    return float(normalised(embeddings.cpu().numpy()).std(axis=0).mean() * embeddings.shape[1] ** 0.5)
 
 
 def _listed(scores: dict[str, np.ndarray]) -> dict[str, Any]:

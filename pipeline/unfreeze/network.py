@@ -7,15 +7,18 @@ torch (``torch.utils.checkpoint``), which also gives the second pass the random 
 """
 
 import copy
+import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from timm.optim import param_groups_layer_decay
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.adapter.own import BACKBONE
@@ -45,6 +48,7 @@ class Network:
         train_norms: bool = False, slice_bytes: float = 2e9, device: torch.device | str = "cpu", half: bool = False,
     ) -> None:  # fmt: skip
         self.start, self.facts = load(weights)
+        self.trained_from = _root(self.facts)
         self.backbone, self.device, self.half = backbone, torch.device(device), half
         self.train_norms, self.slice_bytes, self.from_maps = train_norms, slice_bytes, from_maps
         name, whole = backbone.facts["backbone"], backbone.module.model
@@ -149,7 +153,39 @@ class Network:
 
     def restart(self) -> None:
         """Puts the weights back that the training starts from."""
-        self.load_state_dict(self.start)
+        for model in (self.model, *([] if self.before is None else [self.before])):
+            model.load_state_dict({name: self.start[name] for name in model.state_dict()})
+
+    def start_with(self, path: Path) -> None:
+        """Starts from a backbone that ``save`` wrote; raises ``UserError`` for one of another architecture."""
+        tensors, facts = load(path)
+        here, there = ({name: t.shape for name, t in of.items()} for of in (self.start, tensors))
+        if here != there:
+            raise UserError(
+                f"backbone_start: {path} is a '{facts.get('backbone')}', and the features are of a "
+                f"'{self.facts['backbone']}' with tensors of other names or shapes"
+            )
+        self.start, self.trained_from = tensors, _root(facts)
+        self.restart()
+
+    def start_with_drawn(self, seed: int) -> None:
+        """Starts from weights as timm draws them for a new network, a pure function of ``seed``.
+
+        Raises ``UserError`` for batch norms that are to stay as they are: no data has set their statistics.
+        """
+        if not self.train_norms and any(isinstance(module, _BatchNorm) for module in self.model.modules()):
+            raise UserError("backbone_start 'random' has batch norms that saw no data: give --batch-norm train")
+        with torch.random.fork_rng(devices=[]):
+            digest = hashlib.sha256(f"backbone {seed}".encode()).digest()  # not the numbers that the head is drawn from
+            torch.manual_seed(int.from_bytes(digest[:7], "big"))
+            of, outputs = self.backbone.facts["architecture"], len(self.backbone.outputs)
+            drawn = timm.create_model(of, pretrained=False, num_classes=outputs)
+        self.start, self.trained_from = drawn.state_dict(), f"random, seed {seed}"
+        self.restart()
+
+    def settle(self, blocks: Iterable[torch.Tensor]) -> None:
+        """Sets the statistics of all batch norms to the mean of those of each of these blocks of inputs."""
+        update_bn((self._at_cut(block) for block in blocks), self.behind)
 
     def whole(self) -> dict[str, torch.Tensor]:
         """The state dict of the whole backbone, with what is trained as it is now, on the CPU."""
@@ -160,8 +196,7 @@ class Network:
         """Writes the whole backbone into the folder of a seed, as a file that ``extract.py --weights`` takes."""
         tensors = self.whole()
         own = {"source": f"file {BACKBONE}", "source_sha256": tensors_sha256(tensors)}
-        start = {"trained_from": self.facts.get("trained_from", self.facts["source"])}
-        save_tensors(folder / BACKBONE, tensors, self.facts | own | start)
+        save_tensors(folder / BACKBONE, tensors, self.facts | own | {"trained_from": self.trained_from})
 
     def _at_cut(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps float32 at the cut, where there is one, else normalised pixels; of a part of the inputs."""
@@ -196,3 +231,8 @@ class Network:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
+
+
+def _root(facts: Mapping[str, Any]) -> str:
+    """Where the weights of a file are from; of trained ones, those that the first training began with."""
+    return facts.get("trained_from", facts["source"])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -29,8 +29,9 @@ from pipeline.extraction.backbones import load_backbone, pooling_of
 from pipeline.extraction.views import Change
 from pipeline.extraction.weights.file import load, tensors_sha256
 from pipeline.unfreeze.inputs import Inputs, drawn_change, open_maps, open_pixels
-from pipeline.unfreeze.network import Network
+from pipeline.unfreeze.network import AT_ONCE, Network
 
+MOST_FITTED = 10_000  # frames, by which what stands before the head is fitted to another start
 BLOCK = 256  # frames that are read at a time where nothing is trained
 NEEDED = ("backbone", "weights_sha256", "input_size", "layers", "pooling", "crop_source")
 
@@ -72,17 +73,33 @@ def open_trunk(config: Any, store: FeatureStore, frames: FrameSet, front: Front,
         if table is None:
             raise UserError(f"there is no frame table beside {store.path}, which says where the frames lie: --frames")
         inputs = open_pixels(frames, read_frames(table), made_by, backbone)
-    options = Options(config.backbone_rate, config.layer_decay, config.augment)
+    options = Options(config.backbone_rate, config.layer_decay, config.augment, config.backbone_start, config.normalise)
     return Trunk(network, inputs, store, frames, front.to(device), options)
+
+
+class Earlier(Protocol):
+    """A run whose trained backbones another one starts with. (``training.earlier.Earlier``)"""
+
+    def file(self, seed: int) -> Path:
+        """The backbone that a seed starts with."""
+
+    def facts(self, seed: int) -> dict[str, str]:
+        """What the checkpoint of the new run says of it."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Rate of the last layer as a share of the head's, its fall a layer, and whether pixels are augmented."""
+    """Rate of the last layer as a share of the head's, its fall a layer, and whether pixels are augmented.
+
+    ``start`` is what the backbone starts with: 'weights', 'random', or a run; ``normalise`` what is done to its
+    features before the head.
+    """
 
     rate: float
     layer_decay: float
     augment: bool
+    start: str = "weights"
+    normalise: str = "centre"
 
 
 class Trunk:
@@ -109,9 +126,29 @@ class Trunk:
     def load_state_dict(self, tensors: dict[str, torch.Tensor]) -> None:
         self.network.load_state_dict(tensors)
 
-    def restart(self) -> None:
-        """Puts the first weights back, for the next seed."""
-        self.network.restart()
+    def restart(self, seed: int, earlier: Earlier | None = None) -> dict[str, Any]:
+        """Puts in the first weights of a seed; gives what its checkpoint says of them.
+
+        Where these are not those that made the store, ``front`` is fitted to what they give: to at most ``MOST_FITTED``
+        evenly spaced training frames. The batch norms of drawn weights are set by the same frames, in an order that
+        hangs on the seed.
+        """
+        if self.options.start == "weights":
+            self.network.restart()
+            return {}
+        rows = np.flatnonzero(np.isin(self.frames.row, self.frames.stored_rows("train")))
+        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_FITTED)).round().astype(np.int64)]
+        if self.options.start == "random":
+            self.network.start_with_drawn(seed)
+            mixed = np.random.default_rng(seed).permutation(rows)
+            parts = np.array_split(mixed, -(-len(rows) // AT_ONCE))
+            self.network.settle(_one_ahead(self.inputs.read, [(part,) for part in parts]))
+        else:
+            self.network.start_with(earlier.file(seed))
+        front = Front(self.network.backbone.num_features, None)
+        front.fit((block.cpu().numpy() for block in self.source.features(rows)), self.options.normalise)
+        self.front.load_state_dict(front.state_dict())
+        return {"backbone_start": "random" if earlier is None else earlier.facts(seed)}
 
     def feed(self, rows: NDArray, seed: int, drawn: Callable[[int], NDArray] | None) -> Callable[[int], Iterable]:
         """The shard of windows ``rows`` (W, T) of each epoch; ``drawn`` says which windows (W,) an epoch has."""
