@@ -107,7 +107,7 @@ def _weights(data: TrainingData, folder: Path) -> str | list[str | None] | None:
     Of several stores, those of each.
     """
     places = [
-        from_folder(weights_file(made_by["backbone"]), folder) if "weights_sha256" in made_by else None
+        from_folder(weights_file(made_by), folder) if "weights_sha256" in made_by else None
         for _, made_by in made_by_each(data.facts["made_by"])
     ]
     return places if "stores" in data.facts else places[0]

@@ -44,11 +44,12 @@ def open_trunk(config: Any, store: FeatureStore, frames: FrameSet, front: Front,
     made_by = store.made_by
     if not set(NEEDED) <= made_by.keys():
         raise UserError(f"{store.path} was imported: no backbone is known that makes its features, so none is trained")
-    weights = weights_file(made_by["backbone"])
+    weights = weights_file(made_by)
     if not weights.is_file():
+        source = " --weights FILE', the backbone.safetensors of its training" if "trained_from" in made_by else "'"
         raise UserError(
             f"the weights of the backbone are not at {weights}: make that file with 'python -m "
-            f"pipeline.extraction.weights --backbone {made_by['backbone']}'"
+            f"pipeline.extraction.weights --backbone {made_by['backbone']}{source}"
         )
     grid, token_pooling = pooling_of(made_by["pooling"])
     way, crop_pct = made_by.get("fit", "squash 1").split()
