@@ -72,7 +72,8 @@ def chosen(params: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str
     if run is None:
         return dict.fromkeys(TABLES)
     values = {key: (params["train"] | run).get(key) for key in TABLES}
-    values["unfreeze"] = None if values["unfreeze"] is None else "unfreeze"  # how many stages is no other code
+    trains = any((params["train"] | run).get(key) is not None for key in ("unfreeze", "lora"))
+    values["unfreeze"] = "unfreeze" if trains else None  # how many stages is no other code
     return {key: [value] if isinstance(value, str) else list(value or []) for key, value in values.items()}
 
 

@@ -384,7 +384,7 @@ def test_a_transformer_is_trained_from_pixels(workplace):
         (["--augment", *MAPS], "augment changes pixels, and maps are of the frames as they are"),
         (["--loss", "simsiam", "--sampler", "views"], "pairs two views, and with unfreeze augment makes them"),
         (["-e", "0"], "unfreeze trains the backbone, and with 0 epochs there is no training"),
-        (["--unfreeze", "null", *MAPS], "maps is of a backbone that is trained: give unfreeze too"),
+        (["--unfreeze", "null", *MAPS], "maps is of stages that are trained: give unfreeze too"),
         (["--combine", "gate"], "combine is with a backbone that stays frozen"),
         (["--refit", "all"], "refit would train a second backbone"),
     ],

@@ -63,6 +63,11 @@ class TrainConfig:
         "(docs/unfreeze.md)",
         within="[1, inf)",
     )
+    lora: int | None = option(
+        None,
+        help="instead of unfreeze: train low-rank updates of this rank of a transformer's attention with the head",
+        within="[1, inf)",
+    )
     maps: Path | None = option(
         None, help="with unfreeze: the store of maps that is trained from (extract.py --maps), instead of pixels"
     )
@@ -71,14 +76,16 @@ class TrainConfig:
     )
     backbone_rate: float = option(
         0.1,
-        help="with unfreeze: the learning rate of the backbone's last layer, as a share of the head's",
+        help="with unfreeze or lora: the learning rate of the backbone's last layer, as a share of the head's",
         within="(0, inf)",
     )
     layer_decay: float = option(
-        0.75, help="with unfreeze: the rate of a layer, as a share of that of the next one", within="(0, 1]"
+        0.75, help="with unfreeze or lora: the rate of a layer, as a share of that of the next one", within="(0, 1]"
     )
     slice_gb: float = option(
-        2.0, help="with unfreeze: memory for the frames that go through the backbone at a time", within="(0, inf)"
+        2.0,
+        help="with unfreeze or lora: memory for the frames that go through the backbone at a time",
+        within="(0, inf)",
     )
     start: Path | None = option(
         None,
@@ -217,7 +224,7 @@ class TrainConfig:
             Combination(
                 self.model, self.loss, self.sampler, self.pooling, self.window, self.positives, self.select_by,
                 self.trains, self.loss_weights, self.unit, self.clip_pooling, self.clip_windows,
-                self.unfreeze is not None,
+                self.trains_backbone,
             )
         )  # fmt: skip
         Window(self.window, self.step, self.edge).check_fps(self.fps)
@@ -249,26 +256,30 @@ class TrainConfig:
 
     def _check_unfreeze(self) -> None:
         """Raises ``UserError`` for what does not go with a backbone that is trained, or not without one."""
-        if self.unfreeze is None:
-            given = [name for name in ("maps",) if getattr(self, name) is not None]
-            given += ["batch_norm"] if self.batch_norm != "frozen" else []
-            if given:
-                raise UserError(f"train: {given[0]} is of a backbone that is trained: give unfreeze too")
+        given = ["maps"] if self.maps is not None else []
+        given += ["batch_norm"] if self.batch_norm != "frozen" else []
+        if self.unfreeze is None and given:
+            instead = "too" if self.lora is None else "instead of lora"
+            raise UserError(f"train: {given[0]} is of stages that are trained: give unfreeze {instead}")
+        if not self.trains_backbone:
             return
+        if self.unfreeze is not None and self.lora is not None:
+            raise UserError("train: unfreeze trains weights, and lora updates of weights that stay: give one of both")
+        word = "unfreeze" if self.lora is None else "lora"
         if isinstance(self.unfreeze, str) and self.unfreeze != "all":
             raise UserError(f"train: unfreeze must be a number of stages, or all, and is '{self.unfreeze}'")
         if not self.trains:
-            raise UserError("train: unfreeze trains the backbone, and with 0 epochs there is no training")
+            raise UserError(f"train: {word} trains the backbone, and with 0 epochs there is no training")
         if len(each_store(self.data)) > 1:
-            raise UserError("train: unfreeze trains one backbone, and data names several stores")
+            raise UserError(f"train: {word} trains one backbone, and data names several stores")
         if self.combine != "none":
-            raise UserError("train: combine is with a backbone that stays frozen: leave it out, or unfreeze")
+            raise UserError(f"train: combine is with a backbone that stays frozen: leave it out, or {word}")
         if self.refit != "none":
-            raise UserError("train: refit would train a second backbone from the start: leave it out, or unfreeze")
+            raise UserError(f"train: refit would train a second backbone from the start: leave it out, or {word}")
         if self.augment and self.maps is not None:
             raise UserError("train: augment changes pixels, and maps are of the frames as they are: leave one out")
         if SAMPLERS[self.sampler].two_views and not self.augment:
-            raise UserError(f"train: sampler '{self.sampler}' pairs two views, and with unfreeze augment makes them")
+            raise UserError(f"train: sampler '{self.sampler}' pairs two views, and with {word} augment makes them")
 
     @property
     def clip_rule(self) -> ClipRule | None:
@@ -282,6 +293,11 @@ class TrainConfig:
     def tables(self) -> list[str]:
         """The tables that it takes, by the names of their fields."""
         return ["clips" if self.unit == "clip" else "labels", *(["projection"] if self.reduce else [])]
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Whether the backbone is trained with the head."""
+        return self.unfreeze is not None or self.lora is not None
 
     @property
     def trains(self) -> bool:

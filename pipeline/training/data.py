@@ -132,7 +132,7 @@ def load_data(
         watched[part] = Watched(frames, centres, torch.from_numpy(rows).to(device), opposite, clip)
     key = (read, views, SAMPLERS[config.sampler].needs_embeddings)
     trunk = None
-    if config.unfreeze is None:
+    if not config.trains_backbone:
         source = kept.get("source", key, lambda: _source(config, store, frames, front, device, views))
     else:
         trunk = TRUNKS["unfreeze"](config, store, frames, front, device)
@@ -272,7 +272,7 @@ def _views(config: TrainConfig, store: FeatureStore | Stores) -> list[str]:
     A backbone that is trained draws its own views. Raises ``UserError`` where views are asked for and the store has
     none.
     """
-    if not config.trains or config.unfreeze is not None or not (config.augment or SAMPLERS[config.sampler].two_views):
+    if not config.trains or config.trains_backbone or not (config.augment or SAMPLERS[config.sampler].two_views):
         return ["original"]
     others = [name for name in store.views if name != "original"]
     views = ["original", *(name for name in others if store.widths[name] == store.num_features)]

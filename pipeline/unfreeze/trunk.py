@@ -64,7 +64,7 @@ def open_trunk(config: Any, store: FeatureStore, frames: FrameSet, front: Front,
     network = Network(
         backbone, weights, config.unfreeze, from_maps=config.maps is not None,
         train_norms=config.batch_norm == "train", slice_bytes=config.slice_gb * 1e9, device=device,
-        half=config.precision == "bfloat16",
+        half=config.precision == "bfloat16", lora=config.lora,
     )  # fmt: skip
     if config.maps is not None:
         inputs: Inputs = open_maps(config.maps, frames, made_by, network.cut)
@@ -132,7 +132,7 @@ class Trunk:
         a run was killed is not computed again.
         """
         tensors, facts = load(folder / BACKBONE)
-        self.network.load_state_dict(tensors)
+        self.network.load_whole(tensors)
         made_by = _made_by_trained(self.made_by, facts, tensors)
         self._write(folder / FEATURES, made_by)
         return {"made_by": made_by, "weights": BACKBONE, "trained": {"made_by": self.made_by, "cut": self.network.cut}}

@@ -1,7 +1,6 @@
 """One safetensors file for any backbone, made once."""
 
 from pathlib import Path
-
 from typing import Any
 
 from pipeline.core.files import save_tensors
