@@ -9,6 +9,7 @@
     python train.py --unfreeze 2                     the last two stages of the backbone too: docs/unfreeze.md
     python train.py --lora 8                         low-rank updates of a transformer's attention instead
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
+    python train.py --backbone NAME                  one of its backbones, which are trained too
     python train.py --resume runs/manual/NAME        goes on with a run that was killed, to exactly its weights
     python train.py --search space.yaml -n 40        40 trials of what the file names, and the best five of them
     python train.py --all                            and print every metric in the end, not just the main ones
@@ -49,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if labels.folds and config.test_split is not None:
         table = config.clips if config.unit == "clip" else config.labels
         raise UserError(f"{table} is cut into {len(labels.folds)} folds: leave --test-split out")
+    if labels.folds and any(word.split("=")[0] == "--backbone" for word in argv):
+        raise UserError(
+            f"backbones: the labels are cut into {len(labels.folds)} folds, and of each another backbone would have to "
+            "make a store of its own. A run with unfreeze or lora trains one in each fold"
+        )
 
     from pipeline.training import checkpoints, messages, run  # here: a wrong flag is told without waiting for these
 

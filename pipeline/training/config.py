@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -309,37 +309,54 @@ def from_flags(argv: Sequence[str], description: str) -> tuple[TrainConfig, Path
     """What to train, and the folder of the run that is to be gone on with, or None for a new one."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--run")
+    early.add_argument("--backbone")
     early.add_argument("--resume", type=Path)
     known, flags = early.parse_known_args(argv)
     if known.resume:
         word = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
         word.add_argument("--alike", nargs="+")
         flags_of_now, flags = word.parse_known_args(flags)
-        if known.run or flags:
+        if known.run or known.backbone or flags:
             raise UserError(
                 "--resume takes everything from the run's own config.json: give no other flags (but --alike, for a "
                 "store that was made again)"
             )
         return read_config(known.resume, vars(flags_of_now)), known.resume
-    sections = ["train"] + ([f"runs.{known.run}"] if known.run else [])
+    if known.run and known.backbone:
+        raise UserError("--run and --backbone each name what is trained: give one of both")
+    called = known.run or known.backbone
+    section = f"{'runs' if known.run else 'backbones'}.{called}" if called else None
+    sections = ["train"] + ([section] if section else [])
     short = {"--gpu": ["--device", "cuda"], "--cpu": ["--device", "cpu"]}
     flags = [word for flag in flags for word in short.get(flag, [flag])]
     if {"-h", "--help"} & {*flags}:  # before any file is read
         parse(TrainConfig, flags, sections=sections, description=description)
-    layers = _layers(flags, known.run)
+    flags += ["--runs", "1"] if known.backbone else []
+    layers = _layers(flags, section)
     flags += _either_epochs_or_steps(layers)
     config = parse(TrainConfig, flags, sections=sections, description=description)
+    if known.backbone:
+        _check_backbone(section, layers["run"], config)
     own = {name for layer in ("run", "flags") for name in layers[layer] if name in ("temperature", "margin")}
     for name in without_effect(config.loss, sorted(own)):
         print(f"{name} {getattr(config, name)} has no effect: loss '{' + '.join(names_of(config.loss))}' takes none")
-    return (config if config.name or not known.run else dataclasses.replace(config, name=known.run)), None
+    return (config if config.name or not called else dataclasses.replace(config, name=called)), None
 
 
 # What section 'train' sets, what the run's own section sets, what the flags set: the later on top of the earlier.
 Layers = dict[str, dict[str, Any]]
 
 
-def _layers(flags: Sequence[str], run: str | None) -> Layers:
+def _check_backbone(section: str, own: Mapping[str, Any], config: TrainConfig) -> None:
+    """Raises ``UserError`` where the stages of DVC would not find what they go on with, or there is nothing of it."""
+    for key in ("data", "name", "output", "runs", "seed"):
+        if key in own:
+            raise UserError(f"{section}: leave {key} out: it is trained from {STORE}, by the one seed train.seed")
+    if not config.trains_backbone:
+        raise UserError(f"{section}: nothing of the backbone is trained: give unfreeze or lora")
+
+
+def _layers(flags: Sequence[str], section: str | None) -> Layers:
     """The parameters by who sets them; of the flags only the few that are looked at here."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--params", type=Path)
@@ -350,7 +367,7 @@ def _layers(flags: Sequence[str], run: str | None) -> Layers:
     of_flags = vars(parser.parse_known_args(flags)[0])
     of_flags = {name: None if value == "null" else value for name, value in of_flags.items()}
     path = of_flags.pop("params", Path("params.yaml"))
-    return {"train": read(path, "train"), "run": read(path, f"runs.{run}") if run else {}, "flags": of_flags}
+    return {"train": read(path, "train"), "run": read(path, section) if section else {}, "flags": of_flags}
 
 
 def _either_epochs_or_steps(layers: Layers) -> list[str]:
