@@ -179,27 +179,17 @@ def test_a_run_is_evaluated_on_the_store_that_it_was_trained_on(tmp_path):
 @pytest.mark.slow
 def test_the_chain_runs_in_its_order_and_again_only_what_a_change_is_of(project):  # noqa: F811
     runs = yaml.safe_load((project / "params.yaml").read_text())["runs"]
-    change(
-        project, synthetic={"videos": 24, "frames": 8}, runs={name: None for name in runs if name != "mlp_classifier"}
-    )
-    dvc(project, "repro", "train", "reduce")
-    change(project, backbones=CHAIN, runs={"on_mine": HEAD})
+    others = {name: None for name in runs if name != "mlp_classifier"}
+    change(project, synthetic={"frames": 6}, runs=others | {"on_mine": HEAD}, backbones=CHAIN)
     chain = ["train_backbone@mine", "extract_trained@mine", "reduce_trained@mine"]
-    of_head = ["train@on_mine", "evaluate@on_mine"]
-    first = ran(dvc(project, "repro", "train", "evaluate", "evaluate_backbone"))
-    at = [first.index(stage) for stage in [*chain, *of_head]]
+    first = ran(dvc(project, "repro", "train", "evaluate@on_mine", "evaluate_backbone"))
+    at = [first.index(stage) for stage in [*chain, "train@on_mine", "evaluate@on_mine"]]
     assert at == sorted(at)
-    assert "evaluate_backbone@mine" in first
-    assert "train@mlp_classifier" not in first
     metrics = [json.loads((project / f"evaluation/{name}/details.json").read_text()) for name in ("mine", "on_mine")]
     assert "hours" in metrics[0]["about"]
     assert metrics[1]["about"]["trained_weights"] == "file backbone.safetensors"
-
-    asked = ["repro", "train", "evaluate", "evaluate_backbone"]
-    assert ran(dvc(project, *asked)) == ["index"]
+    assert ran(dvc(project, "repro", "train")) == ["index"]
     change(project, runs={"on_mine": HEAD | {"loss": "supcon"}})
-    assert ran(dvc(project, *asked)) == ["index", *of_head]
+    assert ran(dvc(project, "repro", "train")) == ["index", "train@on_mine"]
     change(project, backbones={"mine": {"unfreeze": 1, "loss": "triplet"}})
-    assert {*ran(dvc(project, *asked))} == {"index", *chain, *of_head, "evaluate_backbone@mine"}
-    change(project, backbones={"mine": None}, runs={"on_mine": None})
-    assert ran(dvc(project, *asked)) == ["index"]
+    assert ran(dvc(project, "repro", "train")) == ["index", *chain, "train@on_mine"]

@@ -32,6 +32,7 @@ from pipeline.unfreeze.inputs import Inputs, drawn_change, open_maps, open_pixel
 from pipeline.unfreeze.network import Network
 
 BLOCK = 256  # frames that are read at a time where nothing is trained
+ROOM = 1 << 26  # bytes for features that are looked at when a seed is trained; more are read from the disk
 NEEDED = ("backbone", "weights_sha256", "input_size", "layers", "pooling", "crop_source")
 
 
@@ -138,11 +139,14 @@ class Trunk:
         return {"made_by": made_by, "weights": BACKBONE, "trained": {"made_by": self.made_by, "cut": self.network.cut}}
 
     def stored(self, folder: Path) -> sources.InMemory | sources.FromDisk:
-        """The inputs of the head by the features that ``finish`` wrote, in the place of ``source``."""
+        """The inputs of the head by the features that ``finish`` wrote, in the place of ``source``.
+
+        They are few in memory: a run whose maps do not fit there may have as many features.
+        """
         store = FeatureStore(folder / FEATURES)
         rows = rows_of(store, self.frames)
         assert (rows >= 0).all()
-        return sources.open_inputs(store, rows, self.front, self.network.device)
+        return sources.open_inputs(store, rows, self.front, self.network.device, room=ROOM)
 
     def _write(self, path: Path, made_by: dict[str, Any]) -> None:
         if path.is_dir() and FeatureStore(path).made_by != json.loads(json.dumps(made_by)):
