@@ -17,9 +17,11 @@ from test_unfreeze import NAME, extracted, made, place, run  # noqa: F401  (the 
 
 import train
 from pipeline import code
+from pipeline.adapter.adapter import read_adapter
 from pipeline.core.files import load_facts
 from pipeline.core.join import data_of_run
 from pipeline.core.params import UserError
+from pipeline.core.seen import from_lists, joined
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import weights_file
 from pipeline.extraction.weights import __main__ as weights
@@ -160,11 +162,30 @@ def test_first_and_trained_weights_lie_side_by_side_and_each_store_finds_its_own
     monkeypatch.setattr("sys.argv", ["weights"])
     weights.main(["--backbone", NAME, "--weights", str(trained)])
     assert first.read_bytes() == files[1].read_bytes()
-    files[1].unlink()
+
+
+def test_a_head_is_not_scored_or_selected_on_what_its_backbone_was_trained_on(place):  # noqa: F811
+    trained = run() / "seed_0/backbone.safetensors"
+    extracted("--weights", str(trained), "-s", "mine.zarr")
+    head = ["-d", "mine.zarr", "--unfreeze", "null", "-e", "1"]
+    seed = run(*head, name="same") / "seed_0"
+    seen, of_run = (
+        read_adapter(seed / "best.safetensors").seen,
+        read_adapter(trained.with_name("best.safetensors")).seen,
+    )
+    assert seen["backbone"] == joined([of_run["train"], of_run["select"]])
     with pytest.raises(
-        UserError, match=r"are not at weights/.*trained-.* --weights FILE', the backbone.safetensors of"
+        UserError, match=r"trained-.* has seen what is the validation part now: it was trained on \d+ of"
     ):
-        run("-d", "data/trained/mine.zarr", name="lost")
+        run(*head, "--test-split", "0.5", name="held")
+    with pytest.raises(UserError, match=r"has seen what is the selection part now: .* and of the same select_split"):
+        run(*head, "--split-seed", "1", name="selected")
+    further = run("-d", "mine.zarr", "-e", "1", name="further") / "seed_0"  # a backbone of that one has seen as much
+    of_further = from_lists(load_facts(further / "backbone.safetensors", "", "")["seen"])["train"]
+    assert of_further == joined([of_run["train"], of_run["select"]])
+    weights_file(FeatureStore(Path("mine.zarr")).made_by).unlink()
+    with pytest.raises(UserError, match=r"which say on what, are not at weights/.*trained-.* --weights FILE' makes"):
+        run(*head, name="lost")
 
 
 def test_a_run_is_evaluated_on_the_store_that_it_was_trained_on(tmp_path):
@@ -180,7 +201,7 @@ def test_a_run_is_evaluated_on_the_store_that_it_was_trained_on(tmp_path):
 def test_the_chain_runs_in_its_order_and_again_only_what_a_change_is_of(project):  # noqa: F811
     runs = yaml.safe_load((project / "params.yaml").read_text())["runs"]
     others = {name: None for name in runs if name != "mlp_classifier"}
-    change(project, synthetic={"frames": 6}, runs=others | {"on_mine": HEAD}, backbones=CHAIN)
+    change(project, synthetic={"frames": 8}, runs=others | {"on_mine": HEAD}, backbones=CHAIN)
     chain = ["train_backbone@mine", "extract_trained@mine", "reduce_trained@mine"]
     first = ran(dvc(project, "repro", "train", "evaluate@on_mine", "evaluate_backbone"))
     at = [first.index(stage) for stage in [*chain, "train@on_mine", "evaluate@on_mine"]]

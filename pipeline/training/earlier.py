@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.adapter.adapter import Adapter, load_adapter
 from pipeline.core.params import UserError
-from pipeline.core.seen import Seen, refuse_seen
+from pipeline.core.seen import Seen, joined, refuse_seen
 
 SHAPE = ("model", "model_options", "embedding_size", "num_features", "num_components", "normalise")
 
@@ -69,5 +67,4 @@ def load(
         refuse_seen(f"start: {path}", of_training, select, "selection", f"{way_out}, and with its select_split")
         seen += [adapter.seen[part] for part in ("train", "select", "start") if part in adapter.seen]
     digests = {seed: hashlib.sha256(path.read_bytes()).hexdigest() for seed, path in files.items()}
-    groups, videos = (np.unique(np.concatenate([getattr(of, name) for of in seen])) for name in ("groups", "videos"))
-    return Earlier(folder, adapters, Seen(groups, videos), digests)
+    return Earlier(folder, adapters, joined(seen), digests)

@@ -160,7 +160,7 @@ def _keep_best(run: SeedRun) -> None:
     if run.result["epoch"] is None or run.score > best or math.isnan(best):
         run.result, run.waited = run.result | {"epoch": run.epoch, "select": run.score}, 0
         if run.data.trunk is not None:
-            run.data.trunk.save(run.folder)
+            run.data.trunk.save(run.folder, run.data.seen)
         save_adapter(run.folder / "best.safetensors", run.adapter, **run.result)
     else:
         run.waited += 1

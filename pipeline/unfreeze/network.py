@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.adapter.own import BACKBONE
 from pipeline.core.files import save_tensors
 from pipeline.core.params import UserError
+from pipeline.core.seen import Seen, to_lists
 from pipeline.extraction.backbones import Backbone
 from pipeline.extraction.stages import ALL, Halves, first_trained, halves, trained_parts
 from pipeline.extraction.weights.file import load, tensors_sha256
@@ -186,11 +187,14 @@ class Network:
             now = {f"{name}.weight": layer.weight for name, layer in self._updated.items()}
         return self.start | {name: value.detach().cpu().contiguous().clone() for name, value in now.items()}
 
-    def save(self, folder: Path) -> None:
-        """Writes the whole backbone into the folder of a seed, as a file that ``extract.py --weights`` takes."""
+    def save(self, folder: Path, seen: Mapping[str, Seen]) -> None:
+        """Writes the whole backbone into the folder of a seed, as a file that ``extract.py --weights`` takes.
+
+        ``seen`` says what it was trained and its best epoch chosen on, so that no head is scored on that.
+        """
         tensors = self.whole()
         own = {"source": f"file {BACKBONE}", "source_sha256": tensors_sha256(tensors)}
-        start = {"trained_from": self.facts.get("trained_from", self.facts["source"])}
+        start = {"trained_from": self.facts.get("trained_from", self.facts["source"]), "seen": to_lists(seen)}
         save_tensors(folder / BACKBONE, tensors, self.facts | own | start)
 
     def _at_cut(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.core.frame_set import FrameSet, rows_of
 from pipeline.core.join import frame_table
 from pipeline.core.params import UserError
 from pipeline.core.progress import Line
+from pipeline.core.seen import Seen, joined
 from pipeline.core.store import CHUNK_ROWS, FeatureStore, StoreWriter, resolved
 from pipeline.core.tables import read_frames, weights_file
 from pipeline.extraction.backbones import load_backbone, pooling_of
@@ -47,7 +48,7 @@ def open_trunk(config: Any, store: FeatureStore, frames: FrameSet, front: Front,
         raise UserError(f"{store.path} was imported: no backbone is known that makes its features, so none is trained")
     weights = weights_file(made_by)
     if not weights.is_file():
-        source = " --weights FILE', the backbone.safetensors of its training" if "trained_from" in made_by else "'"
+        source = " --weights FILE', of a training's backbone.safetensors" if "trained_from" in made_by else "'"
         raise UserError(
             f"the weights of the backbone are not at {weights}: make that file with 'python -m "
             f"pipeline.extraction.weights --backbone {made_by['backbone']}{source}"
@@ -122,9 +123,10 @@ class Trunk:
         whole = [LiveShard(np.arange(len(rows)), rows, self, seed)]
         return lambda epoch: whole
 
-    def save(self, folder: Path) -> None:
-        """Writes the backbone as it is now beside the checkpoint of a seed."""
-        self.network.save(folder)
+    def save(self, folder: Path, seen: Mapping[str, Seen]) -> None:
+        """Writes the backbone as it is now beside the checkpoint of a seed, with what the run has ``seen`` by part."""
+        of_training = [seen[part] for part in ("train", "start", "backbone") if part in seen]
+        self.network.save(folder, {"train": joined(of_training), "select": seen["select"]})
 
     def finish(self, folder: Path) -> dict[str, Any]:
         """Writes the features of the best backbone, which lies in the folder of a seed, beside it.

@@ -55,7 +55,8 @@ def _trained(source: str) -> dict[str, Any]:
     """What the file of a backbone that was trained here says of itself, whatever it is called now; else nothing."""
     path = Path(source)
     facts = read_facts(path) if path.suffix == ".safetensors" and path.is_file() else {}
-    return {key: facts[key] for key in ("source", "trained_from")} if "trained_from" in facts else {}
+    keys = ("source", "trained_from", "seen") if "trained_from" in facts else ()
+    return {key: facts[key] for key in keys if key in facts}
 
 
 def _made_from(made: Path, origin: Origin) -> bool:
