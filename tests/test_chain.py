@@ -201,6 +201,7 @@ def test_a_run_is_evaluated_on_the_store_that_it_was_trained_on(tmp_path):
 def test_the_chain_runs_in_its_order_and_again_only_what_a_change_is_of(project):  # noqa: F811
     runs = yaml.safe_load((project / "params.yaml").read_text())["runs"]
     others = {name: None for name in runs if name != "mlp_classifier"}
+    change(project, evaluate={"resamples": 10, "timelines": 0})
     change(project, synthetic={"frames": 8}, runs=others | {"on_mine": HEAD}, backbones=CHAIN)
     chain = ["train_backbone@mine", "extract_trained@mine", "reduce_trained@mine"]
     first = ran(dvc(project, "repro", "train", "evaluate@on_mine", "evaluate_backbone"))

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import extract
 import train
 from pipeline import code
+from pipeline.adapter import sources
 from pipeline.core.files import load_facts
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
@@ -352,6 +353,23 @@ def test_a_run_is_evaluated_by_its_own_features_whatever_lies_in_data(place):
     evaluate.main([*flags, "-o", "two"])
     one, two = (json.loads(Path(name, "metrics.json").read_text()) for name in ("one", "two"))
     assert one == two
+
+
+def test_features_of_many_frames_are_looked_at_from_the_disk_to_the_same_end(place, monkeypatch):
+    kinds, stored = [], trunk.Trunk.stored
+
+    def noted(self, folder):
+        kinds.append(stored(self, folder))
+        return kinds[-1]
+
+    monkeypatch.setattr(trunk.Trunk, "stored", noted)
+    folders = [run("-e", "1", name="few")]
+    monkeypatch.setattr(trunk, "ROOM", 1000)
+    folders += [run("-e", "1", name="many")]
+    assert [type(kind) for kind in kinds] == [sources.InMemory, sources.FromDisk]
+    few, many = (load_file(folder / "seed_0/best.safetensors") for folder in folders)
+    assert few["centres"].isfinite().any()
+    torch.testing.assert_close(few["centres"], many["centres"], equal_nan=True)
 
 
 def test_identity_head_and_pairs_of_views_train_a_backbone(place):
