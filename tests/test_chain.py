@@ -24,6 +24,7 @@ from pipeline.core.params import UserError
 from pipeline.core.seen import from_lists, joined
 from pipeline.core.store import FeatureStore
 from pipeline.core.tables import weights_file
+from pipeline.embed import Embedder
 from pipeline.extraction.weights import __main__ as weights
 from pipeline.training.config import from_flags
 
@@ -154,6 +155,9 @@ def test_first_and_trained_weights_lie_side_by_side_and_each_store_finds_its_own
     names = [load_facts(seed / "best.safetensors", "", "")["weights"] for seed in (again, further, head)]
     assert names[:2] == ["backbone.safetensors"] * 2
     assert (head / names[2]).resolve() == files[1].resolve()
+    embedder = Embedder.load(head.parent)
+    assert embedder.facts["made_by"] == stores[1].made_by
+    assert embedder.frozen.check(stores[1].made_by["crop_source"]) == ""  # the file's backbone makes these features
     assert load_facts(further / "backbone.safetensors", "", "")["trained_from"] == "random"
     # The file itself, whatever it is called, is the same backbone.
     extracted("--weights", str(files[1]), "-s", "data/trained/mine.zarr")
