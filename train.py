@@ -7,7 +7,9 @@
     python train.py -d faces.zarr context.zarr audio.zarr --modality-dropout 0.3     several stores side by side
     python train.py --unit clip --loss cross_entropy --select-by uar          clips have a label, not frames
     python train.py --unfreeze 2                     the last two stages of the backbone too: docs/unfreeze.md
+    python train.py --lora 8                         low-rank updates of a transformer's attention instead
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
+    python train.py --backbone NAME                  one of its backbones, which are trained too
     python train.py --resume runs/manual/NAME        goes on with a run that was killed, to exactly its weights
     python train.py --search space.yaml -n 40        40 trials of what the file names, and the best five of them
     python train.py --all                            and print every metric in the end, not just the main ones
@@ -48,6 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int | None:
     if labels.folds and config.test_split is not None:
         table = config.clips if config.unit == "clip" else config.labels
         raise UserError(f"{table} is cut into {len(labels.folds)} folds: leave --test-split out")
+    if labels.folds and any(word.split("=")[0] == "--backbone" for word in argv):
+        raise UserError(
+            f"backbones: the labels are cut into {len(labels.folds)} folds, and of each another backbone would have to "
+            "make a store of its own. A run with unfreeze or lora trains one in each fold"
+        )
 
     from pipeline.training import checkpoints, messages, run  # here: a wrong flag is told without waiting for these
 
@@ -62,12 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def evaluate(config: TrainConfig, folder: Path, params: list[str]) -> None:
     """In a process of its own: training that imported the evaluation would be trained again whenever that is edited."""
     command = [sys.executable, "-m", "pipeline.evaluation.evaluate", "--run", str(folder)]
-    if config.unfreeze is None:  # else it has features of its own
+    if not config.trains_backbone:  # else it has features of its own
         command += ["--data", *map(str, each_store(config.data))]
     command += ["--output", str(folder), "--device", config.device]
     command += ["--clips", str(config.clips)] if config.unit == "clip" else ["--labels", str(config.labels)]
     command += ["--alike", *config.alike] if config.alike else []
-    frames = config.frames or (frame_table(config.data, None) if config.unfreeze is not None else None)
+    frames = config.frames or (frame_table(config.data, None) if config.trains_backbone else None)
     command += ["--top-k", *map(str, config.top_k)] + (["--frames", str(frames)] if frames else [])
     command += ["--fps", str(config.fps)] if config.fps is not None else []
     command += [*(["--all"] if config.all else []), *params]

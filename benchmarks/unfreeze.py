@@ -4,6 +4,7 @@
     python benchmarks/unfreeze.py --backbone tf_efficientnet_b0 --size 224   random weights: the work is the same
     python benchmarks/unfreeze.py --device cuda --batch-size 64 --frames 5000
     python benchmarks/unfreeze.py --memory --unfreeze all --batch-size 256   one step of 256 windows of 15 frames
+    python benchmarks/unfreeze.py --growth --frames 20000                    the memory of 'train.py' from so many maps
 
 The same trained stages, head (mlp), loss (SupCon) and update (AdamW) four times, on drawn JPEGs:
 
@@ -20,9 +21,11 @@ seconds.
 """
 
 import argparse
+import contextlib
 import resource
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,12 +43,16 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+import train
 from pipeline.adapter.heads.build import build_head
 from pipeline.adapter.pooling import mean
 from pipeline.core.device import pick_device
 from pipeline.core.store import FeatureStore, StoreWriter
+from pipeline.core.tables import Frames, Labels, write_frames, write_labels
 from pipeline.extraction.backbones import load_backbone
+from pipeline.extraction.loop import made_by
 from pipeline.extraction.plan import rows_of_maps
+from pipeline.extraction.stages import before_cut, first_trained
 from pipeline.extraction.weights.prepare import prepare
 from pipeline.training.losses.build import build_loss
 from pipeline.unfreeze.inputs import Maps, Pixels
@@ -69,8 +76,11 @@ def main() -> None:
     parser.add_argument("--slice-gb", type=float, default=2.0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--memory", action="store_true", help="one step from pixels, and the memory that it took")
+    parser.add_argument("--growth", action="store_true", help="a run from maps of random numbers, and its memory")
     given = parser.parse_args()
     given.device = pick_device(given.device)
+    if given.growth:
+        return growth(given)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         weights = prepare(given.backbone, "auto" if "lite0" in given.backbone else "random", place)
@@ -278,6 +288,64 @@ def one_step(of: SimpleNamespace) -> None:
     took, frames = time.perf_counter() - start, of.given.batch_size * of.given.window
     print(f"{of.given.backbone} at {of.given.size} pixels, unfreeze {of.given.unfreeze}: one step of {frames:,} frames")
     print(f"in slices of {size:,}: {took:.0f} s; {before / 1e9:.2f} GB before, {resident() / 1e9:.2f} GB at most")
+
+
+def growth(given: argparse.Namespace) -> None:
+    """A whole run of train.py on drawn maps and features, and the most anonymous memory that it had (Linux).
+
+    Maps are mapped files: what is read of them counts as file memory, which is printed apart.
+    """
+    params = (Path(__file__).parent.parent / "params.yaml").read_text(encoding="utf-8")
+    most = {"RssAnon": 0, "RssFile": 0}
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name in most:
+                    most[name] = max(most[name], int(value.split()[0]) * 1024)
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path("params.yaml").write_text(params, encoding="utf-8")
+        drawn_stores(given)
+        threading.Thread(target=watch).start()
+        try:
+            train.main(
+                ["--unfreeze", given.unfreeze, "--maps", "data/maps.zarr", "--loss", "supcon", "-r", "1", "--steps",
+                 str(given.batches), "--batch-size", str(given.batch_size), "--window", str(given.window), "--device",
+                 str(given.device), "--no-reduce", "--no-evaluate", "--slice-gb", str(given.slice_gb)]
+            )  # fmt: skip
+        finally:
+            over.set()
+    print(f"{given.frames:,} frames: {most['RssAnon'] / 1e6:,.0f} MB anonymous, {most['RssFile'] / 1e6:,.0f} MB mapped")
+
+
+def drawn_stores(given: argparse.Namespace) -> None:
+    """Feature store, maps, tables and weights in ``data`` and ``weights``, of videos that have a class each."""
+    rng = np.random.default_rng(0)
+    source = "auto" if "lite0" in given.backbone else "random"
+    backbone = load_backbone(prepare(given.backbone, source, Path("weights")), given.size)
+    half = before_cut(backbone, first_trained(backbone.module.model, given.backbone, int(given.unfreeze)))
+    number = np.arange(given.frames)
+    video = np.char.add("v", (number // VIDEO_FRAMES).astype(str))
+    keys = pd.DataFrame({"video": video, "frame": number % VIDEO_FRAMES + 1})
+    frames = Frames(keys.assign(path="none.jpg", size=1), Path("frames"), "drawn", "as given")
+    Path("data").mkdir()
+    write_frames(Path("data/frames.parquet"), frames)
+    classes = [f"c{k}" for k in range(NUM_CLASSES)]
+    of = number // VIDEO_FRAMES
+    split = np.where(of % 4 == 3, "val", "train")
+    labels = keys.assign(group=video, expression=np.array(classes)[of // 4 % NUM_CLASSES], expression_split=split)
+    write_labels(Path("data/labels.parquet"), Labels(labels, classes, "drawn"))
+    for name, made in (("features", backbone), ("maps", half)):
+        width = made.num_features
+        rows = rows_of_maps(width, 4096) if made is half else 4096
+        said = made_by(made, frames, "float32", ["original"])
+        with StoreWriter(Path(f"data/{name}.zarr"), said, {"original": width}, rows, made.map_shape) as writer:
+            for start in range(0, given.frames, rows):
+                part = keys.iloc[start : start + rows].assign(size=1)
+                writer.write(part, {"original": rng.standard_normal((len(part), width), np.float32).astype(np.float16)})
 
 
 def processor_seconds() -> float:

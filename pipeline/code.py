@@ -2,6 +2,8 @@
 
     python -m pipeline.code            writes data/code/STAGE, or data/code/STAGE/RUN for each run of params.yaml
 
+A trained backbone ('backbones' in params.yaml) is such a run; their names stand in data/trained/names.txt.
+
 Such a file has a line for each source file that the command of the stage reaches by its imports: a hash and the path.
 The 'diff' of an old one and a new one says why a stage runs again. What is hashed is the parsed source: comments,
 docstrings, layout and the ``help`` of options do not count. Of a table of choices (``pipeline.core.choices``) only the
@@ -21,6 +23,7 @@ from pipeline.core.files import write_text
 from pipeline.core.params import UserError, entry, read
 
 OUTPUT = Path("data/code")
+NAMES = Path("data/trained/names.txt")
 # The module that the command of each stage runs (DVC allows no stage to depend on dvc.yaml, so it is not read here).
 STAGES = {
     "synthesize": "pipeline.datasets.synthetic.__main__",
@@ -51,8 +54,10 @@ SHOWS = (
 
 def main() -> None:
     shutil.rmtree(OUTPUT, ignore_errors=True)
-    for name, lines in hashes(Path(), read(Path("params.yaml"), "")).items():
+    params = read(Path("params.yaml"), "")
+    for name, lines in hashes(Path(), params).items():
         write_text(OUTPUT / name, "".join(f"{line}\n" for line in lines))
+    write_text(NAMES, "".join(f"{name}\n" for name in params.get("backbones") or {}))
 
 
 def hashes(root: Path, params: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -61,7 +66,7 @@ def hashes(root: Path, params: Mapping[str, Any]) -> dict[str, list[str]]:
     run = Path(params["baselines"]["run"]).name  # runs/NAME
     names = chosen(params, params["runs"].get(run))
     found = {stage: reached(root, module, names, known) for stage, module in STAGES.items()}
-    for name, changes in params["runs"].items():
+    for name, changes in (params["runs"] | (params.get("backbones") or {})).items():
         names = chosen(params, changes or {})
         found |= {f"{stage}/{name}": reached(root, module, names, known) for stage, module in STAGES_OF_RUNS.items()}
     return found
@@ -72,7 +77,8 @@ def chosen(params: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str
     if run is None:
         return dict.fromkeys(TABLES)
     values = {key: (params["train"] | run).get(key) for key in TABLES}
-    values["unfreeze"] = None if values["unfreeze"] is None else "unfreeze"  # how many stages is no other code
+    trains = any((params["train"] | run).get(key) is not None for key in ("unfreeze", "lora"))
+    values["unfreeze"] = "unfreeze" if trains else None  # how many stages is no other code
     return {key: [value] if isinstance(value, str) else list(value or []) for key, value in values.items()}
 
 

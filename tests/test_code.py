@@ -216,18 +216,24 @@ OWN = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
 
+# The stages of trained backbones, and those that run the same command.
+CHAIN = {"train_backbone": "train", "extract_trained": "extract", "reduce_trained": "reduce",
+         "evaluate_backbone": "evaluate"}  # fmt: skip
+
+
 def test_every_stage_that_makes_something_depends_on_its_code_and_on_no_source_file():
     for name, stage in DVC.items():
         body = stage.get("do", stage)
         if name in ("code", "index", "stores"):  # one is what finds out, the others run every time
             continue
-        module = code.STAGES_OF_RUNS[name] if "foreach" in stage else code.STAGES[name]
+        name = CHAIN.get(name, name)
+        module = code.STAGES_OF_RUNS.get(name) or code.STAGES[name]
         command = re.match(r"python (-m )?(\S+)", body["cmd"])[2].removesuffix(".py")
         assert module.removesuffix(".__main__") == command
-        assert f"data/code/{name}" + ("/${key}" if "foreach" in stage else "") in body["deps"]
+        assert f"data/code/{name}" + ("/${key}" if name in code.STAGES_OF_RUNS else "") in body["deps"]
         ours = [Path(dep) for dep in body["deps"] if dep.startswith("pipeline") or dep.endswith(".py")]
         assert not [path for path in ours if path.suffix not in (".css", ".js")]  # which no hash of code covers
-    assert {"code", "index", "stores", *code.STAGES, *code.STAGES_OF_RUNS} == set(DVC)
+    assert {"code", "index", "stores", *code.STAGES, *code.STAGES_OF_RUNS, *CHAIN} == set(DVC)
     assert set(DVC["code"]["deps"]) == {"pipeline", "extract.py", "train.py"}
 
 

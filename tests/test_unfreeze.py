@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import extract
 import train
 from pipeline import code
+from pipeline.adapter import sources
 from pipeline.core.files import load_facts, load_tensors, save_tensors
 from pipeline.core.params import UserError
 from pipeline.core.store import FeatureStore
@@ -360,6 +361,23 @@ def test_a_run_is_evaluated_by_its_own_features_whatever_lies_in_data(place):
     assert one == two
 
 
+def test_features_of_many_frames_are_looked_at_from_the_disk_to_the_same_end(place, monkeypatch):
+    kinds, stored = [], trunk.Trunk.stored
+
+    def noted(self, folder):
+        kinds.append(stored(self, folder))
+        return kinds[-1]
+
+    monkeypatch.setattr(trunk.Trunk, "stored", noted)
+    folders = [run("-e", "1", name="few")]
+    monkeypatch.setattr(trunk, "ROOM", 1000)
+    folders += [run("-e", "1", name="many")]
+    assert [type(kind) for kind in kinds] == [sources.InMemory, sources.FromDisk]
+    few, many = (load_file(folder / "seed_0/best.safetensors") for folder in folders)
+    assert few["centres"].isfinite().any()
+    torch.testing.assert_close(few["centres"], many["centres"], equal_nan=True)
+
+
 def test_identity_head_and_pairs_of_views_train_a_backbone(place):
     """SimSiam of two augmentations of a picture: no head is needed to learn, and no labels."""
     flags = ["--unfreeze", "all", "--loss", "simsiam", "--sampler", "views", "--augment", "--window", "1"]
@@ -518,7 +536,7 @@ def test_a_transformer_is_trained_from_pixels(workplace):
         (["--augment", *MAPS], "augment changes pixels, and maps are of the frames as they are"),
         (["--loss", "simsiam", "--sampler", "views"], "pairs two views, and with unfreeze augment makes them"),
         (["-e", "0"], "unfreeze trains the backbone, and with 0 epochs there is no training"),
-        (["--unfreeze", "null", *MAPS], "maps is of a backbone that is trained: give unfreeze too"),
+        (["--unfreeze", "null", *MAPS], "maps is of stages that are trained: give unfreeze too"),
         (["--unfreeze", "null", "--backbone-start", "random"], "backbone_start is of a backbone that is trained: give"),
         (["--backbone-start", "random"], "'random' would leave stages as they are drawn: unfreeze must be all"),
         (["--backbone-start", "random", "--unfreeze", "all"], "batch norms that saw no data: give --batch-norm train"),

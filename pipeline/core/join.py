@@ -74,12 +74,12 @@ def with_files(config: T, data: Data, *fields: str) -> T:
 
 
 def data_of_run(run: Path) -> Data:
-    """The stores that a run was trained on, where they are several, as its config.json says; else ``STORE``."""
+    """The store that a run was trained on, or several, as its config.json says; ``STORE`` where there is none."""
     path = run / "config.json"
     if not path.is_file():
         return STORE
     data = read_json(path, "the parameters of a run", "Put back a copy, or give --data")["data"]
-    return [Path(each) for each in data] if isinstance(data, list) else STORE
+    return [Path(each) for each in data] if isinstance(data, list) else Path(data)
 
 
 def open_both(data: Data, labels: Path, given: Path | None) -> tuple[FeatureStore | Stores, Labels]:

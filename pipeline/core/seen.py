@@ -20,6 +20,7 @@ USES = {
     "select": "chose its best epoch on",
     "start": "started from a run that was trained on",
     "projection": "uses a projection that was fitted on",
+    "backbone": "uses a backbone that was trained on",
     "fitted": "was fitted on",
 }
 
@@ -62,6 +63,21 @@ def from_arrays(arrays: Mapping[str, np.ndarray], prefix: str = "seen.") -> dict
     """What ``to_arrays`` was given, out of arrays among which there may be others."""
     parts = sorted({name.removeprefix(prefix).rsplit(".", 1)[0] for name in arrays if name.startswith(prefix)})
     return {part: Seen(*(np.asarray(arrays[f"{prefix}{part}.{of}"]) for of in ("groups", "videos"))) for part in parts}
+
+
+def to_lists(seen: Mapping[str, Seen]) -> dict[str, dict[str, list[int]]]:
+    """``seen`` by its parts as JSON takes it, for the facts of a file."""
+    return {part: {"groups": s.groups.tolist(), "videos": s.videos.tolist()} for part, s in seen.items()}
+
+
+def from_lists(lists: Mapping[str, Mapping[str, list[int]]]) -> dict[str, Seen]:
+    """What ``to_lists`` was given."""
+    return {part: Seen(*(np.array(of[name], np.int64) for name in ("groups", "videos"))) for part, of in lists.items()}
+
+
+def joined(each: Sequence[Seen]) -> Seen:
+    """What any of them has seen."""
+    return Seen(*(np.unique(np.concatenate([getattr(s, of) for s in each])) for of in ("groups", "videos")))
 
 
 def refuse_seen(

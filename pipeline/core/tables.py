@@ -28,8 +28,10 @@
 Every column but the key and ``group`` may be left out by a data set that has no such labels.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,9 +81,18 @@ def beside_store(store: Path, name: str) -> Path:
     return store.parent / name if plain else store.with_suffix(f".{name}")
 
 
-def weights_file(backbone: str) -> Path:
-    """Where the weights of a backbone lie, relative to the folder in which the commands run."""
-    return WEIGHTS / f"{backbone}.safetensors"
+def weights_file(made_by: Mapping[str, Any]) -> Path:
+    """Where the weights that made a store's features lie, relative to the folder in which the commands run."""
+    trained = made_by["weights_sha256"] if "trained_from" in made_by else None
+    return WEIGHTS / weights_name(made_by["backbone"], trained)
+
+
+def weights_name(backbone: str, trained: str | None = None) -> str:
+    """The name of a file of weights. Those of a backbone that was ``trained`` here have their SHA-256 in it.
+
+    So they lie beside the ones that it was trained from, and beside those of any other training.
+    """
+    return f"{backbone}.safetensors" if trained is None else f"{backbone}.trained-{trained[:12]}.safetensors"
 
 
 def write_frames(path: Path, frames: Frames) -> None:

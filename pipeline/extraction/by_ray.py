@@ -83,7 +83,7 @@ def _supply(ray: Any, config: ExtractConfig, need: Need) -> Iterator[pieces.Some
     mark = Mark.put(folder)
     frames = dataclasses.replace(need.plan.frames, table=need.todo[:0], root=need.plan.frames.root.absolute())
     job = Job(config, frames, len(need.plan.wanted), bench, mark, *_probe(need), size)
-    weights = ray.put(np.fromfile(weights_file(config.backbone), np.uint8))
+    weights = ray.put(np.fromfile(weights_file(writer.made_by), np.uint8))
     shares = [places for _, places in pieces.shares(need.places, writer.chunk_rows)]
     tables = _Tables(need.todo, shares)
     crew = Crew(ray, Extractor, (job, weights), size, config.ray_workers, ahead=True)
@@ -162,7 +162,7 @@ class Extractor:
         device = "cpu" if not job.size.gpus and job.config.device == "auto" else job.config.device
         torch.set_num_threads(int(job.size.cpus))
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / weights_file(job.config.backbone).name
+            file = Path(folder) / "backbone.safetensors"
             self.weights.tofile(file)
             backbone = load_backbone_of(job.config, file)
         self.forward, made_by = make_forward(job.config, backbone, job.frames, job.num_wanted, pick_device(device))

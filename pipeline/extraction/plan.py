@@ -13,7 +13,7 @@ import torch
 
 from pipeline.core.device import pick_device
 from pipeline.core.store import FeatureStore, StoreWriter, differences
-from pipeline.core.tables import WEIGHTS, Frames, weights_file
+from pipeline.core.tables import WEIGHTS, Frames, weights_name
 from pipeline.extraction import loop
 from pipeline.extraction.backbones import Backbone, load_backbone
 from pipeline.extraction.config import ExtractConfig
@@ -82,7 +82,7 @@ def _load_backbone(config: ExtractConfig) -> Backbone:
 def load_and_leave_nothing(config: ExtractConfig) -> Backbone:
     """The same, without a file of weights that stays."""
     with TemporaryDirectory() as folder:
-        if (made := weights_file(config.backbone)).is_file():
+        if (made := WEIGHTS / weights_name(config.backbone)).is_file():
             shutil.copy(made, folder)
         return load_backbone_of(config, prepare(config.backbone, config.weights, Path(folder)))
 

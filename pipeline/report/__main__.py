@@ -45,7 +45,13 @@ class ReportConfig:
     against: str | None = option(
         None, help="compare with an earlier state instead: a git revision, or a folder of evaluations"
     )
-    runs: dict = dataclasses.field(default_factory=dict)  # those of params.yaml; one that left it leaves the report
+    # Those of params.yaml; one that left it leaves the report.
+    runs: dict = dataclasses.field(default_factory=dict)
+    backbones: dict = dataclasses.field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.runs, *self.backbones]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.against is not None:
         return compare_with(config)
     extra = sorted(path.parent for path in (config.evaluations / "baselines").glob("*/details.json"))
-    runs = [files.read(folder) for folder in [*(config.evaluations / name for name in config.runs), *extra]]
+    runs = [files.read(folder) for folder in [*(config.evaluations / name for name in config.names), *extra]]
     check(runs)
     runs = ordered(runs)
     title, facts = headline(runs)
@@ -85,9 +91,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def compare_with(config: ReportConfig) -> None:
     """Prints and writes what changed in all runs since an earlier state."""
-    now = read_all(config.evaluations, list(config.runs))
+    now = read_all(config.evaluations, config.names)
     with state(config.against, config.evaluations) as folder:
-        words, table = changes(read_all(folder, list(config.runs)), now)
+        words, table = changes(read_all(folder, config.names), now)
     page = markdown_page(f"Now against {config.against}", words, [], [table], picture=None)
     place = config.output.with_name(f"{config.output.name}_against.md")  # the folder itself is an output of DVC
     write_text(place, page)

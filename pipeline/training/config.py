@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,11 @@ class TrainConfig:
         "(docs/unfreeze.md)",
         within="[1, inf)",
     )
+    lora: int | None = option(
+        None,
+        help="instead of unfreeze: train low-rank updates of this rank of a transformer's attention with the head",
+        within="[1, inf)",
+    )
     maps: Path | None = option(
         None, help="with unfreeze: the store of maps that is trained from (extract.py --maps), instead of pixels"
     )
@@ -73,19 +78,21 @@ class TrainConfig:
     )
     backbone_rate: float = option(
         0.1,
-        help="with unfreeze: the learning rate of the backbone's last layer, as a share of the head's",
+        help="with unfreeze or lora: the learning rate of the backbone's last layer, as a share of the head's",
         within="(0, inf)",
     )
     layer_decay: float = option(
-        0.75, help="with unfreeze: the rate of a layer, as a share of that of the next one", within="(0, 1]"
+        0.75, help="with unfreeze or lora: the rate of a layer, as a share of that of the next one", within="(0, 1]"
     )
     slice_gb: float = option(
-        2.0, help="with unfreeze: memory for the frames that go through the backbone at a time", within="(0, inf)"
+        2.0,
+        help="with unfreeze or lora: memory for the frames that go through the backbone at a time",
+        within="(0, inf)",
     )
     backbone_start: str = option(
         "weights",
-        help="with unfreeze: what the backbone starts with: weights, those that made the store; random, drawn from the "
-        "seed; or a run with unfreeze, whose trained backbone it is, of the seed of the same number or the only one",
+        help="with unfreeze or lora: what the backbone starts with: weights, those that made the store; random, drawn from the "
+        "seed; or such a run, whose trained backbone it is, of the seed of the same number or the only one",
     )
     start: Path | None = option(
         None,
@@ -234,7 +241,7 @@ class TrainConfig:
             Combination(
                 self.model, self.loss, self.sampler, self.pooling, self.window, self.positives, self.select_by,
                 self.trains, self.loss_weights, self.unit, self.clip_pooling, self.clip_windows,
-                self.unfreeze is not None,
+                self.trains_backbone,
             )
         )  # fmt: skip
         Window(self.window, self.step, self.edge).check_fps(self.fps)
@@ -266,26 +273,32 @@ class TrainConfig:
 
     def _check_unfreeze(self) -> None:
         """Raises ``UserError`` for what does not go with a backbone that is trained, or not without one."""
-        if self.unfreeze is None:
-            usual = {"maps": None, "batch_norm": "frozen", "backbone_start": "weights"}
-            given = [name for name, value in usual.items() if getattr(self, name) != value]
-            if given:
-                raise UserError(f"train: {given[0]} is of a backbone that is trained: give unfreeze too")
+        usual = {"maps": None, "batch_norm": "frozen"}
+        given = [name for name, value in usual.items() if getattr(self, name) != value]
+        if self.unfreeze is None and given:
+            instead = "too" if self.lora is None else "instead of lora"
+            raise UserError(f"train: {given[0]} is of stages that are trained: give unfreeze {instead}")
+        if not self.trains_backbone:
+            if self.backbone_start != "weights":
+                raise UserError("train: backbone_start is of a backbone that is trained: give unfreeze or lora too")
             return
+        if self.unfreeze is not None and self.lora is not None:
+            raise UserError("train: unfreeze trains weights, and lora updates of weights that stay: give one of both")
+        word = "unfreeze" if self.lora is None else "lora"
         if isinstance(self.unfreeze, str) and self.unfreeze != "all":
             raise UserError(f"train: unfreeze must be a number of stages, or all, and is '{self.unfreeze}'")
         if not self.trains:
-            raise UserError("train: unfreeze trains the backbone, and with 0 epochs there is no training")
+            raise UserError(f"train: {word} trains the backbone, and with 0 epochs there is no training")
         if len(each_store(self.data)) > 1:
-            raise UserError("train: unfreeze trains one backbone, and data names several stores")
+            raise UserError(f"train: {word} trains one backbone, and data names several stores")
         if self.combine != "none":
-            raise UserError("train: combine is with a backbone that stays frozen: leave it out, or unfreeze")
+            raise UserError(f"train: combine is with a backbone that stays frozen: leave it out, or {word}")
         if self.refit != "none":
-            raise UserError("train: refit would train a second backbone from the start: leave it out, or unfreeze")
+            raise UserError(f"train: refit would train a second backbone from the start: leave it out, or {word}")
         if self.augment and self.maps is not None:
             raise UserError("train: augment changes pixels, and maps are of the frames as they are: leave one out")
         if SAMPLERS[self.sampler].two_views and not self.augment:
-            raise UserError(f"train: sampler '{self.sampler}' pairs two views, and with unfreeze augment makes them")
+            raise UserError(f"train: sampler '{self.sampler}' pairs two views, and with {word} augment makes them")
         self._check_backbone_start()
 
     def _check_backbone_start(self) -> None:
@@ -316,6 +329,11 @@ class TrainConfig:
         return ["clips" if self.unit == "clip" else "labels", *(["projection"] if self.reduce else [])]
 
     @property
+    def trains_backbone(self) -> bool:
+        """Whether the backbone is trained with the head."""
+        return self.unfreeze is not None or self.lora is not None
+
+    @property
     def trains(self) -> bool:
         """Whether there is anything to train; False with 0 epochs."""
         return self.epochs != 0
@@ -325,37 +343,54 @@ def from_flags(argv: Sequence[str], description: str) -> tuple[TrainConfig, Path
     """What to train, and the folder of the run that is to be gone on with, or None for a new one."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--run")
+    early.add_argument("--backbone")
     early.add_argument("--resume", type=Path)
     known, flags = early.parse_known_args(argv)
     if known.resume:
         word = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
         word.add_argument("--alike", nargs="+")
         flags_of_now, flags = word.parse_known_args(flags)
-        if known.run or flags:
+        if known.run or known.backbone or flags:
             raise UserError(
                 "--resume takes everything from the run's own config.json: give no other flags (but --alike, for a "
                 "store that was made again)"
             )
         return read_config(known.resume, vars(flags_of_now)), known.resume
-    sections = ["train"] + ([f"runs.{known.run}"] if known.run else [])
+    if known.run and known.backbone:
+        raise UserError("--run and --backbone each name what is trained: give one of both")
+    called = known.run or known.backbone
+    section = f"{'runs' if known.run else 'backbones'}.{called}" if called else None
+    sections = ["train"] + ([section] if section else [])
     short = {"--gpu": ["--device", "cuda"], "--cpu": ["--device", "cpu"]}
     flags = [word for flag in flags for word in short.get(flag, [flag])]
     if {"-h", "--help"} & {*flags}:  # before any file is read
         parse(TrainConfig, flags, sections=sections, description=description)
-    layers = _layers(flags, known.run)
+    flags += ["--runs", "1"] if known.backbone else []
+    layers = _layers(flags, section)
     flags += _either_epochs_or_steps(layers)
     config = parse(TrainConfig, flags, sections=sections, description=description)
+    if known.backbone:
+        _check_backbone(section, layers["run"], config)
     own = {name for layer in ("run", "flags") for name in layers[layer] if name in ("temperature", "margin")}
     for name in without_effect(config.loss, sorted(own)):
         print(f"{name} {getattr(config, name)} has no effect: loss '{' + '.join(names_of(config.loss))}' takes none")
-    return (config if config.name or not known.run else dataclasses.replace(config, name=known.run)), None
+    return (config if config.name or not called else dataclasses.replace(config, name=called)), None
 
 
 # What section 'train' sets, what the run's own section sets, what the flags set: the later on top of the earlier.
 Layers = dict[str, dict[str, Any]]
 
 
-def _layers(flags: Sequence[str], run: str | None) -> Layers:
+def _check_backbone(section: str, own: Mapping[str, Any], config: TrainConfig) -> None:
+    """Raises ``UserError`` where the stages of DVC would not find what they go on with, or there is nothing of it."""
+    for key in ("data", "name", "output", "runs", "seed"):
+        if key in own:
+            raise UserError(f"{section}: leave {key} out: it is trained from {STORE}, by the one seed train.seed")
+    if not config.trains_backbone:
+        raise UserError(f"{section}: nothing of the backbone is trained: give unfreeze or lora")
+
+
+def _layers(flags: Sequence[str], section: str | None) -> Layers:
     """The parameters by who sets them; of the flags only the few that are looked at here."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     parser.add_argument("--params", type=Path)
@@ -366,7 +401,7 @@ def _layers(flags: Sequence[str], run: str | None) -> Layers:
     of_flags = vars(parser.parse_known_args(flags)[0])
     of_flags = {name: None if value == "null" else value for name, value in of_flags.items()}
     path = of_flags.pop("params", Path("params.yaml"))
-    return {"train": read(path, "train"), "run": read(path, f"runs.{run}") if run else {}, "flags": of_flags}
+    return {"train": read(path, "train"), "run": read(path, section) if section else {}, "flags": of_flags}
 
 
 def _either_epochs_or_steps(layers: Layers) -> list[str]:

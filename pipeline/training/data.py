@@ -21,13 +21,14 @@ from pipeline.core import projection
 from pipeline.core.clips import Clips
 from pipeline.core.device import pick_device
 from pipeline.core.emotions import opposites
+from pipeline.core.files import load_facts
 from pipeline.core.frame_set import PARTS, FrameSet, frame_set, held_names
 from pipeline.core.numbering import common_step, numbered_alike
 from pipeline.core.params import UserError
-from pipeline.core.seen import Seen, refuse_seen
+from pipeline.core.seen import Seen, from_lists, joined, refuse_seen
 from pipeline.core.store import FeatureStore
-from pipeline.core.stores import Stores
-from pipeline.core.tables import Labels
+from pipeline.core.stores import Stores, made_by_each
+from pipeline.core.tables import Labels, weights_file
 from pipeline.metrics.combine import check_logits
 from pipeline.training import earlier
 from pipeline.training.combinations import SELECT_BY, select_by_of, tracks_of
@@ -138,7 +139,7 @@ def load_data(
     watched = {part: watch(part) for part in ("select", "val")}
     key = (read, views, SAMPLERS[config.sampler].needs_embeddings)
     trunk = None
-    if config.unfreeze is None:
+    if not config.trains_backbone:
         source = kept.get("source", key, lambda: _source(config, store, frames, front, device, views))
     else:
         trunk = TRUNKS["unfreeze"](config, store, frames, front, device)
@@ -154,7 +155,8 @@ def load_data(
     if config.combine != "none" and config.trains:
         _check_combination(config.combine, store, backbone, facts["predictors"], frames)
     facts["vouched"] = vouched
-    seen = _seen(config, frames) | fitted_on
+    of_backbones = _of_backbones(facts["made_by"], held_out, frames.names_of("select"))
+    seen = _seen(config, frames) | fitted_on | of_backbones
     before = of_backbone = None
     if config.start is not None:
         before = earlier.load(config.start, facts, fold, config.alike, held_out, frames.names_of("select"))
@@ -283,7 +285,7 @@ def _views(config: TrainConfig, store: FeatureStore | Stores) -> list[str]:
     A backbone that is trained draws its own views. Raises ``UserError`` where views are asked for and the store has
     none.
     """
-    if not config.trains or config.unfreeze is not None or not (config.augment or SAMPLERS[config.sampler].two_views):
+    if not config.trains or config.trains_backbone or not (config.augment or SAMPLERS[config.sampler].two_views):
         return ["original"]
     others = [name for name in store.views if name != "original"]
     views = ["original", *(name for name in others if store.widths[name] == store.num_features)]
@@ -353,10 +355,34 @@ def _front(
 def _fitted_on(each: Sequence[Seen | None]) -> dict[str, Seen]:
     """What any of the projections has seen; nothing where there is none."""
     known = [seen for seen in each if seen is not None]
-    if len(known) < 2:
-        return {"projection": known[0]} if known else {}
-    groups, videos = (np.unique(np.concatenate([getattr(s, of) for s in known])) for of in ("groups", "videos"))
-    return {"projection": Seen(groups, videos)}
+    return {"projection": joined(known)} if known else {}
+
+
+def _of_backbones(
+    made_by: Mapping[str, Any], held_out: tuple[list[str], list[str]], select: tuple[list[str], list[str]]
+) -> dict[str, Seen]:
+    """What those of the backbones that were trained here have seen; nothing where there are none.
+
+    Raises ``UserError`` where one was trained on what is held out or selected on now, or does not say on what.
+    """
+    found = []
+    for _, of in made_by_each(made_by):
+        if "trained_from" not in of:
+            continue
+        path = weights_file(of)
+        way_out = (
+            f"Weights of the same labels and split are wanted, as 'python -m pipeline.extraction.weights --backbone "
+            f"{of['backbone']} --weights FILE' makes them of the backbone.safetensors of a training"
+        )
+        if not path.is_file():
+            raise UserError(f"the weights of the trained backbone, which say on what, are not at {path}. {way_out}")
+        facts = load_facts(path, "the weights of a backbone", way_out)
+        seen = from_lists(facts["seen"]) if "seen" in facts else None
+        whose = f"the trained backbone {path}"
+        refuse_seen(whose, seen, held_out, "validation", way_out)
+        refuse_seen(whose, {"train": seen["train"]}, select, "selection", f"{way_out}, and of the same select_split")
+        found += seen.values()
+    return {"backbone": joined(found)} if found else {}
 
 
 def _front_of(

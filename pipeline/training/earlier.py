@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.adapter.adapter import Adapter, load_adapter, read_adapter
 from pipeline.adapter.own import BACKBONE
 from pipeline.core.params import UserError
-from pipeline.core.seen import Seen, refuse_seen
+from pipeline.core.seen import Seen, joined, refuse_seen
 
 SHAPE = ("model", "model_options", "embedding_size", "num_features", "num_components", "normalise")
 
@@ -99,8 +97,7 @@ def _seen(
     for seed, path in files.items():
         has = adapters[seed].seen
         refuse_seen(f"{parameter}: {path}", has, held, "validation", way_out)
-        of_training = {part: has[part] for part in ("train", "start") if part in has}
+        of_training = {part: has[part] for part in ("train", "start", "backbone") if part in has}
         refuse_seen(f"{parameter}: {path}", of_training, select, "selection", f"{way_out}, and with its select_split")
-        seen += [has[part] for part in ("train", "select", "start") if part in has]
-    groups, videos = (np.unique(np.concatenate([getattr(of, name) for of in seen])) for name in ("groups", "videos"))
-    return Seen(groups, videos)
+        seen += [has[part] for part in ("train", "select", "start", "backbone") if part in has]
+    return joined(seen)

@@ -114,7 +114,7 @@ def _weights(data: TrainingData, folder: Path) -> str | list[str | None] | None:
     Of several stores, those of each.
     """
     places = [
-        from_folder(weights_file(made_by["backbone"]), folder) if "weights_sha256" in made_by else None
+        from_folder(weights_file(made_by), folder) if "weights_sha256" in made_by else None
         for _, made_by in made_by_each(data.facts["made_by"])
     ]
     return places if "stores" in data.facts else places[0]
@@ -171,7 +171,7 @@ def _keep_best(run: SeedRun) -> None:
     if run.result["epoch"] is None or run.score > best or math.isnan(best) or last:
         run.result, run.waited = run.result | {"epoch": run.epoch, "select": run.score}, 0
         if run.data.trunk is not None:
-            run.data.trunk.save(run.folder)
+            run.data.trunk.save(run.folder, run.data.seen)
         save_adapter(run.folder / "best.safetensors", run.adapter, **run.result)
     else:
         run.waited += 1

@@ -88,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted, _ = from_flags(flags, __doc__)
     if wanted.runs < 2:
         raise UserError("--search needs -r 2 or more seeds: without them a best trial has no deviation")
-    if wanted.unfreeze is not None:
-        raise UserError("--search is of heads on stored features: leave unfreeze out")
+    if wanted.trains_backbone:
+        raise UserError("--search is of heads on stored features: leave unfreeze and lora out")
     space = read_space(given.search)
     folder = wanted.output / (wanted.name or f"search-{given.search.stem}")
     base = with_files(wanted, wanted.data, *wanted.tables)

@@ -1,4 +1,4 @@
-"""A backbone of which the last stages, or all, are trained: what stays frozen, what is trained, and how fast.
+"""A backbone of which the last stages, all, or low-rank updates are trained: what is frozen, and how fast it goes.
 
 Frames go through it in slices: first all of them without keeping what a gradient needs, then, when the gradient of the
 loss with respect to the features is known, slice by slice again with it. So the gradient is that of one large pass, at
@@ -17,16 +17,20 @@ from typing import Any
 import timm
 import torch
 from timm.optim import param_groups_layer_decay
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
 from torch.optim.swa_utils import update_bn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.adapter.own import BACKBONE
 from pipeline.core.files import save_tensors
 from pipeline.core.params import UserError
+from pipeline.core.seen import Seen, to_lists
 from pipeline.extraction.backbones import Backbone
-from pipeline.extraction.stages import Halves, first_trained, halves, trained_parts
+from pipeline.extraction.stages import ALL, Halves, first_trained, halves, trained_parts
 from pipeline.extraction.weights.file import load, tensors_sha256
+from pipeline.unfreeze.low_rank import ORIGINAL, UPDATES, add_updates, update_of
 
 logging.getLogger("timm.optim").setLevel(logging.ERROR)  # it warns of a part of one layer, where no rate falls
 AT_ONCE = 64  # frames without a gradient
@@ -37,6 +41,8 @@ OF_BACKWARD = 2
 class Network:
     """``backbone`` with the weights of a file, of which the last ``unfreeze`` stages, or 'all', are trained.
 
+    With ``lora`` it is updates of that rank of the attention's weights that are trained, in all of the backbone.
+
     Inputs are pixels (n, 3, S, S) uint8, or, ``from_maps``, maps (n, C, h, w) at ``cut``, the first stage that is
     trained. Features are (n, D) float32. The statistics of batch norms stay as they are unless ``train_norms``.
     ``slice_bytes`` is what a slice of frames may take in training. Raises ``UserError`` for stages that are not there,
@@ -44,15 +50,16 @@ class Network:
     """
 
     def __init__(
-        self, backbone: Backbone, weights: Path, unfreeze: int | str, *, from_maps: bool = False,
+        self, backbone: Backbone, weights: Path, unfreeze: int | str | None, *, from_maps: bool = False,
         train_norms: bool = False, slice_bytes: float = 2e9, device: torch.device | str = "cpu", half: bool = False,
+        lora: int | None = None,
     ) -> None:  # fmt: skip
         self.start, self.facts = load(weights)
         self.trained_from = _root(self.facts)
         self.backbone, self.device, self.half = backbone, torch.device(device), half
         self.train_norms, self.slice_bytes, self.from_maps = train_norms, slice_bytes, from_maps
         name, whole = backbone.facts["backbone"], backbone.module.model
-        self.cut = first_trained(whole, name, unfreeze)
+        self.cut = first_trained(whole, name, ALL if lora else unfreeze)
         if from_maps and self.cut is None:
             raise UserError("maps are what the first trained stage takes in, and with unfreeze all there is none")
         cut = self._halves()
@@ -67,6 +74,7 @@ class Network:
         for key, parameter in self.model.named_parameters():
             parameter.requires_grad_(any(part == "" or key.startswith(f"{part}.") for part in self._parts))
         self.behind.to(memory_format=torch.channels_last)
+        self._updated = add_updates(self.model, name, lora) if lora else {}
         if self.before is not None:
             self.before.to(memory_format=torch.channels_last)
         mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (backbone.mean, backbone.std))
@@ -126,35 +134,57 @@ class Network:
     def slice_frames(self, first: torch.Tensor) -> int:
         """How many frames ``slice_bytes`` can hold, by what a pass with the ``first`` one keeps for its gradient."""
         if self._frame_bytes is None:
-            kept: dict[int, int] = {}
-            own = {p.untyped_storage().data_ptr() for p in self.behind.parameters()}
-
-            def keep(tensor: torch.Tensor) -> torch.Tensor:
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() not in own:
-                    kept[storage.data_ptr()] = storage.nbytes()
-                return tensor
-
-            self._set_mode(False)
-            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                out = self._whole_way(first)
-            del out
-            self._frame_bytes = OF_BACKWARD * max(1, sum(kept.values()))
+            self._frame_bytes = OF_BACKWARD * max(1, self._kept(first))
         return max(1, int(self.slice_bytes // self._frame_bytes))
 
+    def _kept(self, inputs: torch.Tensor) -> int:
+        """The bytes that a pass keeps for its gradient, without weights, also updated ones."""
+        kept: dict[int, int] = {}
+        own = {p.untyped_storage().data_ptr() for p in self.behind.parameters()}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        self._set_mode(False)
+        with torch.enable_grad(), parametrize.cached():
+            own |= {layer.weight.untyped_storage().data_ptr() for layer in self._updated.values()}
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                out = self._whole_way(inputs)
+        del out
+        return sum(kept.values())
+
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """All tensors of the part that is trained."""
-        return self.model.state_dict()
+        """All tensors of the part that is trained; of low-rank updates these alone."""
+        if not self._updated:
+            return self.model.state_dict()
+        updates = {name: update_of(layer).state_dict() for name, layer in self._updated.items()}
+        return {f"{name}.{key}": value for name, update in updates.items() for key, value in update.items()}
 
     def load_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Puts back what ``state_dict`` gave, or what the whole backbone has under its names."""
-        own = self.model.state_dict().keys()
-        self.model.load_state_dict({name: tensors[name] for name in own})
+        """Puts back what ``state_dict`` gave."""
+        if not self._updated:
+            self.model.load_state_dict({name: tensors[name] for name in self.model.state_dict()})
+        for name, layer in self._updated.items():
+            update_of(layer).load_state_dict({key: tensors[f"{name}.{key}"] for key in ("up", "down")})
 
     def restart(self) -> None:
-        """Puts the weights back that the training starts from."""
+        """Puts the weights back that the training starts from; of low-rank updates one side is drawn."""
+        self.load_whole(self.start)
+        for layer in self._updated.values():
+            update_of(layer).restart()
+
+    def load_whole(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Puts in what the whole backbone has under its names. A low-rank update adds nothing to that."""
         for model in (self.model, *([] if self.before is None else [self.before])):
-            model.load_state_dict({name: self.start[name] for name in model.state_dict()})
+            own = model.state_dict()
+            of_updates = {name: value for name, value in own.items() if name.endswith(UPDATES)}
+            rest = {name: tensors[name.replace(ORIGINAL, ".weight")] for name in own if name not in of_updates}
+            model.load_state_dict(rest | of_updates)
+        for layer in self._updated.values():
+            nn.init.zeros_(update_of(layer).up)
 
     def start_with(self, path: Path) -> None:
         """Starts from a backbone that ``save`` wrote; raises ``UserError`` for one of another architecture."""
@@ -188,15 +218,21 @@ class Network:
         update_bn((self._at_cut(block) for block in blocks), self.behind)
 
     def whole(self) -> dict[str, torch.Tensor]:
-        """The state dict of the whole backbone, with what is trained as it is now, on the CPU."""
-        now = {name: value.detach().cpu().contiguous().clone() for name, value in self.state_dict().items()}
-        return self.start | now
+        """The state dict of the whole backbone, with what is trained as it is now, on the CPU. Updates are added."""
+        now = self.state_dict()
+        if self._updated:
+            now = {f"{name}.weight": layer.weight for name, layer in self._updated.items()}
+        return self.start | {name: value.detach().cpu().contiguous().clone() for name, value in now.items()}
 
-    def save(self, folder: Path) -> None:
-        """Writes the whole backbone into the folder of a seed, as a file that ``extract.py --weights`` takes."""
+    def save(self, folder: Path, seen: Mapping[str, Seen]) -> None:
+        """Writes the whole backbone into the folder of a seed, as a file that ``extract.py --weights`` takes.
+
+        ``seen`` says what it was trained and its best epoch chosen on, so that no head is scored on that.
+        """
         tensors = self.whole()
         own = {"source": f"file {BACKBONE}", "source_sha256": tensors_sha256(tensors)}
-        save_tensors(folder / BACKBONE, tensors, self.facts | own | {"trained_from": self.trained_from})
+        facts = self.facts | own | {"trained_from": self.trained_from, "seen": to_lists(seen)}
+        save_tensors(folder / BACKBONE, tensors, facts)
 
     def _at_cut(self, inputs: torch.Tensor) -> torch.Tensor:
         """Maps float32 at the cut, where there is one, else normalised pixels; of a part of the inputs."""

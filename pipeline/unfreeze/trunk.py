@@ -5,7 +5,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.core.frame_set import FrameSet, rows_of
 from pipeline.core.join import frame_table
 from pipeline.core.params import UserError
 from pipeline.core.progress import Line
+from pipeline.core.seen import Seen, joined
 from pipeline.core.store import CHUNK_ROWS, FeatureStore, StoreWriter, resolved
 from pipeline.core.tables import read_frames, weights_file
 from pipeline.extraction.backbones import load_backbone, pooling_of
@@ -33,6 +34,7 @@ from pipeline.unfreeze.network import AT_ONCE, Network
 
 MOST_FITTED = 10_000  # frames, by which what stands before the head is fitted to another start
 BLOCK = 256  # frames that are read at a time where nothing is trained
+ROOM = 1 << 26  # bytes for features that are looked at when a seed is trained; more are read from the disk
 NEEDED = ("backbone", "weights_sha256", "input_size", "layers", "pooling", "crop_source")
 
 
@@ -45,11 +47,12 @@ def open_trunk(config: Any, store: FeatureStore, frames: FrameSet, front: Front,
     made_by = store.made_by
     if not set(NEEDED) <= made_by.keys():
         raise UserError(f"{store.path} was imported: no backbone is known that makes its features, so none is trained")
-    weights = weights_file(made_by["backbone"])
+    weights = weights_file(made_by)
     if not weights.is_file():
+        source = " --weights FILE', of a training's backbone.safetensors" if "trained_from" in made_by else "'"
         raise UserError(
             f"the weights of the backbone are not at {weights}: make that file with 'python -m "
-            f"pipeline.extraction.weights --backbone {made_by['backbone']}'"
+            f"pipeline.extraction.weights --backbone {made_by['backbone']}{source}"
         )
     grid, token_pooling = pooling_of(made_by["pooling"])
     way, crop_pct = made_by.get("fit", "squash 1").split()
@@ -64,7 +67,7 @@ def open_trunk(config: Any, store: FeatureStore, frames: FrameSet, front: Front,
     network = Network(
         backbone, weights, config.unfreeze, from_maps=config.maps is not None,
         train_norms=config.batch_norm == "train", slice_bytes=config.slice_gb * 1e9, device=device,
-        half=config.precision == "bfloat16",
+        half=config.precision == "bfloat16", lora=config.lora,
     )  # fmt: skip
     if config.maps is not None:
         inputs: Inputs = open_maps(config.maps, frames, made_by, network.cut)
@@ -157,9 +160,10 @@ class Trunk:
         whole = [LiveShard(np.arange(len(rows)), rows, self, seed)]
         return lambda epoch: whole
 
-    def save(self, folder: Path) -> None:
-        """Writes the backbone as it is now beside the checkpoint of a seed."""
-        self.network.save(folder)
+    def save(self, folder: Path, seen: Mapping[str, Seen]) -> None:
+        """Writes the backbone as it is now beside the checkpoint of a seed, with what the run has ``seen`` by part."""
+        of_training = [seen[part] for part in ("train", "start", "backbone") if part in seen]
+        self.network.save(folder, {"train": joined(of_training), "select": seen["select"]})
 
     def finish(self, folder: Path) -> dict[str, Any]:
         """Writes the features of the best backbone, which lies in the folder of a seed, beside it.
@@ -168,17 +172,20 @@ class Trunk:
         a run was killed is not computed again.
         """
         tensors, facts = load(folder / BACKBONE)
-        self.network.load_state_dict(tensors)
+        self.network.load_whole(tensors)
         made_by = _made_by_trained(self.made_by, facts, tensors)
         self._write(folder / FEATURES, made_by)
         return {"made_by": made_by, "weights": BACKBONE, "trained": {"made_by": self.made_by, "cut": self.network.cut}}
 
     def stored(self, folder: Path) -> sources.InMemory | sources.FromDisk:
-        """The inputs of the head by the features that ``finish`` wrote, in the place of ``source``."""
+        """The inputs of the head by the features that ``finish`` wrote, in the place of ``source``.
+
+        They are few in memory: a run whose maps do not fit there may have as many features.
+        """
         store = FeatureStore(folder / FEATURES)
         rows = rows_of(store, self.frames)
         assert (rows >= 0).all()
-        return sources.open_inputs(store, rows, self.front, self.network.device)
+        return sources.open_inputs(store, rows, self.front, self.network.device, room=ROOM)
 
     def _write(self, path: Path, made_by: dict[str, Any]) -> None:
         if path.is_dir() and FeatureStore(path).made_by != json.loads(json.dumps(made_by)):

@@ -2,15 +2,19 @@
 
     python -m pipeline.extraction.weights [--backbone NAME] [--weights auto|random|FILE] [--folder weights]
 
+It lies at weights/NAME.safetensors. That of a backbone that was trained here also lies in a file of its own.
+
 No code of a file that is read ever runs, see ``unpickle``.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.files import whole
 from pipeline.core.params import entry, option, parse
-from pipeline.core.tables import WEIGHTS
+from pipeline.core.tables import WEIGHTS, weights_name
 from pipeline.extraction.weights.file import read_facts
 from pipeline.extraction.weights.prepare import prepare
 
@@ -25,6 +29,10 @@ class WeightsConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse(WeightsConfig, argv, sections=[], borrow=["extract"], description=__doc__)
     path = prepare(config.backbone, config.weights, config.folder)
+    plain = config.folder / weights_name(config.backbone)  # DVC's stage has one name for its file, whoever trained it
+    if path != plain:
+        with path.open("rb") as source, whole(plain) as file:
+            shutil.copyfileobj(source, file)
     facts = read_facts(path)
     outputs = facts["outputs"]
     print(f"{path}: {facts['architecture']} from {facts['source']}, {len(outputs)} outputs {outputs}")
