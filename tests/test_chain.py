@@ -19,7 +19,7 @@ import train
 from pipeline import code
 from pipeline.adapter.adapter import read_adapter
 from pipeline.core.files import load_facts
-from pipeline.core.join import data_of_run
+from pipeline.core.join import stores_of_run
 from pipeline.core.params import UserError
 from pipeline.core.seen import from_lists, joined
 from pipeline.core.store import FeatureStore
@@ -195,7 +195,7 @@ def test_a_head_is_not_scored_or_selected_on_what_its_backbone_was_trained_on(pl
 def test_a_run_is_evaluated_on_the_store_that_it_was_trained_on(tmp_path):
     for data, expected in (("a.zarr", Path("a.zarr")), (["a.zarr", "b.zarr"], [Path("a.zarr"), Path("b.zarr")])):
         Path("config.json").write_text(json.dumps({"data": data}))
-        assert data_of_run(Path()) == expected
+        assert stores_of_run(Path()) == expected
 
 
 # --- all of it -------------------------------------------------------------------------------------------------------

@@ -73,13 +73,19 @@ def with_files(config: T, data: Data, *fields: str) -> T:
     return dataclasses.replace(config, **found)
 
 
-def data_of_run(run: Path) -> Data:
+def stores_of_run(run: Path) -> Data:
     """The store that a run was trained on, or several, as its config.json says; ``STORE`` where there is none."""
     path = run / "config.json"
     if not path.is_file():
         return STORE
     data = read_json(path, "the parameters of a run", "Put back a copy, or give --data")["data"]
     return [Path(each) for each in data] if isinstance(data, list) else Path(data)
+
+
+def data_of_run(run: Path) -> Data:
+    """The same where they are several, which only such a run can take; else ``STORE``."""
+    found = stores_of_run(run)
+    return found if isinstance(found, list) else STORE
 
 
 def open_both(data: Data, labels: Path, given: Path | None) -> tuple[FeatureStore | Stores, Labels]:

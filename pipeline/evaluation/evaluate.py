@@ -35,10 +35,10 @@ from pipeline.core.join import (
     DATA_HELP,
     FRAMES,
     LABELS,
-    data_of_run,
     frame_table,
     one_fold,
     open_labelled,
+    stores_of_run,
     with_files,
 )
 from pipeline.core.numbering import numbered_alike
@@ -184,7 +184,7 @@ def with_data(config: EvaluateConfig) -> EvaluateConfig:
     if config.data is not None:
         return config
     own = next((path for file in _checkpoints(config.run) if (path := own_features(file)) is not None), None)
-    return dataclasses.replace(config, data=own or data_of_run(config.run))
+    return dataclasses.replace(config, data=own or stores_of_run(config.run))
 
 
 def _checkpoints(folder: Path) -> list[Path]:
