@@ -22,7 +22,7 @@ from pipeline.adapter.own import BACKBONE
 from pipeline.core.files import save_tensors
 from pipeline.core.params import UserError
 from pipeline.extraction.backbones import Backbone
-from pipeline.extraction.stages import Halves, first_trained, halves, trained_parts
+from pipeline.extraction.stages import Halves, behind_layers, first_trained, halves, trained_parts
 from pipeline.extraction.weights.file import load, tensors_sha256
 
 logging.getLogger("timm.optim").setLevel(logging.ERROR)  # it warns of a part of one layer, where no rate falls
@@ -48,7 +48,7 @@ class Network:
         self.backbone, self.device, self.half = backbone, torch.device(device), half
         self.train_norms, self.slice_bytes, self.from_maps = train_norms, slice_bytes, from_maps
         name, whole = backbone.facts["backbone"], backbone.module.model
-        self.cut = first_trained(whole, name, unfreeze)
+        self.cut = first_trained(whole, name, unfreeze, backbone.layers)
         if from_maps and self.cut is None:
             raise UserError("maps are what the first trained stage takes in, and with unfreeze all there is none")
         cut = self._halves()
@@ -60,8 +60,11 @@ class Network:
         if backbone.outputs:  # its own predictions are not trained, and would shift the layers' rates by one
             self.model.reset_classifier(0)
         self._parts = [""] if self.cut is None else trained_parts(whole, self.cut)
+        there, unused = {name for name, _ in self.model.named_modules()}, behind_layers(whole, backbone.layers)
+        self._unused = [part for part in unused if part in there]  # without the classifier
         for key, parameter in self.model.named_parameters():
-            parameter.requires_grad_(any(part == "" or key.startswith(f"{part}.") for part in self._parts))
+            of = {part for part in (*self._parts, *self._unused) if part == "" or key.startswith(f"{part}.")}
+            parameter.requires_grad_(bool(of) and not of & {*self._unused})
         self.behind.to(memory_format=torch.channels_last)
         if self.before is not None:
             self.before.to(memory_format=torch.channels_last)
@@ -192,6 +195,8 @@ class Network:
             return
         for part in self._parts:
             self.model.get_submodule(part).train()
+        for part in self._unused:
+            self.model.get_submodule(part).eval()
         if not self.train_norms:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
