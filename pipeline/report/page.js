@@ -290,7 +290,7 @@ function attention(run) {
   const picture = ([face, , called], weights, [high, wide]) => {
     if (face === null) return make("span", { class: "note" }, "(no picture)");
     const grid = weights.length, inside = `left:${50 * (1 - wide)}%;top:${50 * (1 - high)}%;width:${100 * wide}%;height:${100 * high}%`;
-    const svg = make("svg", { viewBox: `0 0 ${grid} ${grid}`, preserveAspectRatio: "none", style: inside, role: "img", "aria-label": `weights of places, ${called}` });
+    const svg = make("svg", { viewBox: `0 0 ${grid} ${grid}`, preserveAspectRatio: "none", "shape-rendering": "crispEdges", style: inside, role: "img", "aria-label": `weights of places, ${called}` });
     weights.forEach((row, y) => row.forEach((weight, x) => {
       const times = weight * grid * grid, share = times <= 1 ? times / 2 : 0.5 + (times - 1) / (most - 1) / 2;
       svg.append(make("rect", { x, y, width: 1, height: 1, fill: css(between(DIVERGING, share)) }, make("title", {}, `${(100 * weight).toFixed(1)} %, ${times.toFixed(1)} times the mean`)));
