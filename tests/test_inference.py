@@ -227,3 +227,20 @@ def test_a_head_for_pairs_judges_the_windows_around_two_frames(inputs, monkeypat
     assert found.std() > 0.01
     assert logits(np.zeros(0, dtype=int), np.array([1])).shape == (0, 1)
     assert torch.get_num_threads() == threads
+
+
+def test_a_comparison_reads_each_window_once():
+    made = adapter(model="pair_gate", loss="pair_bce")
+    windows = torch.from_numpy(Window(5, 1).over(VIDEO, FRAME).centred(np.array([45, 5, 20])))
+    left, right, read = windows[[0, 0, 1, 2]], windows[[1, 2, 2, 2]], []
+
+    class Counted(InMemory):
+        def gather(self, rows):
+            read.append(len(rows))
+            return super().gather(rows)
+
+    found = made.compare(Counted(FEATURES), left, right, batch_size=2)
+    plain = InMemory(FEATURES)
+    expected = made.head.pair(*plain.gather(left), *plain.gather(right))
+    torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)
+    assert sum(read) == 3

@@ -125,6 +125,24 @@ def test_list_says_shape_bytes_and_the_smallest_cut_and_writes_nothing(frames, w
         assert ("smallest" in line) == (cut == smallest)
 
 
+def test_of_features_of_an_inner_layer_the_list_counts_the_stages_that_they_come_through(frames, capsys):
+    """And training with as many stages cuts where the list says."""
+    assert run("--maps", "list", "--layers", "blocks.2", "--grid", "2") == 0
+    listed = {
+        line.split()[1]: int(line.split("--unfreeze ")[1].split()[0])
+        for line in capsys.readouterr().out.splitlines()[1:]
+    }
+    assert listed == {"blocks.0": 3, "blocks.1": 2, "blocks.2": 1}
+    whole = load_backbone(prepare("test_efficientnet", "random", Path("weights")), 32).module.model
+    for cut, number in listed.items():
+        assert stages.first_trained(whole, "it", number, ["blocks.2"]) == cut
+    with pytest.raises(UserError, match=r"from 1 to 3, the stages of it up to blocks.2, which the features are of"):
+        stages.first_trained(whole, "it", 4, ["blocks.2"])
+    assert stages.behind_layers(whole, ["blocks.2.0", "blocks.0"])[:3] == ["blocks.3", "blocks.4", "conv_head"]
+    assert stages.behind_layers(whole, ["blocks"])[0] == "conv_head"
+    assert stages.behind_layers(whole, ["blocks.2", "features"]) == []
+
+
 def test_maps_that_the_disk_has_no_room_for_are_refused_before_anything_is_stored(frames, monkeypatch, capsys):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(maps.shutil, "disk_usage", lambda path: usage._replace(free=1000))

@@ -177,6 +177,26 @@ def test_what_is_frozen_stays_and_what_is_trained_moves(place):
     assert moved == of_last - statistics
 
 
+@pytest.mark.parametrize("unfreeze", [1, "all"])
+def test_what_stands_behind_the_layer_that_the_features_are_of_is_not_trained(workplace, unfreeze):
+    """Features of a grid of an inner stage: it is the last that is trained, at the full rate, and moves alone."""
+    backbone = load_backbone(prepare(NAME, "random", Path("weights")), 64, ["blocks.2"], 2)
+    of = Network(backbone, Path(f"weights/{NAME}.safetensors"), unfreeze, train_norms=True)
+    trained = {name for name, p in of.model.named_parameters() if p.requires_grad}
+    behind = ("blocks.3.", "blocks.4.", "conv_head.", "bn2.")
+    assert not [name for name in trained if name.startswith(behind)]
+    assert [name for name in trained if name.startswith("blocks.2.")]
+    assert all(name.startswith("blocks.2.") for name in trained) == (unfreeze == 1)
+    assert max(group["times"] for group in of.groups(0.05, 0.5, 0.75)) == 0.5
+    images = torch.randint(0, 256, (4, 3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    of.trained(images).square().sum().backward()
+    assert {name for name, p in of.model.named_parameters() if p.grad is not None} == trained
+    after = of.whole()
+    moved = {name for name in after if not torch.equal(after[name], of.start[name])}  # the statistics of batch norms
+    assert moved
+    assert not [name for name in moved if name.startswith(behind)]
+
+
 def test_batch_norms_learn_their_statistics_where_that_is_asked(place):
     folder = run("--batch-norm", "train", "--unfreeze", "all") / "seed_0"
     start, after = load_file(f"weights/{NAME}.safetensors"), load_file(folder / "backbone.safetensors")

@@ -27,8 +27,11 @@ class Nearness(nn.Module):
     def forward(self, features, valid):
         return features[:, 0]
 
-    def pair(self, left, left_valid, right, right_valid):
-        return 1 - (left - right)[:, 0].norm(dim=1)
+    def side(self, features, valid):
+        return features[:, 0], valid.any(dim=1)
+
+    def judge(self, left, left_there, right, right_there):
+        return 1 - (left - right).norm(dim=1)
 
 
 class Rows:

@@ -135,11 +135,17 @@ class Adapter:
             return self.head(*source.gather(rows))
 
     def compare(self, source: Source, left: torch.Tensor, right: torch.Tensor, batch_size: int = 1024) -> torch.Tensor:
-        """Logits (P,) of "the same" of windows ``left`` and ``right`` (P, T), by a head for pairs."""
+        """Logits (P,) of "the same" of windows ``left`` and ``right`` (P, T), by a head for pairs.
+
+        A window that is in many pairs is read once.
+        """
         self.head.eval()
+        windows, place = torch.unique(torch.cat([left, right]), dim=0, return_inverse=True)
         with torch.inference_mode():
-            parts = zip(left.split(batch_size), right.split(batch_size), strict=True)
-            return torch.cat([self.head.pair(*source.gather(a), *source.gather(b)) for a, b in parts])
+            parts = [self.head.side(*source.gather(part)) for part in windows.split(batch_size)]
+            sides = [torch.cat(values) for values in zip(*parts, strict=True)]
+            pairs = zip(place[: len(left)].split(batch_size), place[len(left) :].split(batch_size), strict=True)
+            return torch.cat([self.head.judge(*(x[a] for x in sides), *(x[b] for x in sides)) for a, b in pairs])
 
 
 def build_adapter(facts: dict[str, Any]) -> Adapter:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from altair.utils.schemapi import disable_debug_mode
 
-from pipeline.core.colours import COLOURS
+from pipeline.core.colours import COLOURS, WEIGHTS
 from pipeline.core.emotions import partners
 from pipeline.core.tables import ABAW_CLASSES
 
@@ -312,7 +312,7 @@ def place_weights(weights: np.ndarray, picture: str) -> Drawn:
     most = max(2.0, float(table["times"].max()))
     colour = alt.Color(
         "times:Q",
-        scale=alt.Scale(domain=[0, 1, most], range=["#2166AC", "#F7F7F7", "#B2182B"]),
+        scale=alt.Scale(domain=[0, 1, most], range=list(WEIGHTS)),
         legend=alt.Legend(title="times the mean", orient="right"),
     )
     face = (

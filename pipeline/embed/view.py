@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.adapter import pair_attention
 from pipeline.adapter.adapter import Adapter
 from pipeline.adapter.sources import InMemory
 from pipeline.core.numbering import spacing
@@ -194,12 +195,11 @@ def place_weights(embedder: Embedder, rows: pd.DataFrame, at: int) -> np.ndarray
     """
     parts = []
     for adapter in embedder.adapters:
-        if not hasattr(adapter.head, "place_weights") or adapter.head.grid == 1:
+        if not pair_attention.weighs_places(adapter.head):
             return None
-        grid = adapter.head.grid
         values = torch.from_numpy(np.asarray(rows["features"].iloc[at], np.float32))[None].to(embedder.device)
         with torch.inference_mode():
-            parts.append(adapter.head.place_weights(adapter.front(values))[0].reshape(grid, grid).cpu().numpy())
+            parts.append(pair_attention.place_weights(adapter, adapter.front(values))[0])
     return np.mean(parts, axis=0)
 
 

@@ -1,14 +1,14 @@
 """The pictures of one evaluated run, by ``plots``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
+from pipeline.adapter.pair_attention import PairsSeen
 from pipeline.core.numbering import spacing
+from pipeline.core.pictures import pair_figure
 from pipeline.evaluation import plots
 from pipeline.evaluation.files import confusion, emotion_cosines
 from pipeline.evaluation.folds import FoldResult
@@ -19,19 +19,18 @@ from pipeline.metrics.uncertainty import Estimate
 from pipeline.metrics.vectors import cosines, evenly, normalised
 
 THUMBNAILS = 10  # a timeline
-THUMBNAIL = 96  # pixels
 
 
 def drawn(
     subset: Subset, folds: Sequence[FoldResult], result: SeedResult, estimates: Mapping[str, Estimate],
     about: Mapping[str, Any], costs: Mapping[str, Any] | None, picture: Callable[[str, int], np.ndarray | None],
-    timelines: int,
+    timelines: int, attention: PairsSeen | None = None,
 ) -> Iterator[tuple[str, Figure]]:  # fmt: skip
     """Names and figures of the first seed; what there is nothing of is left out. F1 and its intervals are of all seeds,
     and so are the ``costs``, as ``costly.named`` says them.
 
     Predictions are those of all folds (``subset``, ``result``). Embeddings are those of the first fold, since two
-    folds are two spaces.
+    folds are two spaces, and so is the ``attention``.
     """
     seeds = about["seeds"]
     name = about["run"] if seeds == 1 else f"{about['run']}, seed {about['seed']} alone of {seeds} seeds"
@@ -43,6 +42,12 @@ def drawn(
         of = plots.heading(name, about["dataset"], sum(result.identity.pictures), "pictures")
         yield "identification", plots.identification_curve(result.identity.curve, points, of)
     yield from _of_embeddings(folds[0], heading, _reported(estimates, seeds, len(folds)))
+    if attention is not None:
+        there, pictures = attention.readable(picture)
+        if pictures:
+            of = f"Where the head looks, first in pairs most surely wrong\n{heading}"
+            within = there.within_each(pictures)
+            yield "attention", pair_figure(pictures, within, there.weights, there.logits, there.same, of)
     title = plots.heading(name, about["dataset"], len(subset.labelled), subset.unit)
     labelled, source = subset.labelled, best_source(result)
     if len(labelled) == 0 or source is None:
@@ -106,16 +111,3 @@ def _timeline(
     wanted = frames[evenly(len(frames), THUMBNAILS)]
     shown = [(int(frame), image) for frame in wanted if (image := picture(name, int(frame))) is not None]
     return plots.timeline(name, frames, subset.label[rows], predicted[rows], near, subset.classes, step, title, shown)
-
-
-def thumbnail(path: Path) -> np.ndarray | None:
-    """The image, its longer side ``THUMBNAIL`` pixels, RGB; None where it cannot be read."""
-    try:
-        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):  # no such file; an empty one
-        return None
-    if image is None:
-        return None
-    scale = THUMBNAIL / max(image.shape[:2])
-    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)[..., ::-1]

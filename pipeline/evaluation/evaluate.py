@@ -7,9 +7,8 @@ import dataclasses
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from pipeline.adapter.backbone import outputs_of_store, stored_logits
 from pipeline.adapter.clips import per_clip
 from pipeline.adapter.inference import WINDOW_STRIDE, Some, judge, per_frame
 from pipeline.adapter.own import own_features, own_store, seconds_of
+from pipeline.adapter.pair_attention import PairsSeen, pairs_seen
 from pipeline.adapter.windows import Windows
 from pipeline.core.clips import Clips
 from pipeline.core.device import pick_device
@@ -48,7 +48,7 @@ from pipeline.core.rates import FPS, frame_rates
 from pipeline.core.seen import refuse_seen, some
 from pipeline.core.store import ALIKE, FeatureStore
 from pipeline.core.stores import Stores
-from pipeline.core.tables import IDENTITY_SETS, KEY, STORE, Labels, read_frames
+from pipeline.core.tables import IDENTITY_SETS, KEY, STORE, Labels
 from pipeline.evaluation import files
 from pipeline.evaluation.costly import costs_of, named
 from pipeline.evaluation.folds import FoldResult, pooled, together
@@ -166,7 +166,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{config.run}: network {done + 1} of {sum(map(len, folds))}, {len(fold.rows):,} {fold.subset.unit}"
             )
             adapter.modules().to(device)
-            of_seeds.append(outputs_of(fold, adapter, inputs(fold, adapter, device), device))
+            source = inputs(fold, adapter, device)
+            of_seeds.append(outputs_of(fold, adapter, source, device))
+            if done == 0:
+                attention = pairs_seen(adapter, source, windows_of(fold, adapter), fold.frames, config.part)
     line.end()
     facts = folds[0][0].facts
     about = {"run": config.run.name, "seeds": len(folds[0]), "seed": facts["seed"], "baseline": facts["epochs"] == 0}
@@ -174,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds = [of for file in _checkpoints(config.run) if (of := seconds_of(file.parent)) is not None]
     if seconds:
         about["hours"] = round(sum(seconds) / 3600, 3)
-    report(config, data, outputs, about)
+    report(config, data, outputs, about, attention)
     which = "" if config.all else "all metrics (or --all): "
     print(f"  {which}{config.output}/metrics.json; pictures: {config.output}/plots")
 
@@ -528,9 +531,13 @@ def _pair_outputs(data: FoldData, adapter: Adapter, source: Source, device: torc
 
 
 def report(
-    config: EvaluateConfig, data: Sequence[FoldData], outputs: Sequence[Sequence[Outputs]], about: dict[str, Any]
-) -> None:
-    """Measures all seeds of all folds, writes the files and prints the numbers; ``about`` is what the run is."""
+    config: EvaluateConfig, data: Sequence[FoldData], outputs: Sequence[Sequence[Outputs]], about: dict[str, Any],
+    attention: PairsSeen | None = None,
+) -> None:  # fmt: skip
+    """Measures all seeds of all folds, writes the files and prints the numbers; ``about`` is what the run is.
+
+    ``attention`` is that of the first seed of the first fold, where the head weighs places.
+    """
     options = config.metric_options
     if data[0].subset.clips is not None:
         options = dataclasses.replace(options, smoothing="none", width=1, width_aus=1)
@@ -554,18 +561,22 @@ def report(
     with all_or_none(config.output, files.NAME) as folder:
         files.write(folder, subset, folds, seeds, estimated, about, costs)
         (folder / "plots").mkdir()
-        from pipeline.evaluation import drawing, shown  # here: matplotlib takes most of a second to import
+        # Here: matplotlib and OpenCV take most of a second to import.
+        from pipeline.core.pictures import pictures_of
+        from pipeline.evaluation import drawing, shown
 
-        thumbnails = _thumbnails(frame_table(config.data, config.frames), drawing.thumbnail)
+        thumbnails = pictures_of(frame_table(config.data, config.frames))
         timelines = config.timelines if subset.clips is None else 0
         pictures = drawing.drawn(
             subset, folds, seeds[0][1], estimated, about, None if costs is None else named(subset, costs), thumbnails,
-            timelines,
+            timelines, attention,
         )  # fmt: skip
         for name, figure in pictures:
             figure.savefig(folder / "plots" / f"{name}.png")
         videos = drawing.chosen_videos(subset, timelines)
-        shown.write(folder / shown.FILE, shown.collected(subset, folds, seeds[0][1], videos, thumbnails))
+        shown.write(folder / shown.FILE, shown.collected(subset, folds, seeds[0][1], videos, thumbnails, attention))
+    if attention is not None and (line := attention.left_out(attention.readable(thumbnails)[0])):
+        print(line)
     scored = ", ".join(f"{count:,} {what}" for what, count in about["frames_scored"].items())
     of_folds = f", {about['val_split']}" if len(data) > 1 else ""
     which = "test " if config.part == "test" else ""
@@ -612,26 +623,6 @@ def _baseline(config: EvaluateConfig, about: dict[str, Any], metric: str) -> str
             values.append((value, there["run"]))
     best = min if METRICS.entry(metric).metric.better == "lower" else max
     return "{:.3f} of {}".format(*best(values)) if values else ""
-
-
-def _thumbnails(
-    path: Path | None, read: Callable[[Path], np.ndarray | None]
-) -> Callable[[str, int], np.ndarray | None]:
-    """A picture by video and frame number, as ``read`` gives it; None for those that are not there."""
-    if path is None:
-        return lambda video, frame: None
-    frames = read_frames(path)
-
-    @cache
-    def of_video(video: str) -> dict[int, str]:
-        own = frames.table[frames.table["video"] == video]
-        return dict(zip(own["frame"], own["path"], strict=True))
-
-    def picture(video: str, frame: int) -> np.ndarray | None:
-        own = of_video(video).get(frame)
-        return None if own is None else read(frames.root / own)
-
-    return picture
 
 
 def _about(

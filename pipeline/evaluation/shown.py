@@ -15,9 +15,11 @@ from zipfile import BadZipFile
 import cv2
 import numpy as np
 
+from pipeline.adapter.pair_attention import PairsSeen
 from pipeline.core.files import whole
 from pipeline.core.numbering import spacing
 from pipeline.core.params import UserError
+from pipeline.core.pictures import LONGEST
 from pipeline.core.projection import fit
 from pipeline.evaluation.files import confusion
 from pipeline.evaluation.folds import FoldResult
@@ -52,8 +54,9 @@ class Shown:
 
 
 def collected(
-    subset: Subset, folds: Sequence[FoldResult], result: SeedResult, videos: Sequence[int], picture: Picture
-) -> Shown:
+    subset: Subset, folds: Sequence[FoldResult], result: SeedResult, videos: Sequence[int], picture: Picture,
+    attention: PairsSeen | None = None,
+) -> Shown:  # fmt: skip
     """What is shown of the first seed (``result``, pooled over the folds) and of the ``videos`` with these codes.
 
     Without labelled frames there is nothing. Each kind of array is left out where the run has nothing of it.
@@ -63,6 +66,13 @@ def collected(
     faces = _Faces(picture)
     if result.identity is not None:
         arrays["identification"] = result.identity.curve.astype(np.float32)
+    if attention is not None:
+        there, pictures = attention.readable(picture)
+        arrays |= {"attention/weights": there.weights.astype(np.float32), "attention/logit": there.logits}
+        arrays |= {"attention/same": there.same, "attention/within": there.within_each(pictures).astype(np.float32)}
+        names |= {"attention": there.frames, "attention_left_out": len(attention.frames) - len(there.frames)}
+        for video, frame, _ in (frame for pair in there.frames for frame in pair):
+            faces.keep(video, frame, LONGEST)
     if len(subset.labelled):
         arrays |= _of_embeddings(folds[0])
         neighbours_of, queries = _nearest(folds[0], faces)
@@ -191,12 +201,12 @@ class _Faces:
         self.known: dict[tuple[str, int], bytes] = {}
         self._picture = picture
 
-    def keep(self, video: str, frame: int) -> None:
+    def keep(self, video: str, frame: int, size: int = FACE) -> None:
         if (video, frame) in self.known or (image := self._picture(video, frame)) is None:
             return
-        scale = FACE / max(image.shape[:2])
-        size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
-        small = cv2.resize(np.ascontiguousarray(image[..., ::-1]), size, interpolation=cv2.INTER_AREA)
+        scale = size / max(image.shape[:2])
+        sides = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+        small = cv2.resize(np.ascontiguousarray(image[..., ::-1]), sides, interpolation=cv2.INTER_AREA)
         done, coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, FACE_QUALITY])
         if done:
             self.known[video, frame] = coded.tobytes()

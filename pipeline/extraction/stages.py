@@ -29,21 +29,33 @@ def stages(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_children() if re.fullmatch(r"layer\d+", name)]
 
 
-def first_trained(model: nn.Module, backbone: str, unfreeze: int | str) -> str | None:
-    """The first of the last ``unfreeze`` stages, or None for 'all'. Raises ``UserError`` where there are not so many.
+def first_trained(model: nn.Module, backbone: str, unfreeze: int | str, layers: Sequence[str] = (LAST,)) -> str | None:
+    """The first of the last ``unfreeze`` stages that features of ``layers`` come through, or None for 'all'.
 
-    With as many as there are, what stands before the first stage (the stem) stays frozen.
+    With as many as there are, what stands before the first stage (the stem) stays frozen. Raises ``UserError`` where
+    there are not so many.
     """
     if unfreeze == ALL:
         return None
-    known = stages(model)
+    unused = behind_layers(model, layers)
+    known = [stage for stage in stages(model) if stage not in unused]
     if not known:
         raise UserError(f"unfreeze {unfreeze}: the backbone '{backbone}' has no stages; 'all' trains all of it")
     if not isinstance(unfreeze, int) or not 1 <= unfreeze <= len(known):
+        up_to = f" up to {known[-1]}, which the features are of" if unused else ""
         raise UserError(
-            f"unfreeze must be from 1 to {len(known)}, the stages of {backbone}, or 'all', and is {unfreeze!r}"
+            f"unfreeze must be from 1 to {len(known)}, the stages of {backbone}{up_to}, or 'all', and is {unfreeze!r}"
         )
     return known[-unfreeze]
+
+
+def behind_layers(model: nn.Module, layers: Sequence[str]) -> list[str]:
+    """The modules of ``model`` behind the last of ``layers``, which their features do not come through."""
+    if LAST in layers:
+        return []
+    parts = _chain(model)
+    holds = [any(f"{name}.".startswith(f"{part}.") or part.startswith(f"{name}.") for name in layers) for part in parts]
+    return parts[len(holds) - holds[::-1].index(True) :]
 
 
 class Before(nn.Module):

@@ -131,8 +131,27 @@ def _run(
         found["worst"] = [
             [*_frame(shown, faces, *frame), int(code), round(float(share), 2)] for frame, code, share in rows
         ]
+    if names.get("attention"):
+        found["attention"] = _attention(of, shown, faces)
     found["timelines"] = [_of_timeline(of, line["video"]) for line in timelines]
     return found
+
+
+def _attention(of: Shown, shown: Mapping[str, Shown], faces: "_Faces") -> dict[str, Any]:
+    """Pairs with what their places count for: two frames, logit, whether it is the same, weights of each."""
+    keys = ("weights", "within", "logit", "same")
+    rows = zip(of.names["attention"], *(of.arrays[f"attention/{key}"] for key in keys), strict=True)
+    pairs = [
+        {
+            "frames": [_frame(shown, faces, *frame) for frame in pair],
+            "weights": [[_numbers(line, 4) for line in each] for each in weights],
+            "within": [_numbers(each, 4) for each in within],
+            "logit": round(float(logit), 2),
+            "same": bool(same),
+        }
+        for pair, weights, within, logit, same in rows
+    ]
+    return {"pairs": pairs, "leftOut": of.names["attention_left_out"]}
 
 
 def _timelines(runs: Sequence[Evaluation], shown: Mapping[str, Shown], faces: "_Faces") -> list[dict[str, Any]]:

@@ -284,6 +284,28 @@ function nearest(run) {
 
 const worst = (run) => make("div", { class: "thumbs" }, ...run.worst.map((frame) => thumb(frame, "miss", `${className(frame[1])}, taken for ${className(frame[3])} (${frame[4].toFixed(2)})`)));
 
+/** Pairs, each picture with what its places count for over it: white is the mean, red more, blue less. */
+function attention(run) {
+  const found = run.attention, most = Math.max(2, ...found.pairs.flatMap((pair) => pair.weights.flat(2).map((w) => w * pair.weights[0].length ** 2)));
+  const picture = ([face, , called], weights, [high, wide]) => {
+    if (face === null) return make("span", { class: "note" }, "(no picture)");
+    const grid = weights.length, inside = `left:${50 * (1 - wide)}%;top:${50 * (1 - high)}%;width:${100 * wide}%;height:${100 * high}%`;
+    const svg = make("svg", { viewBox: `0 0 ${grid} ${grid}`, preserveAspectRatio: "none", "shape-rendering": "crispEdges", style: inside, role: "img", "aria-label": `weights of places, ${called}` });
+    weights.forEach((row, y) => row.forEach((weight, x) => {
+      const times = weight * grid * grid, share = times <= 1 ? times / 2 : 0.5 + (times - 1) / (most - 1) / 2;
+      svg.append(make("rect", { x, y, width: 1, height: 1, fill: css(between(DIVERGING, share)) }, make("title", {}, `${(100 * weight).toFixed(1)} %, ${times.toFixed(1)} times the mean`)));
+    }));
+    return make("span", { class: "places" }, make("img", { src: address(face), alt: called, title: called }), svg);
+  };
+  const box = make("div", { class: "thumbs" });
+  for (const pair of found.pairs) {
+    const said = pair.logit >= 0, name = (same) => (same ? "same" : "different"), right = said === pair.same;
+    const words = `${right ? "right" : "wrong"}: ${name(pair.same)}${right ? "" : `, taken for ${name(said)}`} (${(1 / (1 + Math.exp(-pair.logit))).toFixed(3)})`;
+    box.append(make("figure", { class: `pair ${right ? "hit" : "miss"}` }, ...pair.frames.map((frame, k) => picture(frame, pair.weights[k], pair.within[k])), make("figcaption", {}, words)));
+  }
+  return make("div", {}, box, bar(DIVERGING, "0", `${most.toFixed(0)} times the mean`, "Weight of a place:"), found.leftOut ? make("p", { class: "note" }, `${found.leftOut} pairs are left out, as their pictures cannot be read.`) : null);
+}
+
 /** What macro-F1 hangs on: bars of what it is without the videos of each group, and of what each confusion costs. */
 function hangsOn(run) {
   const found = run.costs, unit = found.unit, width = 560, row = 32, most = 88; // characters of a line
@@ -331,6 +353,7 @@ function compare() {
     sideBySide("Confusion: true class in rows, predicted in columns", some, (run) => seen(run, "confusion"), (run) => confusion(run, 420), "Numbers of frames; colour is the share of the true class."),
     sideBySide("What macro-F1 hangs on", some, (run) => seen(run, "costs"), hangsOn, "Orange: videos and confusions that cost. Blue: videos that the score would be lower without."),
     sideBySide("First two principal components", some, (run) => seen(run, "points"), points, "Each with its own axes."),
+    sideBySide("Attention of pairs", some, (run) => run.attention && (run.attention.pairs.length || run.attention.leftOut), attention, "What each place of both pictures counts for: first the pairs that are most surely wrong, then some that are right. In brackets stands the probability of the same."),
     sideBySide("Nearest frames of other people", some, (run) => seen(run, "nearest"), nearest, "First a frame of each emotion, then those nearest to it, with their cosine. Green: the same emotion."),
     sideBySide("Most surely wrong frames, one a video", some, (run) => seen(run, "worst"), worst, "True class, and what it is taken for with which share of the vote or probability."),
   ].filter(Boolean);

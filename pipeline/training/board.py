@@ -16,6 +16,8 @@ from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams as hparams_summaries
 
+from pipeline.adapter.pair_attention import PairsSeen
+from pipeline.core.pictures import pair_figure
 from pipeline.metrics.catalogue import METRICS
 from pipeline.metrics.vectors import evenly, normalised
 
@@ -132,6 +134,17 @@ class Board:
             np.add.at(counts, (truth[known], predicted[known]), 1)
             picture = confusion_figure(counts, classes, f"predictions, {part}: {known.sum():,} windows")
             self._writer.add_figure(f"confusion/{part}", picture, epoch)
+            self._writer.flush()
+
+    def attention(
+        self, seen: PairsSeen, pictures: Sequence[tuple[np.ndarray, np.ndarray]], part: str, epoch: int
+    ) -> None:
+        """Pairs and their ``pictures``, with what each place counts for, as a picture; without any pair none."""
+        if pictures:
+            title = f"attention of pairs, {part}: first those most surely wrong"
+            within = seen.within_each(pictures)
+            picture = pair_figure(pictures, within, seen.weights, seen.logits, seen.same, title)
+            self._writer.add_figure(f"attention/{part}", picture, epoch)
             self._writer.flush()
 
     def projector(

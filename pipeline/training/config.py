@@ -91,8 +91,8 @@ class TrainConfig:
     )
     backbone_start: str = option(
         "weights",
-        help="with unfreeze or lora: what the backbone starts with: weights, those that made the store; random, drawn from the "
-        "seed; or such a run, whose trained backbone it is, of the seed of the same number or the only one",
+        help="with unfreeze or lora: what the backbone starts with: weights, those that made the store; random, drawn "
+        "from the seed; or such a run, whose trained backbone it is, of the seed of the same number or the only one",
     )
     start: Path | None = option(
         None,

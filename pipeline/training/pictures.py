@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pipeline.adapter.adapter import Adapter
+from pipeline.adapter.pair_attention import pairs_seen
 from pipeline.core.colours import COLOURS
 from pipeline.core.join import frame_table
+from pipeline.core.pictures import pictures_of, thumbnail
 from pipeline.core.tables import read_frames
 from pipeline.metrics.vectors import evenly
 from pipeline.training.board import Board
@@ -32,15 +33,27 @@ def show(data: TrainingData, adapter: Adapter, board: Board, epoch: int) -> None
         if "classes" in adapter.predicts:
             predicted = made.predict("classes").argmax(1).cpu().numpy()
             board.confusion(label[labelled], predicted[labelled], frames.classes, "val", epoch)
+    table = frame_table(data.config.data, data.config.frames)
+    _attention(data, adapter, board, epoch, table)
     some = evenly(len(z), SHOWN)
     columns = {
         "emotion": [frames.label_names[k] if k >= 0 else "" for k in label[some]],
         "video": [frames.videos[v] for v in video[some]],
         "frame": frames.frame[watched.centres][some].tolist(),
     }
-    table = frame_table(data.config.data, data.config.frames)
     faces = _faces(table, columns["video"], columns["frame"])
     board.projector(z[some], columns, framed(faces, label[some]))
+
+
+def _attention(data: TrainingData, adapter: Adapter, board: Board, epoch: int, table: Path | None) -> None:
+    """Puts pairs with what their places count for onto the board, where the head weighs places."""
+    seen = pairs_seen(adapter, data.source, data.windows, data.frames, "val")
+    if seen is None:
+        return
+    there, pictures = seen.readable(pictures_of(table))
+    if line := seen.left_out(there):
+        print(line)
+    board.attention(there, pictures, "val", epoch)
 
 
 def _faces(table: Path | None, videos: list[str], numbers: list[int]) -> np.ndarray | None:
@@ -79,15 +92,10 @@ def thumbnails(root: Path, paths: Sequence[str], size: int = SIZE) -> np.ndarray
 
 def _letterbox(path: Path, square: np.ndarray) -> bool:
     """Draws the image into the middle of ``square`` (size, size, 3), aspect kept; False where it cannot be read."""
-    try:
-        image = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error):  # no such file; an empty or too large one
+    small = thumbnail(path, len(square))
+    if small is None:
         return False
-    if image is None:
-        return False
-    scale = len(square) / max(image.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    height, width = small.shape[:2]
     top, left = (len(square) - height) // 2, (len(square) - width) // 2
-    square[top : top + height, left : left + width] = small[..., ::-1]
+    square[top : top + height, left : left + width] = small
     return True

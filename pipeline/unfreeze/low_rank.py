@@ -5,6 +5,7 @@ they read its weight. So the weight itself is what is updated here, and they see
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -49,12 +50,15 @@ def attention_layers(model: nn.Module) -> dict[str, nn.Linear]:
     return found
 
 
-def add_updates(model: nn.Module, backbone: str, rank: int) -> dict[str, nn.Linear]:
+def add_updates(model: nn.Module, backbone: str, rank: int, unused: Sequence[str] = ()) -> dict[str, nn.Linear]:
     """Adds an update of ``rank`` to each layer of ``attention_layers``, which it gives. All else is frozen.
+
+    Modules that are ``unused``, since the features do not come through them, get none.
 
     Raises ``UserError`` for a backbone without attention, and for a rank that saves nothing.
     """
     layers = attention_layers(model)
+    layers = {name: of for name, of in layers.items() if not any(name.startswith(f"{part}.") for part in unused)}
     if not layers:
         raise UserError(f"lora {rank}: the backbone '{backbone}' has no attention of linear layers: take unfreeze")
     most = min(min(layer.weight.shape) for layer in layers.values())

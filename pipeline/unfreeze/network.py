@@ -28,7 +28,7 @@ from pipeline.core.files import save_tensors
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, to_lists
 from pipeline.extraction.backbones import Backbone
-from pipeline.extraction.stages import ALL, Halves, first_trained, halves, trained_parts
+from pipeline.extraction.stages import ALL, Halves, behind_layers, first_trained, halves, trained_parts
 from pipeline.extraction.weights.file import load, tensors_sha256
 from pipeline.unfreeze.low_rank import ORIGINAL, UPDATES, add_updates, update_of
 
@@ -59,7 +59,7 @@ class Network:
         self.backbone, self.device, self.half = backbone, torch.device(device), half
         self.train_norms, self.slice_bytes, self.from_maps = train_norms, slice_bytes, from_maps
         name, whole = backbone.facts["backbone"], backbone.module.model
-        self.cut = first_trained(whole, name, ALL if lora else unfreeze)
+        self.cut = first_trained(whole, name, ALL if lora else unfreeze, backbone.layers)
         if from_maps and self.cut is None:
             raise UserError("maps are what the first trained stage takes in, and with unfreeze all there is none")
         cut = self._halves()
@@ -71,10 +71,13 @@ class Network:
         if backbone.outputs:  # its own predictions are not trained, and would shift the layers' rates by one
             self.model.reset_classifier(0)
         self._parts = [""] if self.cut is None else trained_parts(whole, self.cut)
+        there, unused = {name for name, _ in self.model.named_modules()}, behind_layers(whole, backbone.layers)
+        self._unused = [part for part in unused if part in there]  # without the classifier
         for key, parameter in self.model.named_parameters():
-            parameter.requires_grad_(any(part == "" or key.startswith(f"{part}.") for part in self._parts))
+            of = {part for part in (*self._parts, *self._unused) if part == "" or key.startswith(f"{part}.")}
+            parameter.requires_grad_(bool(of) and not of & {*self._unused})
         self.behind.to(memory_format=torch.channels_last)
-        self._updated = add_updates(self.model, name, lora) if lora else {}
+        self._updated = add_updates(self.model, name, lora, self._unused) if lora else {}
         if self.before is not None:
             self.before.to(memory_format=torch.channels_last)
         mean, std = (torch.tensor(values, device=self.device).view(3, 1, 1) for values in (backbone.mean, backbone.std))
@@ -263,6 +266,8 @@ class Network:
             return
         for part in self._parts:
             self.model.get_submodule(part).train()
+        for part in self._unused:
+            self.model.get_submodule(part).eval()
         if not self.train_norms:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
