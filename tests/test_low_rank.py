@@ -216,6 +216,23 @@ def test_rates_fall_towards_the_input(workplace):
     assert sum(len(group["params"]) for group in groups) == 4 * BLOCKS
 
 
+def test_updates_may_start_from_the_backbone_of_an_earlier_run_whose_own_weights_then_stay(place):
+    earlier = load_file(run("--unfreeze", "all", "--lora", "null", name="all") / "seed_0/backbone.safetensors")
+    folder = run("--backbone-start", "runs/manual/all", "--learning-rate", "0.01") / "seed_0"
+    after = load_file(folder / "backbone.safetensors")
+    assert {name for name in earlier if not torch.equal(earlier[name], after[name])} == UPDATED
+    first = load_file(f"weights/{NAME}.safetensors")
+    assert sum(not torch.equal(first[name], after[name]) for name in first) > len(UPDATED)
+    with pytest.raises(UserError, match="'random' would leave stages as they are drawn"):
+        run("--backbone-start", "random", name="drawn")
+
+
+def test_layers_behind_the_features_get_no_update(workplace):
+    weights = prepare(NAME, "random", Path("weights"))
+    made = Network(load_backbone(weights, SIZE, ["blocks.3"]), weights, None, lora=RANK)
+    assert {name.split(".")[1] for name in made._updated} == {"0", "1", "2", "3"}
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
