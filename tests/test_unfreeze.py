@@ -449,6 +449,7 @@ def test_before_the_first_step_it_is_a_head_on_the_features_of_its_start(place, 
     flags = ["--normalise", "standardise", "-e", "1"]
     then = run(*flags, "--unfreeze", unfreeze, "--backbone-start", str(first), name="then")
     apart = ["-d", str(first / "seed_0/features.zarr"), "--labels", "data/labels.parquet"]
+    prepare(NAME, str(first / "seed_0/backbone.safetensors"), Path("weights"))  # they say on what they were trained
     head = run(*flags, "--unfreeze", "null", *apart, name="head")
     found = [json.loads((folder / "summary.json").read_text())["seeds"][0]["untrained"] for folder in (then, head)]
     assert found[0] == pytest.approx(found[1], abs=0.02)
@@ -456,6 +457,17 @@ def test_before_the_first_step_it_is_a_head_on_the_features_of_its_start(place, 
     for name in ("front.shift", "front.scale"):
         assert relative(fronts[0][name], fronts[1][name]) < 2e-3, name
         assert relative(fronts[0][name], fronts[2][name]) > 0.1, name
+
+
+def test_a_head_is_trained_on_a_backbone_that_started_from_an_earlier_one(place):
+    """What the earlier one chose its best epoch on, as the later one and the head do, was not trained on."""
+    first = run(name="first")
+    then = run("--backbone-start", str(first), "-e", "1", name="then") / "seed_0"
+    prepare(NAME, str(then / "backbone.safetensors"), Path("weights"))
+    flags = ["--unfreeze", "null", "-d", str(then / "features.zarr"), "--labels", "data/labels.parquet"]
+    assert (run(*flags, name="head") / "summary.json").is_file()
+    with pytest.raises(UserError, match="has seen what is the selection part now: it was trained on"):
+        run(*flags, "--split-seed", "1", name="other")
 
 
 def test_drawn_weights_give_normalised_inputs_before_the_first_step(place, monkeypatch):

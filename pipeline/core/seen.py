@@ -80,6 +80,11 @@ def joined(each: Sequence[Seen]) -> Seen:
     return Seen(*(np.unique(np.concatenate([getattr(s, of) for s in each])) for of in ("groups", "videos")))
 
 
+def without(seen: Seen, other: Seen) -> Seen:
+    """What ``seen`` has and ``other`` has not."""
+    return Seen(*(np.setdiff1d(getattr(seen, of), getattr(other, of)) for of in ("groups", "videos")))
+
+
 def refuse_seen(
     whose: str, seen: Mapping[str, Seen] | None, names: tuple[Sequence[str], Sequence[str]], part: str, way_out: str
 ) -> None:

@@ -23,7 +23,7 @@ from pipeline.core.frame_set import FrameSet, rows_of
 from pipeline.core.join import frame_table
 from pipeline.core.params import UserError
 from pipeline.core.progress import Line
-from pipeline.core.seen import Seen, joined
+from pipeline.core.seen import Seen, joined, without
 from pipeline.core.store import CHUNK_ROWS, FeatureStore, StoreWriter, resolved
 from pipeline.core.tables import read_frames, weights_file
 from pipeline.extraction.backbones import load_backbone, pooling_of
@@ -162,8 +162,9 @@ class Trunk:
 
     def save(self, folder: Path, seen: Mapping[str, Seen]) -> None:
         """Writes the backbone as it is now beside the checkpoint of a seed, with what the run has ``seen`` by part."""
-        of_training = [seen[part] for part in ("train", "start", "backbone") if part in seen]
-        self.network.save(folder, {"train": joined(of_training), "select": seen["select"]})
+        of_training = joined([seen[part] for part in ("train", "start", "backbone") if part in seen])
+        # Of an earlier run it has all that was looked at, so also what that one chose its best epoch on.
+        self.network.save(folder, {"train": without(of_training, seen["select"]), "select": seen["select"]})
 
     def finish(self, folder: Path) -> dict[str, Any]:
         """Writes the features of the best backbone, which lies in the folder of a seed, beside it.
