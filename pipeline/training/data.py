@@ -83,9 +83,7 @@ class TrainingData:
     earlier: Earlier | None = None  # the run that it starts from
     trunk: Any = None  # the backbone, where it is trained too: an ``unfreeze.trunk.Trunk``
     earlier_backbone: Earlier | None = None  # the run whose backbone that starts as
-    references: Watched | None = (
-        None  # of the training part: neighbours and a probe know these, where a backbone learns
-    )
+    references: Watched | None = None  # training windows that neighbours and a probe know, where a backbone learns
 
 
 class Kept:
