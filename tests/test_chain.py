@@ -185,8 +185,8 @@ def test_a_head_is_not_scored_or_selected_on_what_its_backbone_was_trained_on(pl
     with pytest.raises(UserError, match=r"has seen what is the selection part now: .* and of the same select_split"):
         run(*head, "--split-seed", "1", name="selected")
     further = run("-d", "mine.zarr", "-e", "1", name="further") / "seed_0"  # a backbone of that one has seen as much
-    of_further = from_lists(load_facts(further / "backbone.safetensors", "", "")["seen"])["train"]
-    assert of_further == joined([of_run["train"], of_run["select"]])
+    of_further = from_lists(load_facts(further / "backbone.safetensors", "", "")["seen"])
+    assert of_further == {part: of_run[part] for part in ("train", "select")}
     weights_file(FeatureStore(Path("mine.zarr")).made_by).unlink()
     with pytest.raises(UserError, match=r"which say on what, are not at weights/.*trained-.* --weights FILE' makes"):
         run(*head, name="lost")

@@ -140,7 +140,7 @@ def test_both_ways_are_fitted_on_training_groups_and_change_no_weight(place, mon
     assert facts["frames"] == 16 * FRAMES  # those without a label too, over which predictions are smoothed
     assert set(facts["ways"]) == set(combine.WAYS) - {"none"}
     gate, blend = facts["ways"]["gate"], facts["ways"]["blend"]
-    assert 0 < gate["classes"]["threshold"] < 1
+    assert 0 <= gate["classes"]["threshold"] < 1  # 0: these heads of four epochs are no match for the backbone
     assert gate["classes"]["score"] > gate["classes"]["alone"] + 0.05
     assert blend["classes"]["weight"] > 0
     assert blend["va"]["weight"] > 0
