@@ -264,6 +264,9 @@ def test_a_snapshot_is_taken_by_the_camera(server, films, tmp_path):
     flags = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
     with browser(server, *flags, f"--use-file-for-fake-video-capture={film}", permissions=["camera"]) as page:
         page.get_by_text("Camera", exact=True).click()
+        page.locator("video").wait_for()
+        # A photo of before the camera's first frame is black, and has no face.
+        page.wait_for_function("() => { const v = document.querySelector('video'); return v && v.currentTime > 0.2 }")
         page.get_by_role("button", name="Take Photo").click()
         chart(page, "pictures").wait_for()
         page.get_by_role("heading", name="1 face in pictures").wait_for()
