@@ -65,11 +65,11 @@ class Projected(Head):
 class Dropout(nn.Module):
     """Dropout (Srivastava et al. 2014) of probability ``p``, whose draws on a CPU depend on the seed alone.
 
-    PyTorch draws other numbers from the same seed on a CPU of Intel than on any other (2.15,
-    ``DistributionKernels.cpp``), and on those others it is slow. Here each value has 16 bits of its own from torch's
-    generator. So ``p`` counts as the nearest multiple of 1 / 65,536. ``whole`` is a dimension along which all is
-    dropped or kept, such as the frames of (B, C, T): then whole channels of a window are dropped. On a CUDA device it
-    is PyTorch's.
+    PyTorch may draw other numbers from the same seed on another CPU: by its ``DistributionKernels.cpp`` MKL draws them
+    on one of Intel (read, not run; see https://github.com/pytorch/pytorch/issues/121595). On others it takes five times
+    as long as this, which takes 16 bits of torch's generator for each value. So ``p`` counts as the nearest multiple of
+    1 / 65,536. ``whole`` is a dimension along which all is dropped or kept, such as the frames of (B, C, T): then whole
+    channels of a window are dropped. On a CUDA device it is PyTorch's.
     """
 
     def __init__(self, p: float, whole: int | None = None) -> None:
