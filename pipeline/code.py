@@ -1,4 +1,4 @@
-"""Which code each stage of dvc.yaml runs, as hashes: DVC makes a result again when that code changes, and only then.
+"""Which code each stage of dvc.yaml runs, as hashes, and a run's parameters: DVC makes a result again when they change.
 
     python -m pipeline.code            writes data/code/STAGE, or data/code/STAGE/RUN for each run of params.yaml
 
@@ -10,10 +10,15 @@ docstrings, layout and the ``help`` of options do not count. Of a table of choic
 entries that the run names count, with what they reach; a run that trains its backbone names that. Modules that only
 show how a run goes (``SHOWS``) do not count. Of the catalogue of metrics, training is decided by those that can choose
 its best epoch; it only shows the others.
+
+The file of a run has its parameters too, a line each: for 'train' section ``train`` with the run's own on top, for
+'evaluate' section ``evaluate``. So a value that a run has of its own changes that run alone. (As ``params`` of each run
+they would be most of dvc.lock, which DVC reads and writes anew after each stage.)
 """
 
 import ast
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +37,7 @@ STAGES = {
     "reduce": "pipeline.extraction.reduce",
     "baselines": "pipeline.evaluation.baselines",
     "report": "pipeline.report.__main__",
+    "stores": "pipeline.further",
 }
 STAGES_OF_RUNS = {"train": "train", "evaluate": "pipeline.evaluation.evaluate"}
 # The key of a run in params.yaml that names entries, and the module that holds the table of them.
@@ -68,8 +74,15 @@ def hashes(root: Path, params: Mapping[str, Any]) -> dict[str, list[str]]:
     found = {stage: reached(root, module, names, known) for stage, module in STAGES.items()}
     for name, changes in (params["runs"] | (params.get("backbones") or {})).items():
         names = chosen(params, changes or {})
-        found |= {f"{stage}/{name}": reached(root, module, names, known) for stage, module in STAGES_OF_RUNS.items()}
+        values = {"train": params["train"] | (changes or {}), "evaluate": params["evaluate"]}
+        for stage, module in STAGES_OF_RUNS.items():
+            found[f"{stage}/{name}"] = reached(root, module, names, known) + parameters(values[stage])
     return found
+
+
+def parameters(values: Mapping[str, Any]) -> list[str]:
+    """A line for each parameter of a section, in the order of their names."""
+    return [f"{name}: {json.dumps(value)}" for name, value in sorted(values.items())]
 
 
 def chosen(params: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str, list[str] | None]:

@@ -1,6 +1,7 @@
 """Which stores each run of params.yaml names itself, with what is in them now: DVC trains it again when that changes.
 
     python -m pipeline.further            writes data/stores/RUN for each run of params.yaml
+    python -m pipeline.further --outside  writes data/outside.txt, of what no stage makes, and looks every time
 
 The default store is a dependency of every run. What a run names beside it (``data: [data/features.zarr, audio.zarr]``)
 and its maps are not, for DVC's stages cannot depend on what only some runs have. Such a file has a line for each of
@@ -10,27 +11,47 @@ its chunks ends, so that a store of gigabytes takes a moment.
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.files import write_text
-from pipeline.core.params import entry, read
+from pipeline.core.params import entry, option, parse, read
 
-OUTPUT = Path("data/stores")
+OUTPUT, OUTSIDE = Path("data/stores"), Path("data/outside.txt")
+TRAINED = Path("data/trained")  # what the stages of 'backbones' make
 STORE = Path("data/features.zarr")  # the default one, as in core.tables
 CHECKSUM_BYTES = 4
 
 
-def main() -> None:
-    shutil.rmtree(OUTPUT, ignore_errors=True)
+@dataclass(frozen=True)
+class FurtherConfig:
+    """Flags alone: params.yaml has no section for them."""
+
+    outside: bool = option(False, help=f"write {OUTSIDE} instead: what lies outside {TRAINED}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config = parse(FurtherConfig, argv, sections=[], description=__doc__)
     params = read(Path("params.yaml"), "")
-    for run, changes in params["runs"].items():
-        write_text(OUTPUT / run, "".join(f"{line}\n" for line in lines_of(params["train"] | (changes or {}))))
+    runs = {run: params["train"] | (changes or {}) for run, changes in params["runs"].items()}
+    if config.outside:
+        named = {path for values in runs.values() for path in named_by(values) if TRAINED not in path.parents}
+        return write_text(OUTSIDE, "".join(f"{digest(path)}  {path.as_posix()}\n" for path in sorted(named)))
+    shutil.rmtree(OUTPUT, ignore_errors=True)
+    for run, values in runs.items():
+        write_text(OUTPUT / run, "".join(f"{line}\n" for line in lines_of(values)))
+    return None
 
 
 def lines_of(run: Mapping[str, Any]) -> list[str]:
-    """A line for each store that a run names, but the default one, for its projection, and for its maps."""
+    """A line for each path that a run names: what is in it now, and the path."""
+    return [f"{digest(path)}  {path.as_posix()}" for path in named_by(run)] or [f"nothing but {STORE.as_posix()}"]
+
+
+def named_by(run: Mapping[str, Any]) -> list[Path]:
+    """Each store that a run names, but the default one, its projection, and the run's maps."""
     data = run.get("data") or []
     stores = [Path(of) for of in (data if isinstance(data, list) else [data])]
     stores = [store for store in stores if store != STORE]
@@ -40,7 +61,7 @@ def lines_of(run: Mapping[str, Any]) -> list[str]:
         from pipeline.core.tables import beside_store
 
         paths = [path for of in stores for path in (of, beside_store(of, FILES["projection"]))] + paths
-    return [f"{digest(path)}  {path.as_posix()}" for path in paths] or [f"nothing but {STORE.as_posix()}"]
+    return paths
 
 
 def digest(path: Path) -> str:

@@ -79,6 +79,7 @@ FILES = {
 }
 PARAMS = {
     "train": {"model": "mlp", "loss": "supcon", "sampler": "balanced"},
+    "evaluate": {"neighbours": 20},
     "baselines": {"run": "runs/plain"},
     "runs": {"plain": {}, "mined": {"loss": {"triplet": 1, "supcon": {"weight": 0.5}}}, "hard": {"loss": "triplet"}},
 }
@@ -210,6 +211,24 @@ def test_a_run_without_changes_is_hashed_by_the_choices_of_section_train(project
     assert found == code.hashes(project, PARAMS)["train/plain"]
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "stages"),
+    [
+        ("train", {"model": "gru"}, ALL),  # another head, which evaluation runs too
+        ("train", {"loss": "triplet"}, {"train/plain"}),  # the other two have a loss of their own
+        ("train", {"epochs": 6}, TRAIN),
+        ("evaluate", {"neighbours": 5}, EVALUATE),
+        ("runs", {"plain": {"dropout": 0.1}}, {"train/plain"}),
+        ("runs", {"plain": {"loss": "supcon"}}, set()),  # what section train says too
+    ],
+)
+def test_parameters_make_the_runs_again_that_they_are_of_and_no_others(project, section, changes, stages):
+    after = code.hashes(project, PARAMS | {section: PARAMS[section] | changes})
+    before = code.hashes(project, PARAMS)
+    assert {name for name in before if before[name] != after[name]} == stages
+    assert 'sampler: "balanced"' in before["train/hard"]
+
+
 # On this project -----------------------------------------------------------------------------------------------------
 
 OWN = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -224,7 +243,7 @@ CHAIN = {"train_backbone": "train", "extract_trained": "extract", "reduce_traine
 def test_every_stage_that_makes_something_depends_on_its_code_and_on_no_source_file():
     for name, stage in DVC.items():
         body = stage.get("do", stage)
-        if name in ("code", "index", "stores"):  # one is what finds out, the others run every time
+        if name in ("code", "index"):  # one is what finds out, the other runs every time
             continue
         name = CHAIN.get(name, name)
         module = code.STAGES_OF_RUNS.get(name) or code.STAGES[name]
@@ -233,8 +252,18 @@ def test_every_stage_that_makes_something_depends_on_its_code_and_on_no_source_f
         assert f"data/code/{name}" + ("/${key}" if name in code.STAGES_OF_RUNS else "") in body["deps"]
         ours = [Path(dep) for dep in body["deps"] if dep.startswith("pipeline") or dep.endswith(".py")]
         assert not [path for path in ours if path.suffix not in (".css", ".js")]  # which no hash of code covers
-    assert {"code", "index", "stores", *code.STAGES, *code.STAGES_OF_RUNS, *CHAIN} == set(DVC)
+    assert {"code", "index", *code.STAGES, *code.STAGES_OF_RUNS, *CHAIN} == set(DVC)
     assert set(DVC["code"]["deps"]) == {"pipeline", "extract.py", "train.py"}
+
+
+def test_the_parameters_of_runs_reach_them_through_the_stage_that_writes_them_beside_the_code():
+    assert set(DVC["code"]["params"]) == {"backbones", "baselines.run", "evaluate", "runs", "train"}
+    of_runs = [DVC[name]["do"] for name in DVC if CHAIN.get(name, name) in code.STAGES_OF_RUNS]
+    assert len(of_runs) == 4
+    assert not [body for body in of_runs if "params" in body]
+    found = code.hashes(ROOT, OWN)
+    assert "dropout: 0.4" in found["train/tcn_supcon"]
+    assert f"resamples: {OWN['evaluate']['resamples']}" in found["evaluate/tcn_supcon"]
 
 
 def test_only_the_tables_of_choices_and_metrics_import_by_a_name_that_no_hash_can_follow():

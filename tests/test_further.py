@@ -12,7 +12,7 @@ from pipeline.core import tables
 
 
 def lines():
-    further.main()
+    further.main([])
     return {path.name: path.read_text().splitlines() for path in Path("data/stores").iterdir()}
 
 
@@ -40,6 +40,26 @@ def test_a_run_has_a_line_for_each_store_that_it_names_which_changes_with_what_i
     assert further.digest(Path("other.zarr")) != further.digest(Path("changed.zarr"))
     write(Path("again.zarr"), keys, values, {"backbone": "x"})
     assert further.digest(Path("other.zarr")) == further.digest(Path("again.zarr"))
+
+
+def test_what_no_stage_makes_is_looked_at_apart(workplace):
+    runs = {
+        "plain": None,
+        "both": {"data": ["data/trained/mine.zarr", "audio.zarr"]},
+        "mapped": {"maps": "m.maps.zarr"},
+    }
+    Path("params.yaml").write_text(yaml.safe_dump({"train": {"model": "mlp"}, "runs": runs}))
+    seen = []
+    for size in (0, 6, 12):
+        keys = pd.DataFrame({"video": "a", "frame": range(size)})
+        if size:
+            write(Path("audio.zarr"), keys, np.ones((size, 3), np.float16), {"backbone": "x"})
+        further.main(["--outside"])
+        seen.append(Path("data/outside.txt").read_text())
+    paths = ["audio.projection.safetensors", "audio.zarr", "m.maps.zarr"]
+    assert [line.split("  ")[1] for line in seen[0].splitlines()] == paths
+    assert len(set(seen)) == 3
+    assert not Path("data/stores").exists()
 
 
 def test_the_default_store_is_that_of_the_tables():

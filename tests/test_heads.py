@@ -16,7 +16,7 @@ from pipeline.adapter.heads.gru import GRU
 from pipeline.adapter.heads.original import Original
 from pipeline.adapter.heads.pair_gate import PairGate
 from pipeline.adapter.heads.peterson import Peterson
-from pipeline.adapter.heads.tcn import TCN
+from pipeline.adapter.heads.tcn import TCN, _Dilated
 from pipeline.adapter.heads.transformer import Transformer, sinusoids
 from pipeline.core.params import UserError
 
@@ -254,11 +254,38 @@ def test_the_tcn_sees_its_receptive_field_and_no_more(window):
 def test_the_tcn_drops_channels_of_a_whole_window_in_training():
     torch.manual_seed(0)
     head = TCN(D, E, dropout=0.5, num_layers=1)
-    hidden = torch.ones(B, T, E)
+    hidden = torch.ones(T, B, E)
     change = head.layers[0](hidden) - hidden
-    dropped = (change == 0).all(dim=1)
-    assert torch.equal(dropped, (change == 0).any(dim=1))
+    dropped = (change == 0).all(dim=0)
+    assert torch.equal(dropped, (change == 0).any(dim=0))
     assert 0.2 < dropped.float().mean() < 0.8
+
+
+@pytest.mark.parametrize("dilation", [1, 4, 7, 16])  # in windows of 7: the last two see nothing but the frame itself
+def test_the_dilated_convolution_of_the_tcn_is_that_of_pytorch(dilation):
+    torch.manual_seed(0)
+    made = [torch.randn(7, 2, 3), torch.randn(3, 3, 3), torch.randn(3)]
+    found, expected = ([value.double().requires_grad_() for value in made] for _ in range(2))
+    ours = _Dilated.apply(*found, dilation)
+    hidden, weight, bias = expected
+    theirs = F.conv1d(hidden.permute(1, 2, 0), weight, bias, padding=dilation, dilation=dilation).relu()
+    torch.testing.assert_close(ours, theirs.permute(2, 0, 1))
+    grad = torch.randn(7, 2, 3, dtype=torch.float64)
+    ours.backward(grad)
+    theirs.permute(2, 0, 1).backward(grad)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("name", pooling.POOLINGS)
+def test_a_window_that_the_tcn_pools_early_is_the_mean_of_its_frames(window, name):
+    head, pool = made("tcn"), pooling.POOLINGS[name]
+    for training in (False, True):  # in training both drop the same channels
+        head.train(training)
+        torch.manual_seed(3)
+        expected = pool(head(*window), window[1])
+        torch.manual_seed(3)
+        torch.testing.assert_close(head.pooled(*window, pool), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_tcn_takes_padding_for_the_end_of_the_video(window):
