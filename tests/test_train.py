@@ -85,6 +85,16 @@ def run(*flags: str) -> Path:
     return max(Path("runs/manual").iterdir(), key=lambda p: p.stat().st_mtime_ns)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_training_does_not_import_the_compiler_of_pytorch(place, optimizer):
+    """Its import takes nearly as long as that of PyTorch, and the first optimiser of a process would begin it."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import train; train.main(sys.argv[1:])"
+    code += '; print(sorted({"torch", "torch._dynamo"} & set(sys.modules)))'
+    flags = ["--cpu", "-e", "1", "-r", "1", "--no-reduce", "--no-evaluate", "--optimizer", optimizer]
+    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "['torch']", done.stderr
+
+
 def test_a_temperature_or_margin_that_somebody_asked_for_in_vain_is_named(place, capsys):
     def said(*flags):
         run("-e", "0", *flags)

@@ -13,6 +13,7 @@ from pipeline.adapter.adapter import Adapter
 from pipeline.core.params import UserError
 from pipeline.training.losses.build import WeightedSum
 from pipeline.training.modality import ModalityDropout
+from pipeline.training.optimizers import without_compiler
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ class Trainer:
         groups += of_trunk
         how = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay, "fused": True}
         if schedule.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD(groups, momentum=MOMENTUM, **how)
+            self.optimizer = without_compiler(torch.optim.SGD)(groups, momentum=MOMENTUM, **how)
         else:
-            self.optimizer = torch.optim.AdamW(groups, betas=schedule.betas, **how)
+            self.optimizer = without_compiler(torch.optim.AdamW)(groups, betas=schedule.betas, **how)
 
     def share_done(self, epochs: int) -> float:
         """The share of the training that is over after ``epochs`` epochs; 1 at its end."""
