@@ -52,11 +52,12 @@ from pipeline.core.tables import Frames, Labels, write_frames, write_labels
 from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.loop import made_by
 from pipeline.extraction.plan import rows_of_maps
-from pipeline.extraction.stages import before_cut, first_trained
+from pipeline.extraction.stages import before_cut
 from pipeline.extraction.weights.prepare import prepare
 from pipeline.training.losses.build import build_loss
 from pipeline.unfreeze.inputs import Maps, Pixels
 from pipeline.unfreeze.network import Network
+from pipeline.unfreeze.parts import first_trained
 from pipeline.unfreeze.trunk import LiveShard, Options
 
 VIDEO_FRAMES, NUM_CLASSES = 100, 8

@@ -21,6 +21,7 @@ from pipeline.core.store import FeatureStore, StoreDamaged, StoreMismatch
 from pipeline.extraction import maps, stages
 from pipeline.extraction.backbones import load_backbone
 from pipeline.extraction.weights.prepare import prepare
+from pipeline.unfreeze import parts
 
 CUT = "blocks.2"
 STORE = Path("data/features.blocks.2.maps.zarr")
@@ -135,12 +136,12 @@ def test_of_features_of_an_inner_layer_the_list_counts_the_stages_that_they_come
     assert listed == {"blocks.0": 3, "blocks.1": 2, "blocks.2": 1}
     whole = load_backbone(prepare("test_efficientnet", "random", Path("weights")), 32).module.model
     for cut, number in listed.items():
-        assert stages.first_trained(whole, "it", number, ["blocks.2"]) == cut
+        assert parts.first_trained(whole, "it", number, ["blocks.2"]) == cut
     with pytest.raises(UserError, match=r"from 1 to 3, the stages of it up to blocks.2, which the features are of"):
-        stages.first_trained(whole, "it", 4, ["blocks.2"])
-    assert stages.behind_layers(whole, ["blocks.2.0", "blocks.0"])[:3] == ["blocks.3", "blocks.4", "conv_head"]
-    assert stages.behind_layers(whole, ["blocks"])[0] == "conv_head"
-    assert stages.behind_layers(whole, ["blocks.2", "features"]) == []
+        parts.first_trained(whole, "it", 4, ["blocks.2"])
+    assert parts.behind_layers(whole, ["blocks.2.0", "blocks.0"])[:3] == ["blocks.3", "blocks.4", "conv_head"]
+    assert parts.behind_layers(whole, ["blocks"])[0] == "conv_head"
+    assert parts.behind_layers(whole, ["blocks.2", "features"]) == []
 
 
 def test_maps_that_the_disk_has_no_room_for_are_refused_before_anything_is_stored(frames, monkeypatch, capsys):

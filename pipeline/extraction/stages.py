@@ -7,7 +7,6 @@ crosses it is a *map* (C, h, w).
 
 import copy
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +16,6 @@ from pipeline.core.params import UserError, one_of
 from pipeline.extraction.backbones import LAST, Backbone, FrozenBackbone
 
 CONTAINERS = ("blocks", "stages", "layers")
-ALL = "all"
 SAME = 1e-4  # largest difference of features by both halves and by the whole, as a share of the largest feature
 
 
@@ -27,35 +25,6 @@ def stages(model: nn.Module) -> list[str]:
         if name in CONTAINERS:
             return [f"{name}.{key}" for key, _ in child.named_children()]
     return [name for name, _ in model.named_children() if re.fullmatch(r"layer\d+", name)]
-
-
-def first_trained(model: nn.Module, backbone: str, unfreeze: int | str, layers: Sequence[str] = (LAST,)) -> str | None:
-    """The first of the last ``unfreeze`` stages that features of ``layers`` come through, or None for 'all'.
-
-    With as many as there are, what stands before the first stage (the stem) stays frozen. Raises ``UserError`` where
-    there are not so many.
-    """
-    if unfreeze == ALL:
-        return None
-    unused = behind_layers(model, layers)
-    known = [stage for stage in stages(model) if stage not in unused]
-    if not known:
-        raise UserError(f"unfreeze {unfreeze}: the backbone '{backbone}' has no stages; 'all' trains all of it")
-    if not isinstance(unfreeze, int) or not 1 <= unfreeze <= len(known):
-        up_to = f" up to {known[-1]}, which the features are of" if unused else ""
-        raise UserError(
-            f"unfreeze must be from 1 to {len(known)}, the stages of {backbone}{up_to}, or 'all', and is {unfreeze!r}"
-        )
-    return known[-unfreeze]
-
-
-def behind_layers(model: nn.Module, layers: Sequence[str]) -> list[str]:
-    """The modules of ``model`` behind the last of ``layers``, which their features do not come through."""
-    if LAST in layers:
-        return []
-    parts = _chain(model)
-    holds = [any(f"{name}.".startswith(f"{part}.") or part.startswith(f"{name}.") for name in layers) for part in parts]
-    return parts[len(holds) - holds[::-1].index(True) :]
 
 
 class Before(nn.Module):
@@ -94,7 +63,7 @@ def halves(backbone: Backbone, cut: str) -> Halves:
         raise UserError(
             f"the maps of '{name}' have their channels last, and are not stored. It can be trained from pixels"
         )
-    parts = _chain(whole.model)
+    parts = chain(whole.model)
     behind_cut = parts[parts.index(cut) :]
     for layer in backbone.layers:
         if layer != LAST and not any(layer == part or layer.startswith(f"{part}.") for part in behind_cut):
@@ -150,7 +119,7 @@ def _plain_copy(model: nn.Module) -> nn.Module:
     return plain
 
 
-def _chain(model: nn.Module) -> list[str]:
+def chain(model: nn.Module) -> list[str]:
     """The modules of a model in the order in which it names them, with those of a container of stages apart."""
     names: list[str] = []
     for name, child in model.named_children():
@@ -167,9 +136,3 @@ def _pass_on(model: nn.Module, part: str) -> None:
 
 def _classifier(model: nn.Module) -> nn.Module | None:
     return model.get_classifier() if hasattr(model, "get_classifier") else None
-
-
-def trained_parts(model: nn.Module, cut: str) -> Sequence[str]:
-    """The modules from stage ``cut`` on, in the order in which the model names them."""
-    parts = _chain(model)
-    return parts[parts.index(cut) :]

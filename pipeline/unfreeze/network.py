@@ -28,9 +28,10 @@ from pipeline.core.files import save_tensors
 from pipeline.core.params import UserError
 from pipeline.core.seen import Seen, to_lists
 from pipeline.extraction.backbones import Backbone
-from pipeline.extraction.stages import ALL, Halves, behind_layers, first_trained, halves, trained_parts
+from pipeline.extraction.stages import Halves, halves
 from pipeline.extraction.weights.file import load, tensors_sha256
 from pipeline.unfreeze.low_rank import ORIGINAL, UPDATES, add_updates, update_of
+from pipeline.unfreeze.parts import ALL, behind_layers, first_trained, trained_parts
 
 logging.getLogger("timm.optim").setLevel(logging.ERROR)  # it warns of a part of one layer, where no rate falls
 AT_ONCE = 64  # frames without a gradient
