@@ -143,6 +143,18 @@ def comment(path: Path) -> None:
     path.write_text(path.read_text(encoding="utf-8") + "\n# A line that says why.\n", encoding="utf-8")
 
 
+def test_another_cut_of_the_frames_trains_the_run_on_it_again_at_once(place):
+    """The store of a cut is no out of a stage: 'index' sees it before 'extract' makes it, and 'stores' behind that."""
+    data = ["data/features.zarr", "data/features.tight.zarr"]
+    change(place, extract={"cuts": {"tight": 0.8}}, runs={"cut": {"data": data, "reduce": False}})
+    assert {"extract", "train@cut"} <= set(ran(dvc(place, "repro", "train@cut")))
+    assert ran(dvc(place, "repro", "train@cut")) == ["index"]
+    change(place, extract={"cuts": {"tight": 0.6}})
+    assert ran(dvc(place, "repro", "train@cut")) == ["index", "extract", "train@cut"]
+    assert ran(dvc(place, "repro", "train@cut")) == ["index"]
+    change(place, extract={"cuts": {}}, runs={"cut": None})
+
+
 def test_the_metrics_are_what_dvc_reads(place):
     dvc(place, "repro")
     shown = dvc(place, "metrics", "show")
