@@ -63,7 +63,8 @@ def main() -> None:
     params = read(Path("params.yaml"), "")
     for name, lines in hashes(Path(), params).items():
         write_text(OUTPUT / name, "".join(f"{line}\n" for line in lines))
-    write_text(NAMES, "".join(f"{name}\n" for name in params.get("backbones") or {}))
+    names = list(params.get("backbones") or {}) or ["no backbones"]  # DVC warns of an empty file
+    write_text(NAMES, "".join(f"{name}\n" for name in names))
 
 
 def hashes(root: Path, params: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -22,6 +22,7 @@ from pipeline.core.params import entry, option, parse, read
 OUTPUT, OUTSIDE = Path("data/stores"), Path("data/outside.txt")
 TRAINED = Path("data/trained")  # what the stages of 'backbones' make
 STORE = Path("data/features.zarr")  # the default one, as in core.tables
+NOTHING = f"nothing but {STORE.as_posix()}"
 CHECKSUM_BYTES = 4
 
 
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = {run: params["train"] | (changes or {}) for run, changes in params["runs"].items()}
     if config.outside:
         named = {path for values in runs.values() for path in named_by(values) if TRAINED not in path.parents}
-        return write_text(OUTSIDE, "".join(f"{digest(path)}  {path.as_posix()}\n" for path in sorted(named)))
+        lines = [f"{digest(path)}  {path.as_posix()}" for path in sorted(named)] or [NOTHING]  # DVC warns of an empty file
+        return write_text(OUTSIDE, "".join(f"{line}\n" for line in lines))
     shutil.rmtree(OUTPUT, ignore_errors=True)
     for run, values in runs.items():
         write_text(OUTPUT / run, "".join(f"{line}\n" for line in lines_of(values)))
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def lines_of(run: Mapping[str, Any]) -> list[str]:
     """A line for each path that a run names: what is in it now, and the path."""
-    return [f"{digest(path)}  {path.as_posix()}" for path in named_by(run)] or [f"nothing but {STORE.as_posix()}"]
+    return [f"{digest(path)}  {path.as_posix()}" for path in named_by(run)] or [NOTHING]
 
 
 def named_by(run: Mapping[str, Any]) -> list[Path]:

@@ -73,7 +73,7 @@ def test_a_trained_backbone_has_the_code_of_a_run_and_its_name_in_a_file(workpla
     params = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     params["runs"] = {"frozen": params["runs"]["frozen"]}
     params["baselines"]["run"] = "runs/frozen"
-    for backbones, names in ((CHAIN, "mine\n"), ({}, "")):
+    for backbones, names in ((CHAIN, "mine\n"), ({}, "no backbones\n")):
         monkeypatch.setattr(code, "read", lambda *_, of=backbones: params | {"backbones": of})
         monkeypatch.setattr(code, "hashes", lambda root, params: {"extract": ["x"]})
         code.main()

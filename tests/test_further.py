@@ -60,6 +60,9 @@ def test_what_no_stage_makes_is_looked_at_apart(workplace):
     assert [line.split("  ")[1] for line in seen[0].splitlines()] == paths
     assert len(set(seen)) == 3
     assert not Path("data/stores").exists()
+    Path("params.yaml").write_text(yaml.safe_dump({"train": {"model": "mlp"}, "runs": {"plain": None}}))
+    further.main(["--outside"])
+    assert Path("data/outside.txt").read_text()  # DVC warns of an empty file
 
 
 def test_the_default_store_is_that_of_the_tables():
