@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = {run: params["train"] | (changes or {}) for run, changes in params["runs"].items()}
     if config.outside:
         named = {path for values in runs.values() for path in named_by(values) if TRAINED not in path.parents}
-        lines = [f"{digest(path)}  {path.as_posix()}" for path in sorted(named)] or [NOTHING]  # DVC warns of an empty file
-        return write_text(OUTSIDE, "".join(f"{line}\n" for line in lines))
+        lines = [f"{digest(path)}  {path.as_posix()}" for path in sorted(named)]
+        return write_text(OUTSIDE, "".join(f"{line}\n" for line in lines or [NOTHING]))  # DVC warns of an empty file
     shutil.rmtree(OUTPUT, ignore_errors=True)
     for run, values in runs.items():
         write_text(OUTPUT / run, "".join(f"{line}\n" for line in lines_of(values)))
