@@ -6,15 +6,15 @@
     python extract.py --processor pca 256                and then the principal components of its training frames
     python extract.py --processor adapt-pca 256          the same with --grid 4: layers averaged over a 4 x 4 grid
     python extract.py --cuts '{tight: 0.8}'              and the middle of each frame, into features.tight.zarr
-    python extract.py --maps list                        what maps to train the last stages from would take
+    python extract.py --maps list                        how large the maps of each stage would be, to train from
     python extract.py --maps blocks.5                    the input of that stage, into features.blocks.5.maps.zarr
-    python extract.py --verify                           what in the store is damaged; --repair extracts it again
+    python extract.py --verify                           names what is damaged in the store; --repair extracts it again
     python extract.py --compact                          the store without holes and vanished frames
     python extract.py --import other.h5 -s other.zarr    features made elsewhere; --export FILE.h5 the other way
     python extract.py --ray auto                         on all machines of a Ray cluster, or all GPUs of this one
     python extract.py --part 3/16                        one part of the work; --join puts all parts into the store
 
-What is in the store already is not computed again; a run that was cut off goes on where it was.
+What is in the store already is not computed again. After a stop, the same command goes on where it was.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Stage two: trains a temporal adapter on the stored features. What is not said here is as params.yaml says.
+"""Stage two: trains a temporal adapter on the stored features. params.yaml says all that no flag says.
 
     python train.py -e 150 -t 15                     150 epochs at temperature 15, into runs/manual/
     python train.py --steps 2000                     2,000 steps of the optimiser, however many epochs that takes
@@ -6,19 +6,19 @@
     python train.py --loss '{arcface: 1, triplet: {weight: 0.5, mining: semi_hard}}'
     python train.py -d faces.zarr context.zarr audio.zarr --modality-dropout 0.3     several stores side by side
     python train.py --unit clip --loss cross_entropy --select-by uar          clips have a label, not frames
-    python train.py --unfreeze 2                     the last two stages of the backbone too: docs/unfreeze.md
+    python train.py --unfreeze 2                     trains the backbone's last two stages too: docs/unfreeze.md
     python train.py --lora 8                         low-rank updates of a transformer's attention instead
     python train.py --run tcn_supcon                 one of the runs of params.yaml, with any flag on top
     python train.py --backbone NAME                  one of its backbones, which are trained too
-    python train.py --resume runs/manual/NAME        goes on with a run that was killed, to exactly its weights
-    python train.py --search space.yaml -n 40        40 trials of what the file names, and the best five of them
-    python train.py --all                            and print every metric in the end, not just the main ones
+    python train.py --resume runs/manual/NAME        goes on with a run that was killed, to the same weights
+    python train.py --search space.yaml -n 40        40 trials of what the file names; the best five in full
+    python train.py --all                            prints every metric at the end, not just the main ones
     python train.py --list                           the heads, losses and samplers there are
     python train.py --cpu                            the same as --device cpu; --gpu as --device cuda
 
 The temperature is the scale on cosines: logits = t * cos. (The literature's tau is 1/t.)
 
-Of a label table that is cut into folds every seed is trained on each of them, into RUN/fold_0/seed_0 and so on.
+If the label table is cut into folds, every seed is trained on each fold, into RUN/fold_0/seed_0 and so on.
 """
 
 import sys

@@ -18,11 +18,11 @@ from pipeline.core.params import add_flags, build, entry, option
 @dataclass(frozen=True)
 class BundleConfig:
     run: Path
-    output: Path | None = option(None, "-o", help="the new folder; default: one here, called like the run")
+    output: Path | None = option(None, "-o", help="the new folder; default: one here with the run's name")
     onnx: bool = option(False, help="also write ONNX graphs, for programs without torch")
-    with_weights: bool = option(False, help="put the backbone's weights in by your word, whatever their licence is")
+    with_weights: bool = option(False, help="put the backbone's weights in, whatever their licence: you answer for it")
     weights: Path | None = option(None, help="the file of the backbone's weights; default: where it was in training")
-    evaluation: Path | None = option(None, help="the folder of the run's evaluation; default: where it is made")
+    evaluation: Path | None = option(None, help="the folder of the run's evaluation; default: its usual place")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,7 +3,7 @@
     python -m pipeline.datasets --check FOLDER
 
 It lists names, opens a few images, and reads annotations where there are at most 200,000 images (``--whole``: always).
-Exit status 1 where no data set is known in it.
+The exit status is 1 if the folder holds no data set that is known.
 """
 
 import argparse

@@ -42,7 +42,7 @@ class DatasetConfig:
         "auto",
         "--dataset",
         help="the reader: abaw, afew_va, bah, caer, celeba, ckplus, clips, csv, dfew, ferv39k, folder, mafw, pairs, "
-        "ravdess, shapes; auto: recognised from the names in root, asked for where that is not clear",
+        "ravdess, shapes; auto: recognised from the names in root; you are asked where that is not clear",
     )
     root: Path = option(Path("data/abaw"), help="the folder that holds the data set; paths in the tables start there")
     annotations: Path | None = option(
@@ -53,14 +53,14 @@ class DatasetConfig:
     columns: dict = option(
         {}, help="clips, csv, pairs: what the table calls a column, such as {path: image, label: emotion}"
     )
-    outputs: list = option([], help="clips: the columns that are further continuous labels, such as [admiration, joy]")
+    outputs: list = option([], help="clips: columns of further continuous labels, such as [admiration, joy]")
     fps: float | Path | None = option(
         None,
         help=f"clips: {FPS}, such as faces.parquet, whose times are then taken; null: the faces.parquet in root",
     )
     crop_source: str | None = option(
         None,
-        help="how the faces were cut; abaw, bah, caer, dfew, ferv39k and mafw read the folders of that name only "
+        help="how the faces were cut; abaw, bah, caer, dfew, ferv39k and mafw read only the folders of that name "
         "(abaw: cropped_aligned)",
     )
     class_map: str | dict | None = option(
@@ -69,19 +69,20 @@ class DatasetConfig:
     frame_number: int | str | None = option(
         None,
         help="which number in a file's name is the frame: 1 is the first, -1 the last; order: files are counted from 0 "
-        "as they sort; null: found from what changes, and asked for where that is not clear",
+        "as they sort; null: the number that changes, and you are asked where that is not clear",
     )
     first_frame: int = option(
         1,
-        help="abaw: the number of the frame that the first line of an annotation belongs to; clips: of a video's first "
-        "frame, at 0 seconds",
+        help="abaw: number of the frame that the first line of an annotation belongs to; clips: number of a video's "
+        "first frame, at 0 seconds",
         within="[0, 1_000_000]",
     )
     missing: list | None = option(
-        None, help="what stands for no label or group in a table, or as a class folder; null: NA, nan, None, null, -1"
+        None,
+        help="words that mean 'no label' or 'no group' in a table or as a class folder; null: NA, nan, None, null, -1",
     )
     compare: int = option(
-        50_000, help="so many files at most are looked into for images that stand in two splits or groups; 0: none"
+        50_000, help="most files that are compared to find images that stand in two splits or groups; 0: none"
     )
     frames: Path = option(Path("data/frames.parquet"), help="the frame table to write")
     labels: Path = option(Path("data/labels.parquet"), help="the label table to write")
@@ -91,30 +92,32 @@ class DatasetConfig:
         "same labels again",
     )
     clips: Path = option(
-        Path("data/clips.parquet"), help="the clip table to write; of no rows where no clip is labelled"
+        Path("data/clips.parquet"), help="the clip table to write; it has no rows if no clip is labelled"
     )
-    report: Path = option(Path("data/index.json"), help="the report to write: what was found, and what was not")
+    report: Path = option(
+        Path("data/index.json"), help="the report to write: what was found, and what was not understood"
+    )
     val_fraction: float = option(0.2, help="the part of the groups held out where a data set has no split of its own")
     seed: int = option(
         0, help="which groups are held out where a data set has no split of its own", within="[0, 4_294_967_294]"
     )
-    folds: int | None = option(None, help="so many folds, cut by group; null: the data set's own split")
+    folds: int | None = option(None, help="number of folds, cut by group; null: the data set's own split")
     fold: int | None = option(None, help="val is this fold alone, from 0; null: each of them in turn")
     identities: str | None = option(
         None,
-        help="people are the labels: who is who is said by the data set's label, group or video; celeba's labels are",
+        help="make people the labels: a person is a label, group or video of the data set; celeba has people anyway",
         choices=("label", "group", "video"),
     )
     top_people: int | None = option(
-        None, help="of people: only so many of the training part, those with the most pictures", within="[2, inf)"
+        None, help="of people: keep so many in the training part, those with the most pictures", within="[2, inf)"
     )
     query_people: int = option(
         200,
-        help="of people: so many are looked for in identification, each with two pictures or more",
+        help="of people: number to look for in identification, each with two pictures or more",
         within="[1, inf)",
     )
     distractor_people: int = option(
-        1000, help="of people: so many others are nobody of them; both are drawn by seed from val, then test",
+        1000, help="of people: number of strangers among them; both are drawn by seed from val, then test",
         within="[0, inf)",
     )  # fmt: skip
     also: list = option([], help="further data sets, such as [{name: ravdess, root: data/ravdess}]")

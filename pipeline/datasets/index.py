@@ -2,7 +2,7 @@
 
     python -m pipeline.datasets.index                               the data set of params.yaml
     python -m pipeline.datasets.index --root FOLDER                 another, which is recognised
-    python -m pipeline.datasets.index --root FOLDER --dataset abaw  another, which is said
+    python -m pipeline.datasets.index --root FOLDER --dataset abaw  another, which you name
 
 writes data/frames.parquet (names and sizes of the frames), data/labels.parquet (annotations of frames),
 data/clips.parquet (those of clips; no rows where there are none) and data/index.json. All are the same bytes whenever

@@ -56,7 +56,7 @@ def choose_runs() -> tuple[list[Path], str | None]:
         default = [name for name in found if name == FIRST] or list(found)[:1]
         names = st.multiselect(
             "Runs", list(found), default=default, max_selections=MOST_RUNS, placeholder="None is finished",
-            disabled=not found, help="All in the folder runs that have a finished seed.",
+            disabled=not found, help="All runs in the folder runs that have a finished seed.",
         )  # fmt: skip
         other = st.text_input("Another run or bundle", placeholder="its folder")
         seeds = {"the best": None, "all, averaged": "all"}

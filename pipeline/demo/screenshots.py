@@ -26,7 +26,7 @@ WAIT_MS = 600_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", type=Path, help="where the pictures are written")
-    parser.add_argument("--address", default="http://127.0.0.1:8501", help="of the demo")
+    parser.add_argument("--address", default="http://127.0.0.1:8501", help="the address of the demo")
     options = parser.parse_args()
     try:
         from playwright.sync_api import sync_playwright

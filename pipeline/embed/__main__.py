@@ -2,10 +2,10 @@
 
     python -m pipeline.embed --run runs/tcn_supcon clip.mp4 more -o out.parquet
 
-writes out.parquet (or .csv, .npz): a row a face and frame of every video and picture that is named or lies in a folder,
-at any depth; and out.parquet.json: what each file gave, and every problem by the name of its file. A file without a
-face, or that cannot be read, is such a problem, and the others are done. Stopped, it goes on with the file that it had
-not finished; called again with more files, it adds these.
+writes out.parquet (or .csv, .npz): a row for each face and frame of the videos and pictures that you name, or that lie
+in a folder, at any depth. It also writes out.parquet.json: what each file gave, and every problem by the name of its
+file. A file without a face, or one that cannot be read, is such a problem; the other files are done. After a stop, the
+same command goes on with the unfinished file. Called again with more files, it adds these.
 
     python -m pipeline.embed --run runs/tcn_supcon --matrix people -o people.png
 
@@ -58,16 +58,16 @@ class EmbedConfig:
     run: Path | None = option(None, help="the folder of a run, or of a bundle")
     output: Path | None = option(None, "-o", help="the file to write: .parquet, .csv or .npz; of a matrix .png")
     seed: int | str | None = option(None, help="of the run: a number, or 'all', their mean; default: the best one")
-    alike: list[str] = option([], choices=ALIKE, help="what may differ from training by your word")
+    alike: list[str] = option([], choices=ALIKE, help="what may differ from training: you say that it is alike")
     device: str = option("auto", choices=("auto", "cpu", "cuda"), help="where to compute")
-    weights: Path | None = option(None, help="the backbone's file, where it is not where it was in training")
+    weights: Path | None = option(None, help="the backbone's file, if it has moved since training")
     every: int = _as_faces("every")
     min_face: int = _as_faces("min_face")
     confidence: float = _as_faces("confidence")
     min_frames: int = _as_faces("min_frames")
     most_people: int | None = _as_faces("most_people")
     enlarge: float | None = option(
-        None, help=f"{_FACES['enlarge'].metadata['help']}; default: as of the run's faces", within="[0, 2]"
+        None, help=f"{_FACES['enlarge'].metadata['help']}; default: as the run's faces", within="[0, 2]"
     )
     points: Path | None = _as_faces("points")
     identity_run: Path | None = option(
@@ -76,9 +76,9 @@ class EmbedConfig:
     same_person: float | None = option(
         None, help="with --identity-run, the cosine from which two tracks are one; default: its own", within="[-1, 1]"
     )
-    matrix: Path | None = option(None, help="a folder of pictures, whose similarity matrix is drawn")
+    matrix: Path | None = option(None, help="draw the similarity matrix of the pictures in this folder")
     threshold: float | None = option(
-        None, help="of the matrix, a cosine: pairs at or above it are listed; default: the run's own", within="[-1, 1]"
+        None, help="with --matrix, the cosine from which pairs are listed; default: the run's own", within="[-1, 1]"
     )
     rebuild: bool = option(False, help="remove what was made before, and make all anew")
     strict: bool = option(False, help="exit status 1, after all is written, when a file has a problem")

@@ -48,8 +48,10 @@ POOLINGS = {"box": "mean", "hann": "hann"}  # of an adapter's window, by the smo
 class BaselinesConfig(EvaluateConfig):
     """Sections ``evaluate`` and ``baselines`` of params.yaml."""
 
-    run: Path = option(Path("runs/mlp_classifier"), help="a run of single frames")
-    output: Path = option(Path("evaluation/baselines"), "-o", help="the folder for a folder for each baseline")
+    run: Path = option(Path("runs/mlp_classifier"), help="a run with windows of one frame")
+    output: Path = option(
+        Path("evaluation/baselines"), "-o", help="the folder to write: it gets a folder for each baseline"
+    )
     smoothings: dict = option({"box": [15, 101]}, help="widths (odd numbers of frames, or seconds) by kind: box, hann")
 
     def __post_init__(self) -> None:

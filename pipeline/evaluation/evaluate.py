@@ -90,7 +90,9 @@ class EvaluateConfig:
     clips: Path | None = option(None, help=CLIPS.replace("unit clip", "a run on clips"))
     frames: Path | None = option(None, help=FRAMES)
     alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
-    part: str = option("val", help="what is scored; nothing of a run is ever chosen on test", choices=PART_WORDS)
+    part: str = option(
+        "val", help="the part that is scored; nothing of a run is ever chosen on test", choices=PART_WORDS
+    )
     top_k: list[int] = option(
         [1, 5, 10], "-k", help="recall is measured at these numbers of neighbours", within="[1, inf)"
     )
@@ -110,7 +112,9 @@ class EvaluateConfig:
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
     au_threshold: float | None = option(None, help=thresholds.HELP, within="(0, 1)")
     combine: str | None = option(None, help=combine.HELP, choices=combine.WAYS)
-    class_bias: bool = option(False, help="add class biases to smoothed predictions, fitted on train for macro-F1")
+    class_bias: bool = option(
+        False, help="add class biases to smoothed predictions; they are fitted on train for macro-F1"
+    )
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
     resamples: int = option(1000, help="resamples of whole groups, for the intervals", within="[1, 1_000_000]")
     timelines: int = option(3, help="validation videos that are drawn as a strip", within="[0, 1000]")

@@ -28,17 +28,19 @@ class ExtractConfig:
     backbone: str = option("tf_efficientnet_lite0", help="an HSEmotion name, or any timm name")
     weights: str = option("auto", help="auto, random, or a .pt, .pth or .safetensors file")
     input_size: int | None = option(
-        None, help="pixels a side that images are resized to; default: the backbone's own", within="[1, 16_384]"
+        None, help="pixels a side of the resized images; default: the backbone's own", within="[1, 16_384]"
     )
     fit: str | None = option(
-        None, help="how images become square; default: as the backbone's own, and faces are squashed", choices=FITS
+        None, help="how images become square; default: the backbone's own way; faces are squashed", choices=FITS
     )
     crop_pct: float | None = option(
         None, help="share of the resized side that is kept; default: the backbone's own", within="[0.1, 1]"
     )
-    layers: list[str] = option([], help="modules of the backbone whose features are joined; 'features': its last ones")
+    layers: list[str] = option(
+        [], help="modules of the backbone whose features are joined; 'features': its last features"
+    )
     grid: int = option(
-        1, help="features are averaged over a grid of so many cells a side; 1: over the whole map", within="[1, 1024]"
+        1, help="cells a side of the grid over which features are averaged; 1: over the whole map", within="[1, 1024]"
     )
     token_pooling: str | None = option(
         None,
@@ -47,7 +49,9 @@ class ExtractConfig:
         choices=TOKEN_POOLINGS,
     )
     data_aug: bool = option(False, help="also store the features of the mirrored image, as view 'flipped'")
-    views: int = option(0, help="also store so many augmented views: augmented_1, augmented_2, ...", within="[0, 1000]")
+    views: int = option(
+        0, help="number of augmented views to store too: augmented_1, augmented_2, ...", within="[0, 1000]"
+    )
     cuts: dict = option(
         {}, help="further cuts of each frame, each into a store of its own: {tight: 0.8, loose: cropped}; docs/store.md"
     )
@@ -68,14 +72,14 @@ class ExtractConfig:
     dry_run: bool = option(False, help="say what would be done, and do nothing")
     rebuild: bool = option(False, help="make a store of something else again from nothing; repair a damaged one")
     strict: bool = option(False, help="exit status 1 if a frame was skipped")
-    chunk_rows: int = option(CHUNK_ROWS, help="rows of a chunk in a store that is made now", within="[1, 1_000_000]")
+    chunk_rows: int = option(CHUNK_ROWS, help="rows of a chunk in a new store", within="[1, 1_000_000]")
     verify: bool = option(False, help="read the whole store, name what is damaged; exit status 1 if anything is")
     repair: bool = option(False, help="drop the damaged chunks, and extract (or --import) their frames again")
     compact: bool = option(False, help="rewrite the store without holes and without frames not in the frame table")
     import_from: Path | None = option(None, "--import", help="take features made elsewhere, from an .h5, .npz or .npy")
-    made_by: dict | None = option(None, help="with --import: what made it, such as '{backbone: x, input_size: 224}'")
+    made_by: dict | None = option(None, help="with --import: what made the features: '{backbone: x, input_size: 224}'")
     resample: str = option(
-        "nearest", help="with --import of a series (time_sec): what a frame gets, of --data's frames", choices=RULES
+        "nearest", help="with --import of a series (time_sec): what each frame of --data gets", choices=RULES
     )
     fps: float | Path | None = option(None, help=f"of a series: {FPS}; default: the faces.parquet of the frames")
     first_frame: int = option(1, help="of a series: the number of the frame at 0 s, where --fps says no times")
@@ -84,7 +88,7 @@ class ExtractConfig:
     join: bool = option(False, help="put what --part has made into the store")
     ray: str | None = option(
         None,
-        help="compute on the machines of a Ray cluster: its address, or auto: the one that runs, else this machine",
+        help="compute on a Ray cluster: give its address, or auto: the one that runs, else one on this machine",
     )
     ray_workers: int | None = option(
         None, help="with --ray: workers; default: one a GPU, or one a core where there are none", within="[1, 100_000]"

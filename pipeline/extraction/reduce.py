@@ -1,4 +1,4 @@
-"""The reduce stage: principal components of the stored features, fitted on the training split only; of folds, on each.
+"""The reduce stage: principal components of the stored features, fitted on the training split, or that of each fold.
 
 python -m pipeline.extraction.reduce                 128, or none where these keep less than 90 % of the variance
 python -m pipeline.extraction.reduce -n 256
@@ -51,7 +51,7 @@ class ReduceConfig:
         within="[0, inf)",
     )
     most_rows: int = option(
-        100_000, help="evenly spaced training frames that they are fitted on, if there are more", within="[2, inf)"
+        100_000, help="most training frames to fit them on; of more, evenly spaced ones are taken", within="[2, inf)"
     )
     data: Path = option(STORE, "-d", help="the feature store")
     labels: Path | None = option(None, help=LABELS)

@@ -5,9 +5,9 @@
 writes data/faces/cropped_aligned/<video>/00001.jpg (112 x 112, the number of the frame in the video, from 1),
 data/faces/faces.parquet (one row a face: video, frame, time, box, five points, confidence, track) and
 data/faces/faces.json (what was found, and every problem by the name of its file). 'dataset: {name: abaw, root:
-data/faces}' in params.yaml reads them on.
+data/faces}' in params.yaml reads these faces.
 
-    python -m pipeline.faces --input clip.mp4          one file, beside what was cut into the same folder before
+    python -m pipeline.faces --input clip.mp4          one file, added to what was cut into the folder before
     python -m pipeline.faces --names tree              folders are kept: class folders of videos become those of frames
     python -m pipeline.faces --stills frames --fps 25  folders of numbered pictures, clip/00001.jpg, are videos
     python -m pipeline.faces --landmarks afew_va       AFEW-VA's whole frames, cut by the points that come with them
@@ -15,10 +15,10 @@ data/faces}' in params.yaml reads them on.
     python -m pipeline.faces --landmarks celeba        CelebA's photographs; a folder a person
     python -m pipeline.faces --points best.safetensors a trained aligner's points: python -m pipeline.faces.aligner
     python -m pipeline.faces --enlarge 0.2             more around the face, for recognition
-    python -m pipeline.faces --sheet sheet.png         and a picture of originals, points and faces, to look at
+    python -m pipeline.faces --sheet sheet.png         also draws originals, points and faces, to look at
 
 A frame without a face leaves a gap. Several people become <video>_left and <video>_right, or <video>_p1, <video>_p2...
-Stopped, it goes on with the video that it had not finished.
+After a stop, the same command goes on with the unfinished video.
 """
 
 import os

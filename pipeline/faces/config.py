@@ -19,30 +19,30 @@ class CutSettings:
     min_face: int = option(
         40, help="pixels of the smallest face looked for; half of it takes four times as long", within="[12, 10_000]"
     )
-    confidence: float = option(0.9, help="of the detector, from 0 to 1; less is no face", within="[0, 1]")
+    confidence: float = option(
+        0.9, help="least confidence of the detector that counts as a face, from 0 to 1", within="[0, 1]"
+    )
     every: int = option(
-        1, help="detect in every n-th frame; in between faces are followed: 3 is faster and steadier", within="[1, 100]"
+        1, help="detect in every n-th frame and follow faces in between: 3 is faster and steadier", within="[1, 100]"
     )
     size: int = option(112, help="pixels of the aligned face", within="[16, 4096]")
-    quality: int = option(95, help="of the JPEGs, from 1 to 100", within="[1, 100]")
+    quality: int = option(95, help="quality of the JPEGs, from 1 to 100", within="[1, 100]")
     min_frames: int = option(
         10, help="people seen in fewer frames of a video are left out and reported", within="[1, inf)"
     )
     most_people: int | None = option(
-        None, help="keep only so many of a video, those with the most and largest faces", within="[1, inf)"
+        None, help="keep only so many people of a video, those with the most and largest faces", within="[1, inf)"
     )
     enlarge: float = option(
         0.0,
-        help="show so much more of the width and height around the face, as recognition likes: 0.2",
+        help="share of the width and height to show beyond the face, such as 0.2, which helps recognition",
         within="[0, 2]",
     )
-    points: Path | None = option(
-        None, help="a trained aligner, best.safetensors, whose points count in the place of the detector's"
-    )
+    points: Path | None = option(None, help="a trained aligner, best.safetensors: its points replace the detector's")
     landmarks: str | None = option(
         None,
         choices=("afew_va", "celeba"),
-        help="input is this data set, whose frames are cut by the points that it gives",
+        help="the input is this data set: cut its frames by the points that come with it",
     )
 
     @property
@@ -73,21 +73,27 @@ class FacesConfig(CutSettings):
     input: Path = option(Path("data/videos"), help="the folder of videos and pictures, at any depth, or one file")
     out: Path = option(Path("data/faces"), help="the folder to write")
     names: str = option(
-        "stem", choices=("stem", "path", "tree"), help="what a video is called: its file; its path; tree: keep folders"
+        "stem",
+        choices=("stem", "path", "tree"),
+        help="name of a video: its file (stem), its path, or its file within its folders (tree)",
     )
     stills: str = option(
-        "single", choices=("single", "frames"), help="numbered pictures of a folder: each alone, or frames of one video"
+        "single",
+        choices=("single", "frames"),
+        help="numbered pictures of a folder: each alone (single), or frames of one video",
     )
-    fps: float | None = option(None, help="of such frames, for their times; default: not known", within="(0, inf)")
+    fps: float | None = option(
+        None, help="with --stills frames: frames per second; default: not known", within="(0, inf)"
+    )
     workers: int = option(0, help="processes, each with a video of its own; 0: one a core", within="[0, 1024]")
     ray: str | None = option(
-        None, help="cut on a Ray cluster: its address, or auto: the one that runs, else one of this machine"
+        None, help="cut on a Ray cluster: give its address, or auto: the one that runs, else one on this machine"
     )
     ray_workers: int | None = option(
         None, help="with --ray: workers, a core each; default: one for each core of the cluster", within="[1, 100_000]"
     )
     sheet: Path | None = option(
-        None, help="a picture to write: originals with the points they were cut by, and beside each the cut face"
+        None, help="a picture to write: originals with box and points, and beside each the cut face"
     )
     rebuild: bool = option(False, help="remove what was cut with other settings and start over")
     strict: bool = option(False, help="exit status 1, after all is written, when a file has a problem")

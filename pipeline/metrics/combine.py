@@ -24,8 +24,8 @@ from pipeline.metrics.smoothing import log_of, with_bias
 WAYS = ("none", "gate", "blend")
 WHAT = ("classes", "va", "aus")
 HELP = (
-    "how predictions are combined with the frozen backbone's own: gate takes its class where it is sure, blend the "
-    "mean of both logits, by what the run fitted on its training groups; none: not; default: as the run was trained"
+    "how predictions are combined with the frozen backbone's own: gate takes the backbone's class where it is sure, "
+    "blend the mean of both logits, as the run fitted on its training groups; default: as the run was trained"
 )
 
 

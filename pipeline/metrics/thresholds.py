@@ -4,7 +4,7 @@ import numpy as np
 
 DEFAULT = 0.5  # of a unit about which the labels say nothing
 # Of evaluation and predict: the threshold of all units, or null.
-HELP = "probability from which an action unit is called active; default: the run's own of each unit, else 0.5"
+HELP = "probability from which an action unit counts as active; default: the run's own of each unit, else 0.5"
 
 
 def best_thresholds(truth: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@
     ... --seed 0                                     from one seed alone
 
 The table has a row a clip: clip, video, start, end, and what the run predicts: 'predicted' and p_CLASS, valence and
-arousal, action units as probabilities, further outputs. The suffix says what it is: .csv or .parquet. Several seeds,
+arousal, action units as probabilities, further outputs. The suffix says its format: .csv or .parquet. Several seeds,
 and folds, are averaged, classes and action units as probabilities. How the windows of a clip are pooled is part of the
 run. A clip without features (no face was found) has a row without a prediction, and is named.
 """
@@ -52,7 +52,9 @@ class PredictClipsConfig:
     table: Path | None = option(None, help=FRAMES)
     alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
-    embeddings: Path | None = option(None, help="a .npz for names of clips and their embeddings, by the first network")
+    embeddings: Path | None = option(
+        None, help="a .npz to write: names of clips and their embeddings, by the first network"
+    )
     fps: float | Path | None = option(None, help=FPS)
     device: str = option("auto", help="auto, cpu, cuda, cuda:1, ...")
 

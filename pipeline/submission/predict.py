@@ -5,7 +5,7 @@
     ... --task va --smooth box --width 3.4s --fps data/faces/faces.parquet     over 1.7 seconds of each video
     ... --task au --format per-video --seed 0        the files of the early editions, from one seed alone
     ... --frames FOLDER                              frames that are in no store yet: they are extracted first, into
-                                                     submission/features; killed, the same command goes on
+                                                     submission/features; after a kill the same command goes on
     ... --by knn                                     for a run without a classifier: by its nearest training frames
     python -m pipeline.submission.predict --validate submission --list LIST.txt --task expr
 
@@ -15,11 +15,11 @@ The formats are in pipeline/submission/formats.py.
 Each frame that has features is predicted from the window around it, or with --window-stride N from windows N frames
 apart; several seeds, and folds, are averaged, as probabilities. An action unit is active from the run's own threshold
 of it (its mean over seeds), which was fitted on training groups, or from --au-threshold. A run that was trained with
---combine is combined with the frozen backbone's own predictions, and smoothed, as it has fitted; --combine none: not.
-Frames without features (no face was found) are interpolated between their neighbours, and beyond the first and last of
-a video its prediction is held, for --most-extrapolated of its listed frames at most; then all are smoothed. A video
-without any is called Neutral, with valence, arousal and action units 0. What is written is checked before it gets its
-name: a folder that is there is finished.
+--combine is combined with the frozen backbone's own predictions, and smoothed, as it has fitted, but not with --combine
+none. Frames without features (no face was found) are interpolated between their neighbours. Frames before the first and
+after the last one with features get that frame's prediction; they may be --most-extrapolated of a video's listed
+frames. Then all are smoothed. A video without any features is Neutral, with valence, arousal and action units 0. The
+files are checked before the folder gets its name: a folder that is there is finished.
 """
 
 import sys
@@ -94,23 +94,27 @@ class PredictConfig:
     alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     seed: int | None = option(None, help="this seed of the run alone; default: the mean of all")
     window_stride: int | None = option(None, help=WINDOW_STRIDE, within="[1, inf)")
-    smoothing: str = option("none", "--smooth", help=f"over time, in the end: {', '.join(SMOOTHINGS)}")
-    width: int | str = option(
-        101, help="of the smoothing: frames, odd, or seconds, such as 3.4s", within="[1, 1_000_000]"
+    smoothing: str = option(
+        "none", "--smooth", help=f"how predictions are smoothed over time, at the end: {', '.join(SMOOTHINGS)}"
     )
-    width_aus: int | str = option(11, help="the same, for action units", within="[1, 1_000_000]")
+    width: int | str = option(
+        101, help="width of the smoothing: an odd number of frames, or seconds, such as 3.4s", within="[1, 1_000_000]"
+    )
+    width_aus: int | str = option(11, help="width of the smoothing of action units", within="[1, 1_000_000]")
     fps: float | Path | None = option(None, help=FPS)
     dataset: str | None = option(
-        None, help="with --frames: which data set lies in it; default: as extract.py -d finds it"
+        None, help="with --frames: the data set in that folder; default: as extract.py -d finds it"
     )
-    by: str = option("loss", help="who predicts: the run's loss, or knn, the frames it was trained on by the labels")
+    by: str = option(
+        "loss", help="who predicts: loss, the run's classifier; or knn, the labels of the nearest training frames"
+    )
     labels: Path | None = option(None, help="with --by knn: the label table; default: the one beside --labelled")
     labelled: Path | list[Path] | None = option(
         None,
-        help=f"with --by knn: the store of the labelled frames; default: the run's own, of its config.json, or {STORE}",
+        help=f"with --by knn: the store of the labelled frames; default: the one in the run's config.json, or {STORE}",
     )
     neighbours: int = option(
-        20, help="with --by knn: training frames that a frame's prediction is the mean of", within="[1, inf)"
+        20, help="with --by knn: nearest training frames whose mean is the prediction", within="[1, inf)"
     )
     most_neighbours: int = option(
         20000, help="with --by knn: evenly spaced training frames that are candidates", within="[1, inf)"

@@ -5,8 +5,8 @@
     python -m pipeline.training.all_runs --only tcn_supcon tcn_arcface
 
 DVC says which runs are stale and keeps what was trained: a worker does 'dvc repro --single-item train@NAME' where the
-project lies, so all machines have to see that folder. Heads are small: one run needs no more than one GPU. What comes
-before the runs (index, weights, extract, reduce) has to stand already, and what follows is 'dvc repro'.
+project lies, so all machines must see that folder. Heads are small: one run needs no more than one GPU. The stages
+before the runs (index, weights, extract, reduce) must be done already. Run 'dvc repro' afterwards.
 """
 
 import os
@@ -30,7 +30,7 @@ TRIES, PAUSE_SEC = 20, 3.0
 class AllRunsConfig:
     """Flags of this command; it has no section of params.yaml."""
 
-    ray: str = option("auto", help="the address of a Ray cluster, or auto: the one that runs, else one of this machine")
+    ray: str = option("auto", help="the address of a Ray cluster, or auto: the one that runs, else one on this machine")
     ray_workers: int | None = option(
         None, help="runs at a time; default: one a GPU, or one a core where there are none", within="[1, 100_000]"
     )

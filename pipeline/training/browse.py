@@ -26,7 +26,7 @@ class BrowseConfig:
     """Flags alone: params.yaml has no section for them."""
 
     runs: Path = option(Path("runs"), "-d", help="the folder of runs")
-    port: int = option(6006, help="0: any that is free", within="[0, 65535]")
+    port: int = option(6006, help="the port of the address; 0: any that is free", within="[0, 65535]")
     open: bool = option(True, help="open the address in the browser, where there is a screen")
     wait: bool = option(True, help="serve until Ctrl-C")
 

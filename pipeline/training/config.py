@@ -49,14 +49,16 @@ class TrainConfig:
     name: str | None = option(None, help="the run's folder; default: model, loss and sampler")
     model: str = option("mlp", help="the head", choices=HEADS)
     model_options: dict = option({}, help="more arguments of the head, such as {num_layers: 2}")
-    loss: str | dict = option("contrastive_cross_entropy", help="the loss, or a sum, as {arcface: 1, triplet: 0.5}")
+    loss: str | dict = option("contrastive_cross_entropy", help="the loss, or a sum such as {arcface: 1, triplet: 0.5}")
     loss_options: dict = option({}, help="more arguments of the losses, such as {mining: semi_hard}")
     loss_weights: str = option(
-        "fixed", help="of a sum of losses; learned: by their uncertainty, from those given on", choices=LOSS_WEIGHTS
+        "fixed",
+        help="weights in a sum of losses; learned: by uncertainty, starting from those given",
+        choices=LOSS_WEIGHTS,
     )
     sampler: str = option("balanced", help="what a batch is made of", choices=SAMPLERS)
     sampler_options: dict = option({}, help="more arguments of the sampler, such as {refresh_every: 5}")
-    augment: bool = option(False, help="train on the store's augmented views too: each window's is drawn at random")
+    augment: bool = option(False, help="train on the store's augmented views too; the view of a window is random")
     positives: str = option("any", help="which frames of one class may be a positive pair", choices=POSITIVES)
     opposites: list = option(["plutchik", "valence"], help="sets or pairs of opposite emotions")
     unfreeze: int | str | None = option(
@@ -71,7 +73,7 @@ class TrainConfig:
         within="[1, inf)",
     )
     maps: Path | None = option(
-        None, help="with unfreeze: the store of maps that is trained from (extract.py --maps), instead of pixels"
+        None, help="with unfreeze: train from this store of maps (extract.py --maps) instead of pixels"
     )
     batch_norm: str = option(
         "frozen", help="with unfreeze: the statistics of the backbone's batch norms", choices=BATCH_NORMS
@@ -91,17 +93,17 @@ class TrainConfig:
     )
     backbone_start: str = option(
         "weights",
-        help="with unfreeze or lora: what the backbone starts with: weights, those that made the store; random, drawn "
-        "from the seed; or such a run, whose trained backbone it is, of the seed of the same number or the only one",
+        help="with unfreeze or lora: how the backbone starts. weights: those that made the store; random: drawn from "
+        "the seed; the folder of such a run: its trained backbone, of the same seed or of its only one",
     )
     start: Path | None = option(
         None,
-        help="a trained run, whose head's weights are the first ones; its seed of the same number, or its only one",
+        help="a trained run whose head training starts from: that of the same seed, or of its only one",
     )
     epochs: int | None = option(
         10,
         "-e",
-        help="passes; what one pass is depends on the sampler; 0: the head as it starts",
+        help="passes over the data, as the sampler defines them; 0: the head stays untrained",
         within="[0, 1_000_000]",
     )
     steps: int | None = option(
@@ -115,33 +117,35 @@ class TrainConfig:
     window: int = option(15, help="frames in a window around each labelled frame", within="[1, 100_000]")
     step: int | str | None = option(
         None,
-        help="between frames of a window: frame numbers, or seconds, such as 0.04s; default: each video's own",
+        help="distance of frames in a window: frame numbers, or seconds, such as 0.04s; default: each video's own",
         within="[1, 1_000_000]",
     )
     edge: str = option("mask", help="what a window holds beyond the ends of a video", choices=EDGES)
     fps: float | Path | None = option(None, help=FPS)
     pooling: str = option("mean", help="a window's embedding: mean of its frames, or its centre", choices=POOLINGS)
     clip_windows: int | None = option(
-        None, help="with unit clip: windows of a clip that are drawn in an epoch; default: all", within="[1, inf)"
+        None, help="with unit clip: windows that an epoch draws from a clip; default: all", within="[1, inf)"
     )
     clip_stride: int | None = option(
-        None, help="with unit clip: frames between two windows; default: half a window", within="[1, inf)"
+        None, help="with unit clip: frames from one window to the next; default: half a window", within="[1, inf)"
     )
     clip_pooling: str = option(
-        "logits", help="with unit clip: its prediction, of those of its windows", choices=CLIP_POOLINGS
+        "logits", help="with unit clip: how a clip's windows become one prediction", choices=CLIP_POOLINGS
     )
     clip_top_k: int = option(3, help="with clip_pooling top_k: windows that count for a class", within="[1, inf)")
     embedding_size: int = option(128, help="columns of an embedding", within="[1, 65_536]")
     dropout: float = option(0.4, help="dropout in the head", within="[0, 1)")
     normalise: str = option(
-        "centre", help="how the head's inputs are normalised, by training frames", choices=NORMALISATIONS
+        "centre",
+        help="how the head's inputs are normalised, by the statistics of training frames",
+        choices=NORMALISATIONS,
     )
     reduce: bool = option(True, help="project the features with --projection first")
     projection: Path | list[Path] | None = option(
-        None, help="what the reduce stage made, of each store; default: the one beside the store"
+        None, help="the projection of each store, by the reduce stage; default: the one beside it"
     )
     modality_dropout: float = option(
-        0.0, help="of several stores: chance of each to be hidden from a window in training, never all", within="[0, 1)"
+        0.0, help="with several stores: chance that training hides a store from a window; never all", within="[0, 1)"
     )
     alike: list[str] = option([], help=ALIKE_HELP, choices=ALIKE)
     test_split: float | None = option(
@@ -153,46 +157,51 @@ class TrainConfig:
     split_seed: int = option(
         0, help="seed of these two splits; the training seed does not change them", within="[0, 4_294_967_294]"
     )
-    select_by: str | None = option(None, help="what the best epoch is best at; default: by the loss", choices=SELECT_BY)
+    select_by: str | None = option(
+        None, help="measure that chooses the best epoch; default: by the loss", choices=SELECT_BY
+    )
     keep: str = option(
         "best",
-        help="the epoch that is the run's: the best one on the selection part, or the last, which needs no labels",
+        help="the epoch whose weights the run has: the best on the selection part, or the last, which needs no labels",
         choices=KEPT,
     )
     au_threshold_folds: int | None = option(
         5,
-        help="further networks, each trained without a part of the training groups, on whose predictions of that part "
-        "the thresholds of action units are fitted; null: 0.5 for all units",
+        help="number of further networks to fit the thresholds of action units: each is trained without a part of the "
+        "training groups, and predicts that part; null: 0.5 for all units",
         within="[2, 100]",
     )
     combine: str = option(
         "none",
-        help="fit on training groups how predictions are combined with the frozen backbone's own, and do so: gate "
-        "takes the backbone's class where it is sure, blend a mean of both logits",
+        help="combine predictions with the frozen backbone's own, as fitted on training groups: gate takes the "
+        "backbone's class where it is sure, blend a mean of both logits",
         choices=WAYS,
     )
     combine_folds: int = option(
         5,
-        help="with combine: further networks, each trained without a part of the training groups, on whose predictions "
-        "of that part it is fitted",
+        help="with combine: number of further networks to fit it: each is trained without a part of the training "
+        "groups, and predicts that part",
         within="[2, 100]",
     )
     refit: str = option(
         "none",
-        help="in the end, train the network anew on the training groups and those of the selection part: for as many "
-        "epochs as the best one, or for all; that one is the run's",
+        help="in the end, train a new network on the training groups and the selection part, which is then the run's: "
+        "up to the number of the best epoch (best), or for all epochs (all)",
         choices=REFITS,
     )
     patience: int | None = option(
-        None, help="epochs without a better score after which training ends", within="[1, inf)"
+        None, help="end training after so many epochs without a better score", within="[1, inf)"
     )
     look_every: int = option(
         10,
-        help="epochs between two looks at all that TensorBoard shows; what selects is measured after each",
+        help="measure all that TensorBoard shows in every n-th epoch; the score that selects is measured in each",
         within="[1, inf)",
     )
     top_k: list[int] = option(
-        [1, 5, 10], "-k", help="recall at these, in the evaluation after the training", within="[1, inf)"
+        [1, 5, 10],
+        "-k",
+        help="numbers of neighbours for recall@k, in the evaluation after the training",
+        within="[1, inf)",
     )
     batch_size: int = option(256, help="windows in a batch", within="[1, 10_000_000]")
     optimizer: str = option("adamw", help=f"AdamW, or SGD with a momentum of {MOMENTUM}", choices=OPTIMIZERS)
@@ -207,7 +216,7 @@ class TrainConfig:
     precision: str = option("float32", help="precision of the head; losses are always in float32", choices=PRECISIONS)
     memory_gb: float | None = option(
         None,
-        help="memory for features, beyond which they are read from disk; default: by what is free",
+        help="memory for features; if they need more, they are read from disk; default: by what is free",
         within="(0, inf)",
     )
     seed: int = option(0, help="seed of weights, dropout and batch order", within="[0, inf)")

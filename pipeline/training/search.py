@@ -4,15 +4,15 @@
     python train.py --search space.yaml -n 40 --run tcn_supcon -r 3 --name tcn
     the same command again                                 goes on with a search that was killed
 
-The file names parameters and what each may be: pipeline/training/space.py shows how. Drawn at random, all trials are
-trained for a part of their epochs; the best third goes on to three times as many, and so on (successive halving,
+The file names parameters and what each may be: pipeline/training/space.py shows how. Trials are drawn at random. All
+are trained for a part of their epochs; the best third goes on to three times as many, and so on (successive halving,
 Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943). Each round trains from the start, so that a short
 training has a whole schedule of the learning rate. The best five, and the parameters as they stand, are trained in full
 with each of -r seeds.
 
 A trial's score is that of its best epoch on the selection part: groups of the training split that are held out. The
-validation part is never scored. So the scores of a search are of the best of many on one part, and too good: what a
-found run is worth is what 'train.py' and evaluation say of it.
+validation part is never scored. The scores of a search are too good, since they are the best of many on one part. Only
+'train.py' and evaluation say what a found run is worth.
 """
 
 import argparse

@@ -11,7 +11,7 @@ from pipeline.core.params import option
 @dataclass(frozen=True)
 class SyntheticConfig:
     out: Path = option(Path("data/synthetic"), help="folder to draw into; made from nothing each time")
-    root: Path = option(Path("data/synthetic"), help="the data set in use: nothing is drawn when that is not --out")
+    root: Path = option(Path("data/synthetic"), help="the data set in use: nothing is drawn if it is not --out")
     seed: int = option(0, help="everything follows from it", within="[0, inf)")
     videos: int = option(150, help="number of face folders, 8 or more", within="[8, 100_000]")
     frames: int = option(88, help="mean number of frames a video, 8 or more", within="[8, 100_000]")

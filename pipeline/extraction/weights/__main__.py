@@ -2,9 +2,9 @@
 
     python -m pipeline.extraction.weights [--backbone NAME] [--weights auto|random|FILE] [--folder weights]
 
-It lies at weights/NAME.safetensors. That of a backbone that was trained here also lies in a file of its own.
+The file is weights/NAME.safetensors. A backbone that was trained here also has a file under a name of its own.
 
-No code of a file that is read ever runs, see ``unpickle``.
+Code in a file that is read never runs, see ``unpickle``.
 """
 
 import shutil

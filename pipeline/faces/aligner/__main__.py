@@ -3,10 +3,10 @@
     python -m pipeline.faces.aligner train                              on the drawn faces, whose points are known
     python -m pipeline.faces.aligner train --data /data/celeba          on CelebA's, or on any table: docs/aligner.md
     python -m pipeline.faces.aligner table --points weights/aligner/best.safetensors
-                                                                        how far off it is beside the detector
+                                                                        its errors beside those of the detector
 
-'train' writes best.safetensors, of the epoch with the least error on held-out groups, and last.safetensors. Killed, the
-same command goes on, to the same weights. Each command has --help.
+'train' writes best.safetensors, of the epoch with the least error on held-out groups, and last.safetensors. After a
+kill, the same command goes on, to the same weights. Each command has --help.
 """
 
 import sys

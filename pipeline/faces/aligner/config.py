@@ -17,12 +17,14 @@ class Shape:
     """The network, and the square that it sees."""
 
     size: int = option(64, help="pixels a side that the network sees; a heatmap has half of them", within="[16, 512]")
-    stacks: int = option(2, help="hourglasses behind each other, each with heatmaps of its own", within="[1, 16]")
-    channels: int = option(48, help="of the network", within="[2, 1024]")
-    depth: int = option(3, help="halvings in an hourglass", within="[1, 7]")
-    sigma: float = option(1.5, help="of the Gaussians, in pixels of a heatmap", within="(0.2, 32]")
+    stacks: int = option(2, help="number of hourglasses in a row, each with heatmaps of its own", within="[1, 16]")
+    channels: int = option(48, help="channels of the network", within="[2, 1024]")
+    depth: int = option(3, help="number of halvings in an hourglass", within="[1, 7]")
+    sigma: float = option(1.5, help="width of the Gaussians, in pixels of a heatmap", within="(0.2, 32]")
     margin: float = option(
-        0.5, help="what the square shows beyond the points on each side, in parts of their extent", within="[0, 4]"
+        0.5,
+        help="how far the square reaches beyond the points on each side, as a share of their extent",
+        within="[0, 4]",
     )
 
     @property
@@ -38,12 +40,18 @@ class AlignerConfig(Shape):
         [Path("data/synthetic") / POINT_TABLE], help="tables of points (.csv, .parquet), or the folder of CelebA"
     )
     output: Path = option(Path("weights/aligner"), help="the folder to write: best.safetensors is for --points")
-    epochs: int = option(20, help="looks at the held-out pictures", within="[1, 100_000]")
-    pictures: int = option(1024, help="of an epoch, drawn anew in each", within="[2, inf)")
+    epochs: int = option(
+        20, help="number of epochs; each ends with a look at the held-out pictures", within="[1, 100_000]"
+    )
+    pictures: int = option(1024, help="pictures of an epoch, drawn anew in each", within="[2, inf)")
     batch_size: int = option(16, help="pictures at a time", within="[2, 4096]")
-    learning_rate: float = option(2e-3, help="of Adam, at the start; falls to 0 as a cosine", within="(0, 1]")
-    val_fraction: float = option(0.2, help="of the groups, held out", within="(0, 1)")
-    val_pictures: int = option(400, help="evenly spaced held-out pictures that choose the epoch", within="[1, inf)")
+    learning_rate: float = option(
+        2e-3, help="learning rate of Adam at the start; it falls to 0 as a cosine", within="(0, 1]"
+    )
+    val_fraction: float = option(0.2, help="share of the groups that is held out", within="(0, 1)")
+    val_pictures: int = option(
+        400, help="number of evenly spaced held-out pictures that choose the best epoch", within="[1, inf)"
+    )
     augment: bool = option(True, help="turned, grey, dark, small and covered faces; without it only the square moves")
     seed: int = option(0, help="everything follows from it", within="[0, inf)")
     workers: int = option(2, help="threads that prepare pictures", within="[1, 256]")

@@ -1,8 +1,8 @@
 """Two tables in Markdown: how far the detector's points and the aligner's are off, and how much they tremble.
 
-Held-out pictures of the aligner's own training, each twice as large on a wall, are looked at as they are and grey, dark
-and small. Trembling is measured on a drawn video of people of no data set, against the true points, since a drawn head
-trembles by itself; and with --clips on the first frames of other videos, whose true points nobody knows.
+Held-out pictures of the aligner's own training, each in the middle of a plain wall, are tried as they are, grey, dark
+and small. Tremble is measured on a drawn video of people who are in no data set. It is against the true points, since a
+drawn head trembles by itself. With --clips it is also measured on other videos, whose true points nobody knows.
 """
 
 import itertools
@@ -42,9 +42,9 @@ WAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 class TableConfig:
     points: Path | None = option(None, help="the trained aligner: best.safetensors")
     pictures: int = option(200, help="held-out pictures, evenly spaced", within="[1, inf)")
-    seconds: float = option(4.0, help="of the drawn video", within="[0.2, 600]")
-    clips: Path | None = option(None, help="a folder of videos whose points' tremble is measured too")
-    frames: int = option(72, help="of each of these videos, the first ones", within="[3, inf)")
+    seconds: float = option(4.0, help="length of the drawn video", within="[0.2, 600]")
+    clips: Path | None = option(None, help="a folder of videos in which the tremble of points is measured too")
+    frames: int = option(72, help="number of frames of each of these videos, the first ones", within="[3, inf)")
 
 
 def main(argv: Sequence[str]) -> int:
