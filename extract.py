@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = maps.of_maps(parse(ExtractConfig, argv, sections=["extract"], description=__doc__))
     others = config.verify or config.compact or config.export_to or config.import_from or config.part or config.maps
     if components and others:
-        raise UserError("extract: --processor goes with an extraction alone")
+        raise UserError("extract: --processor goes with an extraction alone: leave it out here")
 
     # What is done to a store without a frame table.
     if config.verify:

@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         raise UserError(f"{table} is cut into {len(labels.folds)} folds: leave --test-split out")
     if labels.folds and any(word.split("=")[0] == "--backbone" for word in argv):
         raise UserError(
-            f"backbones: the labels are cut into {len(labels.folds)} folds, and of each another backbone would have to "
-            "make a store of its own. A run with unfreeze or lora trains one in each fold"
+            f"backbones: the labels are cut into {len(labels.folds)} folds, and each would need a backbone and a store "
+            "of its own. Leave --backbone out: a run with unfreeze or lora trains a backbone in each fold"
         )
 
     from pipeline.training import checkpoints, messages, run  # here: a wrong flag is told without waiting for these

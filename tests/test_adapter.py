@@ -293,7 +293,7 @@ def test_an_adapter_cut_short_is_named(tmp_path):
 def test_other_safetensors_files_are_no_adapters(tmp_path):
     path = tmp_path / "p.safetensors"
     projection.save(path, projection.fit([FEATURES], 2), MADE_BY)
-    with pytest.raises(UserError, match="it does not say what it is"):
+    with pytest.raises(UserError, match="it does not say which head it holds"):
         load_adapter(path, MADE_BY)
     save_file({"weight": torch.ones(2)}, path)
     with pytest.raises(UserError, match="is not a trained adapter: there is no digest of ours"):

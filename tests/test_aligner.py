@@ -422,7 +422,7 @@ def test_a_file_that_is_no_aligner_is_one_line(tmp_path, monkeypatch):
         make_detector(CutSettings(points=tmp_path / "bad"))
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text("faces: {}\n")
-    with pytest.raises(UserError, match="points are for faces that are looked for"):
+    with pytest.raises(UserError, match="with landmarks the data set gives the points: leave points out"):
         faces.main(["--points", "bad", "--landmarks", "celeba"])
 
 

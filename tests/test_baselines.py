@@ -179,7 +179,7 @@ def test_a_backbone_without_classes_is_said_to_be_none(place, made, capsys):  # 
 
 def test_a_run_of_windows_is_refused(place, made):  # noqa: F811
     run(place, seeds=[0])
-    with pytest.raises(UserError, match="run must be one of single frames, and runs/tried has window 5"):
+    with pytest.raises(UserError, match="run must have windows of one frame, and runs/tried has window 5"):
         made()
 
 
@@ -205,7 +205,10 @@ def test_what_smoothing_cannot_change_is_no_baseline_and_that_is_said(place, mad
     """Every 10th frame of the table, each a video of its own: a box over it is the frame."""
     run(place, seeds=[0], **SINGLE)
     assert set(made(widths=[1, 3])) == {"tried_box_3"}
-    assert "left out, since no frame has another of its video within that width: tried_box_1" in capsys.readouterr().out
+    assert (
+        "left out, since no frame has another one of its video within that width: tried_box_1"
+        in capsys.readouterr().out
+    )
     alone = table()
     alone["video"] = alone["video"] + "_" + alone["frame"].astype(str)
     keys = alone[["video", "frame"]].assign(size=1)

@@ -205,11 +205,11 @@ def test_of_both_folders_the_aligned_one_is_read_unless_the_other_is_asked_for(t
 def test_what_is_there_twice_is_refused_by_name(tmp_path):
     celeba_tree(tmp_path)
     (tmp_path / "identity_CelebA.txt").write_text("000001.jpg 1\n")
-    with pytest.raises(UserError, match=r"'Anno/identity_CelebA\.txt' and 'identity_CelebA\.txt' are one list twice"):
+    with pytest.raises(UserError, match=r"'Anno/identity_CelebA\.txt' and 'identity_CelebA\.txt' are the same list"):
         readers.read(config(tmp_path))
     (tmp_path / "identity_CelebA.txt").unlink()
     draw(tmp_path / "Img/img_align_celeba/000001.png", 1, (40, 40))
-    with pytest.raises(UserError, match=r"000001\.jpg' and 'Img/img_align_celeba/000001\.png' have one number"):
+    with pytest.raises(UserError, match=r"000001\.jpg' and 'Img/img_align_celeba/000001\.png' have the same number"):
         readers.read(config(tmp_path))
 
 

@@ -111,7 +111,7 @@ def test_a_line_of_backbones_is_trained_by_one_seed_under_its_name(workplace):
             {"unfreeze": 1, "data": "x.zarr"},
             r"backbones.mine: leave data out: it is trained from data/features.zarr, by",
         ),
-        ({"unfreeze": 1, "runs": 3}, "backbones.mine: leave runs out: .* by the one seed train.seed"),
+        ({"unfreeze": 1, "runs": 3}, "backbones.mine: leave runs out: .* with one seed, train.seed"),
         ({"unfreeze": 1, "seed": 3}, "backbones.mine: leave seed out"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_line_that_the_stages_could_not_go_on_with_is_refused(workplace, line,
 def test_a_name_that_is_no_backbone_is_refused_and_so_are_a_run_and_a_backbone_at_once(workplace):
     with pytest.raises(UserError, match="section 'mine' is not in"):
         from_flags(["--backbone", "mine"], "")
-    with pytest.raises(UserError, match="--run and --backbone each name what is trained: give one of both"):
+    with pytest.raises(UserError, match="--run and --backbone each name what is trained: give one of the two"):
         from_flags(["--backbone", "mine", "--run", "frozen"], "")
 
 
@@ -132,7 +132,7 @@ def test_folds_are_refused_before_the_training(place, monkeypatch):  # noqa: F81
     backbones(mine={"unfreeze": 1})
 
     monkeypatch.setattr(train, "open_labelled", lambda *_: (None, SimpleNamespace(folds=[0, 1])))
-    with pytest.raises(UserError, match="backbones: the labels are cut into 2 folds, and of each another backbone"):
+    with pytest.raises(UserError, match="backbones: the labels are cut into 2 folds, and each would need a backbone"):
         train.main(["--backbone", "mine"])
 
 
@@ -188,7 +188,9 @@ def test_a_head_is_not_scored_or_selected_on_what_its_backbone_was_trained_on(pl
     of_further = from_lists(load_facts(further / "backbone.safetensors", "", "")["seen"])
     assert of_further == {part: of_run[part] for part in ("train", "select")}
     weights_file(FeatureStore(Path("mine.zarr")).made_by).unlink()
-    with pytest.raises(UserError, match=r"which say on what, are not at weights/.*trained-.* --weights FILE' makes"):
+    with pytest.raises(
+        UserError, match=r"which say what it was trained on, are not at weights/.*trained-.* --weights FILE' makes"
+    ):
         run(*head, name="lost")
 
 

@@ -120,7 +120,7 @@ CASES = {
     "steadiness_alone": [
         (
             {"loss": "steadiness"},
-            "loss 'steadiness' alone has nothing to hold embeddings apart: sum it with another loss",
+            "loss 'steadiness' alone does not keep embeddings apart: sum it with another loss",
             [{"loss": STEADY}],
         )
     ],
@@ -206,7 +206,7 @@ CASES = {
     "positives_without_effect": [
         (
             {"loss": "arcface", "sampler": "uniform", "positives": "other_group"},
-            "positives 'other_group' changes nothing with loss 'arcface' and sampler 'uniform'",
+            "positives 'other_group' has no effect with loss 'arcface' and sampler 'uniform'",
             [
                 {"loss": "arcface", "sampler": "uniform"},
                 {"loss": "arcface", "positives": "other_group"},
@@ -229,8 +229,8 @@ CASES = {
     "select_by_of_a_pair_head": [
         (
             {"select_by": "pair_f1"},
-            "select_by 'pair_f1' is of a head for pairs; of model 'mlp' it may be ['auc_same_different', 'paired_auc', "
-            "'paired_best_f1']",
+            "select_by 'pair_f1' is for a head for pairs; with model 'mlp' it may be ['auc_same_different', "
+            "'paired_auc', 'paired_best_f1']",
             [
                 {"select_by": "paired_best_f1"},
                 {"model": "pair_gate", "loss": "pair_bce", "sampler": "pairs", "select_by": "pair_f1"},
@@ -279,14 +279,14 @@ CASES = {
     "attention_of_a_head_without": [
         (
             CLIP | {"clip_pooling": "attention"},
-            "clip_pooling 'attention' needs the weights of a head, of ['attention_pool'], and model 'mlp' has none",
+            "clip_pooling 'attention' needs a head with attention, one of ['attention_pool'], and model 'mlp' has none",
             [CLIP | {"clip_pooling": "attention", "model": "attention_pool"}, {"clip_pooling": "attention"}],
         )
     ],
     "largest_of_values": [
         (
             CLIP | {"clip_pooling": "top_k", "loss": {"mse": 1, "cross_entropy": 1}},
-            "clip_pooling 'top_k' is of logits, and loss 'mse + cross_entropy' predicts values (outputs)",
+            "clip_pooling 'top_k' is for logits, and loss 'mse + cross_entropy' predicts values (outputs)",
             [CLIP | {"clip_pooling": "top_k", "loss": {"bce": 1, "cross_entropy": 1}}],
         )
     ],
@@ -300,7 +300,7 @@ CASES = {
     "select_by_of_clips": [
         (
             {"loss": "arcface", "select_by": name},
-            f"select_by '{name}' is of clips: unit must be 'clip'",
+            f"select_by '{name}' is for clips: unit must be 'clip'",
             [CLIP | {"loss": "arcface", "select_by": name}],
         )
         for name in ("war", "uar")

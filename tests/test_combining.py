@@ -164,8 +164,8 @@ def test_both_ways_are_fitted_on_training_groups_and_change_no_weight(place, mon
         one, other = (load_file(folder / f"seed_0/{name}.safetensors") for folder in (without, with_it))
         assert all(np.array_equal(one[key], other[key]) for key in one)
     printed = capsys.readouterr().out
-    assert "classes of the backbone that are none of the run's, and never taken: Contempt" in printed
-    assert "classes that the backbone has no output for, and that stay the adapter's: Other" in printed
+    assert "classes of the backbone that the run does not have, and that are never taken: Contempt" in printed
+    assert "classes without an output of the backbone, which the adapter alone predicts: Other" in printed
     assert "runs/manual/with/seed_0: combined with the backbone, blend: classes 0." in printed
     assert f"(cross-validated {blend['classes']['score']:.3f}, and {blend['classes']['alone']:.3f} as the" in printed
 
@@ -215,9 +215,9 @@ def predicts_the_same(table: pd.DataFrame, fitted: dict) -> None:
     plain = submitted("expr", "--combine", "none", out="plain")[:, 0]
     np.testing.assert_array_equal(plain, table["predicted"].map(ABAW_CLASSES.index))
     assert (plain != found[:, 2]).any()
-    with pytest.raises(UserError, match="leave --smooth box away, or give --combine none"):
+    with pytest.raises(UserError, match="leave --smooth box out, or give --combine none"):
         submitted("expr", "--smooth", "box", out="other")
-    with pytest.raises(UserError, match="--combine gate is of the run's own classifier, and not of --by knn"):
+    with pytest.raises(UserError, match="--combine gate is for the run's own classifier, not for --by knn"):
         submitted("expr", "--combine", "gate", "--by", "knn", out="other")
     assert not Path("other").exists()
 
@@ -263,7 +263,7 @@ def test_what_cannot_be_combined_is_refused_in_one_line(place):
         evaluated("--combine", "blend", run="runs/manual/plain")
     with pytest.raises(UserError, match="combine 'gate' needs a class that both run and backbone predict"):
         trained("--combine", "gate", name="other", loss="ccc")
-    with pytest.raises(UserError, match="combine 'gate' is of frames, and unit is clip"):
+    with pytest.raises(UserError, match="combine 'gate' is for frames, and unit is clip"):
         TrainConfig(unit="clip", combine="gate")
     with pytest.raises(UserError, match=r"combine 'some' is not one of"):
         trained("--combine", "some", name="other")

@@ -592,7 +592,7 @@ def test_who_is_who_in_a_video_is_told_by_a_run_of_people_where_one_is_named(pro
     looks = Embedder.load(project / "runs/classified", device="cpu")
     assert sorted(set(looks.video("two.mp4")["person"])) == ["p1", "p2"]
     run = Embedder.load(project / "runs/tcn_supcon", device="cpu")
-    with pytest.raises(UserError, match="tells nobody apart: it was not trained on people"):
+    with pytest.raises(UserError, match="cannot tell people apart: it was not trained on people"):
         looks.with_identity(run)
     run.facts["num_people"] = 2
     table = run.video("two.mp4")  # its own embeddings of the two tracks

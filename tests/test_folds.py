@@ -169,7 +169,7 @@ def test_a_run_that_lacks_folds_or_seeds_is_not_evaluated_as_if_it_had_them(cut)
     with pytest.raises(UserError, match=r"trained on the folds \[0, 2\], and the labels have the folds \[0, 1, 2\]"):
         evaluated()
     trained(cut, folds=[1], seeds=[0])
-    with pytest.raises(UserError, match="has not the same seeds in each fold: go on with"):
+    with pytest.raises(UserError, match="does not have the same seeds in each fold: go on with"):
         evaluated()
     write_labels(cut / "labels.parquet", Labels(table(), CLASSES, "by hand"))
     with pytest.raises(UserError, match=r"trained on the folds \[0, 1, 2\], and the labels have one split"):

@@ -155,7 +155,7 @@ def test_without_afew_va_there_the_landmarks_are_asked_for_in_its_readers_words(
 def test_a_video_called_like_a_folder_beside_it_is_refused_where_folders_are_kept(cut):
     film(Path("in/a.mp4"), [picture(red=40)] * 4)
     film(Path("in/a/b.mp4"), [picture(red=40)] * 4)
-    with pytest.raises(UserError, match=r"'a\.mp4' would lie around 'a/b\.mp4': rename one"):
+    with pytest.raises(UserError, match=r"the folder of 'a\.mp4' would hold that of 'a/b\.mp4': rename one"):
         cut("--names", "tree")
 
 

@@ -195,7 +195,7 @@ def test_a_start_of_another_shape_other_features_or_that_saw_too_much_is_refused
     arc = ["--loss", "triplet", "--epochs", "1", "--start", str(first)]
     with pytest.raises(UserError, match="is of another shape: embedding_size is 8 there, and 4 here"):
         run("a", *arc, "--embedding-size", "4")
-    with pytest.raises(UserError, match=r"has the seeds \[0, 1\], and seed 2 is to start"):
+    with pytest.raises(UserError, match=r"has the seeds \[0, 1\], and seed 2 is asked for"):
         run("b", *arc, "--seed", "2")
     with pytest.raises(UserError, match="has seen what is the selection part now"):
         run("c", *arc, "--split-seed", "3")

@@ -113,7 +113,7 @@ def test_a_listed_frame_that_left_the_table_is_interpolated_as_one_without_featu
     flags = ["--run", str(folder), "--list", "list.txt", "--task", "va", "-o", "said", "--device", "cpu"]
     assert predict.main(flags) == 0
     out = capsys.readouterr().out
-    assert "1 videos have none at all" in out
+    assert "1 videos have no features at all" in out
     assert "12 of its 216 frames do not count" in out
 
 

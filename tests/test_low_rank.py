@@ -223,7 +223,7 @@ def test_updates_may_start_from_the_backbone_of_an_earlier_run_whose_own_weights
     assert {name for name in earlier if not torch.equal(earlier[name], after[name])} == UPDATED
     first = load_file(f"weights/{NAME}.safetensors")
     assert sum(not torch.equal(first[name], after[name]) for name in first) > len(UPDATED)
-    with pytest.raises(UserError, match="'random' would leave stages as they are drawn"):
+    with pytest.raises(UserError, match="'random' would leave random stages untrained"):
         run("--backbone-start", "random", name="drawn")
 
 
@@ -236,9 +236,9 @@ def test_layers_behind_the_features_get_no_update(workplace):
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--unfreeze", "1"], "unfreeze trains weights, and lora updates of weights that stay: give one of both"),
-        (["--maps", "data/x.maps.zarr"], "maps is of stages that are trained: give unfreeze instead of lora"),
-        (["--batch-norm", "train"], "batch_norm is of stages that are trained: give unfreeze instead of lora"),
+        (["--unfreeze", "1"], "unfreeze trains weights, and lora updates of weights that stay: give one of the two"),
+        (["--maps", "data/x.maps.zarr"], "maps is for stages that are trained: give unfreeze instead of lora"),
+        (["--batch-norm", "train"], "batch_norm is for stages that are trained: give unfreeze instead of lora"),
         (["--lora", "64"], "lora must be below 64, the least side of a weight of test_vit, and is 64"),
         (["-e", "0"], "lora trains the backbone, and with 0 epochs there is no training"),
         (["--combine", "gate"], "leave it out, or lora"),

@@ -159,7 +159,7 @@ def test_maps_that_the_disk_has_no_room_for_are_refused_before_anything_is_store
     ("flags", "line"),
     [
         (["--maps", "blocks.9"], r"stage of test_efficientnet 'blocks.9' is not one of .*did you mean 'blocks"),
-        (["--maps", CUT, "--views", "2"], "maps are of the frames as they are: leave views out"),
+        (["--maps", CUT, "--views", "2"], "maps are made of the frames as they are: leave views out"),
         (["--maps", CUT, "--processor", "pca", "2"], "--processor goes with an extraction alone"),
         (["--backbone", "test_vit", "--input-size", "160", "--maps", "blocks.1"], "more than a chain of its stages"),
         (["--backbone", "test_mambaout", "--input-size", "64", "--maps", "stages.1"], "channels last"),

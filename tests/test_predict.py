@@ -136,7 +136,7 @@ def test_every_listed_frame_gets_its_own_or_its_neighbours_valence_and_arousal(p
     assert "out: 59 frames of 4 videos, checked" in printed
     assert "11 frames of 2 videos have no features: interpolated" in printed  # 7 of a, 4 of b
     assert "has that one's prediction: b 80 %, a 27 % of the listed frames" in printed  # 1, 10 and 11 of a
-    assert "1 videos have none at all, and are called Neutral, or 0: ghost" in printed
+    assert "1 videos have no features at all: they are Neutral, or 0: ghost" in printed
     assert sorted(p.name for p in place.iterdir()) == ["data", "list.txt", "out", "params.yaml", "run"]
 
 
@@ -436,11 +436,11 @@ def test_neighbours_of_other_crops_count_where_the_user_calls_them_alike(place):
 def test_a_class_that_abaw_lacks_or_misses_is_named(place):
     run(place, classes=["Contempt", *CLASSES[:-1]])
     with pytest.raises(
-        UserError, match=r"it lacks Surprise and it has Contempt, which ABAW has not; index .* --class-map"
+        UserError, match=r"it lacks Surprise and it has Contempt, which ABAW does not have; index .* --class-map"
     ):
         predicted("--task", "expr")
     run(place, au_names=["au9", "au17", *ABAW_AUS[1:]])
-    with pytest.raises(UserError, match=r"run has not ABAW's action units: it lacks au1$"):
+    with pytest.raises(UserError, match=r"run does not have ABAW's action units: it lacks au1$"):
         predicted("--task", "au")
     assert len(predicted("--task", "va")) == 59
 
@@ -558,7 +558,7 @@ def test_the_validator_names_the_first_wrong_lines_and_fails(place, capsys):
     predicted("--task", "expr")
     check = ["--validate", "out", "--list", "list.txt", "--task", "expr"]
     assert predict.main(check) == 0
-    assert "out: as it must be, 59 frames of 4 videos" in capsys.readouterr().out
+    assert "out: valid, 59 frames of 4 videos" in capsys.readouterr().out
     file = Path("out/predictions.txt")
     file.write_text(file.read_text().replace(".jpg,", ".jpg,9"))
     assert predict.main(["--validate", "out/predictions.txt", *check[2:]]) == 1

@@ -63,5 +63,5 @@ def test_a_fit_that_was_cut_off_is_said_in_a_line_and_by_no_warning(capsys, recw
     linear_probe(ROWS[TRAIN], LABEL[TRAIN], ROWS[ASKED])
     assert capsys.readouterr().out == ""
     linear_probe(ROWS[TRAIN], LABEL[TRAIN], ROWS[ASKED], most_iterations=1)
-    assert "the linear probe was not done after 1 iterations" in capsys.readouterr().out
+    assert "the linear probe did not converge in 1 iterations" in capsys.readouterr().out
     assert not recwarn.list

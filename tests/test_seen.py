@@ -134,7 +134,7 @@ def test_further_validation_videos_that_were_never_seen_are_scored_and_said(plac
     change(lambda table: pd.concat([table[table["video"] != "v15"], more]))
     about = scored(folder)
     assert (about["val_videos_new"], about["val_videos_gone"]) == (2, 1)
-    assert "2 videos are new to it, 1 are gone; it has seen none of them" in capsys.readouterr().out
+    assert "2 videos are new, and 1 are gone; the run has seen none of them" in capsys.readouterr().out
 
 
 # --- groups and videos
@@ -263,7 +263,7 @@ def test_a_run_does_not_go_on_where_its_training_videos_are_held_out_now(place, 
 def test_a_run_does_not_go_on_where_training_and_selection_have_changed_places(place, monkeypatch):
     folder = killed(monkeypatch)
     change(lambda table: table[table["video"] != sorted(parts()["train"])[0]])
-    refused(lambda: train.main(["--resume", str(folder)]), "cannot go on: its (train|select) part is another now")
+    refused(lambda: train.main(["--resume", str(folder)]), "cannot go on: its (train|select) part has changed")
 
 
 def test_a_finished_seed_is_not_taken_into_a_summary_of_other_parts(place):

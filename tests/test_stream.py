@@ -226,7 +226,7 @@ def test_times_must_rise_and_settings_must_be_possible(embedder):
         embedder.stream(0)
     with pytest.raises(UserError, match="delay_frames must be 0 or more"):
         embedder.stream(25, delay_frames=-1)
-    with pytest.raises(UserError, match="a stream has no most_people"):
+    with pytest.raises(UserError, match="a stream cannot have most_people"):
         embedder.stream(25, most_people=1)
     with pytest.raises(UserError, match="every must be"):
         embedder.stream(25, every=0)

@@ -227,7 +227,7 @@ def test_made_by_of_the_command_line_is_a_mapping_of_plain_values(workplace, con
         ({"video": None, "frame": None}, r"lacks the datasets \['video', 'frame'\]; it has \['features', 'flipped'"),
         ({"features": None}, r"lacks the datasets \['features'\]"),
         ({"video": np.array(["a"] * 5)}, "lengths differ: {'video': 5, 'frame': 11}"),
-        ({"logits": np.zeros((3, 2))}, "as many rows, and they have .*'logits': 3"),
+        ({"logits": np.zeros((3, 2))}, "the same number of rows, and they have .*'logits': 3"),
         ({"frame": np.zeros(N, dtype=int)}, r"9 keys \(video, frame\) stand there twice, such as \['b é/0'"),
         ({"frame": np.arange(N) - 1}, "must not be negative"),
         ({"frame": np.arange(N) / 2}, "must be whole numbers, and 5 are not, such as 0.5"),

@@ -518,7 +518,7 @@ def test_a_backbone_to_start_with_fits_and_has_seen_nothing_that_is_held_out(pla
     with pytest.raises(UserError, match="backbone_start: there is no trained run in nowhere: seed_"):
         run("--backbone-start", "nowhere", name="b")
     two = run("-r", "2", "-e", "1", name="two")
-    with pytest.raises(UserError, match=r"has the seeds \[0, 1\], and seed 2 is to start"):
+    with pytest.raises(UserError, match=r"has the seeds \[0, 1\], and seed 2 is asked for"):
         run("--backbone-start", str(two), "--seed", "2", name="c")
     path = first / "seed_0/backbone.safetensors"
     tensors, facts = load_tensors(path, "weights", "")
@@ -568,14 +568,17 @@ def test_a_transformer_is_trained_from_pixels(workplace):
         (["--augment", *MAPS], "augment changes pixels, and maps are of the frames as they are"),
         (["--loss", "simsiam", "--sampler", "views"], "pairs two views, and with unfreeze augment makes them"),
         (["-e", "0"], "unfreeze trains the backbone, and with 0 epochs there is no training"),
-        (["--unfreeze", "null", *MAPS], "maps is of stages that are trained: give unfreeze too"),
-        (["--unfreeze", "null", "--backbone-start", "random"], "backbone_start is of a backbone that is trained: give"),
-        (["--backbone-start", "random"], "'random' would leave stages as they are drawn: unfreeze must be all"),
+        (["--unfreeze", "null", *MAPS], "maps is for stages that are trained: give unfreeze too"),
+        (
+            ["--unfreeze", "null", "--backbone-start", "random"],
+            "backbone_start is for a backbone that is trained: give",
+        ),
+        (["--backbone-start", "random"], "'random' would leave random stages untrained: unfreeze must be all"),
         (["--backbone-start", "random", "--unfreeze", "all"], "batch norms that saw no data: give --batch-norm train"),
-        (["--backbone-start", "random", *MAPS], "is other weights than made the maps: leave maps out"),
+        (["--backbone-start", "random", *MAPS], "differs from the weights that made the maps: leave maps out"),
         (["--backbone-start", "x", "--reduce"], "other features than the projection was fitted on: give --no-reduce"),
         (["--backbone-start", "x", "--start", "y"], "gives other features than the head of start takes: leave one"),
-        (["--combine", "gate"], "combine is with a backbone that stays frozen"),
+        (["--combine", "gate"], "combine needs a backbone that stays frozen"),
         (["--refit", "all"], "refit would train a second backbone"),
     ],
 )

@@ -201,7 +201,7 @@ def read_adapter(path: str | Path) -> Adapter:
     path = _adapter_file(Path(path))
     tensors, facts = load_tensors(path, "a trained adapter", _way_out(path), "pt")
     if "model" not in facts:
-        raise UserError(f"{path} is not a trained adapter: it does not say what it is")
+        raise UserError(f"{path} is not a trained adapter: it does not say which head it holds")
     _check_format(path, facts)
     tensors, seen = _without_seen(tensors, facts)
     centres = tensors.pop("centres", None)

@@ -134,7 +134,7 @@ def landmarks(config: DatasetConfig) -> dict[str, tuple[str, dict[int, str], dic
     which = "landmarks_align" if source == ALIGNED else "landmarks"
     if source == CROPS or which not in paths:
         wanted = "list_landmarks_align_celeba.txt" if source == ALIGNED else "list_landmarks_celeba.txt"
-        raise UserError(f"data set 'celeba': there is no {wanted} below {base}, by which {source} could be cut")
+        raise UserError(f"data set 'celeba': cutting {source} needs {wanted}, which is not below {base}")
     points = _read_list(base, paths[which], which)
     people = _read_list(base, paths.get("identity"), "identity").rows
     found: dict[str, tuple[str, dict[int, str], dict[int, np.ndarray]]] = {}
@@ -160,7 +160,7 @@ def _lists(config: DatasetConfig, others: list[str]) -> tuple[Path, dict[str, st
         for name, pattern in LISTS.items():
             if pattern.fullmatch(path.rpartition("/")[2]):
                 if name in found:
-                    raise UserError(f"data set 'celeba': '{found[name]}' and '{path}' are one list twice; keep one")
+                    raise UserError(f"data set 'celeba': '{found[name]}' and '{path}' are the same list; keep one")
                 found[name] = path
     if config.annotations is not None and not found:
         raise UserError(f"data set 'celeba': no list such as identity_CelebA.txt was found under {base}")
@@ -194,7 +194,7 @@ def _photographs(config: DatasetConfig, scanned: Scan) -> tuple[str, pd.DataFram
     twice = frames[frames.duplicated("number", keep=False)]
     if len(twice):
         pair = sorted(twice.loc[twice["number"] == twice["number"].min(), "path"])[:2]
-        raise UserError(f"data set 'celeba': '{pair[0]}' and '{pair[1]}' have one number; keep one")
+        raise UserError(f"data set 'celeba': '{pair[0]}' and '{pair[1]}' have the same number; keep one")
     frames = frames.assign(video=[_video(n) for n in frames["number"]], frame=0)
     return source, frames[["number", "video", "frame", "path", "size"]], sorted(others)
 

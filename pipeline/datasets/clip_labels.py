@@ -20,7 +20,7 @@ def with_clip_split(clips: Clips, config: DatasetConfig) -> tuple[Clips, str]:
     """
     table = clips.table
     if config.folds is None and config.fold is not None and not clips.folds:
-        raise UserError(f"dataset: fold is {config.fold}, and folds is not given")
+        raise UserError(f"dataset: fold is {config.fold}, and folds is not given: give both")
     if config.folds is None and clips.folds:
         how = f"official, folds {', '.join(map(str, clips.folds))}"
         return (

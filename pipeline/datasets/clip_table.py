@@ -102,7 +102,7 @@ def _sheet(config: DatasetConfig) -> tuple[pd.DataFrame, list[str], list[str], l
     path = config.annotations
     if path is None:
         raise UserError(
-            f"data set '{config.name}': set dataset.annotations in params.yaml, or --annotations: the table"
+            f"data set '{config.name}': name the table by dataset.annotations in params.yaml, or by --annotations"
         )
     if path.suffix.lower() == ".parquet":
         return _parquet(config, path)

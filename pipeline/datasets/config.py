@@ -146,7 +146,7 @@ def check_config(config: DatasetConfig, wanted: str, *, uses: Collection[str] = 
     unset = DatasetConfig()
     for key in ("annotations", "columns", "frame_number", "first_frame", "missing", "fps", "outputs"):
         if getattr(config, key) != getattr(unset, key) and key not in uses:
-            raise UserError(f"data set '{config.name}' has no use for it: leave dataset.{key} out")
+            raise UserError(f"data set '{config.name}' does not use dataset.{key}: leave it out")
     if not config.root.is_dir():
         raise nothing_found(config, f"there is no folder {config.root}", wanted)
 

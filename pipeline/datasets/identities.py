@@ -27,7 +27,7 @@ def refuse(config: DatasetConfig) -> None:
     if of_people and config.name in OWN and config.identities not in (None, "label"):
         raise UserError(f"dataset: the labels of '{config.name}' are people: leave identities out")
     if not of_people and config.top_people is not None:
-        raise UserError("dataset: top_people is of a data set of people: set dataset.identities too")
+        raise UserError("dataset: top_people is for a data set of people: set dataset.identities too")
     if of_people:
         for name in ("folds", "class_map", "also"):
             if getattr(config, name) not in (None, []):

@@ -102,7 +102,7 @@ def _other(config: DatasetConfig, entry: Any, where: str) -> DatasetConfig:
     for key in entry:
         one_of(f"{where}: parameter", key, OWN)
     if entry["name"] in OF_PEOPLE:
-        raise UserError(f"{where}: a data set of people, '{entry['name']}', stands alone")
+        raise UserError(f"{where}: '{entry['name']}' is a data set of people, which cannot be joined with others")
     alone = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in (*OF_A_DATA_SET, "also")}
     return build(DatasetConfig, alone | entry, where)
 
@@ -119,7 +119,7 @@ def _together(parts: list[Dataset]) -> Dataset:
     try:
         around = os.path.commonpath(roots) or "."
     except ValueError:  # two drives
-        raise UserError(f"dataset.also: no folder is around all of {roots}") from None
+        raise UserError(f"dataset.also: no folder holds all of {roots}") from None
     frames, labels, clips, classes = [], [], [], []
     for name, root, part in zip(names, roots, parts, strict=True):
         below = os.path.relpath(root, around).replace(os.sep, "/")

@@ -105,7 +105,7 @@ def read_sheet(config: DatasetConfig, known: tuple[str, ...], needed: list[str])
     """
     path, what = config.annotations, f"data set '{config.name}'"
     if path is None:
-        raise UserError(f"{what}: set dataset.annotations in params.yaml, or --annotations: the table to read")
+        raise UserError(f"{what}: name the table to read by dataset.annotations in params.yaml, or by --annotations")
     names, lines = rows_of(read_text(path, what), f"{what}: {path}")
     theirs = {name: name for name in known if name in names}
     for ours, name in config.columns.items():

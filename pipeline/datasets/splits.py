@@ -21,7 +21,7 @@ def with_split(table: pd.DataFrame, config: DatasetConfig) -> tuple[pd.DataFrame
     One draw serves all tracks, so that a group is on the same side in each.
     """
     if config.folds is None and config.fold is not None:
-        raise UserError(f"dataset: fold is {config.fold}, and folds is not given")
+        raise UserError(f"dataset: fold is {config.fold}, and folds is not given: give both")
     tracks = tracks_of(table)
     lacking = [track for track in tracks if f"{track}_split" not in table]
     if table.empty or not tracks or not (lacking or config.folds):

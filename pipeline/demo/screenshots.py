@@ -34,7 +34,9 @@ def main() -> None:
         raise UserError("the screenshots need Playwright: pip install -e '.[dev]'") from None
     browser = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if browser is None:
-        raise UserError("the screenshots need Chromium, and there is no command chromium: name yours in CHROMIUM")
+        raise UserError(
+            "the screenshots need Chromium, and there is no command chromium: set the variable CHROMIUM to yours"
+        )
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = started.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")

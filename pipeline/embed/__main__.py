@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("embed: --same-person is for --identity-run")
     if config.matrix is not None:
         if config.identity_run is not None:
-            raise UserError("embed: --identity-run tells people of a video apart; of a matrix name it as --run")
+            raise UserError("embed: --identity-run tells people of a video apart; with --matrix give that run as --run")
         if files:
             raise UserError(f"embed: --matrix takes its folder alone, and {files[0]} was given too")
         return _matrix(config)

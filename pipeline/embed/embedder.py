@@ -91,7 +91,9 @@ class Embedder:
         what a face looks like at 14 x 14 pixels. Raises ``UserError`` for a run of another kind or backbone.
         """
         if not run.facts.get("num_people"):
-            raise UserError(f"{run.trained.path} tells nobody apart: it was not trained on people (dataset.identities)")
+            raise UserError(
+                f"{run.trained.path} cannot tell people apart: it was not trained on people (dataset.identities)"
+            )
         refusal = f"{run.trained.path} tells who is who by other features than {self.trained.path} is made of"
         vouched_for(refusal, run.facts["made_by"], self.facts["made_by"], self.alike)
         if threshold is None:

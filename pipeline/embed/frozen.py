@@ -53,7 +53,7 @@ class Frozen:
         if self.weights is None or not set(NEEDED) <= self.made_by.keys():
             raise UserError(
                 f"the features that the run {self.run} was trained on were imported: no backbone is known that makes "
-                "them of pictures, so give it features"
+                "them from pictures, so give it features"
             )
         if not self.weights.is_file():
             raise UserError(
@@ -104,7 +104,7 @@ class FrozenTogether:
         unknown = [n for n, f in self.each.items() if f.weights is None or not set(NEEDED) <= f.made_by.keys()]
         if unknown:
             raise UserError(
-                f"{trained}, and no backbone is known that makes those of {', '.join(unknown)} of pictures: give it "
+                f"{trained}, and no backbone is known that makes those of {', '.join(unknown)} from pictures: give it "
                 "the features of all"
             )
         cuts = {name: frozen.made_by["crop_source"] for name, frozen in self.each.items()}

@@ -62,7 +62,7 @@ class Stream:
             raise UserError(f"fps must be a number above 0, and is {fps!r}")
         for name in cut:
             if name in NOT_LIVE:
-                raise UserError(f"a stream has no {name}: all of the video would have to be known")
+                raise UserError(f"a stream cannot have {name}, which needs the whole video: leave it out")
         self.fps, self._embedder, self._settings = float(fps), embedder, embedder.cut_settings(cut)
         embedder.check_pictures(self._settings)
         self._windows = [adapter.window for adapter in embedder.adapters]

@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts = folds[0][0].facts
     of_clips = isinstance(labels, Clips)
     if ((num_frames := folds[0][0].window.frames) != 1 or not folds[0][0].head.framewise) and not of_clips:
-        raise UserError(f"baselines: run must be one of single frames, and {config.run} has window {num_frames}")
+        raise UserError(f"baselines: run must have windows of one frame, and {config.run} has window {num_frames}")
     facts_of_all = [adapter.facts for adapters in folds for adapter in adapters]
     way = combine.way_of(config.run, store, config.combine, facts_of_all)
     data = [fold_data(config, store, labels, adapters, way) for adapters in folds]
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("nothing is smoothed over clips: the only baseline here is the backbone itself")
     elif len(each) < len(config.each):
         left_out = ", ".join(name for name in config.each if name not in each)
-        print(f"left out, since no frame has another of its video within that width: {left_out}")
+        print(f"left out, since no frame has another one of its video within that width: {left_out}")
     names = [*each, *([] if way == "none" else [f"{config.run.name}_{way}"])]
     outputs: dict[str, list[list[Outputs]]] = {name: [[] for _ in folds] for name in names}
     for k, (of_fold, adapters) in enumerate(zip(data, folds, strict=True)):

@@ -204,7 +204,9 @@ def opened(config: EvaluateConfig) -> tuple[FeatureStore | Stores, Labels | Clip
     """The store, and the table by whose labels the run is evaluated: that of clips where it was trained on clips."""
     unit = "clip" if trained_on_clips(config.run) else "frame"
     if unit == "clip" and config.window_stride is not None:
-        raise UserError(f"window_stride is of frames: {config.run} was trained on clips, with a clip_stride of its own")
+        raise UserError(
+            f"window_stride is for frames: {config.run} was trained on clips, with a clip_stride of its own"
+        )
     config = with_files(config, config.data, "clips" if unit == "clip" else "labels")
     return open_labelled(config.data, config, config.frames, unit)
 
@@ -253,7 +255,9 @@ def load_run(
         )
     seeds = [[adapter.facts["seed"] for adapter in of] for of in folds.values()]
     if any(of != seeds[0] for of in seeds):
-        raise UserError(f"{folder} has not the same seeds in each fold: go on with 'python train.py --resume {folder}'")
+        raise UserError(
+            f"{folder} does not have the same seeds in each fold: go on with 'python train.py --resume {folder}'"
+        )
     return list(folds.values())
 
 
@@ -595,8 +599,8 @@ def report(
         print(f"  not scored, as they have no features: {len(absent):,} clips ({some(absent)})")
     if about.get("val_videos_new") or about.get("val_videos_gone"):
         print(
-            f"  not the validation part of its training: {about['val_videos_new']:,} videos are new to it, "
-            f"{about['val_videos_gone']:,} are gone; it has seen none of them"
+            f"  not the validation part of its training: {about['val_videos_new']:,} videos are new, and "
+            f"{about['val_videos_gone']:,} are gone; the run has seen none of them"
         )
     if about.get("au_thresholds"):
         print(f"  action units are called active from a probability {about['au_thresholds']['which']}")

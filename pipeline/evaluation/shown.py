@@ -236,7 +236,7 @@ def read(folder: Path) -> Shown:
         keys = [(video, frame) for video, frame in names.pop("faces")]
         faces = {key: of_all[ends[k] : ends[k + 1]] for k, key in enumerate(keys)}
     except FileNotFoundError:
-        raise UserError(f"there is no {path}, of which the report draws: evaluate the run again") from None
+        raise UserError(f"there is no {path}, from which the report draws: evaluate the run again") from None
     except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, BadZipFile, zlib.error) as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(f"{path} is damaged ({why}): evaluate the run again") from None

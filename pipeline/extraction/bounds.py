@@ -33,7 +33,9 @@ def members(archive: zipfile.ZipFile, size: int, ratio: int) -> dict[str, zipfil
         raise UserError(f"the archive is encrypted: {some(locked)}")
     known = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if other := [name for name, info in found.items() if info.compress_type not in known]:
-        raise UserError(f"the archive is compressed by a way other than deflate, save it without: {some(other)}")
+        raise UserError(
+            f"the archive is compressed by another method than deflate, save it uncompressed: {some(other)}"
+        )
     if (packed := sum(info.compress_size for info in infos)) > size:
         raise UserError(f"the archive has {size:,} bytes, and its members claim to lie in {packed:,}")
     unpacked, most = sum(info.file_size for info in infos), most_bytes(size, ratio)

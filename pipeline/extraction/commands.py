@@ -26,7 +26,7 @@ def verify(path: Path) -> int:
     for group in found.consolidated:
         print(
             f"{group / 'zarr.json'} holds consolidated metadata, which other readers trust and which does not grow "
-            "with the store; the next extraction takes it away"
+            "with the store; the next extraction removes it"
         )
     if found.foreign_files:
         print(f"not part of the store, and not checked: {', '.join(found.foreign_files)}")

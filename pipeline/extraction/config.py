@@ -129,7 +129,7 @@ class ExtractConfig:
         others = {"views": "views", "data_aug": "data_aug", "cuts": "cuts", "import_from": "--import"}
         others |= {"export_to": "--export", "ray": "--ray"}
         if self.maps is not None and (with_maps := [words for name, words in others.items() if getattr(self, name)]):
-            raise UserError(f"extract: maps are of the frames as they are: leave {with_maps[0]} out")
+            raise UserError(f"extract: maps are made of the frames as they are: leave {with_maps[0]} out")
 
 
 def numbers_of(part: str) -> tuple[int, int]:
@@ -137,7 +137,7 @@ def numbers_of(part: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", part)
     number, parts = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= number <= parts:
-        raise UserError(f"extract: part must be one of so many, such as 3/16, and is {part}")
+        raise UserError(f"extract: part must say which of how many, such as 3/16, and is {part}")
     return number, parts
 
 

@@ -74,7 +74,7 @@ def say_size(plan: Plan, config: ExtractConfig) -> None:
         print(in_words(_whole(config), len(plan.wanted)))
         raise UserError(
             f"the maps of {len(todo):,} frames take {_total(needed)}, and the disk of {path} has {_total(free)}: the "
-            "above says what each cut would take"
+            "list above says what each cut would take"
         )
 
 

@@ -113,8 +113,9 @@ def found_pieces(plan: Plan, path: Path, todo: pd.DataFrame) -> pieces.Cover:
             if cosine is not None and not cosine >= loop.SAME_COSINE:
                 raise UserError(
                     f"{piece.facts['maker']} says that it made features as this does, but the same frames give other "
-                    f"features here (least cosine {cosine:.4f}): code or library differ. Delete {piece.folder.parent}, "
-                    "and make all by one"
+                    f"features here (least cosine {cosine:.4f}): the code or a library differs. Delete "
+                    f"{piece.folder.parent}, "
+                    "and make all with one version"
                 )
     return pieces.cover(todo, found)
 

@@ -184,7 +184,7 @@ def _check_keys(file: Path, source: FeatureFile) -> list[str]:
     rows = {name: array.shape for name, array in source.arrays.items()}
     lengths = {"video and frame": len(source.keys)} | {name: shape[0] for name, shape in rows.items()}
     if len(set(lengths.values())) > 1:
-        raise UserError(f"{file}: all must have as many rows, and they have {lengths}")
+        raise UserError(f"{file}: all arrays must have the same number of rows, and they have {lengths}")
     if len(source.keys) == 0 or 0 in [shape[1] for shape in rows.values()]:
         raise UserError(f"{file}: there is nothing in it: {rows}")
     if (source.keys["frame"] < 0).any() or (source.keys["size"] < 0).any():

@@ -131,7 +131,9 @@ def find(config: FacesConfig, settings: CutSettings) -> tuple[list[Task], list[s
     for video, task in tasks.items():
         for parent in PurePosixPath(video).parents:
             if f"{parent}" in tasks:
-                raise UserError(f"faces: '{tasks[f'{parent}'].source}' would lie around '{task.source}': rename one")
+                raise UserError(
+                    f"faces: the folder of '{tasks[f'{parent}'].source}' would hold that of '{task.source}': rename one"
+                )
     return list(tasks.values()), scanned.others + scanned.unreadable
 
 

@@ -102,7 +102,7 @@ class FacesConfig(CutSettings):
         if self.sheet is not None and self.sheet.suffix.lower() not in (".png", ".jpg"):
             raise UserError(f"faces: sheet must be a .png or .jpg, and is {self.sheet}")
         if self.points is not None and self.landmarks is not None:
-            raise UserError("faces: points are for faces that are looked for; with landmarks they are given")
+            raise UserError("faces: with landmarks the data set gives the points: leave points out")
         if self.fps is not None and self.stills != "frames":
             raise UserError(f"faces: stills must be 'frames', with fps, and is {self.stills}")
 

@@ -34,6 +34,6 @@ def linear_probe(
             warnings.simplefilter("ignore", ConvergenceWarning)
             probe.fit(x, y)
         if probe[-1].n_iter_.max() >= most_iterations:
-            print(f"the linear probe was not done after {most_iterations:,} iterations: it may be better than it says")
+            print(f"the linear probe did not converge in {most_iterations:,} iterations: its true score may be better")
         blocks = (queries[start : start + BLOCK].astype(np.float32) for start in range(0, len(queries), BLOCK))
         return np.concatenate([probe.predict(block) for block in blocks])

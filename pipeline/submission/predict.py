@@ -144,7 +144,9 @@ class PredictConfig:
                 f"({', '.join(store_names(several))}): extract each, then name them with --data"
             )
         if self.by == "knn" and self.combine not in (None, "none"):
-            raise UserError(f"predict: --combine {self.combine} is of the run's own classifier, and not of --by knn")
+            raise UserError(
+                f"predict: --combine {self.combine} is for the run's own classifier, not for --by knn: leave one out"
+            )
 
     @property
     def widths(self) -> dict[str, int | str]:
@@ -260,7 +262,7 @@ def _with_labelled(config: PredictConfig) -> PredictConfig:
     trained = read_json(path, "the parameters of a run", "Put back a copy, or give --labelled")
     labels = config.labels or (Path(trained["labels"]) if trained["labels"] else None)
     data = trained["data"]
-    print(f"{path}: labelled frames are those of {', '.join(data) if isinstance(data, list) else data}")
+    print(f"{path}: the labelled frames are those of {', '.join(data) if isinstance(data, list) else data}")
     return replace(config, labelled=list(map(Path, data)) if isinstance(data, list) else Path(data), labels=labels)
 
 
@@ -380,7 +382,7 @@ def _mean_of_seeds(
     if seen_videos:
         print(
             f"{config.run} has seen {len(seen_videos):,} of the {len(rows.videos):,} videos in training or selection "
-            f"({some(sorted(seen_videos))}): what it says of them is no test of it"
+            f"({some(sorted(seen_videos))}): its predictions of them do not test it"
         )
     for what, values in total.items():
         if len(bad := np.unique(rows.video[~np.isfinite(values).all(axis=1)])):
@@ -406,7 +408,7 @@ def _way(config: PredictConfig, checkpoints: list[Path], store: FeatureStore | S
     if config.smoothing != "none":
         raise UserError(
             f"predict: {config.run} is combined with the backbone by {way}, and smoothed as that was fitted: leave "
-            f"--smooth {config.smoothing} away, or give --combine none"
+            f"--smooth {config.smoothing} out, or give --combine none"
         )
     return way
 
@@ -472,7 +474,7 @@ def _check_spacing(config: PredictConfig, adapter: Adapter, store: FeatureStore 
         named = f"{len(other):,} of {len(first):,} videos, such as {rows.videos[rows.video[other[0]]]}"
         apart = f"frames {step} apart, and in {store.path} they are {own[other[0]]} apart in {named}"
         if given is None:
-            print(f"the run was trained on {apart}: windows hold as many frames, of a longer or shorter time")
+            print(f"the run was trained on {apart}: a window has the same number of frames, over another time")
         elif alone:
             raise UserError(
                 f"the run looks at {apart}: no window has more than one frame. Extract with another --stride"
@@ -570,9 +572,9 @@ def _order(what: str, names: Sequence[str], whose: Path) -> list[int]:
     foreign = [name for name in names if name not in OFFICIAL[what]] if what == "classes" else []
     if lacking or foreign:
         differs = [f"lacks {', '.join(lacking)}"] if lacking else []
-        differs += [f"has {', '.join(foreign)}, which ABAW has not"] if foreign else []
+        differs += [f"has {', '.join(foreign)}, which ABAW does not have"] if foreign else []
         hint = "; index the data set with --class-map abaw" if what == "classes" else ""
-        raise UserError(f"{whose} has not ABAW's {WORDS[what]}: it {' and it '.join(differs)}{hint}")
+        raise UserError(f"{whose} does not have ABAW's {WORDS[what]}: it {' and it '.join(differs)}{hint}")
     return [list(names).index(name) for name in OFFICIAL[what]]
 
 
@@ -619,11 +621,11 @@ def _print_gaps(config: PredictConfig, rows: Rows, wanted: pd.DataFrame, video: 
         print(f"  {int(gap.sum()):,} frames of {len(np.unique(video[gap])):,} videos have no features: interpolated")
     if len(beyond):
         print(
-            f"  of these, what lies beyond the first or last frame with features has that one's prediction: "
+            f"  of these, frames before the first or after the last one with features have that frame's prediction: "
             f"{_shares(beyond)} of the listed frames"
         )
     if len(faceless := wanted["video"][video < 0].unique()):
-        print(f"  {len(faceless):,} videos have none at all, and are called Neutral, or 0: {shortened(faceless)}")
+        print(f"  {len(faceless):,} videos have no features at all: they are Neutral, or 0: {shortened(faceless)}")
 
 
 def _validate(config: PredictConfig, path: Path) -> int:
@@ -632,7 +634,7 @@ def _validate(config: PredictConfig, path: Path) -> int:
     if wrong := problems(path, wanted, config.task, config.format):
         print("\n".join([f"{path}: {len(wrong):,} problems", *(f"  {problem}" for problem in wrong[:MOST_PROBLEMS])]))
         return 1
-    print(f"{path}: as it must be, {len(wanted):,} frames of {wanted['video'].nunique():,} videos")
+    print(f"{path}: valid, {len(wanted):,} frames of {wanted['video'].nunique():,} videos")
     return 0
 
 

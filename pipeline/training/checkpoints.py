@@ -91,7 +91,7 @@ def _refuse_other_parts(data: TrainingData, folder: Path, seen: dict[str, Seen] 
             gone = len(seen[part].videos) - len(known_videos)
             more = f"{len(new):,} videos or groups are new ({some(new)})" if new else "no video or group is new"
             raise UserError(
-                f"{folder} cannot go on: its {part} part is another now than when it was begun: {more}, and {gone:,} "
+                f"{folder} cannot go on: its {part} part has changed since it was begun: {more}, and {gone:,} "
                 f"videos are gone. {way_out}"
             )
 

@@ -145,7 +145,7 @@ def pair_head_without_the_pair_sampler(c: Combination) -> str | None:
 
 def steadiness_alone(c: Combination) -> str | None:
     if all("frames" in term.takes for term in c.terms.values()):
-        return f"loss '{next(iter(c.terms))}' alone has nothing to hold embeddings apart: sum it with another loss"
+        return f"loss '{next(iter(c.terms))}' alone does not keep embeddings apart: sum it with another loss"
     return None
 
 
@@ -195,7 +195,7 @@ def tracks_of_one_kind(c: Combination) -> str | None:
 
 def learned_weight_of_one_loss(c: Combination) -> str | None:
     if c.loss_weights == "learned" and len(c.terms) == 1:
-        return f"loss_weights 'learned' weighs losses against each other, and '{c.losses}' is alone"
+        return f"loss_weights 'learned' weighs losses against each other, and '{c.losses}' is one alone: take 'fixed'"
     return None
 
 
@@ -209,7 +209,7 @@ def learned_weight_of_no_likelihood(c: Combination) -> str | None:
 def positives_without_effect(c: Combination) -> str | None:
     used = "groups" in c.takes or "positives" in inspect.signature(c.draws).parameters
     if c.positives != "any" and not used:
-        return f"positives '{c.positives}' changes nothing with loss '{c.losses}' and sampler '{c.sampler}'"
+        return f"positives '{c.positives}' has no effect with loss '{c.losses}' and sampler '{c.sampler}'"
     return None
 
 
@@ -227,7 +227,7 @@ def select_by_of_a_pair_head(c: Combination) -> str | None:
         sources = {name: entry.source for name, entry in SELECT_BY.items()}
         fitting = (name for name, other in sources.items() if other.tracks == of.tracks and not other.needs)
         others = [name for name in fitting if sources[name].identities == of.identities]
-        return f"select_by '{c.select_by}' is of a head for pairs; of model '{c.model}' it may be {others}"
+        return f"select_by '{c.select_by}' is for a head for pairs; with model '{c.model}' it may be {others}"
     return None
 
 
@@ -261,13 +261,15 @@ def outputs_of_frames(c: Combination) -> str | None:
 def attention_of_a_head_without(c: Combination) -> str | None:
     if c.unit == "clip" and c.clip_pooling == "attention" and not c.head.attends:
         attending = [name for name, head in HEADS.items() if head.attends]
-        return f"clip_pooling 'attention' needs the weights of a head, of {attending}, and model '{c.model}' has none"
+        return (
+            f"clip_pooling 'attention' needs a head with attention, one of {attending}, and model '{c.model}' has none"
+        )
     return None
 
 
 def largest_of_values(c: Combination) -> str | None:
     if c.unit == "clip" and c.clip_pooling == "top_k" and (values := sorted(c.predicted & {"va", "outputs"})):
-        return f"clip_pooling 'top_k' is of logits, and loss '{c.losses}' predicts values ({', '.join(values)})"
+        return f"clip_pooling 'top_k' is for logits, and loss '{c.losses}' predicts values ({', '.join(values)})"
     return None
 
 
@@ -279,7 +281,7 @@ def drawn_windows_of_a_sampler_that_looks_at_all(c: Combination) -> str | None:
 
 def select_by_of_clips(c: Combination) -> str | None:
     if c.unit == "frame" and c.select_by is not None and SELECT_BY[c.select_by].source.clips:
-        return f"select_by '{c.select_by}' is of clips: unit must be 'clip'"
+        return f"select_by '{c.select_by}' is for clips: unit must be 'clip'"
     return None
 
 

@@ -235,7 +235,9 @@ class TrainConfig:
             one_of("train: loss", name, LOSSES)
         for name in ("num_features", "embedding_size", "dropout", "grid"):
             if name in self.model_options:
-                raise UserError(f"train: model_options cannot hold {name}: it is a parameter of its own, or given")
+                raise UserError(
+                    f"train: model_options cannot hold {name}: it is a parameter of its own, or the store gives it"
+                )
         self._check_stores()
         self._check_unfreeze()
         if self.start is not None and not self.trains:
@@ -264,7 +266,7 @@ class TrainConfig:
         for name in self.sampler_options:
             one_of(f"sampler '{self.sampler}': option", name, options_of(self.sampler))
         if self.unit == "clip" and self.combine != "none":
-            raise UserError(f"train: combine '{self.combine}' is of frames, and unit is clip")
+            raise UserError(f"train: combine '{self.combine}' is for frames, and unit is clip: leave it out")
         if self.unit == "clip" and (self.clip_stride or 1) > self.window:
             raise UserError(
                 f"train: clip_stride must be at most window, {self.window}, or frames would be in no window; it is "
@@ -286,13 +288,15 @@ class TrainConfig:
         given = [name for name, value in usual.items() if getattr(self, name) != value]
         if self.unfreeze is None and given:
             instead = "too" if self.lora is None else "instead of lora"
-            raise UserError(f"train: {given[0]} is of stages that are trained: give unfreeze {instead}")
+            raise UserError(f"train: {given[0]} is for stages that are trained: give unfreeze {instead}")
         if not self.trains_backbone:
             if self.backbone_start != "weights":
-                raise UserError("train: backbone_start is of a backbone that is trained: give unfreeze or lora too")
+                raise UserError("train: backbone_start is for a backbone that is trained: give unfreeze or lora too")
             return
         if self.unfreeze is not None and self.lora is not None:
-            raise UserError("train: unfreeze trains weights, and lora updates of weights that stay: give one of both")
+            raise UserError(
+                "train: unfreeze trains weights, and lora updates of weights that stay: give one of the two"
+            )
         word = "unfreeze" if self.lora is None else "lora"
         if isinstance(self.unfreeze, str) and self.unfreeze != "all":
             raise UserError(f"train: unfreeze must be a number of stages, or all, and is '{self.unfreeze}'")
@@ -301,9 +305,9 @@ class TrainConfig:
         if len(each_store(self.data)) > 1:
             raise UserError(f"train: {word} trains one backbone, and data names several stores")
         if self.combine != "none":
-            raise UserError(f"train: combine is with a backbone that stays frozen: leave it out, or {word}")
+            raise UserError(f"train: combine needs a backbone that stays frozen: leave combine or {word} out")
         if self.refit != "none":
-            raise UserError(f"train: refit would train a second backbone from the start: leave it out, or {word}")
+            raise UserError(f"train: refit would train a second backbone from the start: leave refit or {word} out")
         if self.augment and self.maps is not None:
             raise UserError("train: augment changes pixels, and maps are of the frames as they are: leave one out")
         if SAMPLERS[self.sampler].two_views and not self.augment:
@@ -316,13 +320,13 @@ class TrainConfig:
         if self.backbone_start == "weights":
             return
         if self.maps is not None:
-            raise UserError(f"{begins} is other weights than made the maps: leave maps out")
+            raise UserError(f"{begins} differs from the weights that made the maps: leave maps out")
         if self.reduce:
             raise UserError(f"{begins} gives other features than the projection was fitted on: give --no-reduce")
         if self.start is not None:
             raise UserError(f"{begins} gives other features than the head of start takes: leave one of them out")
         if self.backbone_start == "random" and self.unfreeze != "all":
-            raise UserError(f"{begins} would leave stages as they are drawn: unfreeze must be all")
+            raise UserError(f"{begins} would leave random stages untrained: unfreeze must be all")
 
     @property
     def clip_rule(self) -> ClipRule | None:
@@ -366,7 +370,7 @@ def from_flags(argv: Sequence[str], description: str) -> tuple[TrainConfig, Path
             )
         return read_config(known.resume, vars(flags_of_now)), known.resume
     if known.run and known.backbone:
-        raise UserError("--run and --backbone each name what is trained: give one of both")
+        raise UserError("--run and --backbone each name what is trained: give one of the two")
     called = known.run or known.backbone
     section = f"{'runs' if known.run else 'backbones'}.{called}" if called else None
     sections = ["train"] + ([section] if section else [])
@@ -394,7 +398,7 @@ def _check_backbone(section: str, own: Mapping[str, Any], config: TrainConfig) -
     """Raises ``UserError`` where the stages of DVC would not find what they go on with, or there is nothing of it."""
     for key in ("data", "name", "output", "runs", "seed"):
         if key in own:
-            raise UserError(f"{section}: leave {key} out: it is trained from {STORE}, by the one seed train.seed")
+            raise UserError(f"{section}: leave {key} out: it is trained from {STORE}, with one seed, train.seed")
     if not config.trains_backbone:
         raise UserError(f"{section}: nothing of the backbone is trained: give unfreeze or lora")
 
@@ -425,7 +429,9 @@ def _either_epochs_or_steps(layers: Layers) -> list[str]:
         merged |= both
         named = [name for name, value in both.items() if value is not None]
         if len(named) == 2 and layer != "train":
-            raise UserError(f"epochs {both['epochs']} or steps {both['steps']} say how long to train: give one of both")
+            raise UserError(
+                f"epochs {both['epochs']} or steps {both['steps']} say how long to train: give one of the two"
+            )
         if named:
             counts = named[-1]
         elif merged.get(counts, 0) is None:

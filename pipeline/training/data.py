@@ -272,9 +272,11 @@ def _check_combination(
         strangers = [backbone.names[k] for k in backbone.strangers]
         lacking = [name for name, known in zip(frames.classes, backbone.known_classes, strict=True) if not known]
         if strangers:
-            print(f"classes of the backbone that are none of the run's, and never taken: {', '.join(strangers)}")
+            print(
+                f"classes of the backbone that the run does not have, and that are never taken: {', '.join(strangers)}"
+            )
         if lacking:
-            print(f"classes that the backbone has no output for, and that stay the adapter's: {', '.join(lacking)}")
+            print(f"classes without an output of the backbone, which the adapter alone predicts: {', '.join(lacking)}")
 
 
 def _views(config: TrainConfig, store: FeatureStore | Stores) -> list[str]:
@@ -373,7 +375,9 @@ def _of_backbones(
             f"{of['backbone']} --weights FILE' makes them of the backbone.safetensors of a training"
         )
         if not path.is_file():
-            raise UserError(f"the weights of the trained backbone, which say on what, are not at {path}. {way_out}")
+            raise UserError(
+                f"the weights of the trained backbone, which say what it was trained on, are not at {path}. {way_out}"
+            )
         facts = load_facts(path, "the weights of a backbone", way_out)
         seen = from_lists(facts["seen"]) if "seen" in facts else None
         whose = f"the trained backbone {path}"

@@ -40,7 +40,7 @@ class Earlier:
 
     def _number(self, seed: int) -> int:
         if len(self.adapters) > 1 and seed not in self.adapters:
-            raise UserError(f"start: {self.folder} has the seeds {sorted(self.adapters)}, and seed {seed} is to start")
+            raise UserError(f"start: {self.folder} has the seeds {sorted(self.adapters)}, and seed {seed} is asked for")
         return seed if seed in self.adapters else next(iter(self.adapters))
 
 

@@ -82,14 +82,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     early.add_argument("--resume")
     given, flags = early.parse_known_args(argv)
     if given.resume:
-        raise UserError("--search goes on with a search that was killed by itself: give the same command again")
+        raise UserError("--search goes on by itself after a kill: give the same command again, without --resume")
     if given.trials < 1:
         raise UserError(f"-n must be at least 1 trial, and is {given.trials}")
     wanted, _ = from_flags(flags, __doc__)
     if wanted.runs < 2:
         raise UserError("--search needs -r 2 or more seeds: without them a best trial has no deviation")
     if wanted.trains_backbone:
-        raise UserError("--search is of heads on stored features: leave unfreeze and lora out")
+        raise UserError("--search is for heads on stored features: leave unfreeze and lora out")
     space = read_space(given.search)
     folder = wanted.output / (wanted.name or f"search-{given.search.stem}")
     base = with_files(wanted, wanted.data, *wanted.tables)
