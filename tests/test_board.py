@@ -83,7 +83,7 @@ def test_a_metric_says_beside_its_curve_what_it_is_of_and_on_how_many_frames(wri
 
     events, where = (
         write(what),
-        "Measured on 1,000 evenly spaced frames of the run's val part, those with labels for it.",
+        "Measured on those of 1,000 evenly spaced frames of the run's val part that have labels for it.",
     )
     length = "The x axis counts epochs; this run has 3."
     assert {tag: events.summary_metadata[tag].summary_description for tag in events.Tags()["scalars"]} == {

@@ -109,7 +109,7 @@ def test_a_line_of_backbones_is_trained_by_one_seed_under_its_name(workplace):
         ({"loss": "triplet"}, "backbones.mine: nothing of the backbone is trained: give unfreeze or lora"),
         (
             {"unfreeze": 1, "data": "x.zarr"},
-            r"backbones.mine: leave data out: it is trained from data/features.zarr, by",
+            r"backbones.mine: leave data out: it is trained from data/features.zarr, with",
         ),
         ({"unfreeze": 1, "runs": 3}, "backbones.mine: leave runs out: .* with one seed, train.seed"),
         ({"unfreeze": 1, "seed": 3}, "backbones.mine: leave seed out"),

@@ -50,7 +50,9 @@ def test_states_of_other_groups_have_no_interval_and_say_why(earlier):
     report.main(["--against", "old"])
     assert rows(earlier)["adapter", "AUC same/different"] == ["0.800", "0.900", "+0.100"]
     text = (earlier / "report_against.md").read_text(encoding="utf-8")
-    assert "adapter has no intervals, since the two states are no pairs: 9 and 9 groups of other names." in text
+    assert (
+        "adapter has no intervals, since the two states cannot be paired: 9 and 9 groups, with different names." in text
+    )
 
 
 def test_runs_of_one_state_alone_are_named(earlier):

@@ -188,7 +188,7 @@ CASES = {
     "learned_weight_of_one_loss": [
         (
             {"loss": "cross_entropy", "loss_weights": "learned"},
-            "loss_weights 'learned' weighs losses against each other, and 'cross_entropy' is alone",
+            "loss_weights 'learned' weighs losses against each other, and 'cross_entropy' is alone: take 'fixed'",
             [{"loss": {"cross_entropy": 1, "supcon": 1}, "loss_weights": "learned"}, {"loss": "cross_entropy"}],
         )
     ],

@@ -241,7 +241,7 @@ def test_layers_behind_the_features_get_no_update(workplace):
         (["--batch-norm", "train"], "batch_norm is for stages that are trained: give unfreeze instead of lora"),
         (["--lora", "64"], "lora must be below 64, the least side of a weight of test_vit, and is 64"),
         (["-e", "0"], "lora trains the backbone, and with 0 epochs there is no training"),
-        (["--combine", "gate"], "leave it out, or lora"),
+        (["--combine", "gate"], "leave combine or lora out"),
     ],
 )
 def test_what_does_not_go_with_updates_is_refused_in_a_line(place, flags, line):

@@ -295,7 +295,7 @@ def test_the_default_run_is_trained_evaluated_reported_and_predicts_every_task(p
     labels = pd.read_parquet("data/lists.parquet")
     count = int(((labels["au_split"] == "train") & labels["au1"].notna()).sum())
     fitted_on = f"of its own for each unit, fitted on {count} training frames of 16 groups in 2 folds"
-    assert f"action units are called active from a probability {fitted_on}" in printed
+    assert f"action units count as active from a probability {fitted_on}" in printed
 
     table = pd.read_parquet("evaluation/joint/predictions.parquet")
     of_units = []
@@ -318,7 +318,7 @@ def test_the_default_run_is_trained_evaluated_reported_and_predicts_every_task(p
     report.main([])
     page = Path("report/report.md").read_text("utf-8")
     assert "| P_MTL | P_MTL, smoothed |" in page
-    assert f"Action units are called active from a probability {fitted_on} (joint)." in page
+    assert f"Action units count as active from a probability {fitted_on} (joint)." in page
     assert "p_mtl_low" in Path("report/metrics.csv").read_text("utf-8").splitlines()[0].split(",")
 
     Path("list.txt").write_text("".join(f"v{n},{FRAMES}\n" for n in (20, 21)), encoding="utf-8")

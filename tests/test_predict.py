@@ -135,7 +135,7 @@ def test_every_listed_frame_gets_its_own_or_its_neighbours_valence_and_arousal(p
     printed = capsys.readouterr().out
     assert "out: 59 frames of 4 videos, checked" in printed
     assert "11 frames of 2 videos have no features: interpolated" in printed  # 7 of a, 4 of b
-    assert "has that one's prediction: b 80 %, a 27 % of the listed frames" in printed  # 1, 10 and 11 of a
+    assert "have that frame's prediction: b 80 %, a 27 % of the listed frames" in printed  # 1, 10 and 11 of a
     assert "1 videos have no features at all: they are Neutral, or 0: ghost" in printed
     assert sorted(p.name for p in place.iterdir()) == ["data", "list.txt", "out", "params.yaml", "run"]
 
@@ -410,7 +410,7 @@ def test_neighbours_are_by_default_the_frames_that_the_run_was_trained_on(place,
     plain = {"data": "labelled.zarr", "labels": "labels.parquet"}
     write_json(place / "run/config.json", plain, sealed=True)
     assert predicted(*knn, out="two") == given
-    assert "run/config.json: labelled frames are those of labelled.zarr\n" in capsys.readouterr().out
+    assert "run/config.json: the labelled frames are those of labelled.zarr\n" in capsys.readouterr().out
     write_json(place / "run/config.json", plain | {"labels": "other.parquet"}, sealed=True)
     assert predicted(*knn, "--labels", "labels.parquet", out="three") == given
     (place / "run/config.json").write_text(json.dumps(plain | {"sha256": "0"}), encoding="utf-8")

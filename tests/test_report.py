@@ -159,11 +159,11 @@ def test_the_verdict_says_the_gain_the_criterion_and_the_steadiness_in_three_sen
     best = files.read(Path("evaluation/frozen")).estimates["auc_same_different"]
     low, high = (difference - best).interval()
     assert gain.startswith("AUC same/different: adapter is the best adapter with 0.800 (")
-    assert f", 0.200 ({low:.3f} to {high:.3f}) better than the best baseline, frozen, and beyond noise; 1 of 2" in gain
+    assert f", 0.200 ({low:.3f} to {high:.3f}) better than the best baseline, frozen (beyond noise); 1 of 2" in gain
     assert criterion == (
-        "Same emotions are on average at least as close as opposite ones in 3 of 4 runs, so passing says little. How "
-        "much: of 100 pairs of the same emotion, 93 are closer than a pair of opposite emotions for adapter, and 61 "
-        "for frozen (50 is chance)."
+        "Same emotions are on average at least as close as opposite ones in 3 of 4 runs, so passing says little. By "
+        "how much: of 100 pairs of the same emotion, 93 are closer than a pair of opposite emotions for adapter, and "
+        "61 for frozen (50 is chance)."
     )
     assert steady == (
         "From frame to frame adapter is the steadiest adapter (in parentheses the best baseline): steadiness 0.9950 "
@@ -177,8 +177,8 @@ def test_the_verdict_on_other_labels_is_of_what_is_measured(place):
     report.main([])
     ccc, units = sentences(place)
     assert ccc.startswith("CCC: adapter is the best adapter with 0.300 (")
-    assert " worse than the best baseline, frozen, and beyond noise; 0 of 1 adapters are better beyond noise." in ccc
-    assert units.endswith("; no baseline is measured by it.")
+    assert " worse than the best baseline, frozen (beyond noise); 0 of 1 adapters are better beyond noise." in ccc
+    assert units.endswith("; no baseline has this measure.")
 
 
 def test_baselines_alone_get_no_verdict(place):
@@ -447,7 +447,7 @@ def test_runs_that_predict_more_kinds_of_labels_stand_in_one_table_and_other_fra
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"groups": [*GROUPS[:8], "else"]}, "9 and 9 groups of other names"),
+        ({"groups": [*GROUPS[:8], "else"]}, "9 and 9 groups, with different names"),
         ({"resamples": 300}, "resamples 300 and 400"),
     ],
 )
@@ -522,7 +522,7 @@ def test_what_the_user_vouched_for_stands_on_the_page(place):
     for name in ("report.md", "index.html"):
         page = html.unescape(Path("report", name).read_text(encoding="utf-8"))
         for whose in ("the adapter", "the projection"):
-            assert page.count(f"Alike by the user's word (--alike), {whose} and the store: {said}.") == 1
+            assert page.count(f"Taken as alike by the user's word (--alike), {whose} and the store: {said}.") == 1
 
 
 COSTS = {

@@ -603,7 +603,7 @@ def report(
             f"{about['val_videos_gone']:,} are gone; the run has seen none of them"
         )
     if about.get("au_thresholds"):
-        print(f"  action units are called active from a probability {about['au_thresholds']['which']}")
+        print(f"  action units count as active from a probability {about['au_thresholds']['which']}")
     for of in about.get("combine") or []:
         which = f"seed {of['seed']}" + (f" of fold {of['fold']}" if "fold" in of else "")
         print(f"  combined with the backbone, {which}: {of['words']}")

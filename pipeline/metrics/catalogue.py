@@ -45,23 +45,23 @@ METRICS = Catalogue(
         "identification_at_1e-1": Metric(
             "TPR at FPR 1e-1", "higher", "identification.identification", "identification", report="identification",
             terminal="identification", board="identification", select="identification",
-            says="Share of the pairs of one person that a threshold finds which 1 of 10 pairs of strangers passes.",
+            says="Share of the pairs of one person above the threshold that 1 of 10 pairs of strangers is above.",
         ),
         "identification_at_1e-2": Metric(
             "TPR at FPR 1e-2", "higher", "identification.identification", "identification", report="identification",
             claims="identification", headline="identification", terminal="identification", board="identification",
             select="identification",
-            says="Share of the pairs of one person that a threshold finds which 1 of 100 pairs of strangers passes.",
+            says="Share of the pairs of one person above the threshold that 1 of 100 pairs of strangers is above.",
         ),
         "identification_at_1e-3": Metric(
             "TPR at FPR 1e-3", "higher", "identification.identification", "identification", report="identification",
             terminal="identification", board="identification", select="identification",
-            says="Share of the pairs of one person that a threshold finds which 1 of 1,000 pairs of strangers passes.",
+            says="Share of the pairs of one person above the threshold that 1 of 1,000 pairs of strangers is above.",
         ),
         "identification_at_1e-4": Metric(
             "TPR at FPR 1e-4", "higher", "identification.identification", "identification", report="identification",
             terminal="identification", board="identification", select="identification",
-            says="Share of the pairs of one person that a threshold finds which 1 of 10,000 pairs of strangers passes.",
+            says="Share of the pairs of one person above the threshold that 1 of 10,000 pairs of strangers is above.",
         ),
         # The pairs that a label table names
         "paired_auc": Metric(

@@ -66,7 +66,7 @@ def changes(before: Sequence[Evaluation], now: Sequence[Evaluation]) -> tuple[li
         old, new = older[name], newer[name]
         reason = "; ".join(differing(new, old))
         if reason:
-            lines.append(f"{name} has no intervals, since the two states are no pairs: {reason}.")
+            lines.append(f"{name} has no intervals, since the two states cannot be paired: {reason}.")
         for metric, entry in shown.items():
             if not (is_measured(old, metric) and is_measured(new, metric)):
                 continue
@@ -102,7 +102,7 @@ def _difference(old: Evaluation, new: Evaluation, entry: Entry, paired: bool) ->
 def _verdict(better: Sequence[str], worse: Sequence[str], compared: int) -> str:
     """'Better beyond noise: 2 of 40 ...', with what chance alone would give."""
     if not compared:
-        return "Nothing can be compared beyond noise: no two states are pairs."
+        return "Nothing can be compared beyond noise: no two states can be paired."
     words = [
         f"{word} beyond noise: {', '.join(names)}." for word, names in (("Better", better), ("Worse", worse)) if names
     ]

@@ -34,7 +34,7 @@ def differing(run: Evaluation, first: Evaluation) -> list[str]:
         if scored[what] != scored_first[what]:
             other.append(f"{what} {_units(about)} scored {scored[what]:,} and {scored_first[what]:,}")
     if run.groups != first.groups:
-        other.append(f"{len(run.groups)} and {len(first.groups)} groups of other names")
+        other.append(f"{len(run.groups)} and {len(first.groups)} groups, with different names")
     sizes = [len(next(iter(r.estimates.values())).resampled) for r in (run, first)]
     if sizes[0] != sizes[1]:
         other.append(f"resamples {sizes[0]} and {sizes[1]}")
@@ -69,9 +69,9 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
         facts[-1] += f" {len(absent):,} clips have no features (no face was found), and are not scored: {some(absent)}."
     if about["compared"]:
         facts[-1] += (
-            f" Pairs and recall are of {about['compared']:,} evenly spaced ones; the {about['neighbours']} nearest "
-            f"neighbours are among {about['knn_candidates']:,} evenly spaced training {unit}{within}. Pairs and "
-            "neighbours of one person or video are left out."
+            f" Pairs and recall are measured on {about['compared']:,} evenly spaced {unit}. The {about['neighbours']} "
+            f"nearest neighbours come from {about['knn_candidates']:,} evenly spaced training {unit}{within}. Pairs "
+            "and neighbours of one person or video are left out."
         )
     for run in runs:
         judged = run.about.get("judged", {})
@@ -79,7 +79,7 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
         words = [phrases[what].format(count) for what, count in judged.items() if count]
         facts[-1] += f" {run.name} itself {' and '.join(words)}." if words else ""
     for whose, said in {(whose, said): None for run in runs for whose, said in run.about.get("vouched", {}).items()}:
-        facts[-1] += f" Alike by the user's word (--alike), {whose} and the store: {said}."
+        facts[-1] += f" Taken as alike by the user's word (--alike), {whose} and the store: {said}."
     if about.get("folds"):
         facts[-1] += (
             " Predictions are pooled over the folds; what compares embeddings (AUC, cosines, recall, mAP, steadiness) "
@@ -92,18 +92,21 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
             which.setdefault(said["which"], []).append(run.name)
     if which:
         words = "; ".join(f"{said} ({', '.join(names)})" for said, names in which.items())
-        facts.append(f"Action units are called active from a probability {words}.")
+        facts.append(f"Action units count as active from a probability {words}.")
     combined = {run.name: of["words"] for run in runs for of in (run.about.get("combine") or [])[:1]}
     if combined:
         words = " ".join(f"{name}, {said}." for name, said in combined.items())
-        facts.append(f"Combined with the backbone's own predictions, by what the first network of each fitted: {words}")
+        facts.append(
+            f"Combined with the backbone's own predictions, as the first network of each run fitted it: {words}"
+        )
     trained = [run for run in runs if "trained_weights" in run.about]
     if trained:
         each = [run.name + (f" ({run.about['hours']:.3g} hours)" if "hours" in run.about else "") for run in trained]
         facts.append(
-            "The backbone is trained, from the weights named below, and not frozen: " + ", ".join(each) + ". Hours are "
-            "of training, all seeds together, by the clock of the machine that trained; adapters on stored features "
-            "take minutes."
+            "The backbone is trained and not frozen, from the weights named below, in "
+            + ", ".join(each)
+            + ". Hours are "
+            "those of training all seeds, by the clock. Adapters on stored features take minutes."
         )
     resamples = len(next(iter(runs[0].estimates.values())).resampled)
     facts.append(

@@ -263,7 +263,7 @@ function identification(some, colours) {
   });
   const of = some.find((run) => run.pairs)?.pairs, count = (n) => n.toLocaleString("en");
   const who = of ? ` ${count(of.query_people)} people among ${count(of.distractor_people)} others: ${count(of.genuine_pairs)} genuine and ${count(of.impostor_pairs)} impostor pairs.` : "";
-  return make("section", {}, make("h3", {}, "Identification rate"), make("p", { class: "note" }, `Pairs of pictures of one person against pairs of strangers, of people that nobody was trained on.${who} Dashed: baselines. The thin grey line is chance.`), svg, legend(entries));
+  return make("section", {}, make("h3", {}, "Identification rate"), make("p", { class: "note" }, `Pairs of pictures of one person against pairs of strangers. No run was trained on these people.${who} Dashed: baselines. The thin grey line is chance.`), svg, legend(entries));
 }
 
 function densities(run) {
@@ -353,9 +353,9 @@ function compare() {
     sideBySide("Confusion: true class in rows, predicted in columns", some, (run) => seen(run, "confusion"), (run) => confusion(run, 420), "Numbers of frames; colour is the share of the true class."),
     sideBySide("What macro-F1 hangs on", some, (run) => seen(run, "costs"), hangsOn, "Orange: videos and confusions that cost. Blue: videos that the score would be lower without."),
     sideBySide("First two principal components", some, (run) => seen(run, "points"), points, "Each with its own axes."),
-    sideBySide("Attention of pairs", some, (run) => run.attention && (run.attention.pairs.length || run.attention.leftOut), attention, "What each place of both pictures counts for: first the pairs that are most surely wrong, then some that are right. In brackets stands the probability of the same."),
+    sideBySide("Attention of pairs", some, (run) => run.attention && (run.attention.pairs.length || run.attention.leftOut), attention, "The weight of each place of both pictures: first the pairs that are most surely wrong, then some that are right. In brackets stands the probability of the same."),
     sideBySide("Nearest frames of other people", some, (run) => seen(run, "nearest"), nearest, "First a frame of each emotion, then those nearest to it, with their cosine. Green: the same emotion."),
-    sideBySide("Most surely wrong frames, one a video", some, (run) => seen(run, "worst"), worst, "True class, and what it is taken for with which share of the vote or probability."),
+    sideBySide("Most surely wrong frames, one a video", some, (run) => seen(run, "worst"), worst, "True class, then the predicted class with its share of the vote or its probability."),
   ].filter(Boolean);
   if (data.timelines.length) parts.splice(2, 0, classLegend());
   box.replaceChildren(...parts);

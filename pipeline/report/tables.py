@@ -42,7 +42,7 @@ def results(runs: Sequence[Evaluation]) -> Section:
         cells = [_cell(run.estimates.get(name)) for name in shown]
         cells = [Bold(c) if best[name] == run.name else c for name, c in zip(shown, cells, strict=True)]
         rows.append([f"{'baseline: ' if run.about['baseline'] else ''}{run.name}{seeds}", *cells])
-    words = "Bold: better than every other run beyond noise, each comparison paired and at 1 - 0.05 / number of others."
+    words = "Bold: better than every other run beyond noise. Each comparison is paired, at 1 - 0.05 / number of others."
     return Section("Results", [words], [["run", *(entry.title for entry in shown.values())], *rows])
 
 
@@ -65,7 +65,9 @@ def main_table(
         Column("predicts", "What the run predicts by itself, without neighbours.", "text"),
     ]
     if any(seeds.values()):
-        columns.append(Column("best seed", "The seed that is best by the first measure, and its number.", "higher"))
+        columns.append(
+            Column("best seed", "The seed that is best by the first measure, and its value there.", "higher")
+        )
     for name in names:
         entry = shown[name]
         better = "" if entry.metric.better == "neither" else f"{entry.metric.better.capitalize()} is better."
@@ -109,8 +111,8 @@ def over_folds(runs: Sequence[Evaluation]) -> Section | None:
         cells = ["" if v.get("mean") is None else f"{rounded(v['mean'])} ± {rounded(v['deviation'])}" for v in of]
         rows.append([f"{'baseline: ' if run.about['baseline'] else ''}{run.name}", *cells])
     words = (
-        "Each fold scored by itself, by the mean of its seeds: mean ± standard deviation over the folds. In the other "
-        "tables the predictions of all folds are pooled and scored once. Papers give the one or the other."
+        "Mean ± standard deviation over the folds. Each fold is scored by itself, by the mean of its seeds. In the "
+        "other tables the predictions of all folds are pooled and scored once. Papers give the one or the other."
     )
     return Section("Mean over folds", [words], [["run", *(e.title for e in shown.values())], *rows], folded=True)
 
@@ -142,9 +144,8 @@ def against(runs: Sequence[Evaluation]) -> Section | None:
         for baseline in baselines
     ]
     words = (
-        "Difference of each adapter to each baseline, paired. Bold: better beyond noise; ~: within noise. Steadiness "
-        "and flips are to be read beside the switches missed: the wider the smoothing, the steadier, and the more true "
-        "changes it is deaf to."
+        "Difference of each adapter to each baseline, paired. Bold: better beyond noise; ~: within noise. Read "
+        "steadiness and flips beside the switches missed: wider smoothing is steadier, and misses more true changes."
     )
     head = ["run", "baseline", *(entry.title for entry in shown.values())]
     return Section("Against each baseline", [words], [head, *rows], folded=True)
@@ -161,8 +162,8 @@ def criterion(runs: Sequence[Evaluation]) -> Section | None:
         return None
     words = (
         "Passed: mean cosine(same emotion) >= mean cosine(opposite emotions). Cosines of two runs have different "
-        "scales, so the size of the gap compares no runs. AUC same/opposite does: it is how often a pair of the same "
-        "emotion is closer than a pair of opposite ones, and 0.5 is chance."
+        "scales, so do not compare runs by the size of the gap. Compare them by AUC same/opposite: how often a pair of "
+        "the same emotion is closer than a pair of opposite ones. 0.5 is chance."
     )
     head = ["run", "criterion", "cosine same - opposite", "AUC same/opposite"]
     return Section("Criterion", [words], [head, *rows])
@@ -184,9 +185,9 @@ def costly_groups(runs: Sequence[Evaluation]) -> Section | None:
     if not rows:
         return None
     words = (
-        f"The {MOST_COSTS} groups (persons or raw videos) that move the macro-F1 of each run most: what it would be "
-        "without the frames of each, by the predictions as they are. + is a group that costs, - one that the score "
-        "rests on. Where a class is that of few videos, a run is judged by these."
+        f"The {MOST_COSTS} groups (persons or raw videos) that move the macro-F1 of each run most, and what it would "
+        "be without the frames of each, with the same predictions. +: the group costs. -: the score rests on the group."
+        " Where few videos show a class, these few decide the score."
     )
     head = ["run", "videos", "frames", "macro-F1", "without them", "difference", "mostly"]
     return Section("Videos that cost most", [words], [head, *rows], folded=True)
@@ -202,7 +203,7 @@ def costly_confusions(runs: Sequence[Evaluation]) -> Section | None:
             rows.append([run.name, *cell, f"{groups} of {of['in']} groups"])
     if not rows:
         return None
-    words = "What the macro-F1 of each run would gain if the frames of a confusion were right, each by itself."
+    words = "What the macro-F1 of each run would gain if the frames of one confusion were right."
     head = ["run", "true", "taken for", "frames", "gain", "mostly in"]
     return Section("Confusions that cost most", [words], [head, *rows], folded=True)
 

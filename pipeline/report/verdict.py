@@ -44,7 +44,7 @@ def _gain(entry: Entry, adapters: Sequence[Evaluation], baselines: Sequence[Eval
     begin = f"{entry.title}: {best.name} is the best adapter with {_with_interval(best, name)}"
     known = [run for run in baselines if is_measured(run, name)]
     if not known:
-        return f"{begin}; no baseline is measured by it."
+        return f"{begin}; no baseline has this measure."
     other = best_of(known, entry)
     gains = {run.name: _gain_of(run, other, entry) for run in adapters if is_measured(run, name)}
     gain = gains[best.name]
@@ -56,7 +56,7 @@ def _gain(entry: Entry, adapters: Sequence[Evaluation], baselines: Sequence[Eval
     word = "better" if gain.value > 0 else "worse"
     noise = "beyond noise" if gain.beyond_noise() else "within noise"
     return (
-        f"{begin}, {rounded(abs(gain.value))}{between} {word} than the best baseline, {other.name}, and {noise}; "
+        f"{begin}, {rounded(abs(gain.value))}{between} {word} than the best baseline, {other.name} ({noise}); "
         f"{len(better)} of {len(gains)} adapters are better beyond noise."
     )
 
@@ -83,7 +83,7 @@ def _criterion(adapters: Sequence[Evaluation], baselines: Sequence[Evaluation], 
     against = "" if other is None else f", and {_in_100(_opposite(other))} for {other.name}"
     little = ", so passing says little" if other is not None and (judged[other.name] or {}).get("passed") else ""
     return (
-        f"{begin}{little}. How much: of 100 pairs of the same emotion, {_in_100(_opposite(best))} are closer than a "
+        f"{begin}{little}. By how much: of 100 pairs of the same emotion, {_in_100(_opposite(best))} are closer than a "
         f"pair of opposite emotions for {best.name}{against} (50 is chance)."
     )
 

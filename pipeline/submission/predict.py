@@ -388,7 +388,7 @@ def _mean_of_seeds(
         if len(bad := np.unique(rows.video[~np.isfinite(values).all(axis=1)])):
             raise UserError(f"{config.run} predicts {WORDS[what]} that are not finite in {shortened(rows.videos[bad])}")
     if fitted and way == "none":
-        print(f"  action units are called active from a probability {thresholds.in_words(fitted, config.au_threshold)}")
+        print(f"  action units count as active from a probability {thresholds.in_words(fitted, config.au_threshold)}")
     active_from = np.mean(active_from, axis=0) if fitted else np.zeros(0)
     finish = Finish(config.smoothing, config.widths)
     if combined:

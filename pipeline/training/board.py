@@ -224,7 +224,8 @@ def _description(name: str, part: str, count: int | None, unit: str) -> str:
     words = f"{entry.title}{better}."
     if count is None:
         return words
-    return f"{words} Measured on {count:,} evenly spaced {unit}s of the run's {part} part, those with labels for it."
+    where = f"of {count:,} evenly spaced {unit}s of the run's {part} part"
+    return f"{words} Measured on those {where} that have labels for it."
 
 
 def similarity_figure(z: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> "Figure":

@@ -195,7 +195,7 @@ def tracks_of_one_kind(c: Combination) -> str | None:
 
 def learned_weight_of_one_loss(c: Combination) -> str | None:
     if c.loss_weights == "learned" and len(c.terms) == 1:
-        return f"loss_weights 'learned' weighs losses against each other, and '{c.losses}' is one alone: take 'fixed'"
+        return f"loss_weights 'learned' weighs losses against each other, and '{c.losses}' is alone: take 'fixed'"
     return None
 
 
