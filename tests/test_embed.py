@@ -603,7 +603,7 @@ def test_who_is_who_in_a_video_is_told_by_a_run_of_people_where_one_is_named(pro
         assert sorted(set(told.video("two.mp4")["person"])) == people
     assert -1 <= looks.with_identity(run).identity[1] <= 1
     run.facts["made_by"] = run.facts["made_by"] | {"input_size": 64}
-    with pytest.raises(UserError, match="tells who is who by other features"):
+    with pytest.raises(UserError, match="tells people apart by other features"):
         looks.with_identity(run)
 
 

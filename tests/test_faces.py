@@ -258,7 +258,7 @@ def test_a_display_matrix_that_is_no_quarter_turn_is_named_and_the_nearest_one_t
     ]:
         video = read(film(tmp_path / "a.mp4", [picture(red=10)] * 2, matrix=matrix))
         assert np.array_equal([f.image for f in video.frames], [moved(p, *nearest) for p in plain])
-        assert video.problems == ["the header turns 2 of 2 frames by no quarter: they are turned by the nearest one"]
+        assert video.problems == ["the header turns 2 of 2 frames by no multiple of 90 degrees: the nearest is taken"]
 
 
 def test_the_times_of_a_variable_frame_rate_are_those_of_the_file(tmp_path):
@@ -336,7 +336,7 @@ def test_a_few_times_that_do_not_rise_are_filled_in_and_many_are_not_believed():
 def test_the_rate_is_that_of_the_times_where_the_header_says_another():
     right = np.arange(100) / 25
     assert settled(right, header=600.0) == (
-        pytest.approx(right), pytest.approx(25), ["its header says 600 frames/s, its times say 25: these are taken"]
+        pytest.approx(right), pytest.approx(25), ["its header says 600 frames/s, its times say 25: the times are taken"]
     )  # fmt: skip
     assert settled(right, header=float("nan"))[1:] == (pytest.approx(25), [])
     assert settled(right, header=24.9)[1:] == (24.9, [])
@@ -474,7 +474,7 @@ def test_colours_without_a_name_at_hd_and_hdr_are_told(tmp_path):
         video = read(yuv_film(tmp_path / "a.mkv", [120, 100, 150], size, colorspace=tag))
         list(video.frames)
         assert video.problems == []
-        assert ["BT.601, though players take BT.709" in note for note in video.notes] == [True] * told_of
+        assert ["BT.601 is taken, though players take BT.709" in note for note in video.notes] == [True] * told_of
     video = read(yuv_film(tmp_path / "a.mkv", [480, 400, 600], pix_fmt="yuv444p10le", colorspace=9, trc=16))
     list(video.frames)
     assert video.problems == ["it is HDR (PQ): its brightness is taken as it is, so the pictures look pale"]

@@ -161,7 +161,7 @@ def test_the_report_says_how_many_folds_there_are(cut):
     report.main([])
     page = (cut / "report/report.md").read_text(encoding="utf-8")
     assert "(3 folds by group: each frame once, by networks not trained on its group)" in page
-    assert "is measured within each fold and averaged" in page
+    assert "are taken within each fold and averaged" in page
 
 
 def test_a_run_that_lacks_folds_or_seeds_is_not_evaluated_as_if_it_had_them(cut):

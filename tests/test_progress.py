@@ -92,7 +92,7 @@ def test_the_verdict_says_score_start_steps_and_that_it_overfits(place, capsys, 
     assert lines == [
         "runs/manual/x: 0.700 auc_same_different on the selection part; 0.500 before training",
         "  7 epochs, 35 steps in all; best epoch 2 of 7",
-        "  the last 5 epochs made nothing better (overfitting): try --patience 3",
+        "  the last 5 epochs brought no better score (overfitting): try --patience 3",
         "  curves: tensorboard --logdir runs/manual/x",
     ]
 

@@ -256,7 +256,7 @@ def test_a_run_does_not_go_on_where_its_training_videos_are_held_out_now(place, 
     change(lambda table: table[table["video"] != "v03"])
     message = refused(lambda: train.main(["--resume", str(folder)]))
     assert counts(message)["was trained"] == len(parts(0.25)["val"] & then["train"]) > 0
-    assert "Put the labels and the split of then back, or train a new run" in message
+    assert "Put the earlier labels and split back, or train a new run" in message
     assert {p: p.read_bytes() for p in folder.rglob("*.safetensors")} == before
 
 

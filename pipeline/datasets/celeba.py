@@ -276,8 +276,8 @@ def _warnings(config: DatasetConfig, lists: dict[str, Listed], in_two: list[str]
         found.append("there is no list_eval_partition.txt: the split is drawn, by person")
     if in_two:
         found.append(
-            f"{len(in_two):,} people have photographs in two splits, such as {in_two[0]}: each is in that of most of "
-            "theirs, and the other photographs are in none"
+            f"{len(in_two):,} people have photographs in two splits, such as {in_two[0]}: each is in the split "
+            "of most of their photographs, and the other photographs are in none"
         )
     if source == WILD:
         found.append(

@@ -56,8 +56,9 @@ def warnings(report: dict[str, Any]) -> list[str]:
         return []
     part = f" ({_share(files)})" if files["compared"] < files["in_all"] else ""
     return [
-        f"{of['count']:,} pictures stand in two splits byte for byte{part}, such as {of['first'][0]}: what is measured "
-        "on them was trained on: delete all but one file of each, or give them one group (a table's column 'group')"
+        f"{of['count']:,} pictures stand in two splits byte for byte{part}, such as {of['first'][0]}: a run is "
+        "scored on what it was trained on. Delete all but one file of each, or give them one group (a table's column "
+        "'group')"
     ]
 
 

@@ -90,8 +90,8 @@ def _of_clips(clips: Clips) -> list[str]:
     if not both:
         return []
     return [
-        f"{len(both):,} groups have clips in two splits or folds, such as {'; '.join(both[:3])}: what is measured on "
-        "them is known from training; dataset.folds: 5 cuts folds by group"
+        f"{len(both):,} groups have clips in two splits or folds, such as {'; '.join(both[:3])}: a run is scored "
+        "on groups that it was trained on; dataset.folds: 5 cuts folds by group"
     ]
 
 

@@ -210,7 +210,7 @@ def _cause(path: str, root: Path) -> str | None:
         if folder.is_dir() and (folder / path).is_file():
             return f"the paths start in {folder}: name it as dataset.root"
     shorter = _beginning(path, root)
-    return f"the paths begin with '{shorter}/', which dataset.root holds already, or has not" if shorter else None
+    return f"the paths begin with '{shorter}/', which is in dataset.root already, or is not there" if shorter else None
 
 
 def _beginning(path: str, root: Path) -> str | None:

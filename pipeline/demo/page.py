@@ -106,8 +106,8 @@ def choose_files() -> list[Medium]:
     source = st.segmented_control("What to look at", [DRAWN, UPLOAD, CAMERA], default=DRAWN, required=True)
     if source == DRAWN:
         st.caption(
-            "A video that this project draws: two people whose emotions change. What a run says of it says nothing of "
-            "real people."
+            "A video that this project draws: two people whose emotions change. What a run says of them says nothing "
+            "about real people."
         )
         return work.media([(work.SAMPLE, work.sample())])
     if source == UPLOAD:
@@ -145,7 +145,7 @@ def computed(groups: Sequence[Sequence[Job]]) -> dict[str, pd.DataFrame]:
     if todo:
         keys = {job.key for job, _ in todo}
         if keys <= st.session_state.get("stopped", set()):
-            st.info("Stopped. Nothing is shown of what was not finished.")
+            st.info("Stopped. What was not finished is not shown.")
             st.button("Go on", on_click=partial(st.session_state.pop, "stopped"))
             return {}
         progress = work.Progress(stop=partial(st.session_state.update, stopped=keys))
@@ -246,8 +246,8 @@ def look_at_person(runs: dict[str, Embedder], tables: dict[str, pd.DataFrame], l
 
     st.subheader(f"Similarity of every frame to frame {frame}")
     st.caption(
-        "The cosine of two frames, on one axis for all: above what the frozen backbone sees, below what a run made of "
-        "it. Steady is a line without jitter; separated is when dots of one colour are high and all others low."
+        "The cosine of two frames, on one axis for all: above the frozen backbone, below each run. A steady embedding "
+        "is a line without jitter. A separating one is high at dots of one colour, and low elsewhere."
     )
     vectors = spaces(runs, tables, label, entry)
     ends = {name: float((of @ of[at]).min()) for name, (of, _) in vectors.items()}
@@ -373,12 +373,12 @@ def attention(embedder: Embedder, rows: pd.DataFrame, at: int) -> None:
     places = view.place_weights(embedder, rows, at)
     if frames is not None and len(frames) > 1:
         st.subheader("Attention to the frames of its window")
-        st.caption("What each frame counts for in the embedding; dashed is the same for all.")
+        st.caption("The weight of each frame in the embedding; dashed: the same for all.")
         picture = frames["crop"].map(charts.picture_of)
         st.altair_chart(charts.frame_weights(frames.drop(columns="crop").assign(picture=picture)), key="attention")
     if places is not None:
         st.subheader("Attention to the places of the face")
-        st.caption("What each place counts for in the embedding: red is more than the same for all, blue is less.")
+        st.caption("The weight of each place in the embedding: red is more than the mean, blue is less.")
         picture = charts.picture_of(rows["crop"].iloc[at], 224)
         st.altair_chart(charts.place_weights(places, picture), width="content", key="places")
 

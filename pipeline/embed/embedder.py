@@ -94,7 +94,7 @@ class Embedder:
             raise UserError(
                 f"{run.trained.path} cannot tell people apart: it was not trained on people (dataset.identities)"
             )
-        refusal = f"{run.trained.path} tells who is who by other features than {self.trained.path} is made of"
+        refusal = f"{run.trained.path} tells people apart by other features than those of {self.trained.path}"
         vouched_for(refusal, run.facts["made_by"], self.facts["made_by"], self.alike)
         if threshold is None:
             from pipeline.embed.matrix import threshold_of  # it draws too, which is for few

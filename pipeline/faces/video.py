@@ -294,7 +294,7 @@ class _Findings:
             problems.append(f"{self.damaged} of {count} frames are damaged and were left out")
         if self.oblique:
             problems.append(
-                f"the header turns {self.oblique} of {count} frames by no quarter: they are turned by the nearest one"
+                f"the header turns {self.oblique} of {count} frames by no multiple of 90 degrees: the nearest is taken"
             )
         if self.tone:
             problems.append(f"it is HDR ({self.tone}): its brightness is taken as it is, so the pictures look pale")
@@ -309,7 +309,9 @@ class _Findings:
                 f"its picture changes from {first[0]} x {first[1]} to {other[0]} x {other[1]} at frame {number}{more}"
             )
         if self.untagged:
-            notes.append("it does not name the matrix of its colours: BT.601, though players take BT.709 at this size")
+            notes.append(
+                "it does not name the matrix of its colours: BT.601 is taken, though players take BT.709 at this size"
+            )
         return notes
 
 
@@ -462,7 +464,7 @@ def settle_times(
         return times, header, problems, notes
     fps = flowing[0] / flowing[1]
     if header > 0 and not _agree(header, count - 1, times[-1]):
-        notes.append(f"its header says {header:g} frames/s, its times say {fps:g}: these are taken")
+        notes.append(f"its header says {header:g} frames/s, its times say {fps:g}: the times are taken")
     return times, fps, problems, notes
 
 

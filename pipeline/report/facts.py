@@ -82,9 +82,8 @@ def headline(runs: Sequence[Evaluation]) -> tuple[str, list[str]]:
         facts[-1] += f" Taken as alike by the user's word (--alike), {whose} and the store: {said}."
     if about.get("folds"):
         facts[-1] += (
-            " Predictions are pooled over the folds; what compares embeddings (AUC, cosines, recall, mAP, steadiness) "
-            "is measured within each fold and averaged, a fold counting by its labelled "
-            f"{unit}."
+            " Predictions are pooled over the folds. Measures that compare embeddings (AUC, cosines, recall, mAP, "
+            f"steadiness) are taken within each fold and averaged, each fold weighed by its number of labelled {unit}."
         )
     which: dict[str, list[str]] = {}
     for run in runs:

@@ -39,7 +39,7 @@ def load_own(data: TrainingData, path: Path) -> Adapter:
         return load_adapter(path, data.facts["made_by"], data.config.alike)
     adapter = read_adapter(path)
     there = adapter.facts.get("trained", adapter.facts)["made_by"]
-    refusal = f"the backbone of {path} was trained from another one than made this store"
+    refusal = f"the backbone of {path} was trained from another one than the one that made this store"
     vouched_for(refusal, there, data.facts["made_by"], data.config.alike)
     return adapter
 
@@ -81,7 +81,7 @@ def _with_nan(result: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_other_parts(data: TrainingData, folder: Path, seen: dict[str, Seen] | None) -> None:
     """Raises ``UserError`` where the labels put other videos into a part than when the seed was trained up to here."""
-    way_out = "Put the labels and the split of then back, or train a new run"
+    way_out = "Put the earlier labels and split back, or train a new run"
     refuse_seen(str(folder), seen, data.held_out, "validation", way_out)
     for part in ("train", "select"):
         if part in seen and seen[part] != data.seen.get(part):

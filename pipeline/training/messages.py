@@ -67,7 +67,7 @@ def verdict(config: TrainConfig, folder: Path, results: Sequence[Mapping[str, An
     if late <= 0.5 and min(after) >= 3 and config.patience is None:
         enough = min(max(3, *(r["epoch"] for r in results)), 20)
         lines.append(
-            f"  the last {_counted(after, 'epoch')} made nothing better (overfitting): try --patience {enough}"
+            f"  the last {_counted(after, 'epoch')} brought no better score (overfitting): try --patience {enough}"
         )
     elif late > 0.95 and not config.patience:
         longer = "--steps" if config.steps else "--epochs"
