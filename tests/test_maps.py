@@ -148,7 +148,7 @@ def test_maps_that_the_disk_has_no_room_for_are_refused_before_anything_is_store
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(maps.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(
-        UserError, match=r"the maps of 6 frames take 18\.4 kB, and the disk of .* has 1\.0 kB: the above"
+        UserError, match=r"the maps of 6 frames take 18\.4 kB, and the disk of .* has 1\.0 kB: the list above"
     ):
         run("--maps", CUT)
     assert "--maps blocks.4" in capsys.readouterr().out

@@ -134,7 +134,7 @@ def landmarks(config: DatasetConfig) -> dict[str, tuple[str, dict[int, str], dic
     which = "landmarks_align" if source == ALIGNED else "landmarks"
     if source == CROPS or which not in paths:
         wanted = "list_landmarks_align_celeba.txt" if source == ALIGNED else "list_landmarks_celeba.txt"
-        raise UserError(f"data set 'celeba': cutting {source} needs {wanted}, which is not below {base}")
+        raise UserError(f"data set 'celeba': there is no {wanted} below {base}, which cutting {source} needs")
     points = _read_list(base, paths[which], which)
     people = _read_list(base, paths.get("identity"), "identity").rows
     found: dict[str, tuple[str, dict[int, str], dict[int, np.ndarray]]] = {}
