@@ -107,7 +107,9 @@ def test_the_same_line_is_a_curve_of_tensorboard(tmp_path, added):
     expected = balanced_accuracy_score(label[centres], features[centres].argmax(1))
     assert [e.value for e in events.Scalars("mean_recall/val")] == pytest.approx([expected])
     description = events.summary_metadata["mean_recall/val"].summary_description
-    assert description.startswith("classifier mean recall, higher is better. Measured on 20 evenly spaced frames of")
+    assert description.startswith(
+        "classifier mean recall, higher is better. Measured on those of 20 evenly spaced frames of"
+    )
 
 
 def test_where_all_frames_are_watched_tensorboard_has_the_numbers_of_the_evaluation(place):  # noqa: F811

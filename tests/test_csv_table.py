@@ -151,7 +151,7 @@ def test_a_table_of_another_kind_is_an_error_that_says_what_it_is(tmp_path, tabl
 
 
 def test_no_table_at_all_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"set dataset\.annotations"):
+    with pytest.raises(UserError, match=r"name the table to read by dataset\.annotations"):
         csv_table.read(DatasetConfig(name="csv", root=tmp_path))
     with pytest.raises(UserError, match="cannot read the table"):
         read(tmp_path)

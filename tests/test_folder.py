@@ -178,7 +178,7 @@ def test_a_root_without_class_folders_is_an_error_that_says_what_was_wanted(tmp_
 
 
 def test_a_setting_that_the_reader_has_no_use_for_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"leave dataset\.annotations out"):
+    with pytest.raises(UserError, match=r"does not use dataset\.annotations: leave it out"):
         read(made(tmp_path, "a/1.jpg"), annotations=tmp_path)
 
 

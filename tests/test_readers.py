@@ -243,7 +243,7 @@ def test_a_further_data_set_that_is_not_well_named_is_an_error(tmp_path, entry, 
 
 def test_a_setting_that_a_reader_has_no_use_for_is_refused(tmp_path):
     for name in ("abaw", "folder", "ravdess", "ckplus", "afew_va", "shapes"):
-        with pytest.raises(UserError, match=r"leave dataset\.columns out"):
+        with pytest.raises(UserError, match=r"does not use dataset\.columns: leave it out"):
             readers.read(DatasetConfig(name=name, root=made(tmp_path, "a/1.jpg"), columns={"path": "x"}))
 
 

@@ -172,7 +172,7 @@ def test_what_is_kept_changes_no_score(place):  # noqa: F811
     ("flags", "message"),
     [
         (["-r", "1"], "needs -r 2 or more seeds"),
-        (["--resume", "runs/x"], "goes on with a search that was killed by itself"),
+        (["--resume", "runs/x"], "goes on by itself after a kill"),
         (["-n", "0"], "-n must be at least 1 trial"),
         (["--select-split", "0.01"], "too small to be scored|select"),
     ],

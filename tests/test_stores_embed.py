@@ -98,7 +98,7 @@ def test_pictures_go_through_the_backbones_of_all_stores_and_features_may_lack_o
     packed = Embedder.load("bundle", device="cpu")
     again = packed.features(x, keys["video"].astype(str), keys["frame"])
     assert np.array_equal(np.stack(again["embedding"].tolist()), np.stack(given["embedding"].tolist()))
-    with pytest.raises(UserError, match="no backbone is known that makes those of faces, context of pictures"):
+    with pytest.raises(UserError, match="no backbone is known that makes those of faces, context from pictures"):
         packed.frames("cropped_aligned")
     with pytest.raises(UserError, match="its bundle takes the features of all, and has no backbone and no graphs"):
         write_bundle(Path("runs/both"), Path("other"), onnx=True)
