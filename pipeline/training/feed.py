@@ -167,7 +167,7 @@ class ShuffledShards:
         if sizes.max() * MIN_SEGMENTS > budget:
             least = 2 * MIN_SEGMENTS * int(sizes.max()) * frame_bytes * 8 / 7 / 1e9
             raise UserError(
-                f"memory of {source.room / 1e9:.3g} GB (memory_gb) is too little to train in: two parts of the windows "
+                f"memory of {source.room / 1e9:.3g} GB is too little to train in (memory_gb): two parts of the windows "
                 f"at a time need {least:.3g} GB"
             )
         self._sizes, self._starts, self._length = sizes, np.arange(0, len(rows), length), length
