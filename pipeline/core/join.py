@@ -36,7 +36,7 @@ LABELS = "the label table; default: the one beside the store"
 CLIPS = "with unit clip: the clip table; default: the one beside the store"
 DATA_HELP = "the feature store, or several that are joined by video and frame"
 UNITS = ("frame", "clip")  # what has a label
-ALIKE_HELP = "what the store's features may differ in from those of training and be alike all the same, by your word"
+ALIKE_HELP = "what may differ between the store's features and those of training; you say that they are alike"
 FRAMES = "the frame table, which says which frames of the store count; default: the one beside the store"
 
 
