@@ -23,7 +23,7 @@ def without_compiler(kind: type[Optimizer]) -> type[Optimizer]:
     of_kind = inspect.unwrap(kind.step)  # wrapped in what tells the compiler where its graph breaks
 
     @torch.no_grad()
-    def step(self: Optimizer, closure: Callable[[], float] | None = None) -> float | None:
-        return of_kind(self, closure)
+    def step(self: Optimizer, *closure: Callable[[], float]) -> float | None:
+        return of_kind(self, *closure)
 
     return type(kind.__name__, (kind,), {"step": step})
