@@ -82,8 +82,9 @@ def hashes(root: Path, params: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def parameters(values: Mapping[str, Any]) -> list[str]:
-    """A line for each parameter of a section, in the order of their names."""
-    return [f"{name}: {json.dumps(value)}" for name, value in sorted(values.items())]
+    """A line for each parameter of a section, sorted."""
+    # Not all that YAML reads is JSON (a date), and not every key is a text: what is wrong is said by the run itself.
+    return sorted(f"{name}: {json.dumps(value, default=str)}" for name, value in values.items())
 
 
 def chosen(params: Mapping[str, Any], run: Mapping[str, Any] | None) -> dict[str, list[str] | None]:

@@ -1,7 +1,7 @@
 """Which stores each run of params.yaml names itself, with what is in them now: DVC trains it again when that changes.
 
     python -m pipeline.further            writes data/stores/RUN for each run of params.yaml
-    python -m pipeline.further --outside  writes data/outside.txt, of what no stage makes, and looks every time
+    python -m pipeline.further --outside  writes data/outside.txt, of what lies outside data/trained
 
 The default store is a dependency of every run. What a run names beside it (``data: [data/features.zarr, audio.zarr]``)
 and its maps are not, for DVC's stages cannot depend on what only some runs have. Such a file has a line for each of
@@ -40,11 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if config.outside:
         named = {path for values in runs.values() for path in named_by(values) if TRAINED not in path.parents}
         lines = [f"{digest(path)}  {path.as_posix()}" for path in sorted(named)]
-        return write_text(OUTSIDE, "".join(f"{line}\n" for line in lines or [NOTHING]))  # DVC warns of an empty file
-    shutil.rmtree(OUTPUT, ignore_errors=True)
-    for run, values in runs.items():
-        write_text(OUTPUT / run, "".join(f"{line}\n" for line in lines_of(values)))
-    return None
+        write_text(OUTSIDE, "".join(f"{line}\n" for line in lines or [NOTHING]))  # DVC warns of an empty file
+    else:
+        shutil.rmtree(OUTPUT, ignore_errors=True)
+        for run, values in runs.items():
+            write_text(OUTPUT / run, "".join(f"{line}\n" for line in lines_of(values)))
 
 
 def lines_of(run: Mapping[str, Any]) -> list[str]:

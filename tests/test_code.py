@@ -229,6 +229,11 @@ def test_parameters_make_the_runs_again_that_they_are_of_and_no_others(project, 
     assert 'sampler: "balanced"' in before["train/hard"]
 
 
+def test_a_value_that_only_yaml_knows_is_no_trace_here_since_the_run_itself_refuses_it():
+    values = yaml.safe_load("{temperature: 2026-11-30, 1: x}")
+    assert code.parameters(values) == ['1: "x"', 'temperature: "2026-11-30"']
+
+
 # On this project -----------------------------------------------------------------------------------------------------
 
 OWN = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))

@@ -288,6 +288,17 @@ def test_a_window_that_the_tcn_pools_early_is_the_mean_of_its_frames(window, nam
         torch.testing.assert_close(head.pooled(*window, pool), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_the_tcn_is_the_same_under_autocast_which_takes_the_convolution_of_pytorch(window):
+    head = made("tcn").eval()
+    expected = head.pooled(*window, pooling.mean)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = head.pooled(*window, pooling.mean)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.02)
+    found.float().square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in head.parameters())
+
+
 def test_the_tcn_takes_padding_for_the_end_of_the_video(window):
     head, features = TCN(D, E).eval(), window[0]
     valid = torch.ones(B, T, dtype=torch.bool)
